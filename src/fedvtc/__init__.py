@@ -1,0 +1,1 @@
+"""Federated learning where every client has its own architecture."""

@@ -1,0 +1,128 @@
+"""Whether the values of a config can work, beyond their types."""
+
+import math
+from collections.abc import Callable, Iterator
+from operator import attrgetter
+
+from fedvtc.config.problems import Problem, did_you_mean, show
+from fedvtc.config.schema import BACKBONE_NAMES, DATASET_NAMES, Config
+
+_AT_LEAST_ONE = (
+    "run.rounds",
+    "data.image_size",
+    "partition.classes_per_client",
+    "partition.min_images",
+    "partition.max_redraws",
+    "partition.images_per_client",
+    "population.num_clients",
+    "population.feature_size",
+    "training.epochs",
+    "training.batch_size",
+    "evaluate.every",
+    "evaluate.batch_size",
+    "evaluate.samples_every",
+    "evaluate.samples_per_class",
+    "placement.threads_per_actor",
+    "cluster.num_cpus",
+)
+_ABOVE_ZERO = ("partition.alpha", "training.optimizer.lr", "placement.cpus_per_actor")
+_AT_LEAST_ZERO = ("training.optimizer.weight_decay", "placement.gpus_per_actor", "cluster.num_gpus")
+
+SHARES_TOLERANCE = 1e-6
+"""How far the shares of a population may be from adding up to 1."""
+
+
+def validate(config: Config) -> list[Problem]:
+    """Every value that cannot work, one problem each; none of them has its place filled in."""
+    problems = []
+    for keys, works, rule in _RANGES:
+        for key in keys:
+            value = attrgetter(key)(config)
+            if value is not None and not (math.isfinite(value) and works(value)):
+                problems.append(Problem(key, f"must be {rule}, not {show(value)}"))
+    problems += _names(config)
+    problems += _shares(config)
+    problems += _sizes_and_files(config)
+    problems += _placement(config)
+    problems += _method(config)
+    return problems
+
+
+_RANGES: tuple[tuple[tuple[str, ...], Callable[[float], bool], str], ...] = (
+    (_AT_LEAST_ONE, lambda value: value >= 1, "at least 1"),
+    (_ABOVE_ZERO, lambda value: value > 0, "above 0"),
+    (_AT_LEAST_ZERO, lambda value: value >= 0, "at least 0"),
+    (("run.participation",), lambda value: 0 < value <= 1, "above 0 and at most 1"),
+    (("training.optimizer.momentum",), lambda value: 0 <= value < 1, "at least 0 and below 1"),
+)
+
+
+def _names(config: Config) -> Iterator[Problem]:
+    name = config.run.name
+    if name is not None and (name in ("", ".", "..") or "/" in name):
+        fix = "Set run.output_dir for the folder around it."
+        yield Problem("run.name", f"must be the name of one folder, not {show(name)}", fix=fix)
+    if config.data.name not in DATASET_NAMES:
+        fix = did_you_mean(config.data.name, DATASET_NAMES)
+        yield Problem("data.name", f"unknown data set {show(config.data.name)}", fix=fix)
+    for index, backbone in enumerate(config.population.backbones):
+        if backbone.name not in BACKBONE_NAMES:
+            key = f"population.backbones[{index}].name"
+            fix = did_you_mean(backbone.name, BACKBONE_NAMES)
+            yield Problem(key, f"unknown backbone {show(backbone.name)}", fix=fix)
+
+
+def _shares(config: Config) -> Iterator[Problem]:
+    backbones = config.population.backbones
+    key = "population.backbones"
+    if not backbones:
+        yield Problem(key, "no backbone", fix="Give at least one, such as [{name: cnn_2x16, share: 1}].")
+        return
+    for index, backbone in enumerate(backbones):
+        if not backbone.share > 0:
+            yield Problem(f"{key}[{index}].share", f"must be above 0, not {show(backbone.share)}")
+    total = math.fsum(backbone.share for backbone in backbones)
+    if not abs(total - 1) <= SHARES_TOLERANCE:
+        fix = f"Equal shares for {len(backbones)} are {1 / len(backbones):.6g}."
+        yield Problem(key, f"the shares must add up to 1, not {total:.6g}", fix=fix)
+
+
+def _sizes_and_files(config: Config) -> Iterator[Problem]:
+    partition, data = config.partition, config.data
+    if partition.images_per_client is not None and 1 <= partition.images_per_client < partition.min_images:
+        what = f"must be at least partition.min_images = {partition.min_images}, not {partition.images_per_client}"
+        yield Problem("partition.images_per_client", what)
+    if partition.kind == "file" and not partition.file:
+        fix = "Set partition.file=RUN_FOLDER/partition.npz."
+        yield Problem("partition.file", "missing, and partition.kind is file", fix=fix)
+    if data.name in ("npz", "folder") and not data.path:
+        example = "FILE.npz" if data.name == "npz" else "FOLDER"
+        yield Problem("data.path", f"missing, and data.name is {data.name}", fix=f"Set data.path={example}.")
+
+
+def _placement(config: Config) -> Iterator[Problem]:
+    clients = config.placement.clients_per_actor
+    if (clients != "auto") if isinstance(clients, str) else (clients < 1):
+        yield Problem("placement.clients_per_actor", f"must be auto or a number of at least 1, not {show(clients)}")
+    gpus = config.placement.gpus_per_actor
+    if math.isfinite(gpus) and gpus > 0 and not _is_gpu_share(gpus):
+        if gpus > 1:
+            fix = f"Set {math.floor(gpus)} or {math.ceil(gpus)}."
+        else:
+            fewer, more = math.floor(1 / gpus), math.ceil(1 / gpus)
+            fix = f"Set {1 / fewer:.4g} ({fewer} to a GPU) or {1 / more:.4g} ({more} to a GPU)."
+        what = f"must be 0, a whole number, or 1/k for k actors on one GPU, not {show(gpus)}"
+        yield Problem("placement.gpus_per_actor", what, fix=fix)
+
+
+def _is_gpu_share(gpus: float) -> bool:
+    if gpus >= 1:
+        return gpus == int(gpus)
+    # 0.33 is written for 1/3: near enough, as three of it fit on a GPU.
+    return abs(1 / gpus - round(1 / gpus)) < 0.05
+
+
+def _method(config: Config) -> Iterator[Problem]:
+    for text in config.method.problems():
+        key, _, what = text.partition(" ")
+        yield Problem(f"method.{key.rstrip(':')}", what.rstrip("."))

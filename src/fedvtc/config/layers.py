@@ -1,0 +1,159 @@
+"""What the user wrote: config files with their includes, and `key=value` overrides, each with its place."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from fedvtc.config.problems import COMMAND_LINE, Problem, nearest
+
+KeyPath = tuple[str | int, ...]
+"""A key as steps: `("population", "backbones", 0, "share")`."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """The keys of one file or of one override, and where each of them is written."""
+
+    source: str
+    content: dict[str, Any]
+    lines: dict[KeyPath, int] = field(default_factory=dict)
+
+    def where(self, path: KeyPath) -> str:
+        """`FILE:LINE` of a key or of the nearest key around it; `command line` for an override."""
+        for end in range(len(path), 0, -1):
+            if path[:end] in self.lines:
+                return f"{self.source}:{self.lines[path[:end]]}"
+        return self.source
+
+    def sets(self, path: KeyPath) -> bool:
+        """Whether this layer decides the value at `path`. A list decides all that is in it."""
+        node: Any = self.content
+        for step in path:
+            if not isinstance(node, dict):
+                return isinstance(node, list)
+            if step not in node:
+                return False
+            node = node[step]
+        return True
+
+
+def dotted(path: KeyPath) -> str:
+    """A path as the user writes it: `population.backbones[0].share`."""
+    text = ""
+    for step in path:
+        text += f"[{step}]" if isinstance(step, int) else f".{step}"
+    return text.removeprefix(".")
+
+
+def read_files(files: Sequence[Path | str], problems: list[Problem]) -> list[Layer]:
+    """The layers of the files and of what they include, in the order in which they merge."""
+    return [layer for file in files for layer in _read_tree(Path(file), (), COMMAND_LINE, problems)]
+
+
+def read_overrides(overrides: Sequence[str], problems: list[Problem]) -> list[Layer]:
+    """One layer per `key=value`; the value is YAML."""
+    layers = []
+    for override in overrides:
+        key, equals, _ = override.partition("=")
+        if not equals or not key.strip():
+            fix = "Write key=value, or the path of a file that ends in .yaml."
+            problems.append(Problem(override or "''", "neither key=value nor a file", COMMAND_LINE, fix))
+            continue
+        try:
+            content = OmegaConf.to_container(OmegaConf.from_dotlist([override]), resolve=False)
+        except (OmegaConfBaseException, yaml.YAMLError, ValueError, TypeError) as error:
+            what = f"the value cannot be read: {_first_line(error)}"
+            problems.append(Problem(key, what, COMMAND_LINE, "Quote the value for the shell: 'key=value'."))
+            continue
+        assert isinstance(content, dict)
+        layers.append(Layer(COMMAND_LINE, {str(name): value for name, value in content.items()}))
+    return layers
+
+
+def _read_tree(file: Path, above: tuple[Path, ...], asked_at: str, problems: list[Problem]) -> list[Layer]:
+    """The layers of one file: those it includes, then its own."""
+    chain = (*above, file)
+    if file.resolve() in [other.resolve() for other in above]:
+        circle = " -> ".join(str(link) for link in chain)
+        problems.append(Problem(str(file), f"includes itself: {circle}", asked_at, "Take one of the includes out."))
+        return []
+    layer = _read_file(file, asked_at, problems)
+    if layer is None:
+        return []
+    include = layer.content.pop("include", [])
+    include_at = layer.where(("include",))
+    if not isinstance(include, list) or not all(isinstance(entry, str) for entry in include):
+        fix = "Write include: [../data/mnist.yaml]."
+        problems.append(Problem("include", "expected a list of paths, relative to this file", include_at, fix))
+        include = []
+    layers = []
+    for index, entry in enumerate(include):
+        included = Path(os.path.normpath(file.parent / entry))
+        layers += _read_tree(included, chain, layer.where(("include", index)), problems)
+    return [*layers, layer]
+
+
+def _read_file(file: Path, asked_at: str, problems: list[Problem]) -> Layer | None:
+    if not file.is_file():
+        what = "is a folder, not a file" if file.is_dir() else "no such file"
+        problems.append(Problem(str(file), what, asked_at, _what_lies_beside(file)))
+        return None
+    try:
+        text = file.read_text(encoding="utf-8")
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        loaded = OmegaConf.create(text)
+    except yaml.MarkedYAMLError as error:
+        line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
+        problems.append(Problem(f"{file}{line}", f"not valid YAML: {error.problem}"))
+        return None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, OmegaConfBaseException) as error:
+        problems.append(Problem(str(file), f"cannot be read: {_first_line(error)}"))
+        return None
+    # A file of comments only is a valid, empty layer.
+    content = {} if root is None else OmegaConf.to_container(loaded, resolve=False)
+    if not isinstance(loaded, DictConfig) or not (root is None or isinstance(root, yaml.MappingNode)):
+        problems.append(Problem(str(file), "expected keys with values", fix="Write lines such as `run: {rounds: 10}`."))
+        return None
+    assert isinstance(content, dict)
+    lines: dict[KeyPath, int] = {}
+    if root is not None:
+        _collect_lines(root, (), lines)
+    return Layer(str(file), {str(key): value for key, value in content.items()}, lines)
+
+
+def _collect_lines(node: yaml.Node, path: KeyPath, lines: dict[KeyPath, int]) -> None:
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            inner = (*path, str(key.value))
+            lines[inner] = key.start_mark.line + 1
+            _collect_lines(value, inner, lines)
+    elif isinstance(node, yaml.SequenceNode):
+        for index, value in enumerate(node.value):
+            lines[(*path, index)] = value.start_mark.line + 1
+            _collect_lines(value, (*path, index), lines)
+
+
+def _what_lies_beside(file: Path) -> str:
+    """A hint for a path that is not a file: a near name, or what the last folder that exists holds."""
+    folder, missing = (file, "") if file.is_dir() else (file.parent, file.name)
+    while not folder.is_dir():
+        folder, missing = folder.parent, folder.name
+    entries = sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith("."))
+    near = nearest(missing, entries)
+    if near:
+        return f"Did you mean {folder / near}?"
+    shown = ", ".join(entries[:12]) + (", ..." if len(entries) > 12 else "")
+    return f"{folder} holds: {shown}." if entries else f"{folder} is empty."
+
+
+def _first_line(error: BaseException) -> str:
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem:
+        return error.problem
+    lines = str(error).splitlines()
+    return lines[0].rstrip(".") if lines else type(error).__name__

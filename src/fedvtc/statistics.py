@@ -1,0 +1,276 @@
+"""Feature statistics that merge like a sum: the statistics of a union are the sum of the statistics of its parts.
+
+Each class is described by a count, a mean and a centred second moment (the scatter), so parts computed on different
+clients merge to what one computer would get from all features at once, to float64 rounding, in any order and any tree.
+Source: T. F. Chan, G. H. Golub, R. J. LeVeque, "Updating Formulae and a Pairwise Algorithm for Computing Sample
+Variances", 1979.
+
+Shape suffixes: B images, K classes held (ascending class ids), D features.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import reduce
+from typing import Any, Literal, Self, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+Form = Literal["scalar", "client_diagonal", "class_diagonal", "class_full"]
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class FeatureStatistics:
+    """Counts, means and scatter of features, by class.
+
+    The scatter is the sum of squared deviations of the features from the mean of their *own class*. How much of it is
+    kept is the `form`, and so is its shape:
+
+    * `scalar`, (): summed over classes and features;
+    * `client_diagonal`, (D,): one per feature, summed over classes;
+    * `class_diagonal`, (K, D): one per class and feature;
+    * `class_full`, (K, D, D): sums of outer products, one matrix per class.
+
+    Attributes:
+        form: which scatter is kept.
+        classes_K: ids of the classes that are held, ascending; classes without an image do not appear.
+        count_K: images per class, at least 1.
+        mean_KD: mean feature per class, the prototypes.
+        scatter: centred second moment, shaped by the form.
+
+    Raises:
+        ValueError: if the shapes do not fit each other and the form, or the classes are not ascending.
+    """
+
+    form: Form
+    classes_K: IntArray
+    count_K: IntArray
+    mean_KD: FloatArray
+    scatter: FloatArray
+
+    def __post_init__(self) -> None:
+        if self.form not in get_args(Form):
+            raise ValueError(f"form {self.form!r} is unknown; one of {', '.join(get_args(Form))}")
+        if self.mean_KD.ndim != 2:
+            raise ValueError(f"mean_KD has {self.mean_KD.ndim} dimensions, not 2")
+        num_classes, feature_size = self.mean_KD.shape
+        if self.classes_K.shape != (num_classes,) or self.count_K.shape != (num_classes,):
+            raise ValueError(
+                f"{num_classes} means, but classes of shape {self.classes_K.shape} and counts of {self.count_K.shape}"
+            )
+        if np.any(np.diff(self.classes_K) <= 0):
+            raise ValueError("classes_K must ascend and name no class twice")
+        if np.any(self.count_K < 1):
+            raise ValueError("count_K must be at least 1: a class without an image is left out")
+        expected = _scatter_shape(self.form, num_classes, feature_size)
+        if self.scatter.shape != expected:
+            raise ValueError(f"scatter of form {self.form} has shape {self.scatter.shape}, not {expected}")
+
+    @classmethod
+    def empty(cls, feature_size: int, form: Form) -> Self:
+        """The statistics of no image at all: the neutral element of `merge`."""
+        return cls(
+            form=form,
+            classes_K=np.zeros(0, dtype=np.int64),
+            count_K=np.zeros(0, dtype=np.int64),
+            mean_KD=np.zeros((0, feature_size)),
+            scatter=np.zeros(_scatter_shape(form, 0, feature_size)),
+        )
+
+    @classmethod
+    def of(cls, features_BD: NDArray[Any], labels_B: NDArray[Any], form: Form) -> Self:
+        """The statistics of labelled features, in two passes (mean first, then deviations from it) and float64.
+
+        Raises:
+            ValueError: if there is not exactly one integer label per row of features.
+        """
+        features_BD = np.asarray(features_BD, dtype=np.float64)
+        labels_B = np.asarray(labels_B)
+        if features_BD.ndim != 2 or labels_B.shape != features_BD.shape[:1]:
+            raise ValueError(f"features of shape {features_BD.shape} need one label per row, not {labels_B.shape}")
+        if len(labels_B) == 0:
+            return cls.empty(features_BD.shape[1], form)
+        if not np.issubdtype(labels_B.dtype, np.integer):
+            raise ValueError(f"labels must be integers, not {labels_B.dtype}")
+        classes_K, count_K = np.unique(labels_B, return_counts=True)
+        means, scatters = [], []
+        for label in classes_K:
+            rows_ND = features_BD[labels_B == label]
+            mean_D = rows_ND.mean(axis=0)
+            deviations_ND = rows_ND - mean_D
+            means.append(mean_D)
+            scatters.append(
+                deviations_ND.T @ deviations_ND if form == "class_full" else np.square(deviations_ND).sum(axis=0)
+            )
+        return cls(
+            form=form,
+            classes_K=classes_K.astype(np.int64),
+            count_K=count_K.astype(np.int64),
+            mean_KD=np.stack(means),
+            scatter=_pool_classes(np.stack(scatters), form),
+        )
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, Mapping[str, NDArray[Any]]], form: Form) -> Self:
+        """The inverse of `to_arrays`."""
+        prototypes, covariance = arrays["prototypes"], arrays["covariance"]
+        return cls(
+            form=form,
+            classes_K=np.asarray(prototypes["classes"], dtype=np.int64),
+            count_K=np.asarray(prototypes["count"], dtype=np.int64),
+            mean_KD=np.asarray(prototypes["mean"], dtype=np.float64),
+            scatter=np.asarray(covariance["scatter"], dtype=np.float64),
+        )
+
+    def to_arrays(self) -> dict[str, dict[str, NDArray[Any]]]:
+        """What crosses the wire, by payload kind, so that bytes can be counted per kind."""
+        return {
+            "prototypes": {"classes": self.classes_K, "count": self.count_K, "mean": self.mean_KD},
+            "covariance": {"scatter": self.scatter},
+        }
+
+    @property
+    def feature_size(self) -> int:
+        """Features D."""
+        return int(self.mean_KD.shape[1])
+
+    @property
+    def num_images(self) -> int:
+        """Images of all classes."""
+        return int(self.count_K.sum())
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of all arrays on the wire."""
+        return sum(array.nbytes for kind in self.to_arrays().values() for array in kind.values())
+
+    def is_finite(self) -> bool:
+        """Whether every mean and every scatter is a finite number."""
+        return bool(np.isfinite(self.mean_KD).all() and np.isfinite(self.scatter).all())
+
+    def merge(self, other: Self) -> Self:
+        """The statistics of the union of both sets of images.
+
+        Two parts of one class add n_a n_b / (n_a + n_b) * delta delta^T to the scatter, delta being the difference of
+        their means (Chan et al. 1979, eq. 2.1b); what is kept of it follows the form.
+
+        Raises:
+            ValueError: if forms or feature sizes differ.
+        """
+        if self.form != other.form or self.feature_size != other.feature_size:
+            raise ValueError(
+                f"statistics of {self.form} with {self.feature_size} features do not merge with "
+                f"{other.form} with {other.feature_size}"
+            )
+        classes_K = np.union1d(self.classes_K, other.classes_K)
+        count_a_K, count_b_K = (_spread(part.count_K, part, classes_K) for part in (self, other))
+        mean_a_KD, mean_b_KD = (_spread(part.mean_KD, part, classes_K) for part in (self, other))
+        count_K = count_a_K + count_b_K
+        share_b_K = count_b_K / count_K
+        weight_K = count_a_K * share_b_K
+        # A class that one part lacks has a delta, but its share or weight is 0: its mean and scatter pass through.
+        delta_KD = mean_b_KD - mean_a_KD
+        if self.form == "class_full":
+            between = np.einsum("k,kd,ke->kde", weight_K, delta_KD, delta_KD)
+        else:
+            between = weight_K[:, None] * np.square(delta_KD)
+        if self.form.startswith("class_"):
+            within = _spread(self.scatter, self, classes_K) + _spread(other.scatter, other, classes_K)
+        else:
+            within = self.scatter + other.scatter
+        return type(self)(
+            form=self.form,
+            classes_K=classes_K,
+            count_K=count_K,
+            mean_KD=mean_a_KD + share_b_K[:, None] * delta_KD,
+            scatter=np.asarray(within + _pool_classes(between, self.form)),
+        )
+
+    __add__ = merge
+
+    @classmethod
+    def merge_all(cls, parts: Iterable[Self]) -> Self:
+        """Merges parts from first to last, holding one at a time.
+
+        Raises:
+            ValueError: if there is no part, for then the feature size is unknown; start with `empty` where that occurs.
+        """
+        parts = iter(parts)
+        first = next(parts, None)
+        if first is None:
+            raise ValueError("no statistics to merge")
+        return reduce(cls.merge, parts, first)
+
+    def std_KD(self, floor: float) -> FloatArray:
+        """Standard deviation of each feature around the class mean, (K, D), at least `floor`.
+
+        It is the population form: the scatter is divided by the number of images n (scalar: n * D), not n - 1. A form
+        that does not tell classes apart gives every class the same row; in the two others a class with one image has
+        no scatter, so its row is the floor.
+        """
+        if self.form == "scalar":
+            variance = self.scatter / max(self.num_images * self.feature_size, 1)
+        elif self.form == "client_diagonal":
+            variance = self.scatter / max(self.num_images, 1)
+        elif self.form == "class_diagonal":
+            variance = self.scatter / self.count_K[:, None]
+        else:
+            variance = np.diagonal(self.scatter, axis1=1, axis2=2) / self.count_K[:, None]
+        std_KD: FloatArray = np.maximum(np.broadcast_to(np.sqrt(variance), self.mean_KD.shape), floor)
+        return std_KD
+
+    def factor_KDD(self, floor: float, prior_count: float) -> FloatArray:
+        """Lower Cholesky factors of the class covariances, (K, D, D): mean_k + L_k @ normal draws of class k.
+
+        The three other forms give diagonal factors, the `std_KD`. For `class_full` a class of n_k images weighs its
+        own covariance n_k / (n_k + prior_count) and the diagonal of the pooled within-class covariance the rest, so the
+        fewer its images the more it leans on all classes together; floor^2 is then added to the diagonal. The rule is
+        our choice: it is the posterior mode of a conjugate prior worth `prior_count` images, it needs no eigenvalues,
+        and it is invertible for one image too.
+
+        Args:
+            floor: smallest standard deviation in any direction, above 0.
+            prior_count: images that the pooled diagonal is worth, at least 0.
+
+        Raises:
+            ValueError: if `floor` or `prior_count` is out of its range.
+        """
+        if floor <= 0 or prior_count < 0:
+            raise ValueError(f"floor must be above 0 and prior_count at least 0, not {floor} and {prior_count}")
+        identity_DD = np.eye(self.feature_size)
+        if self.form != "class_full":
+            return self.std_KD(floor)[:, :, None] * identity_DD
+        pooled_D = np.diagonal(self.scatter.sum(axis=0)) / max(self.num_images, 1)
+        covariance_KDD = (self.scatter + prior_count * np.diag(pooled_D)) / (self.count_K + prior_count)[:, None, None]
+        # Where features are huge, floor^2 drowns in rounding and a singular covariance would not factor.
+        largest_K = np.diagonal(covariance_KDD, axis1=1, axis2=2).max(axis=1, initial=0.0)
+        ridge_K = np.maximum(floor**2, 4 * self.feature_size * np.finfo(np.float64).eps * largest_K)
+        factor_KDD: FloatArray = np.linalg.cholesky(covariance_KDD + ridge_K[:, None, None] * identity_DD)
+        return factor_KDD
+
+
+def _scatter_shape(form: Form, num_classes: int, feature_size: int) -> tuple[int, ...]:
+    return {
+        "scalar": (),
+        "client_diagonal": (feature_size,),
+        "class_diagonal": (num_classes, feature_size),
+        "class_full": (num_classes, feature_size, feature_size),
+    }[form]
+
+
+def _pool_classes(per_class: FloatArray, form: Form) -> FloatArray:
+    """Sums scatters per class, (K, D) or (K, D, D), over what the form does not tell apart."""
+    if form == "scalar":
+        return np.asarray(per_class.sum())
+    if form == "client_diagonal":
+        return np.asarray(per_class.sum(axis=0))
+    return per_class
+
+
+def _spread(per_class: NDArray[Any], part: FeatureStatistics, classes_K: IntArray) -> NDArray[Any]:
+    """Lays the rows of one part onto a larger set of classes, zeros where it has none."""
+    spread = np.zeros((len(classes_K), *per_class.shape[1:]), dtype=per_class.dtype)
+    spread[np.searchsorted(classes_K, part.classes_K)] = per_class
+    return spread

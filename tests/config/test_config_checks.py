@@ -1,0 +1,144 @@
+import math
+from dataclasses import replace
+
+import pytest
+
+from fedvtc.config import Config, MethodConfig, load, validate
+from fedvtc.config.schema import BackboneShare
+from fedvtc.errors import ConfigError
+
+
+def problems(*overrides: str) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        load([], overrides, methods={"fedvtc": MethodConfig})
+    return list(caught.value.problems)
+
+
+def test_the_defaults_have_no_problem():
+    assert validate(Config()) == []
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "run.rounds",
+        "data.image_size",
+        "partition.classes_per_client",
+        "partition.min_images",
+        "partition.max_redraws",
+        "partition.images_per_client",
+        "population.num_clients",
+        "population.feature_size",
+        "training.epochs",
+        "training.batch_size",
+        "evaluate.every",
+        "evaluate.batch_size",
+        "evaluate.samples_every",
+        "evaluate.samples_per_class",
+        "placement.threads_per_actor",
+        "cluster.num_cpus",
+    ],
+)
+def test_what_must_be_at_least_one(key: str):
+    assert problems(f"{key}=0") == [f"{key}: must be at least 1, not 0 (command line)."]
+    extra = ["partition.min_images=1"] if key == "partition.images_per_client" else []
+    load([], [f"{key}=1", *extra], methods={"fedvtc": MethodConfig})
+
+
+@pytest.mark.parametrize("key", ["partition.alpha", "training.optimizer.lr", "placement.cpus_per_actor"])
+def test_what_must_be_above_zero(key: str):
+    assert problems(f"{key}=0") == [f"{key}: must be above 0, not 0.0 (command line)."]
+    assert problems(f"{key}=-1e-3") == [f"{key}: must be above 0, not -0.001 (command line)."]
+    assert problems(f"{key}=.nan") == [f"{key}: must be above 0, not nan (command line)."]
+    assert problems(f"{key}=.inf") == [f"{key}: must be above 0, not inf (command line)."]
+
+
+@pytest.mark.parametrize(
+    ("override", "line"),
+    [
+        ("run.participation=0", "run.participation: must be above 0 and at most 1, not 0.0 (command line)."),
+        ("run.participation=1.01", "run.participation: must be above 0 and at most 1, not 1.01 (command line)."),
+        (
+            "run.name=a/b",
+            "run.name: must be the name of one folder, not 'a/b' (command line). "
+            "Set run.output_dir for the folder around it.",
+        ),
+        (
+            "training.optimizer.momentum=1",
+            "training.optimizer.momentum: must be at least 0 and below 1, not 1.0 (command line).",
+        ),
+        (
+            "training.optimizer.weight_decay=-1",
+            "training.optimizer.weight_decay: must be at least 0, not -1.0 (command line).",
+        ),
+        ("cluster.num_gpus=-1", "cluster.num_gpus: must be at least 0, not -1 (command line)."),
+        ("data.name=minst", "data.name: unknown data set 'minst' (command line). Did you mean mnist?"),
+        ("data.name=npz", "data.path: missing, and data.name is npz. Set data.path=FILE.npz."),
+        ("data.name=folder", "data.path: missing, and data.name is folder. Set data.path=FOLDER."),
+        (
+            "partition.kind=file",
+            "partition.file: missing, and partition.kind is file. Set partition.file=RUN_FOLDER/partition.npz.",
+        ),
+        (
+            "partition.images_per_client=1",
+            "partition.images_per_client: must be at least partition.min_images = 2, not 1 (command line).",
+        ),
+        (
+            "placement.clients_per_actor=many",
+            "placement.clients_per_actor: must be auto or a number of at least 1, not 'many' (command line).",
+        ),
+        (
+            "placement.clients_per_actor=0",
+            "placement.clients_per_actor: must be auto or a number of at least 1, not 0 (command line).",
+        ),
+        ("placement.gpus_per_actor=-1", "placement.gpus_per_actor: must be at least 0, not -1.0 (command line)."),
+        (
+            "placement.gpus_per_actor=0.4",
+            "placement.gpus_per_actor: must be 0, a whole number, or 1/k for k actors on one GPU, "
+            "not 0.4 (command line). Set 0.5 (2 to a GPU) or 0.3333 (3 to a GPU).",
+        ),
+        (
+            "placement.gpus_per_actor=1.5",
+            "placement.gpus_per_actor: must be 0, a whole number, or 1/k for k actors on one GPU, "
+            "not 1.5 (command line). Set 1 or 2.",
+        ),
+        (
+            "population.backbones=[]",
+            "population.backbones: no backbone (command line). "
+            "Give at least one, such as [{name: cnn_2x16, share: 1}].",
+        ),
+        (
+            "population.backbones=[{name: resnet8, share: 0.5}, {name: vit_tiny, share: 0.4}]",
+            "population.backbones: the shares must add up to 1, not 0.9 (command line). Equal shares for 2 are 0.5.",
+        ),
+        (
+            "population.backbones=[{name: resnet8, share: 0}, {name: vit_tiny, share: 1}]",
+            "population.backbones[0].share: must be above 0, not 0.0 (command line).",
+        ),
+        (
+            "population.backbones=[{name: resnet_8, share: 1}]",
+            "population.backbones[0].name: unknown backbone 'resnet_8' (command line). Did you mean resnet8?",
+        ),
+    ],
+)
+def test_a_wrong_value_is_one_line(override: str, line: str):
+    assert problems(override) == [line]
+
+
+@pytest.mark.parametrize("gpus", [0, 1, 2, 0.5, 1 / 3, 0.33, 0.25, 0.125, 0.05])
+def test_shares_of_a_gpu(gpus: float):
+    assert (
+        load([], [f"placement.gpus_per_actor={gpus}"], methods={"fedvtc": MethodConfig}).placement.gpus_per_actor
+        == gpus
+    )
+
+
+def test_shares_may_miss_one_by_rounding_only():
+    def with_shares(*shares: float) -> Config:
+        backbones = [BackboneShare("resnet8", share) for share in shares]
+        return replace(Config(), population=replace(Config().population, backbones=backbones))
+
+    assert validate(with_shares(1 / 3, 1 / 3, 1 / 3)) == []
+    assert validate(with_shares(0.3333, 0.3333, 0.3334)) == []
+    assert [problem.key for problem in validate(with_shares(0.33, 0.33, 0.33))] == ["population.backbones"]
+    assert len(validate(with_shares(math.nan))) == 2

@@ -1,0 +1,124 @@
+"""Data sets that are folders of image files, and the resizing of images.
+
+Images are uint8, N x C x H x W with C 1 (grey) or 3 (RGB); labels int64, N.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedvtc.data.readers import damaged, read_bytes
+from fedvtc.errors import DataError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+
+
+def subfolders(folder: Path) -> tuple[str, ...]:
+    """The class folders of an image folder, by name."""
+    names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir()) if folder.is_dir() else []
+    if not names:
+        raise DataError(f"{folder}: holds no class folders. A folder of images per class would work.")
+    return tuple(names)
+
+
+def read_image_files(paths: Sequence[Path], image_size: int | None, *, grey: bool) -> NDArray[np.uint8]:
+    """Image files as N x C x H x W; `image_size` None requires that all have one size.
+
+    Raises:
+        DataError: if a file is not an image, or sizes differ and `image_size` is None.
+    """
+    from PIL import Image
+
+    images_NCHW: NDArray[np.uint8] | None = None
+    for number, path in enumerate(paths):
+        try:
+            with Image.open(path) as opened:
+                image = opened.convert("L" if grey else "RGB")
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            raise damaged(path, f"cannot be read as an image ({error})") from None
+        pixels_CHW = _pixels(image if image_size is None else _resized(image, image_size))
+        if images_NCHW is None:
+            images_NCHW = np.empty((len(paths), *pixels_CHW.shape), np.uint8)
+        if pixels_CHW.shape != images_NCHW.shape[1:]:
+            expected, found = images_NCHW.shape, pixels_CHW.shape
+            raise DataError(
+                f"data.image_size: image sizes differ: {path} is {found[2]} x {found[1]}, {paths[0]} is"
+                f" {expected[3]} x {expected[2]}. Set it, e.g. to 32, and all are resized."
+            )
+        images_NCHW[number] = pixels_CHW
+    assert images_NCHW is not None, "a folder without images is refused before"
+    return images_NCHW
+
+
+def are_grey(paths: Sequence[Path]) -> bool:
+    """Whether all image files are grey, by their headers."""
+    from PIL import Image
+
+    def is_grey(path: Path) -> bool:
+        try:
+            with Image.open(path) as image:
+                return image.mode in ("1", "L", "LA")
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            raise damaged(path, f"cannot be read as an image ({error})") from None
+
+    return all(is_grey(path) for path in paths)
+
+
+def list_image_folder(folder: Path, class_names: Sequence[str]) -> tuple[list[Path], NDArray[np.int64]]:
+    """The image files of folder/<class>/, in order of class and name, and their labels."""
+    paths: list[Path] = []
+    labels: list[int] = []
+    for label, name in enumerate(class_names):
+        found = sorted(path for path in (folder / name).rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+        paths += found
+        labels += [label] * len(found)
+    if not paths:
+        raise DataError(f"{folder}: holds no image. Files {', '.join(sorted(IMAGE_SUFFIXES))} in <class>/ would work.")
+    return paths, np.array(labels, dtype=np.int64)
+
+
+def list_val_annotations(folder: Path, class_names: Sequence[str]) -> tuple[list[Path], NDArray[np.int64]]:
+    """The validation images of Tiny ImageNet, by folder/val_annotations.txt (file, class, box; tab-separated)."""
+    listing = folder / "val_annotations.txt"
+    numbers = {name: label for label, name in enumerate(class_names)}
+    paths, labels = [], []
+    for line_number, line in enumerate(read_bytes(listing).decode("ascii", "replace").splitlines(), start=1):
+        file_name, _, rest = line.partition("\t")
+        name = rest.split("\t")[0]
+        if name not in numbers:
+            raise damaged(listing, f"line {line_number} names the class {name!r}, which train/ does not have")
+        paths.append(folder / "images" / file_name)
+        labels.append(numbers[name])
+    if not paths:
+        raise damaged(listing, "expected a line per validation image, found none")
+    return paths, np.array(labels, dtype=np.int64)
+
+
+def resize_images(images_NCHW: NDArray[np.uint8], image_size: int) -> NDArray[np.uint8]:
+    """Resized to image_size x image_size, bilinearly with antialiasing; the aspect ratio is not kept."""
+    from PIL import Image
+
+    num_images, num_channels = images_NCHW.shape[:2]
+    resized_NCHW = np.empty((num_images, num_channels, image_size, image_size), np.uint8)
+    for number, image_CHW in enumerate(images_NCHW):
+        pixels = image_CHW[0] if num_channels == 1 else image_CHW.transpose(1, 2, 0)
+        image = Image.fromarray(np.ascontiguousarray(pixels))
+        resized_NCHW[number] = _pixels(_resized(image, image_size))
+    return resized_NCHW
+
+
+def _resized(image: "Image", image_size: int) -> "Image":
+    from PIL import Image
+
+    return image.resize((image_size, image_size), Image.Resampling.BILINEAR)
+
+
+def _pixels(image: "Image") -> NDArray[np.uint8]:
+    pixels = np.asarray(image, dtype=np.uint8)
+    return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)

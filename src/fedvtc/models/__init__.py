@@ -1,0 +1,5 @@
+"""The networks of a client."""
+
+from fedvtc.models.backbones import build_backbone, parameter_count
+
+__all__ = ["build_backbone", "parameter_count"]

@@ -1,0 +1,82 @@
+"""The one local loop: Fabric drives a LightningModule over batches that lie in memory."""
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from lightning import Fabric, LightningModule
+from torch import Tensor
+
+from fedvtc.seeding import derive_seed
+
+
+def make_fabric(device: torch.device) -> Fabric:
+    """A Fabric for one device of this process; never the one of a rank, which a process beside it may hold."""
+    return Fabric(accelerator=device.type, devices=[device.index or 0] if device.type == "cuda" else 1)
+
+
+@contextmanager
+def keyed_randomness(seed: int, *, round: int, client: int, purpose: str) -> Iterator[None]:
+    """PyTorch's global generators run from one key inside, and are as before outside."""
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_available() else ()
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(derive_seed(seed, round=round, client=client, purpose=purpose))
+        yield
+
+
+class Learner:
+    """A LightningModule and its optimizer, set up by Fabric once and kept for the life of the client.
+
+    Args:
+        fabric: of the process.
+        module: moved to Fabric's device; its `training_step` returns a mapping of terms that has `loss`.
+        optimizer: None takes the module's own.
+    """
+
+    def __init__(self, fabric: Fabric, module: LightningModule, optimizer: torch.optim.Optimizer | None = None) -> None:
+        chosen = optimizer or module.configure_optimizers()
+        assert isinstance(chosen, torch.optim.Optimizer)
+        self._fabric, self.module = fabric, module
+        self._wrapped, self.optimizer = fabric.setup(module, chosen)
+
+    def fit(self, batches: Iterable[Sequence[Tensor]]) -> dict[str, float]:
+        """Steps once per batch, in train mode.
+
+        Returns:
+            The mean over images of every term; empty without a batch. Not finite where a loss was not.
+        """
+        self.module.train()
+        sums: dict[str, Tensor] = {}
+        num_images = 0
+        for index, batch in enumerate(batches):
+            self.optimizer.zero_grad()
+            terms: dict[str, Tensor] = self._wrapped.training_step(batch, index)
+            self._fabric.backward(terms["loss"])
+            self.optimizer.step()
+            size = len(batch[0])
+            num_images += size
+            for name, value in terms.items():
+                weighted = value.detach().double() * size
+                sums[name] = sums[name] + weighted if name in sums else weighted
+        return {name: float(total) / num_images for name, total in sums.items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Weights and optimizer state, of tensors and plain values."""
+        return {"module": self.module.state_dict(), "optimizer": self.optimizer.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """The inverse of `state_dict`."""
+        self.module.load_state_dict(state["module"])
+        self.optimizer.load_state_dict(state["optimizer"])
+
+
+def weights_digest(*modules: LightningModule) -> str:
+    """SHA-256 over names and bytes of all weights: equal digests mean the same bits."""
+    digest = hashlib.sha256()
+    for module in modules:
+        for name, tensor in module.state_dict().items():
+            digest.update(name.encode())
+            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()

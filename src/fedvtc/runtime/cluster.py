@@ -1,0 +1,63 @@
+"""Attaches to a Ray cluster, or starts one on this machine for the length of a run."""
+
+import logging
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from fedvtc.config.schema import ClusterConfig
+from fedvtc.errors import ClusterError
+
+
+@contextmanager
+def connected(config: ClusterConfig, namespace: str) -> Iterator[None]:
+    """This process is a driver inside; outside it is disconnected, and a cluster that was started here is gone.
+
+    Args:
+        config: `address` (or RAY_ADDRESS) attaches; without one a cluster starts here.
+        namespace: keeps the names of this run's actors apart from those of other runs.
+
+    Raises:
+        ClusterError: there is no cluster at the address.
+    """
+    # Read when Ray is imported. The variable of accelerators: actors without a GPU keep what the machine shows them.
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    import ray
+
+    address = config.address or os.environ.get("RAY_ADDRESS")
+    quiet: dict[str, Any] = {"namespace": namespace, "log_to_driver": False, "logging_level": logging.ERROR}
+    try:
+        with warnings.catch_warnings():
+            # Ray 2.60 leaves log files open when it starts processes.
+            warnings.simplefilter("ignore", ResourceWarning)
+            if address:
+                ray.init(address=address, **quiet)
+            else:
+                ray.init(
+                    address="local",
+                    num_cpus=config.num_cpus,
+                    num_gpus=config.num_gpus,
+                    include_dashboard=False,
+                    **quiet,
+                )
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ClusterError(
+            f"cluster.address={address}: no Ray cluster answers ({reason}). "
+            "Start one with `ray start --head`, or leave the address out and unset RAY_ADDRESS."
+        ) from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def free_resources() -> tuple[float, float]:
+    """CPUs and GPUs that the connected cluster has free."""
+    import ray
+
+    free = ray.available_resources()  # type: ignore[no-untyped-call]
+    return float(free.get("CPU", 0.0)), float(free.get("GPU", 0.0))

@@ -1,0 +1,60 @@
+"""From a config to a pool: how many actors, which clients in each."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from fedvtc.client import ClientSpec
+from fedvtc.config.schema import Config
+from fedvtc.data import Dataset
+from fedvtc.models import build_backbone, parameter_count
+from fedvtc.runtime.pool import InlinePool, Pool
+
+
+@contextmanager
+def open_pool(config: Config, dataset: Dataset, specs: Sequence[ClientSpec], *, namespace: str) -> Iterator[Pool]:
+    """A pool with every client in it, closed on the way out.
+
+    Args:
+        config: its `placement` and `cluster` decide.
+        dataset: for all clients.
+        specs: the clients.
+        namespace: of the run, for the names of its actors.
+
+    Raises:
+        ClusterError: there is no cluster at the address, or it is too small.
+    """
+    if config.placement.pool == "inline":
+        with InlinePool(config, dataset, specs) as inline:
+            yield inline
+        return
+    from fedvtc.runtime.cluster import connected, free_resources
+    from fedvtc.runtime.placement import balance, pack
+    from fedvtc.runtime.ray_pool import RayPool
+
+    with connected(config.cluster, namespace):
+        num_cpus, num_gpus = free_resources()
+        packing = pack(
+            config.placement, len(specs), num_cpus=num_cpus, num_gpus=num_gpus, where="the cluster, as it is now,"
+        )
+        hosted = balance(_costs(config, dataset, specs), packing.num_actors, packing.clients_per_actor)
+        pool = RayPool(config, dataset, [[specs[client] for client in clients] for clients in hosted])
+        try:
+            yield pool
+        finally:
+            pool.close()
+
+
+def _costs(config: Config, dataset: Dataset, specs: Sequence[ClientSpec]) -> list[float]:
+    """Images times parameters: a guess that puts large clients before small ones, all that is asked of it."""
+    sizes = {
+        name: parameter_count(
+            build_backbone(
+                name,
+                num_channels=dataset.num_channels,
+                image_size=dataset.image_size,
+                feature_size=config.population.feature_size,
+            )
+        )
+        for name in {spec.backbone for spec in specs}
+    }
+    return [float(len(spec.indices_N) * sizes[spec.backbone]) for spec in specs]

@@ -1,0 +1,7 @@
+"""`python -m fedvtc`."""
+
+import sys
+
+from fedvtc.cli import main
+
+sys.exit(main())

@@ -1,0 +1,270 @@
+"""The command line: `fedvtc run | plan | list`.
+
+Nothing heavy is imported at the top, so that help and a config with a mistake answer at once.
+"""
+
+import argparse
+import importlib.metadata
+import os
+import sys
+import textwrap
+import traceback
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from fedvtc.errors import EXIT_CRASH, EXIT_INTERRUPTED, EXIT_OK, EXIT_USER_ERROR, UserError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from fedvtc.config import Config, FieldDoc, MethodConfig
+
+DEFAULT_RUNS = Path("outputs")
+
+PLAIN_WIDTH = 160
+"""Columns where the output is not a terminal, so that tables in a log keep their rows whole."""
+
+_EXAMPLES = """\
+examples:
+  fedvtc run                                                 the defaults: digits, 8 clients, no download
+  fedvtc run run.rounds=3 partition.alpha=0.5                with other values
+  fedvtc run conf/data/mnist.yaml conf/population/cnn4.yaml  from files, merged left to right
+  fedvtc plan conf/data/cifar10.yaml                         who would hold what, and whether it fits
+  fedvtc list                                                the runs under ./outputs
+"""
+
+_RUN_EXAMPLES = """\
+examples:
+  fedvtc run conf/experiment/digits.yaml
+  fedvtc run conf/experiment/digits.yaml conf/method/local.yaml run.seed=1
+  fedvtc run conf/data/mnist.yaml conf/population/cnn4.yaml population.num_clients=40 run.participation=0.25
+  fedvtc run conf/cluster/inline.yaml run.rounds=2 'population.backbones=[{name: cnn_2x16, share: 1}]'
+"""
+
+_PLAN_EXAMPLES = """\
+examples:
+  fedvtc plan conf/data/mnist.yaml partition.alpha=0.1 population.num_clients=40
+  fedvtc plan conf/data/mnist.yaml --picture partition.png
+  fedvtc plan conf/data/mnist.yaml --print-config > mine.yaml
+"""
+
+_LIST_EXAMPLES = """\
+examples:
+  fedvtc list
+  fedvtc list runs outputs/mnist outputs/demo
+  fedvtc list backbones
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command.
+
+    Args:
+        arguments: the words after `fedvtc`; None takes the process's own.
+
+    Returns:
+        The exit code: 0 done, 1 crash, 2 user error, 130 Ctrl-C.
+
+    Raises:
+        SystemExit: after help and version (0), and for words that no command takes (2).
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        code = _dispatch(given)
+        sys.stdout.flush()
+        return code
+    except UserError as error:
+        for line in str(error).splitlines():
+            print(f"fedvtc: {line}", file=sys.stderr)
+        if "--debug" in given:
+            traceback.print_exc()
+        return EXIT_USER_ERROR
+    except KeyboardInterrupt:
+        print("fedvtc: interrupted.", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # The reader, such as `| head`, has what it wanted; what is left in the buffer must not raise once more at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_OK
+    except Exception:
+        traceback.print_exc()
+        return EXIT_CRASH
+
+
+def _dispatch(given: list[str]) -> int:
+    commands = {"run": _run_parser, "plan": _plan_parser, "list": _list_parser}
+    if not given or given[0] not in commands:
+        _top_parser(commands).parse_args(given or ["--help"])
+        return EXIT_OK
+    # Not argparse's own sub-commands, for they refuse words on both sides of an option: run a.yaml --plain run.seed=1.
+    words = commands[given[0]]().parse_intermixed_args(given[1:])
+    return int(words.command(words))
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """One line on stderr, as for every other mistake of the user."""
+        print(f"fedvtc: {message}. See {self.prog} --help.", file=sys.stderr)
+        raise SystemExit(EXIT_USER_ERROR)
+
+
+def _parser(prog: str, about: str, examples: str, *, add_help: bool = True) -> _Parser:
+    # Raw, so that examples keep their lines.
+    formatter = argparse.RawDescriptionHelpFormatter
+    return _Parser(
+        prog=prog, description=about, epilog=examples, formatter_class=formatter, allow_abbrev=False, add_help=add_help
+    )
+
+
+def _top_parser(commands: Collection[str]) -> _Parser:
+    about = """\
+Federated learning where every client has its own architecture.
+
+commands:
+  run   runs a federation
+  plan  shows what a run would do, without training
+  list  shows runs, data sets, backbones or methods"""
+    parser = _parser("fedvtc", about, _EXAMPLES)
+    parser.usage = "fedvtc COMMAND ..., and fedvtc COMMAND --help for its keys and options"
+    parser.add_argument("--version", action="version", version=f"fedvtc {_version()}")
+    parser.add_argument("command", metavar="COMMAND", choices=list(commands), help=argparse.SUPPRESS)
+    return parser
+
+
+def _config_parser(command: str, about: str, examples: str) -> _Parser:
+    """A parser of files, overrides, and a help that lists every key."""
+
+    class Help(argparse.Action):
+        def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+            print(parser.format_help())
+            print(_keys_help(), flush=True)
+            parser.exit(EXIT_OK)
+
+    parser = _parser(f"fedvtc {command}", about, examples, add_help=False)
+    parser.add_argument("words", nargs="*", metavar="FILE | key=value", help="files merge left to right, keys win")
+    parser.add_argument("-h", "--help", nargs=0, action=Help, help="show this, and every key with its default")
+    return parser
+
+
+def _run_parser() -> _Parser:
+    parser = _config_parser("run", "Runs a federation and writes its run folder.", _RUN_EXAMPLES)
+    parser.add_argument("--plain", action="store_true", help="one line per round, no live table")
+    parser.add_argument("--debug", action="store_true", help="show where in the code a mistake was noticed")
+    parser.set_defaults(command=_run)
+    return parser
+
+
+def _plan_parser() -> _Parser:
+    about = (
+        "Shows what a run would do: its config, who holds what, bytes per round, processes and memory. Trains nothing."
+    )
+    parser = _config_parser("plan", about, _PLAN_EXAMPLES)
+    parser.add_argument("--print-config", action="store_true", help="print the resolved config and nothing else")
+    parser.add_argument("--picture", type=Path, metavar="PNG", help="write a picture of the partition")
+    parser.set_defaults(command=_plan)
+    return parser
+
+
+def _list_parser() -> _Parser:
+    parser = _parser("fedvtc list", "Shows runs, data sets, backbones or methods.", _LIST_EXAMPLES)
+    parser.add_argument("kind", nargs="?", default="runs", choices=("runs", "data", "backbones", "methods"))
+    parser.add_argument("folders", nargs="*", type=Path, metavar="FOLDER", help="of runs; ./outputs when left out")
+    parser.set_defaults(command=_list)
+    return parser
+
+
+def _run(words: argparse.Namespace) -> int:
+    config = _load_config(words.words)
+    from fedvtc.federation import run_federation
+
+    run_federation(config, plain=words.plain)
+    return EXIT_OK
+
+
+def _plan(words: argparse.Namespace) -> int:
+    from fedvtc.config import to_yaml
+
+    config = _load_config(words.words)
+    print(to_yaml(config), end="" if words.print_config else "\n", flush=True)
+    if words.print_config:
+        return EXIT_OK
+    from fedvtc import planning
+
+    plan = planning.make_plan(config)
+    planning.print_plan(plan, _console())
+    if words.picture is not None:
+        planning.save_picture(plan, words.picture)
+        print(f"Picture: {words.picture}")
+    return EXIT_OK
+
+
+def _list(words: argparse.Namespace) -> int:
+    from fedvtc import listing
+
+    console = _console()
+    if words.kind != "runs":
+        if words.folders:
+            raise UserError(f"{words.folders[0]}: list {words.kind} takes no folder. Leave it out.")
+        console.print(listing.names_table(words.kind))
+        return EXIT_OK
+    if not words.folders and not DEFAULT_RUNS.is_dir():
+        print(f"No runs, for there is no folder ./{DEFAULT_RUNS} yet. Start one: fedvtc run conf/base.yaml")
+        return EXIT_OK
+    table, lines = listing.runs_table(words.folders or [DEFAULT_RUNS])
+    if table is not None:
+        console.print(table)
+    print("\n".join(lines))
+    return EXIT_OK
+
+
+def _load_config(words: Sequence[str]) -> "Config":
+    """Words that name a file are files, wherever they stand; all others are overrides."""
+    from fedvtc.config import load
+
+    files = [word for word in words if _is_file(word)]
+    return load(files, [word for word in words if not _is_file(word)], methods=_methods())
+
+
+def _is_file(word: str) -> bool:
+    return ("=" not in word and word.endswith((".yaml", ".yml"))) or Path(word).exists()
+
+
+def _methods() -> "dict[str, type[MethodConfig]]":
+    from fedvtc.methods import config_classes
+
+    return config_classes()
+
+
+def _console() -> "Console":
+    from rich.console import Console
+
+    return Console() if sys.stdout.isatty() else Console(width=PLAIN_WIDTH)
+
+
+def _version() -> str:
+    try:
+        return importlib.metadata.version("fedvtc")
+    except importlib.metadata.PackageNotFoundError:  # Run from a source tree that was not installed.
+        return "(not installed)"
+
+
+def _keys_help() -> str:
+    """Every key with its type, default and text, by section; the keys of each method by method."""
+    from fedvtc.config import Config, MethodConfig, field_docs
+
+    common = {doc.key for doc in field_docs(MethodConfig, "method")}
+    sections: dict[str, list[FieldDoc]] = {}
+    for doc in field_docs(Config):
+        sections.setdefault(doc.key.partition(".")[0], []).append(doc)
+    for name, cls in _methods().items():
+        own = [doc for doc in field_docs(cls, "method") if doc.key not in common]
+        if own:
+            sections[f"method.name={name}"] = own
+    lines = ["keys: KEY=DEFAULT (TYPE)"]
+    for title, docs in sections.items():
+        lines += ["", f"{title}:"]
+        for doc in docs:
+            lines.append(f"  {doc.key}={doc.default}  ({doc.type})")
+            lines += textwrap.wrap(doc.text, 110, initial_indent=" " * 6, subsequent_indent=" " * 6)
+    return "\n".join(lines)

@@ -1,0 +1,194 @@
+"""What `fedvtc list` prints: runs from their folders, and the names that a config may hold."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal
+
+import yaml
+from rich.table import Table
+from rich.text import Text
+
+from fedvtc import methods
+from fedvtc.config.schema import BACKBONE_NAMES
+from fedvtc.errors import UserError
+
+RUN_FILES = ("run.json", "config.yaml", "metrics.jsonl")
+"""A folder with one of these is a run folder; each run has all of them once its first round has ended."""
+
+DATASETS = {
+    "digits": "10 classes, 8x8 grey, bundled with scikit-learn",
+    "mnist": "10 classes, 28x28 grey",
+    "fashion-mnist": "10 classes, 28x28 grey",
+    "kmnist": "10 classes, 28x28 grey",
+    "emnist": "47 classes, 28x28 grey, split balanced",
+    "svhn": "10 classes, 32x32 colour",
+    "cifar10": "10 classes, 32x32 colour",
+    "cifar100": "100 classes, 32x32 colour",
+    "tiny-imagenet": "200 classes, 64x64 colour, in the folders it is distributed in",
+    "npz": "images of your own in one file, data.path",
+    "folder": "images of your own in folders, data.path",
+}
+
+_METRICS = (
+    ("accuracy", "test/accuracy/mean"),
+    ("worst", "test/accuracy/min"),
+    ("held", "test/accuracy/held/mean"),
+    ("missing", "test/accuracy/missing/mean"),
+)
+
+
+@dataclass(frozen=True)
+class RunRow:
+    """One run as its row shows it."""
+
+    folder: Path
+    created: str
+    cells: tuple[str, ...]
+
+
+def runs_table(folders: Sequence[Path]) -> tuple[Table | None, list[str]]:
+    """A table of the runs in some folders, and lines to print below it.
+
+    Args:
+        folders: run folders, or folders that hold them, one or two levels deep.
+
+    Returns:
+        The table, or None when there is no run; and one line per run folder or damaged one, then what to try next.
+
+    Raises:
+        UserError: if one of the folders does not exist.
+    """
+    rows, damaged = [], []
+    for folder in find_runs(folders):
+        try:
+            rows.append(_read_run(folder))
+        except (OSError, ValueError, yaml.YAMLError) as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            damaged.append(f"{folder}: not shown, damaged ({reason}).")
+    if not rows:
+        places = ", ".join(str(folder) for folder in folders)
+        return None, [*damaged, f"No runs in {places}. Start one: fedvtc run conf/base.yaml"]
+    rows.sort(key=lambda row: (row.created, row.folder))
+    table = Table(box=None, pad_edge=False, header_style="bold", collapse_padding=True)
+    table.add_column("run", overflow="fold", ratio=1)
+    for name in ("data", "partition", "clients", "method", "seed", "round", *(name for name, _ in _METRICS), "status"):
+        table.add_column(name, justify="left" if name in ("data", "partition", "method", "status") else "right")
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row.cells))
+    newest = rows[-1].folder / "config.yaml"
+    lines = [
+        "accuracy: generalization accuracy, mean over clients; worst: the worst client; held, missing: on the classes",
+        "that a client has training images of, and on the others.",
+        "",
+        *(str(row.folder) for row in rows),
+        *damaged,
+        "",
+        f"Next: fedvtc plan {newest}, or fedvtc run {newest} run.name=null run.seed=1",
+    ]
+    return table, lines
+
+
+def find_runs(folders: Sequence[Path]) -> list[Path]:
+    """The run folders at or below some folders, each once.
+
+    Raises:
+        UserError: if a folder does not exist.
+    """
+    found: dict[Path, Path] = {}
+    for folder in folders:
+        if not folder.is_dir():
+            raise UserError(f"{folder}: no such folder. Give a run folder, or a folder that holds some.")
+        for run in _runs_below(folder, levels=2):
+            found.setdefault(run.resolve(), run)
+    return list(found.values())
+
+
+def _runs_below(folder: Path, levels: int) -> Iterator[Path]:
+    if any((folder / name).is_file() for name in RUN_FILES):
+        yield folder
+    elif levels:
+        for inner in sorted(folder.iterdir()):
+            if inner.is_dir():
+                yield from _runs_below(inner, levels - 1)
+
+
+def _read_run(folder: Path) -> RunRow:
+    run = _mapping(json.loads((folder / "run.json").read_text(encoding="utf-8")), "run.json")
+    config = _mapping(yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8")), "config.yaml")
+    records = _read_records(folder / "metrics.jsonl")
+    nothing: dict[str, Any] = {}
+    measured = next((record for record in reversed(records) if _METRICS[0][1] in record), nothing)
+    last_round = max((record["round"] for record in records if isinstance(record.get("round"), int)), default=0)
+    partition, method = _section(config, "partition"), _section(config, "method")
+    kind = str(partition.get("kind", "?"))
+    if kind in ("dirichlet", "quantity"):
+        kind += f" {partition.get('alpha', '?')}"
+    elif kind == "shards":
+        kind += f" {partition.get('classes_per_client', '?')}"
+    cells = (
+        str(run.get("name") or folder.name),
+        str(_section(config, "data").get("name", "?")),
+        kind,
+        str(_section(config, "population").get("num_clients", "?")),
+        str(method.get("label") or method.get("name", "?")),
+        str(_section(config, "run").get("seed", "?")),
+        f"{last_round}/{_section(config, 'run').get('rounds', '?')}",
+        *(_number(measured.get(key)) for _, key in _METRICS),
+        str(run.get("status", "?")),
+    )
+    return RunRow(folder, str(run.get("created", "")), cells)
+
+
+def _read_records(file: Path) -> list[dict[str, Any]]:
+    """The records of metrics.jsonl; the last line may be one that is just being written."""
+    if not file.exists():
+        return []
+    lines = file.read_text(encoding="utf-8").splitlines()
+    records = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            records.append(dict(_mapping(json.loads(line), f"{file.name}:{number}")))
+        except ValueError as error:
+            if number < len(lines):
+                raise ValueError(f"{file.name}:{number}: not a JSON object") from error
+    return records
+
+
+def _mapping(value: object, name: str) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise ValueError(f"{name}: expected keys with values")
+    return value
+
+
+def _section(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    return _mapping(config.get(name, {}), f"config.yaml: {name}")
+
+
+def _number(value: object) -> str:
+    return f"{value:.3f}" if isinstance(value, int | float) else "-"
+
+
+def names_table(kind: Literal["data", "backbones", "methods"]) -> Table:
+    """The names that a config may hold, with what each is where the name does not say it."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    if kind == "data":
+        names = DATASETS
+        table.add_column("data.name")
+    elif kind == "backbones":
+        names = dict.fromkeys(BACKBONE_NAMES, "")
+        table.add_column("population.backbones[].name")
+    else:
+        names = {name: _first_line(import_module(f"{methods.__name__}.{name}")) for name in methods.names()}
+        table.add_column("method.name")
+    table.add_column("")
+    for name, text in names.items():
+        table.add_row(Text(name), Text(text))
+    return table
+
+
+def _first_line(module: ModuleType) -> str:
+    return (module.__doc__ or "").strip().partition("\n")[0]

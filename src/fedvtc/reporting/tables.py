@@ -1,0 +1,81 @@
+"""Tables for the terminal, and numbers as people read them.
+
+Shape suffixes: K clients, C classes.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.table import Table
+from rich.text import Text
+
+MAX_CLIENTS_SHOWN = 40
+MAX_CLASSES_SHOWN = 12
+"""Up to here every class has a column; beyond, a row names its largest classes."""
+LARGEST_SHOWN = 4
+
+
+def human_bytes(num_bytes: float) -> str:
+    """Bytes in decimal units, as `1.2 MB`."""
+    return _human(num_bytes, ("B", "kB", "MB", "GB", "TB", "PB"))
+
+
+def human_count(num: float) -> str:
+    """A count such as parameters, as `1.2 M`."""
+    return _human(num, ("", "k", "M", "G", "T"))
+
+
+def class_table(counts_KC: NDArray[Any], class_names: Sequence[str], backbones: Sequence[str]) -> Table:
+    """Who holds what: a row per client with its architecture, its images and how they fall into classes.
+
+    Many classes are cut to each client's largest ones, and many clients to the first `MAX_CLIENTS_SHOWN`; the caption
+    says how many more there are.
+
+    Args:
+        counts_KC: training images by client and class.
+        class_names: name by class.
+        backbones: architecture by client.
+    """
+    counts_KC = np.asarray(counts_KC)
+    num_clients, num_classes = counts_KC.shape
+    each_class = num_classes <= MAX_CLASSES_SHOWN
+    table = Table(title="Training images by client", title_justify="left", title_style="bold", caption_justify="left")
+    table.add_column("client", justify="right")
+    table.add_column("backbone", no_wrap=True)
+    table.add_column("images", justify="right")
+    table.add_column("classes", justify="right")
+    if each_class:
+        for name in class_names:
+            table.add_column(Text(name), justify="right")
+    else:
+        table.add_column("largest classes")
+    for client, counts_C in enumerate(counts_KC[:MAX_CLIENTS_SHOWN]):
+        if each_class:
+            cells = [Text(f"{count:d}") if count else Text(".", style="dim") for count in counts_C]
+        else:
+            cells = [Text(_largest_classes(counts_C, class_names))]
+        held = int(np.count_nonzero(counts_C))
+        table.add_row(str(client), Text(backbones[client]), f"{counts_C.sum():d}", str(held), *cells)
+    if num_clients > MAX_CLIENTS_SHOWN:
+        rest_KC = counts_KC[MAX_CLIENTS_SHOWN:]
+        table.caption = f"and {len(rest_KC)} more clients with {rest_KC.sum():d} images"
+    return table
+
+
+def _largest_classes(counts_C: NDArray[Any], class_names: Sequence[str]) -> str:
+    largest = [label for label in np.argsort(-counts_C, kind="stable")[:LARGEST_SHOWN] if counts_C[label]]
+    words = [f"{class_names[label]} {counts_C[label]:d}" for label in largest]
+    num_more = int(np.count_nonzero(counts_C)) - len(largest)
+    return ", ".join([*words, f"{num_more} more"] if num_more else words)
+
+
+def _human(value: float, units: Sequence[str]) -> str:
+    for unit in units:
+        # 999.95 would print as 1000.0, so it already belongs to the next unit.
+        if abs(value) < 999.95 or unit == units[-1]:
+            break
+        value /= 1000
+    digits = 0 if unit == units[0] else 1
+    return f"{value:.{digits}f} {unit}".rstrip()

@@ -1,0 +1,33 @@
+"""Pictures in the run folder: the partition once, generated images as they get better."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedvtc.reporting.figures import partition_picture, sample_grid
+from fedvtc.tracking import RunInfo, Tracker
+
+
+class PictureTracker(Tracker):
+    """partition.png and samples/round_000010.png.
+
+    Args:
+        class_names: of the data set, in class order.
+    """
+
+    def __init__(self, class_names: Sequence[str]) -> None:
+        self._class_names = class_names
+        self._folder = Path()
+
+    def start(self, run: RunInfo) -> None:
+        """Draws the partition."""
+        self._folder = run.folder / "samples"
+        partition_picture(run.class_counts_KC, run.folder / "partition.png", self._class_names, run.backbones)
+
+    def show_samples(self, round: int, images_NCHW: NDArray[np.uint8], labels_N: Sequence[int]) -> None:
+        """Draws a row of images per class."""
+        self._folder.mkdir(exist_ok=True)
+        rows = [self._class_names[label] for label in dict.fromkeys(labels_N)]
+        sample_grid(images_NCHW, self._folder / f"round_{round:06d}.png", rows)

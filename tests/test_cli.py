@@ -1,0 +1,163 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from fedvtc.cli import main
+from fedvtc.config import field_docs, load
+from fedvtc.config.schema import BACKBONE_NAMES, DATASET_NAMES, Config
+from fedvtc.methods import config_classes, names
+
+ROOT = Path(__file__).parents[1]
+HEAVY = ("torch", "torchvision", "lightning", "ray", "sklearn", "matplotlib")
+
+
+@pytest.fixture(autouse=True)
+def in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+
+
+def fedvtc(*words: str) -> "subprocess.CompletedProcess[str]":
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    return subprocess.run([sys.executable, "-m", "fedvtc", *words], capture_output=True, text=True, env=environment)
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (["--help"], 0),
+        (["--version"], 0),
+        (["run", "--help"], 0),
+        (["plan", "--help"], 0),
+        (["list", "--help"], 0),
+        (["list"], 0),
+        (["list", "data"], 0),
+        (["list", "backbones"], 0),
+        (["list", "methods"], 0),
+        (["plan", "--print-config"], 0),
+        (["plan", "run.sede=1"], 2),
+        (["run", "absent.yaml"], 2),
+    ],
+)
+def test_light_commands_answer_at_once(words: list[str], code: int):
+    program = f"""
+import sys, time
+from fedvtc.cli import main
+try:
+    code = main({words!r})
+except SystemExit as stop:
+    code = stop.code
+assert code == {code}, code
+heavy = [name for name in {HEAVY!r} if name in sys.modules]
+assert not heavy, heavy
+assert time.process_time() < 2, time.process_time()
+"""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+
+
+def test_mistakes_are_one_line_each_and_exit_two():
+    done = fedvtc("run", "absent.yaml", "--plain", "run.sede=1", "--debug", "run.rounds=0")
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[:3] == [
+        "fedvtc: absent.yaml: no such file (command line). . is empty.",
+        "fedvtc: run.sede: unknown key (command line). Did you mean run.seed?",
+        "fedvtc: run.rounds: must be at least 1, not 0 (command line).",
+    ]
+    assert "ConfigError" in done.stderr
+    assert "Traceback" not in fedvtc("run", "run.sede=1").stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "start"),
+    [
+        (["rum"], "fedvtc: argument COMMAND: invalid choice: 'rum'"),
+        (["run", "--fast"], "fedvtc: unrecognized arguments: --fast. See fedvtc run --help."),
+        (["list", "dat"], "fedvtc: argument kind: invalid choice: 'dat'"),
+        (["list", "runs", "absent"], "fedvtc: absent: no such folder."),
+        (["list", "data", "absent"], "fedvtc: absent: list data takes no folder."),
+    ],
+)
+def test_unknown_words_are_one_line_and_exit_two(words: list[str], start: str):
+    done = fedvtc(*words)
+    assert done.returncode == 2
+    assert done.stderr.startswith(start)
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_nothing_prints_the_help(capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit) as stopped:
+        main([])
+    assert stopped.value.code == 0
+    assert "fedvtc plan conf/data/cifar10.yaml" in capsys.readouterr().out
+
+
+def test_the_help_of_run_names_every_key(capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit):
+        main(["run", "--help"])
+    printed = capsys.readouterr().out
+    docs = field_docs(Config) + [doc for cls in config_classes().values() for doc in field_docs(cls, "method")]
+    for doc in docs:
+        assert f"  {doc.key}={doc.default}" in printed or doc.key == "method.name"
+        assert doc.text.split()[0] in printed
+
+
+def test_the_printed_config_is_a_config(capsys: pytest.CaptureFixture[str], tmp_path: Path):
+    assert main(["plan", "run.seed=5", "--print-config", "method.name=local"]) == 0
+    (tmp_path / "mine.yaml").write_text(capsys.readouterr().out)
+    config = load([tmp_path / "mine.yaml"], [], methods=config_classes())
+    assert (config.run.seed, config.method.name) == (5, "local")
+
+
+def test_a_plan_prints_config_tables_and_picture(capsys: pytest.CaptureFixture[str]):
+    words = ["plan", "population.num_clients=4", "placement.pool=inline", "run.participation=0.5", "--picture", "a.png"]
+    assert main(words) == 0
+    config, _, tables = capsys.readouterr().out.partition("Training images by client")
+    assert yaml.safe_load(config)["population"]["num_clients"] == 4
+    for words_of_plan in (
+        "resnet8",
+        "Bytes per round, at most, with 2 of 4 clients",
+        "prototypes",
+        "Placement: 4 clients",
+    ):
+        assert words_of_plan in tables
+    assert Path("a.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_plan_that_does_not_fit_exits_two(capsys: pytest.CaptureFixture[str]):
+    words = ["population.num_clients=40", "placement.clients_per_actor=1", "cluster.num_cpus=2"]
+    assert main(["plan", *words]) == 2
+    assert capsys.readouterr().err == (
+        "fedvtc: placement: 40 actors x 1 CPU need 40 CPUs; this machine has 2. "
+        "Set placement.clients_per_actor=auto or placement.cpus_per_actor=0.05.\n"
+    )
+
+
+def test_absent_data_exit_two(capsys: pytest.CaptureFixture[str]):
+    assert main(["plan", "data.name=npz", "data.path=absent.npz"]) == 2
+    assert capsys.readouterr().err.startswith("fedvtc: absent.npz: ")
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"), [("data", DATASET_NAMES), ("backbones", BACKBONE_NAMES), ("methods", names())]
+)
+def test_lists_of_names(capsys: pytest.CaptureFixture[str], kind: str, expected: list[str]):
+    assert main(["list", kind]) == 0
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[1:]] == list(expected)
+
+
+def test_no_runs_yet(capsys: pytest.CaptureFixture[str]):
+    assert main(["list"]) == 0
+    assert capsys.readouterr().out.startswith("No runs, for there is no folder ./outputs yet.")
+
+
+def test_a_reader_that_stops_early_is_no_crash():
+    command = f"{sys.executable} -m fedvtc run --help | head -n 1"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    done = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True, env=environment)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -130,13 +130,6 @@ class FederatedClient:
                 )
                 self._record("generator", self._generator_learner.fit(batches))
 
-    @torch.no_grad()
-    def generate(self, latents_ND: Tensor) -> Tensor:
-        """Images of latents by the client's generator, in eval mode, in batches of the evaluation's size."""
-        assert self.generator is not None
-        self.generator.eval()
-        return torch.cat([self.generator(chunk) for chunk in latents_ND.split(self._config.evaluate.batch_size)])
-
     def generator_weights(self) -> dict[str, npt.NDArray[np.generic]]:
         """What of the generator is shared."""
         assert self.generator is not None
@@ -192,6 +185,17 @@ class FederatedClient:
             np.add.at(counts, (images.labels_N[start : start + size], predicted_B), 1)
         return counts
 
+    def state_dict(self) -> dict[str, Any]:
+        """All that a client remembers from round to round: weights and optimizers; of tensors and plain values."""
+        learners = {"classifier": self._classifier_learner, "generator": self._generator_learner}
+        return {name: learner.state_dict() for name, learner in learners.items() if learner is not None}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """The inverse of `state_dict`, on a client of the same spec and method."""
+        self._classifier_learner.load_state_dict(state["classifier"])
+        if self._generator_learner is not None:
+            self._generator_learner.load_state_dict(state["generator"])
+
     def weights_digest(self) -> str:
         """SHA-256 of the weights of its modules."""
         return weights_digest(*(module for module in (self.classifier, self.generator) if module is not None))
@@ -226,7 +230,8 @@ class FederatedClient:
             if not np.isfinite(value):
                 raise ClientError(self.id, self.round, phase, f"{name} is {value}")
             key = f"loss/{phase}" if name == "loss" else f"loss/{name}"
-            if phase != "finetune" or name == "loss":
+            # Terms belong to local training and the generator; fine-tuning must not write over them.
+            if name == "loss" or phase in ("train", "generator"):
                 self.scalars[key] = value
 
 

@@ -107,8 +107,10 @@ class Federation:
                 clients = self._evaluate(record)
             record["time/round"] = time.perf_counter() - began_s
             self._log(record, clients)
-            if round % evaluate.samples_every == 0 or round == run.rounds:
+            if round % evaluate.samples_every == 0 and round < run.rounds:
                 self._show_samples(round, participants[0], broadcast)
+        broadcast = self._method.last_broadcast(state, broadcast)
+        self._show_samples(run.rounds, participants[0], broadcast)
         return self._finish(broadcast, record, clients)
 
     def _finish(self, broadcast: Broadcast, last: Record, clients: list[Record]) -> Record:

@@ -66,6 +66,10 @@ class Method(ABC, Generic[ConfigT]):
     def server_round(self, state: ServerState, uploads: Iterable[Upload]) -> tuple[ServerState, Broadcast]:
         """Merges the uploads, which come one at a time in client order, into what the next round starts from."""
 
+    def last_broadcast(self, state: ServerState, broadcast: Broadcast) -> Broadcast:
+        """What `finish` gets from the server; by default the last round's broadcast."""
+        return broadcast
+
     def finish(self, client: FederatedClient, broadcast: Broadcast) -> None:
         """What a client does once after the last round; by default nothing."""
 

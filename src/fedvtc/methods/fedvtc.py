@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from fedvtc.client import FederatedClient
-    from fedvtc.models.latents import LatentSampler
+    from fedvtc.models.source import ImageSource
     from fedvtc.models.vtc import VTCModule
 
 
@@ -55,8 +55,9 @@ class GeneratorConfig:
     """How the generator is stepped."""
     width: int = 32
     """Channels of the generator's last map before the image; coarser maps have more."""
-    aggregation: Literal["mean", "none"] = "mean"
-    """`mean`: generators are averaged by images; `none`: they stay with their clients, statistics alone are shared."""
+    aggregation: Literal["mean", "none", "exchange"] = "mean"
+    """`mean`: generators are averaged by images; `none`: they stay with their clients, statistics alone are shared;
+    `exchange`: they stay what they are, and for fine-tuning every client gets those of all (our addition)."""
     sigma: Literal["statistics", "learned"] = "statistics"
     """The noise sigma_k on features: the client's measured spread, or learned from it by the generator's loss."""
     beta: float = 1.0
@@ -107,31 +108,43 @@ class FedVTCConfig(MethodConfig):
     finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
     """Fine-tuning on generated images."""
 
+    @property
+    def keeps_clients(self) -> bool:
+        """Whether the server keeps what each client sent, to draw images from clients instead of aggregates."""
+        return self.finetune.latents == "client_mixture"
+
     def problems(self) -> list[str]:
         """What is wrong with the values, one line each."""
-        at_least: dict[str, tuple[float, float]] = {
+        generator, finetune = self.generator, self.finetune
+        at_least = {
             "prototype_weight": (self.prototype_weight, 0),
             "statistics.prior_count": (self.statistics.prior_count, 0),
-            "generator.epochs": (self.generator.epochs, 1),
-            "generator.batch_size": (self.generator.batch_size, 1),
-            "generator.width": (self.generator.width, 1),
-            "generator.beta": (self.generator.beta, 0),
-            "generator.gamma": (self.generator.gamma, 0),
-            "generator.dm_samples": (self.generator.dm_samples, 1),
-            "finetune.epochs": (self.finetune.epochs, 1),
-            "finetune.epochs_per_round": (self.finetune.epochs_per_round, 1),
-            "finetune.images_per_class": (self.finetune.images_per_class, 1),
-            "finetune.batch_size": (self.finetune.batch_size, 1),
+            "generator.epochs": (generator.epochs, 1),
+            "generator.batch_size": (generator.batch_size, 1),
+            "generator.width": (generator.width, 1),
+            "generator.beta": (generator.beta, 0),
+            "generator.gamma": (generator.gamma, 0),
+            "generator.dm_samples": (generator.dm_samples, 1),
+            "finetune.epochs": (finetune.epochs, 1),
+            "finetune.epochs_per_round": (finetune.epochs_per_round, 1),
+            "finetune.images_per_class": (finetune.images_per_class, 1),
+            "finetune.batch_size": (finetune.batch_size, 1),
         }
         above_zero = {
             "statistics.sigma_floor": self.statistics.sigma_floor,
-            "generator.optimizer.lr": self.generator.optimizer.lr,
-            "finetune.optimizer.lr": self.finetune.optimizer.lr,
+            "generator.optimizer.lr": generator.optimizer.lr,
+            "finetune.optimizer.lr": finetune.optimizer.lr,
         }
-        return [
-            *(f"{key}: must be at least {low}, not {value}" for key, (value, low) in at_least.items() if value < low),
-            *(f"{key}: must be above 0, not {value}" for key, value in above_zero.items() if value <= 0),
+        problems = [
+            f"{key}: must be at least {low}, not {value}" for key, (value, low) in at_least.items() if value < low
         ]
+        problems += [f"{key}: must be above 0, not {value}" for key, value in above_zero.items() if value <= 0]
+        if generator.aggregation == "exchange" and finetune.latents != "client_mixture":
+            problems.append(
+                "generator.aggregation: exchange decodes the latents of each client by its own generator. "
+                "Set method.finetune.latents=client_mixture."
+            )
+        return problems
 
 
 class FedVTC(Method[FedVTCConfig]):
@@ -153,34 +166,40 @@ class FedVTC(Method[FedVTCConfig]):
         statistics = client.statistics(self.config.statistics.covariance)
         self._train_generator(client, statistics, anchors)
         payload: dict[str, Arrays] = dict(statistics.to_arrays())
-        if self.config.generator.aggregation == "mean":
+        if self.config.generator.aggregation != "none":
             payload["generator"] = client.generator_weights()
         return Upload(client.id, client.round, client.num_images, payload, dict(client.scalars))
 
     def server_round(self, state: ServerState, uploads: Iterable[Upload]) -> tuple[ServerState, Broadcast]:
         """Merges statistics exactly and averages generators by images, one upload at a time."""
-        merged: FeatureStatistics | None = None
-        generator, round = WeightedMean(), 0
+        config, merged, mean_generator, round = self.config, None, WeightedMean(), 0
         clients: dict[str, Mapping[str, Arrays]] = dict(state.get("clients", {}))
         for upload in uploads:
             round = upload.round
-            statistics = FeatureStatistics.from_arrays(upload.payload, self.config.statistics.covariance)
+            statistics = FeatureStatistics.from_arrays(upload.payload, config.statistics.covariance)
             merged = statistics if merged is None else merged + statistics
-            if "generator" in upload.payload:
-                generator.add(upload.payload["generator"], upload.num_images)
-            if self.config.finetune.latents == "client_mixture":
-                clients[f"{upload.client:06d}"] = self._gaussians(statistics).to_payload()
+            if config.generator.aggregation == "mean":
+                mean_generator.add(upload.payload["generator"], upload.num_images)
+            if config.keeps_clients:
+                kept = self._gaussians(statistics).to_payload()
+                if config.generator.aggregation == "exchange":
+                    kept["generator"] = upload.payload["generator"]
+                clients[f"{upload.client:06d}"] = kept
         assert merged is not None, "a round has at least one participant"
         anchors = self._gaussians(merged)
         if "anchors" in state:
             anchors = anchors.keeping(_read(state["anchors"]))
+        state = {"anchors": anchors.to_payload(), "clients": clients}
         payload: dict[str, Arrays] = anchors.to_payload()
-        if not generator.is_empty:
-            payload["generator"] = generator.value()
-        if clients:
-            mixture = ClassGaussians.mixture([_read(clients[client]) for client in sorted(clients)]).to_payload()
-            payload["mixture"] = {**mixture["prototypes"], **mixture["covariance"]}
-        return {"anchors": anchors.to_payload(), "clients": clients}, Broadcast(round, payload)
+        if config.generator.aggregation == "mean":
+            payload["generator"] = mean_generator.value()
+        if config.finetune.when in ("every_round", "both"):
+            payload |= self._sources(clients)
+        return state, Broadcast(round, payload)
+
+    def last_broadcast(self, state: ServerState, broadcast: Broadcast) -> Broadcast:
+        """The last round's, and what only fine-tuning needs: the clients' Gaussians and generators."""
+        return Broadcast(broadcast.round, {**broadcast.payload, **self._sources(state["clients"])})
 
     @property
     def has_finish(self) -> bool:
@@ -196,13 +215,12 @@ class FedVTC(Method[FedVTCConfig]):
     def samples(
         self, client: FederatedClient, broadcast: Broadcast, *, num_per_class: int
     ) -> tuple[Tensor, Tensor] | None:
-        """Images of the latents that fine-tuning draws, and their labels."""
+        """Images as fine-tuning draws them."""
         if not broadcast.payload:
             return None
         self._receive(client, broadcast)
         with client.randomness("samples"):
-            sampler = self._sampler(client, broadcast)
-            return self._generate(client, sampler, num_per_class)
+            return self._source(client, broadcast).draw(num_per_class)
 
     def payload_bytes(self, num_clients: int) -> dict[str, dict[str, int]]:
         """All classes held; doubles go up, floats come down."""
@@ -215,12 +233,16 @@ class FedVTC(Method[FedVTCConfig]):
         }[self.config.statistics.covariance]
         up = {"prototypes": num_classes * (size + 2) * 8, "covariance": spread * 8}
         down = {"prototypes": num_classes * (size * 4 + 16), "covariance": spread * 4}
+        weights = sum(array.nbytes for array in self._new_generator().shared_weights().values())
+        if self.config.generator.aggregation != "none":
+            up["generator"] = weights
         if self.config.generator.aggregation == "mean":
-            weights = sum(array.nbytes for array in self._new_generator().shared_weights().values())
-            up["generator"] = down["generator"] = weights
-        if self.config.finetune.latents == "client_mixture":
+            down["generator"] = weights
+        if self.config.keeps_clients and self.config.finetune.when != "never":
             row_spread = size**2 if self.config.statistics.covariance == "class_full" else size
-            down["mixture"] = num_clients * num_classes * (16 + 4 * size + 4 * row_spread)
+            down["mixture"] = num_clients * num_classes * (24 + 4 * size + 4 * row_spread)
+        if self.config.generator.aggregation == "exchange" and self.config.finetune.when != "never":
+            down["generators"] = num_clients * weights
         return {"up": up, "down": down}
 
     def _receive(self, client: FederatedClient, broadcast: Broadcast) -> ClassGaussians | None:
@@ -253,10 +275,10 @@ class FedVTC(Method[FedVTCConfig]):
         """The whole classifier, by cross-entropy, on images x = psi(v), the same number of each class."""
         from fedvtc.data.module import random_affine
 
-        config, sampler = self.config.finetune, self._sampler(client, broadcast)
+        config, source = self.config.finetune, self._source(client, broadcast)
 
         def draw_epoch() -> tuple[Tensor, Tensor]:
-            images, labels_N = self._generate(client, sampler, config.images_per_class)
+            images, labels_N = source.draw(config.images_per_class)
             return (random_affine(images) if config.augment == "affine" else images), labels_N
 
         client.finetune(
@@ -269,21 +291,29 @@ class FedVTC(Method[FedVTCConfig]):
         if config.real_data == "after":
             client.train(phase="finetune_real")
 
-    def _sampler(self, client: FederatedClient, broadcast: Broadcast) -> LatentSampler:
-        from fedvtc.models.latents import LatentSampler
+    def _sources(self, clients: Mapping[str, Mapping[str, Arrays]]) -> dict[str, Arrays]:
+        """The kinds `mixture` (the clients' own Gaussians, row by row) and `generators` (one weight set a client)."""
+        if not clients:
+            return {}
+        order = sorted(clients)
+        parts = [_read(clients[client]) for client in order]
+        mixture = ClassGaussians.mixture(parts).to_payload()
+        owner_K = np.repeat(np.arange(len(parts)), [len(part.classes_K) for part in parts])
+        payload: dict[str, Arrays] = {
+            "mixture": {**mixture["prototypes"], **mixture["covariance"], "owner": owner_K},
+        }
+        if self.config.generator.aggregation == "exchange":
+            generators = [clients[client]["generator"] for client in order]
+            payload["generators"] = {
+                name: np.stack([generator[name] for generator in generators]) for name in generators[0]
+            }
+        return payload
 
-        payload = broadcast.payload
-        if self.config.finetune.latents == "client_mixture":
-            gaussians = ClassGaussians.from_arrays(payload["mixture"], payload["mixture"])
-        else:
-            gaussians = ClassGaussians.from_arrays(payload["prototypes"], payload["covariance"])
-        return LatentSampler(gaussians, num_classes=self.task.num_classes, device=client.device)
+    def _source(self, client: FederatedClient, broadcast: Broadcast) -> ImageSource:
+        from fedvtc.models.source import ImageSource
 
-    def _generate(self, client: FederatedClient, sampler: LatentSampler, num_per_class: int) -> tuple[Tensor, Tensor]:
-        import torch
-
-        labels_N = torch.tensor(sampler.classes, device=client.device).repeat_interleave(num_per_class)
-        return client.generate(sampler.draw(labels_N)), labels_N
+        assert client.generator is not None
+        return ImageSource.of(broadcast.payload, client.generator.decoder, self.task.num_classes, client.device)
 
     def _gaussians(self, statistics: FeatureStatistics) -> ClassGaussians:
         config = self.config.statistics

@@ -22,6 +22,7 @@ class LatentSampler:
     """
 
     def __init__(self, gaussians: ClassGaussians, *, num_classes: int, device: torch.device) -> None:
+        self.device = device
         self._mean_KD = torch.tensor(gaussians.mean_KD, device=device)
         is_full = gaussians.spread.ndim == 3
         self._spread = torch.tensor(gaussians.spread if is_full else gaussians.std_KD(), device=device)
@@ -32,10 +33,14 @@ class LatentSampler:
         )
         self.classes = sorted(set(labels_K.tolist()))
 
-    def draw(self, labels_N: Tensor) -> Tensor:
-        """Latents (N, D), one for each label, by PyTorch's global generator; every label must be in `classes`."""
+    def draw(self, labels_N: Tensor) -> tuple[Tensor, Tensor]:
+        """Draws by PyTorch's global generator; every label must be in `classes`.
+
+        Returns:
+            Latents (N, D), one for each label, and the row of the Gaussian that each is from (N,).
+        """
         row_N = torch.multinomial(self._weight_CK[labels_N], 1).flatten()
         noise_ND = torch.randn(len(labels_N), self._mean_KD.shape[1], device=self._mean_KD.device)
         spread = self._spread[row_N]
         scaled_ND = torch.einsum("nij,nj->ni", spread, noise_ND) if spread.ndim == 3 else spread * noise_ND
-        return self._mean_KD[row_N] + scaled_ND
+        return self._mean_KD[row_N] + scaled_ND, row_N

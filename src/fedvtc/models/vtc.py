@@ -79,7 +79,7 @@ class GeneratorTarget:
 class VTCModule(LightningModule):
     """Trained on L_e = L_rc + beta * D_KL + gamma * L_DM (the paper's generator objective).
 
-    The decoder starts from a map of 4 to 7 pixels a side, doubles it by transposed convolutions until it covers the
+    The decoder starts from a map of 4 to 8 pixels a side, doubles it by transposed convolutions until it covers the
     image, and crops. GroupNorm, because BatchNorm's running statistics cannot be averaged under label skew.
 
     Args:
@@ -109,7 +109,7 @@ class VTCModule(LightningModule):
         optimizer: OptimizerConfig | None = None,
     ) -> None:
         super().__init__()
-        self.image_size, self.beta, self.gamma, self.matching_samples = image_size, beta, gamma, matching_samples
+        self.beta, self.gamma, self.matching_samples = beta, gamma, matching_samples
         self.decoder = build_decoder(feature_size, num_channels, image_size, width)
         self.log_factor_D = nn.Parameter(torch.zeros(feature_size)) if learn_sigma else None
         self._optimizer = optimizer or OptimizerConfig()
@@ -123,7 +123,7 @@ class VTCModule(LightningModule):
     def forward(self, latents_BD: Tensor) -> Tensor:
         """psi: latents to images (B, channels, side, side) in [-1, 1]."""
         images: Tensor = self.decoder(latents_BD)
-        return images[..., : self.image_size, : self.image_size]
+        return images
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """The loss terms of one batch of images, labels and the features g_k(x) of the frozen classifier."""
@@ -149,7 +149,7 @@ class VTCModule(LightningModule):
     def _matching(self, classifier: ClassifierModule, server: GlobalTarget) -> Tensor:
         """L_DM = sum_i || mean_{v in V_i} g_k(psi(v)) - c^i ||^2, V_i drawn from class i's global Gaussian."""
         num_drawn = self.matching_samples
-        latents_ND = server.sampler.draw(server.matched_K.repeat_interleave(num_drawn))
+        latents_ND, _ = server.sampler.draw(server.matched_K.repeat_interleave(num_drawn))
         features_ND = classifier.features(self(latents_ND))
         mean_KD = features_ND.unflatten(0, (-1, num_drawn)).mean(dim=1)
         distance: Tensor = (mean_KD - server.mean_CD[server.matched_K]).square().sum()
@@ -184,7 +184,18 @@ def build_decoder(feature_size: int, num_channels: int, image_size: int, width: 
     ]
     for num_in, num_out in zip(channels, [*channels[1:], num_channels], strict=True):
         layers += [_norm(num_in), nn.ReLU(), nn.ConvTranspose2d(num_in, num_out, kernel_size=4, stride=2, padding=1)]
-    return nn.Sequential(*layers, nn.Tanh())
+    return nn.Sequential(*layers, nn.Tanh(), _Crop(image_size))
+
+
+class _Crop(nn.Module):
+    """Cuts what the doublings overshoot."""
+
+    def __init__(self, image_size: int) -> None:
+        super().__init__()
+        self.image_size = image_size
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images[..., : self.image_size, : self.image_size]
 
 
 def _norm(num_channels: int) -> nn.GroupNorm:

@@ -3,6 +3,7 @@
 Plain Python: a pool calls it directly, or in a Ray actor.
 """
 
+import copy
 import os
 import resource
 import sys
@@ -91,12 +92,20 @@ class ClientHost:
         images, labels_N = drawn
         return ((images + 1.0) * 127.5).round().clamp(0, 255).to(torch.uint8).cpu().numpy(), labels_N.tolist()
 
+    def state(self, client_id: int) -> dict[str, Any]:
+        """A copy of what the client remembers from round to round."""
+        return copy.deepcopy(self._clients[client_id].state_dict())
+
+    def restore(self, client_id: int, state: dict[str, Any]) -> None:
+        """Puts the client into a state that `state` gave, of this host or another."""
+        self._clients[client_id].load_state_dict(copy.deepcopy(state))
+
     def digest(self, client_id: int) -> str:
         """SHA-256 of the client's weights."""
         return self._clients[client_id].weights_digest()
 
-    def process_id(self) -> int:
-        """The process that hosts these clients."""
+    def process_id(self, client_id: int) -> int:
+        """The process that hosts the client."""
         return os.getpid()
 
 

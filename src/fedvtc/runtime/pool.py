@@ -52,8 +52,9 @@ class InlinePool:
 
     def close(self) -> None:
         """Gives the process its threads back."""
-        torch.set_num_threads(self._num_threads_before)
+        # In this order: the limits that are restored were taken of PyTorch's OpenMP too, when it was already held.
         self._blas_limit.restore_original_limits()
+        torch.set_num_threads(self._num_threads_before)
 
     def __enter__(self) -> Self:
         """The pool; leaving the block closes it."""

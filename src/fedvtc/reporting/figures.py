@@ -13,9 +13,10 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import PowerNorm
+from matplotlib.colors import LinearSegmentedColormap, PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
@@ -24,7 +25,8 @@ MAX_BUBBLE_COLUMNS = 26
 """Up to here each count is a bubble with its number; beyond, a cell of a heat map."""
 
 INK, FAINT = "#222222", "#d9d9d9"
-BUBBLE = "#3b6fb6"
+BUBBLE = "#9cc3ea"
+SHADES = LinearSegmentedColormap.from_list("counts", ["#cfe2f3", "#5b9bd5", "#08306b"])
 
 GRID_CELL = 56
 """Pixels that an image of a sample grid takes at least; smaller ones are magnified by whole factors."""
@@ -53,11 +55,13 @@ def partition_picture(
     if bubbles:
         _draw_bubbles(classes, counts_KC)
     else:
-        shade = classes.imshow(
-            np.ma.masked_equal(counts_KC, 0), aspect="auto", cmap="viridis_r", norm=PowerNorm(0.5), interpolation="none"
-        )
-        bar = figure.colorbar(shade, ax=classes, location="bottom", shrink=0.5, aspect=40, label="training images")
-        bar.outline.set_visible(False)  # type: ignore[operator]
+        seen_KC = np.ma.masked_equal(counts_KC, 0)
+        shade = classes.imshow(seen_KC, aspect="auto", cmap=SHADES, norm=PowerNorm(0.5, vmin=0), interpolation="none")
+        bar = figure.colorbar(shade, ax=classes, location="bottom", shrink=0.5, aspect=40, pad=0.01)
+        bar.set_label("training images", fontsize=9)
+        bar.ax.tick_params(labelsize=8)
+        bar.locator = MaxNLocator(4, integer=True)
+        bar.outline.set_visible(False)
     _name_axes(classes, class_names, backbones if bubbles else [])
     _draw_totals(images, counts_KC.sum(axis=1), backbones)
     title = f"{counts_KC.sum():,d} training images of {num_classes} classes on {num_clients} clients"
@@ -103,20 +107,19 @@ def sample_grid(images_NCHW: NDArray[np.uint8], path: Path, labels: Sequence[str
 def _draw_bubbles(axes: Axes, counts_KC: NDArray[Any]) -> None:
     clients, labels = np.nonzero(counts_KC)
     counts = counts_KC[clients, labels]
-    areas = 420 * counts / max(counts.max(initial=0), 1)
-    axes.scatter(labels, clients, s=np.maximum(areas, 3), color=BUBBLE, alpha=0.75, linewidths=0)
-    for client, label, count in zip(clients, labels, counts, strict=True):
-        axes.text(label, client, f"{count:d}", ha="center", va="center", fontsize=6, color=INK)
+    axes.scatter(labels, clients, s=420 * counts / counts_KC.max(), color=BUBBLE, linewidths=0)
+    for client, label, count in zip(clients.tolist(), labels.tolist(), counts.tolist(), strict=True):
+        axes.text(label, client, f"{count:d}", ha="center", va="center_baseline", fontsize=6.5, color=INK)
+    # Lines between the rows, not through them, keep the small numbers legible.
+    axes.hlines(np.arange(len(counts_KC) + 1) - 0.5, -0.5, counts_KC.shape[1] - 0.5, color=FAINT, linewidth=0.5)
     axes.set_ylim(len(counts_KC) - 0.5, -0.5)
     axes.set_xlim(-0.5, counts_KC.shape[1] - 0.5)
-    axes.set_axisbelow(True)
-    axes.grid(color=FAINT, linewidth=0.5)
 
 
 def _name_axes(axes: Axes, class_names: Sequence[str], backbones: Sequence[str]) -> None:
     """Names every class where the names fit, and every client where backbones are given."""
-    axes.set_xlabel("class")
-    axes.set_ylabel("client")
+    axes.set_xlabel("class", fontsize=9)
+    axes.set_ylabel("client", fontsize=9)
     if len(class_names) <= MAX_BUBBLE_COLUMNS:
         slanted = max(map(len, class_names)) > 4
         axes.set_xticks(range(len(class_names)), class_names, rotation=45 if slanted else 0)
@@ -134,7 +137,7 @@ def _draw_totals(axes: Axes, totals_K: NDArray[Any], backbones: Sequence[str]) -
     palette = matplotlib.colormaps["tab10" if len(kinds) <= 10 else "tab20"]
     colours = {kind: palette(index % palette.N) for index, kind in enumerate(kinds)}
     axes.barh(range(len(totals_K)), totals_K, height=0.8, color=[colours[kind] for kind in backbones])
-    axes.set_xlabel("images")
+    axes.set_xlabel("images", fontsize=9)
     axes.tick_params(length=0, labelsize=8)
     axes.locator_params(axis="x", nbins=3, integer=True)
     axes.tick_params(axis="y", labelleft=False)
@@ -146,5 +149,6 @@ def _draw_totals(axes: Axes, totals_K: NDArray[Any], backbones: Sequence[str]) -
         frameon=False,
         fontsize=8,
         title="backbone",
+        title_fontsize=9,
         alignment="left",
     )

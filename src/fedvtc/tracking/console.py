@@ -128,7 +128,7 @@ class LiveConsole(PlainConsole):
             for heading, key in LOSSES.items()
             if any(key in record for record in self._records) and (wide or key == "loss/classification")
         }
-        table = Table(box=SIMPLE_HEAD, pad_edge=False)
+        table = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
         for heading in ("round", *ACCURACIES, *losses, "up", "down", "time"):
             table.add_column(heading, justify="right", no_wrap=True)
         for record in self._records[-ROWS_SHOWN:]:

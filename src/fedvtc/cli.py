@@ -13,7 +13,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from fedvtc.errors import EXIT_CRASH, EXIT_INTERRUPTED, EXIT_OK, EXIT_USER_ERROR, UserError
+from fedvtc.errors import EXIT_CRASH, EXIT_INTERRUPTED, EXIT_OK, EXIT_USER_ERROR, FedvtcError, UserError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -74,12 +74,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code = _dispatch(given)
         sys.stdout.flush()
         return code
-    except UserError as error:
+    except FedvtcError as error:
         for line in str(error).splitlines():
             print(f"fedvtc: {line}", file=sys.stderr)
         if "--debug" in given:
             traceback.print_exc()
-        return EXIT_USER_ERROR
+        return EXIT_USER_ERROR if isinstance(error, UserError) else EXIT_CRASH
     except KeyboardInterrupt:
         print("fedvtc: interrupted.", file=sys.stderr)
         return EXIT_INTERRUPTED
@@ -161,7 +161,7 @@ def _plan_parser() -> _Parser:
     )
     parser = _config_parser("plan", about, _PLAN_EXAMPLES)
     parser.add_argument("--print-config", action="store_true", help="print the resolved config and nothing else")
-    parser.add_argument("--picture", type=Path, metavar="PNG", help="write a picture of the partition")
+    parser.add_argument("--picture", type=Path, metavar="PNG", help="where to put the picture of the partition")
     parser.set_defaults(command=_plan)
     return parser
 
@@ -193,9 +193,7 @@ def _plan(words: argparse.Namespace) -> int:
 
     plan = planning.make_plan(config)
     planning.print_plan(plan, _console())
-    if words.picture is not None:
-        planning.save_picture(plan, words.picture)
-        print(f"Picture: {words.picture}")
+    print(f"Picture: {planning.save_picture(plan, words.picture)}")
     return EXIT_OK
 
 

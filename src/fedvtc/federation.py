@@ -18,6 +18,7 @@ from fedvtc.client import ClientSpec
 from fedvtc.config import to_dict
 from fedvtc.config.schema import Config
 from fedvtc.data import Dataset, class_counts, load_dataset, make_partition, save_partition
+from fedvtc.errors import UserError
 from fedvtc.messages import Broadcast
 from fedvtc.methods import build
 from fedvtc.metrics import RoundTally, aggregate, evaluate_confusion
@@ -207,19 +208,29 @@ def run_federation(config: Config, *, plain: bool = False) -> RunSummary:
 
 def default_name(config: Config) -> str:
     """Data, partition, method, seed and the time to the second."""
+    method = config.method.label or config.method.name
+    return _file_name(f"{partition_name(config)}-{method}-s{config.run.seed}-{datetime.now():%Y%m%d-%H%M%S}")
+
+
+def partition_name(config: Config) -> str:
+    """Data and partition, in a word that is fit for a file name."""
     partition = config.partition
     divided = f"{partition.kind}{partition.alpha:g}" if partition.kind in ("dirichlet", "quantity") else partition.kind
-    method = config.method.label or config.method.name
-    data = Path(config.data.path).stem if config.data.path else config.data.name
-    name = f"{data}-{divided}-{method}-s{config.run.seed}-{datetime.now():%Y%m%d-%H%M%S}"
-    return "".join(letter if letter.isalnum() or letter in "-._+" else "-" for letter in name)
+    return _file_name(f"{Path(config.data.path).stem if config.data.path else config.data.name}-{divided}")
+
+
+def _file_name(text: str) -> str:
+    return "".join(letter if letter.isalnum() or letter in "-._+" else "-" for letter in text)
 
 
 @contextmanager
 def _status_kept(folder: RunFolder) -> Iterator[None]:
-    """run.json says how the block ended."""
+    """run.json says how the block ended; what the user has to mend leaves no folder, so that the name stays free."""
     try:
         yield
+    except UserError:
+        folder.discard()
+        raise
     except BaseException as error:
         folder.set_status("interrupted" if isinstance(error, KeyboardInterrupt) else "failed")
         raise

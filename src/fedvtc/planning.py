@@ -131,18 +131,27 @@ def print_plan(plan: Plan, console: Console) -> None:
     console.print("\n".join(placement_lines(plan, _machine_bytes())), highlight=False, markup=False, soft_wrap=True)
 
 
-def save_picture(plan: Plan, path: Path) -> None:
-    """Writes the partition as a PNG.
+def save_picture(plan: Plan, path: Path | None) -> Path:
+    """Writes the partition as a PNG, and returns where.
+
+    Args:
+        plan: the plan.
+        path: the file; None takes plans/DATA-PARTITION-sSEED.png under `run.output_dir`.
 
     Raises:
         UserError: if the file cannot be written.
     """
+    from fedvtc.federation import partition_name
     from fedvtc.reporting.figures import partition_picture
 
+    run = plan.config.run
+    path = path or Path(run.output_dir) / "plans" / f"{partition_name(plan.config)}-s{run.seed}.png"
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         partition_picture(plan.counts_KC, path, plan.class_names, plan.backbones)
     except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror}). Name a file that you may write.") from None
+        raise UserError(f"{path}: cannot be written ({error.strerror}). Name a file with --picture.") from None
+    return path
 
 
 def _parameters_table(plan: Plan) -> Table:

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import socket
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,6 +10,9 @@ from typing import Any
 
 from fedvtc.config.schema import ClusterConfig
 from fedvtc.errors import ClusterError
+
+KNOCK_TIMEOUT_S = 5.0
+"""Seconds that the head of a cluster gets to accept a connection."""
 
 
 @contextmanager
@@ -34,6 +38,7 @@ def connected(config: ClusterConfig, namespace: str) -> Iterator[None]:
             # Ray 2.60 leaves log files open when it starts processes.
             warnings.simplefilter("ignore", ResourceWarning)
             if address:
+                _knock(address)
                 ray.init(address=address, **quiet)
             else:
                 ray.init(
@@ -43,8 +48,8 @@ def connected(config: ClusterConfig, namespace: str) -> Iterator[None]:
                     include_dashboard=False,
                     **quiet,
                 )
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0].rstrip(".") if str(error).strip() else type(error).__name__
         raise ClusterError(
             f"cluster.address={address}: no Ray cluster answers ({reason}). "
             "Start one with `ray start --head`, or leave the address out and unset RAY_ADDRESS."
@@ -61,3 +66,10 @@ def free_resources() -> tuple[float, float]:
 
     free = ray.available_resources()  # type: ignore[no-untyped-call]
     return float(free.get("CPU", 0.0)), float(free.get("GPU", 0.0))
+
+
+def _knock(address: str) -> None:
+    """Fails at once where nobody listens at HOST:PORT; Ray itself would try for minutes and log as it goes."""
+    host, separator, port = address.rpartition("://")[2].rpartition(":")
+    if separator:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=KNOCK_TIMEOUT_S).close()

@@ -9,6 +9,7 @@ import json
 import math
 import os
 import platform
+import shutil
 import socket
 import uuid
 from collections.abc import Mapping, Sequence
@@ -96,6 +97,10 @@ class RunFolder:
         self._description["status"] = status
         self._description["ended"] = datetime.now(UTC).isoformat(timespec="seconds")
         self._write()
+
+    def discard(self) -> None:
+        """Removes the folder of a run that never began."""
+        shutil.rmtree(self.path)
 
     def _write(self) -> None:
         beside = self.path / "run.json.tmp"

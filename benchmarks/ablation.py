@@ -1,0 +1,162 @@
+"""One choice at a time, from FedVTC to FedVTC+, on the MNIST experiment: which switch adds what, over several seeds.
+
+    FEDVTC_DATA=data python benchmarks/ablation.py --seeds 0 1 2 --csv docs/results/ablation.csv
+
+Each line of the table differs from FedVTC by the switches it names and by nothing else. Lines that differ in
+fine-tuning alone start from the same trained federation: it is trained once, and copies of its clients are fine-tuned.
+"""
+
+import argparse
+import csv
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fedvtc.config import load
+from fedvtc.config.schema import Config
+from fedvtc.federation import Population
+from fedvtc.messages import Broadcast
+from fedvtc.methods import build, config_classes
+from fedvtc.metrics import aggregate, evaluate_confusion
+from fedvtc.runtime import task_of
+from fedvtc.runtime.host import ClientHost
+from fedvtc.runtime.pool import limit_threads
+
+CONF = Path(__file__).parents[1] / "conf"
+COLUMNS = {
+    "mean": "test/accuracy/mean",
+    "worst": "test/accuracy/min",
+    "held": "test/accuracy/held/mean",
+    "missing": "test/accuracy/missing/mean",
+}
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of the table: switches of training, and of fine-tuning."""
+
+    name: str
+    training: tuple[str, ...] = ()
+    finetune: tuple[str, ...] = ()
+
+
+MIXTURE = ("finetune.latents=client_mixture",)
+FULL = ("statistics.covariance=class_full",)
+AFFINE, MIXED = ("finetune.augment=affine",), ("finetune.real_data=mixed",)
+EXCHANGE = (*FULL, "generator.aggregation=exchange")
+LINES = [
+    Line("fedvtc"),
+    Line("fedvtc, real data mixed in", finetune=MIXED),
+    Line("fedvtc, a real pass after", finetune=("finetune.real_data=after",)),
+    Line("fedvtc, affine", finetune=AFFINE),
+    Line("aggregation: none", ("generator.aggregation=none",)),
+    Line("full covariance", FULL),
+    Line("full covariance, client mixture", FULL, MIXTURE),
+    Line("full covariance, client mixture, affine", FULL, (*MIXTURE, *AFFINE)),
+    Line("exchange", EXCHANGE, MIXTURE),
+    Line("exchange, affine", EXCHANGE, (*MIXTURE, *AFFINE)),
+    Line("exchange, real data mixed in", EXCHANGE, (*MIXTURE, *MIXED)),
+    Line(
+        "exchange, affine, real data mixed in",
+        EXCHANGE,
+        (*MIXTURE, *AFFINE, *MIXED),
+    ),
+    Line("no distribution matching", ("generator.gamma=0",)),
+    Line("no prototype term", ("prototype_weight=0",)),
+    Line("prototype weight 1", ("prototype_weight=1",)),
+    Line("sigma learned", ("generator.sigma=learned",)),
+    Line("generator trained half as long", ("generator.epochs=2",)),
+]
+
+
+def main() -> None:
+    """Runs the lines that were asked for, a row per line and seed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--lines", nargs="+", metavar="TEXT", default=[""], help="lines whose name holds a text")
+    parser.add_argument("--csv", type=Path, required=True, help="rows are appended")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="for all lines")
+    arguments = parser.parse_intermixed_args()
+    chosen = [line for line in LINES if any(text in line.name for text in arguments.lines)]
+    for seed in arguments.seeds:
+        for row in rows_of(chosen, [*arguments.overrides, f"run.seed={seed}"]):
+            append(arguments.csv, {"seed": seed, **row})
+
+
+def rows_of(lines: Sequence[Line], overrides: Sequence[str]) -> Iterator[dict[str, object]]:
+    """The measurements of each line, lines of one training together."""
+    for training in dict.fromkeys(line.training for line in lines):
+        group = [line for line in lines if line.training == training]
+        configs = [config_of([*overrides, *keys(line.training), *keys(line.finetune)]) for line in group]
+        population = Population.of(configs[0])
+        limit_threads(configs[0].placement.threads_per_actor)
+        # What the server keeps of single clients changes no training, so one that keeps it serves the whole group.
+        trainer = next((config for config in configs if config.method.keeps_clients), configs[0])
+        began_s = time.process_time()
+        broadcast, states = train(trainer, population)
+        trained_s = time.process_time() - began_s
+        for line, config in zip(group, configs, strict=True):
+            began_s = time.process_time()
+            record = finish(config, population, states, broadcast)
+            row = {name: round(record[key], 4) for name, key in COLUMNS.items()}
+            finished_s = time.process_time() - began_s
+            yield {"line": line.name, **row, "train_cpu_s": round(trained_s), "finish_cpu_s": round(finished_s)}
+
+
+def train(config: Config, population: Population) -> tuple[Broadcast, list[dict[str, Any]]]:
+    """All rounds, in this process: what `finish` gets from the server, and the state of each client."""
+    host = ClientHost(config, population.dataset, population.specs, torch.device("cpu"))
+    method = build(config.method, task_of(config, population.dataset))
+    state, broadcast = method.start()
+    for _ in range(config.run.rounds):
+        uploads = (host.run_round(spec.client, broadcast) for spec in population.specs)
+        state, broadcast = method.server_round(state, uploads)
+    return method.last_broadcast(state, broadcast), [host.state(spec.client) for spec in population.specs]
+
+
+def finish(
+    config: Config, population: Population, states: Sequence[dict[str, Any]], broadcast: Broadcast
+) -> dict[str, float]:
+    """Fine-tunes copies of the clients by this config, and measures them on the whole test set."""
+    if config.method.finetune.latents == "class":
+        kept = {kind: arrays for kind, arrays in broadcast.payload.items() if kind != "mixture"}
+        broadcast = Broadcast(broadcast.round, kept)
+    host = ClientHost(config, population.dataset, population.specs, torch.device("cpu"))
+    rows = []
+    for spec, counts_C, state in zip(population.specs, population.class_counts_KC, states, strict=True):
+        host.restore(spec.client, state)
+        host.finish(spec.client, broadcast)
+        rows.append(evaluate_confusion(host.evaluate(spec.client), counts_C))
+    return aggregate(rows)
+
+
+def keys(switches: Sequence[str]) -> list[str]:
+    """Switches of the method as keys of a config."""
+    return [f"method.{switch}" for switch in switches]
+
+
+def config_of(overrides: Sequence[str]) -> Config:
+    """The MNIST experiment with FedVTC and these overrides."""
+    return load(
+        [CONF / "experiment/mnist_dir01.yaml", CONF / "method/fedvtc.yaml"], overrides, methods=config_classes()
+    )
+
+
+def append(path: Path, row: dict[str, object]) -> None:
+    """Adds one row, and the header to a new file; prints it too."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    is_new = not path.exists()
+    with path.open("a", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(row), lineterminator="\n")
+        if is_new:
+            writer.writeheader()
+        writer.writerow(row)
+    print(row, flush=True)
+
+
+if __name__ == "__main__":
+    main()

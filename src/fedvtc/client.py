@@ -5,7 +5,7 @@ Plain Python: no Ray here. Shapes: N images of the client, B of a batch, D featu
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -89,9 +89,11 @@ class FederatedClient:
         """From now on random draws are keyed by this round, and `scalars` are empty."""
         self.round, self.scalars = round, {}
 
-    def randomness(self, purpose: str) -> Any:
+    def randomness(self, purpose: str) -> AbstractContextManager[None]:
         """A context in which PyTorch draws by (seed, this round, this client, purpose)."""
-        return keyed_randomness(self._config.run.seed, round=self.round, client=self.id, purpose=purpose)
+        return keyed_randomness(
+            self._config.run.seed, round=self.round, client=self.id, purpose=purpose, device=self.device
+        )
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:

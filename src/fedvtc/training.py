@@ -18,10 +18,14 @@ def make_fabric(device: torch.device) -> Fabric:
 
 
 @contextmanager
-def keyed_randomness(seed: int, *, round: int, client: int, purpose: str) -> Iterator[None]:
-    """PyTorch's global generators run from one key inside, and are as before outside."""
-    devices = range(torch.cuda.device_count()) if torch.cuda.is_available() else ()
-    with torch.random.fork_rng(devices=devices):
+def keyed_randomness(
+    seed: int, *, round: int, client: int, purpose: str, device: torch.device | None = None
+) -> Iterator[None]:
+    """PyTorch's global generators run from one key inside, and are as before outside.
+
+    The generators are those of the CPU and of `device`; others are not touched, for that alone takes memory on a GPU.
+    """
+    with torch.random.fork_rng(devices=[device] if device is not None and device.type == "cuda" else []):
         torch.manual_seed(derive_seed(seed, round=round, client=client, purpose=purpose))
         yield
 

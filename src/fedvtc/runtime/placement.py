@@ -45,7 +45,7 @@ def pack(placement: PlacementConfig, num_clients: int, *, num_cpus: float, num_g
     supplies = [("CPU", "cpus", placement.cpus_per_actor, num_cpus)]
     if placement.gpus_per_actor > 0:
         supplies.append(("GPU", "gpus", placement.gpus_per_actor, num_gpus))
-    # The small term keeps 1 / 0.05 from counting as 19.
+    # The small term keeps 0.3 / 0.1 from counting as 2.
     num_slots = min(math.floor(supply / need + 1e-9) for _, _, need, supply in supplies)
     per_actor = placement.clients_per_actor
     packs_itself = isinstance(per_actor, str)

@@ -1,0 +1,48 @@
+"""What processes a test has started, and whether they are gone."""
+
+import subprocess
+import time
+
+import pytest
+
+
+def _table():
+    """The parent and the name of every process that runs, by number; zombies have ended and do not count."""
+    printed = subprocess.run(["ps", "-eo", "pid=,ppid=,stat=,comm="], capture_output=True, text=True, check=True).stdout
+    rows = (line.split(None, 3) for line in printed.splitlines())
+    return {int(pid): (int(parent), name) for pid, parent, state, name in rows if not state.startswith("Z")}
+
+
+@pytest.fixture(scope="session")
+def processes_below():
+    """A function: the name of every process below one, by number."""
+
+    def below(pid):
+        table, found = _table(), {}
+        while True:
+            new = {
+                child: name
+                for child, (parent, name) in table.items()
+                if parent in (pid, *found) and child not in found and name != "ps"
+            }
+            if not new:
+                return found
+            found |= new
+
+    return below
+
+
+@pytest.fixture(scope="session")
+def still_running():
+    """A function: those of the given processes that are there after some seconds, as Ray ends its own one by one."""
+
+    def left(processes, patience_s=20):
+        until_s = time.monotonic() + patience_s
+        while True:
+            table = _table()
+            remaining = {pid: name for pid, name in processes.items() if table.get(pid, (0, ""))[1] == name}
+            if not remaining or time.monotonic() > until_s:
+                return remaining
+            time.sleep(0.2)
+
+    return left

@@ -1,0 +1,92 @@
+"""The commands as a user types them, each in a process of its own."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.integration
+
+ROOT = Path(__file__).parents[2]
+EXPERIMENT = str(ROOT / "conf/experiment/digits.yaml")
+SMALL = [
+    "population.num_clients=4",
+    "population.backbones=[{name: cnn_2x8, share: 0.5}, {name: cnn_3x16, share: 0.5}]",
+    "partition.images_per_client=30",
+    "method.generator.width=4",
+    "method.finetune.epochs=1",
+    "method.finetune.images_per_class=4",
+]
+INLINE = ["placement.pool=inline", *SMALL]
+
+
+@pytest.fixture(autouse=True)
+def in_an_empty_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT / "src"))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+
+def fedvtc(*words):
+    return subprocess.run([sys.executable, "-m", "fedvtc", *words], capture_output=True, text=True)
+
+
+def test_run_then_list_then_plan():
+    done = fedvtc("run", EXPERIMENT, *INLINE, "run.rounds=3", "run.name=mine", "evaluate.every=2")
+    assert (done.returncode, done.stderr) == (0, "")
+    first, *rounds, final = done.stdout.splitlines()[:5]
+    assert first == "mine: 4 clients, 3 rounds, in outputs/mine"
+    assert [line.split("  ")[0] for line in rounds] == ["round 1/3", "round 2/3", "round 3/3"]
+    assert ["accuracy" in line for line in rounds] == [False, True, True]
+    record = json.loads(Path("outputs/mine/metrics.jsonl").read_text().splitlines()[-1])
+    assert final.startswith(f"final  accuracy {record['test/accuracy/mean']:.3f} (worst ")
+    assert f"generalization accuracy   {record['test/accuracy/mean']:.3f}" in done.stdout
+    assert done.stdout.splitlines()[-2:] == ["run folder: outputs/mine", "next: fedvtc list runs outputs"]
+
+    listed = fedvtc("list", "runs", "outputs")
+    assert (listed.returncode, listed.stderr) == (0, "")
+    assert re.search(rf"mine.*{record['test/accuracy/mean']:.3f}", listed.stdout)
+
+    planned = fedvtc("plan", EXPERIMENT, "placement.pool=inline")
+    assert (planned.returncode, planned.stderr) == (0, "")
+    assert "Training images by client" in planned.stdout
+    assert [path.parent.name for path in Path("outputs").rglob("run.json")] == ["mine"]
+
+
+def test_a_client_that_fails_is_named_in_one_line():
+    explosive = ["training.epochs=2", "training.optimizer.name=sgd", "training.optimizer.lr=1e30"]
+    done = fedvtc("run", *INLINE, "run.name=mine", *explosive)
+    assert (done.returncode, done.stderr) == (1, "fedvtc: client 0, round 1, train: loss is nan\n")
+    assert json.loads(Path("outputs/mine/run.json").read_text())["status"] == "failed"
+
+
+@pytest.mark.parametrize(
+    ("words", "hosts"), [(INLINE, set()), ([*SMALL, "cluster.num_cpus=1"], {"raylet", "gcs_server"})]
+)
+def test_ctrl_c(words, hosts, processes_below, still_running):
+    command = [sys.executable, "-m", "fedvtc", "run", *words, "run.rounds=100000", "run.name=long"]
+    # A group of its own, all of which gets Ctrl-C, as in a terminal.
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        try:
+            assert any(line.startswith("round 1/") for line in process.stdout), process.stderr.read()
+            family = processes_below(process.pid)
+            assert hosts <= set(family.values())
+            os.killpg(process.pid, signal.SIGINT)
+            _, errors = process.communicate(timeout=60)
+        finally:
+            process.kill()
+    assert (process.returncode, errors) == (130, "fedvtc: interrupted.\n")
+    assert not still_running(family)
+    described = json.loads(Path("outputs/long/run.json").read_text())
+    assert described["status"] == "interrupted"
+    records = [json.loads(line) for line in Path("outputs/long/metrics.jsonl").read_text().splitlines()]
+    assert [record["round"] for record in records] == list(range(1, len(records) + 1))
+    assert records

@@ -1,0 +1,160 @@
+"""One federation, laid onto one process, one actor, several actors, an actor per client: the same bits each time.
+
+All actors live in one Ray cluster of four logical CPUs; ten of them are started in all.
+"""
+
+import os
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fedvtc.config import load
+from fedvtc.errors import ClientError, ClusterError
+from fedvtc.federation import Federation, Population
+from fedvtc.messages import Broadcast
+from fedvtc.methods import config_classes
+from fedvtc.runtime import open_pool
+from fedvtc.tracking import Tracker
+
+pytestmark = pytest.mark.integration
+
+SOURCE = Path(__file__).parents[2] / "src"
+NUM_CLIENTS = 4
+MEASURED = ("time/", "memory/")
+SETTINGS = [
+    "run.rounds=3",
+    "run.participation=0.75",
+    "data.augment=shift",
+    "partition.alpha=0.5",
+    "partition.images_per_client=40",
+    f"population.num_clients={NUM_CLIENTS}",
+    "population.backbones=[{name: cnn_2x8, share: 0.25}, {name: resnet8, share: 0.25},"
+    " {name: vit_tiny, share: 0.25}, {name: cnn_3x16, share: 0.25}]",
+    "population.feature_size=16",
+    "method.name=fedvtc",
+    "method.statistics.covariance=class_full",
+    "method.generator.width=8",
+    "method.finetune.when=both",
+    "method.finetune.epochs=1",
+    "method.finetune.images_per_class=8",
+    "method.finetune.latents=client_mixture",
+    "method.finetune.augment=affine",
+    "method.finetune.real_data=mixed",
+    "evaluate.every=2",
+    "evaluate.samples_every=2",
+]
+
+
+class Memory(Tracker):
+    """Everything that a run says, but what a clock or the process's memory says."""
+
+    def __init__(self):
+        self.records, self.rows, self.samples = [], [], []
+
+    def log(self, record, clients):
+        self.records.append({key: value for key, value in record.items() if not key.startswith(MEASURED)})
+        self.rows += clients
+
+    def show_samples(self, round, images_NCHW, labels_N):
+        self.samples.append((round, images_NCHW.tobytes(), list(labels_N)))
+
+
+def run(*overrides):
+    """The records, rows and samples of a run, a digest of every client's weights, and the clients' processes."""
+    config = load([], [*SETTINGS, *overrides], methods=config_classes())
+    population = Population.of(config)
+    memory, everyone = Memory(), range(NUM_CLIENTS)
+    with open_pool(config, population.dataset, population.specs, namespace="same-bits") as pool:
+        Federation(config, population, pool, [memory]).run()
+        digests = list(pool.map("digest", everyone))
+        processes = list(pool.map("process_id", everyone))
+    return (memory.records, memory.rows, memory.samples, digests), processes
+
+
+@pytest.fixture(scope="module")
+def inline():
+    return run("placement.pool=inline")[0]
+
+
+@pytest.fixture(scope="module")
+def cluster(processes_below, still_running):
+    """A cluster beside this process: drivers come and go, its processes stay, and end with it. Yields its address."""
+    from ray.cluster_utils import Cluster
+
+    with warnings.catch_warnings(), pytest.MonkeyPatch.context() as patch:
+        warnings.simplefilter("ignore", ResourceWarning)  # Ray leaves log files open when it starts processes.
+        patch.setenv("PYTHONPATH", str(SOURCE))  # Its workers import what this process does.
+        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 4, "include_dashboard": False})
+        yield cluster.address
+        started = processes_below(os.getpid())
+        assert {"raylet", "gcs_server"} <= set(started.values())
+        cluster.shutdown()
+    assert not still_running(started)
+
+
+def on_actors(cluster, clients_per_actor):
+    return [f"cluster.address={cluster}", "placement.pool=ray", f"placement.clients_per_actor={clients_per_actor}"]
+
+
+def test_the_same_again_and_another_seed(inline):
+    assert run("placement.pool=inline")[0] == inline
+    other = run("placement.pool=inline", "run.seed=1")[0]
+    assert all(theirs != ours for theirs, ours in zip(other, inline, strict=True))
+    records, _, samples, digests = inline
+    assert [record["clients/participating"] for record in records] == [3, 3, 3, NUM_CLIENTS]
+    assert [round for round, *_ in samples] == [2, 3]
+    assert len(set(digests)) == NUM_CLIENTS
+
+
+@pytest.mark.parametrize(("clients_per_actor", "num_actors"), [(4, 1), (2, 2), (1, 4)])
+def test_actors_give_the_same_bits(inline, cluster, clients_per_actor, num_actors):
+    results, processes = run(*on_actors(cluster, clients_per_actor))
+    assert len(set(processes)) == num_actors
+    for theirs, ours in zip(results, inline, strict=True):
+        assert theirs == ours
+
+
+def test_three_actors_of_uneven_load_give_the_same_bits(inline, cluster):
+    # Three slots for four clients: auto packs them.
+    results, processes = run(*on_actors(cluster, "auto"), "placement.cpus_per_actor=1.3")
+    assert len(set(processes)) == 3
+    assert results == inline
+
+
+def test_a_failing_client_is_named_across_processes(cluster):
+    overrides = [*SETTINGS, *on_actors(cluster, 4), "training.optimizer.name=sgd", "training.optimizer.lr=1e30"]
+    config = load([], overrides, methods=config_classes())
+    population = Population.of(config)
+    with open_pool(config, population.dataset, population.specs, namespace="failing") as pool:
+        with pytest.raises(ClientError, match=r"client 2, round 1, train: \w+ is (nan|inf)") as raised:
+            list(pool.map("run_round", [2], Broadcast()))
+        assert (raised.value.client, raised.value.round, raised.value.phase) == (2, 1, "train")
+        # The actor lives on.
+        assert next(pool.map("evaluate", [3])).sum() == len(population.dataset.test.labels_N)
+
+
+def test_images_lie_once_in_shared_memory(cluster):
+    """What the actor computes from: the arrays are views of the object store, which are read-only."""
+    import ray
+
+    from fedvtc.runtime.cluster import connected
+
+    config = load([], [*SETTINGS, *on_actors(cluster, 1)], methods=config_classes())
+    dataset = Population.of(config).dataset
+    with connected(config.cluster, "arrays"):
+        arrived = ray.get(ray.put(dataset))
+        assert np.array_equal(arrived.train.images_NCHW, dataset.train.images_NCHW)
+        assert not arrived.train.images_NCHW.flags.writeable
+        assert not arrived.train.images_NCHW.flags.owndata
+
+
+def test_more_actors_than_the_cluster_has_cpus(cluster):
+    config = load([], [*SETTINGS, *on_actors(cluster, 1), "placement.cpus_per_actor=2"], methods=config_classes())
+    population = Population.of(config)
+    with (
+        pytest.raises(ClusterError, match=r"4 actors x 2 CPU need 8 CPUs; the cluster, as it is now, has 4\. Set"),
+        open_pool(config, population.dataset, population.specs, namespace="too-many"),
+    ):
+        pass

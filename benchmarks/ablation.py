@@ -1,6 +1,6 @@
 """One choice at a time, around FedVTC and FedVTC+, on the MNIST experiment: which switch is worth what, over seeds.
 
-    FEDVTC_DATA=data python benchmarks/ablation.py --csv docs/results/ablation.csv run.rounds=10 method.finetune.epochs=6
+    FEDVTC_DATA=data python benchmarks/ablation.py --csv ablation.csv run.rounds=10 method.finetune.epochs=6
 
 Each line of the table differs from its method file by the switches it names and by nothing else. Lines that differ in
 fine-tuning alone start from the same trained federation: it is trained once, and copies of its clients are fine-tuned.

@@ -14,9 +14,9 @@ from fedvtc import methods
 from fedvtc.cli import main
 from fedvtc.client import FederatedClient
 from fedvtc.config import Config, field_docs, load
-from fedvtc.federation import run_federation
 from fedvtc.methods import Method, config_classes
 from fedvtc.methods.fedvtc import FedVTCConfig
+from fedvtc.run import run_federation
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src/fedvtc"

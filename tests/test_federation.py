@@ -12,10 +12,11 @@ import pytest
 
 from fedvtc.config import load
 from fedvtc.errors import ClientError, ClusterError, RunFolderError
-from fedvtc.federation import Population, run_federation
+from fedvtc.federation import Population
 from fedvtc.messages import bytes_by_kind
 from fedvtc.methods import build, config_classes
 from fedvtc.metrics import CLIENT_METRICS
+from fedvtc.run import run_federation
 from fedvtc.runtime import InlinePool, task_of
 
 NUM_CLIENTS, ROUNDS = 4, 5

@@ -15,7 +15,7 @@ FLOORS = (
     {"client", "training"},
     {"methods"},
     {"runtime", "checkpoint"},
-    {"federation", "tracking", "reporting"},
+    {"federation", "run", "tracking", "reporting"},
     {"planning", "listing", "sweep"},
     {"cli", "__main__"},
 )

@@ -176,7 +176,7 @@ def _list_parser() -> _Parser:
 
 def _run(words: argparse.Namespace) -> int:
     config = _load_config(words.words)
-    from fedvtc.federation import run_federation
+    from fedvtc.run import run_federation
 
     run_federation(config, plain=words.plain)
     return EXIT_OK

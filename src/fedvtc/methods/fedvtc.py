@@ -91,7 +91,8 @@ class FinetuneConfig:
     augment: Literal["none", "affine"] = "none"
     """Light affine changes of the generated images."""
     real_data: Literal["none", "after", "mixed"] = "none"
-    """`mixed`: the client's own images are shuffled among the generated ones; `after`: a pass over them follows."""
+    """`mixed`: the client's own images are shuffled among the generated ones; `after`: a local training as in a
+    round follows."""
 
 
 @dataclass(frozen=True)
@@ -199,6 +200,8 @@ class FedVTC(Method[FedVTCConfig]):
 
     def last_broadcast(self, state: ServerState, broadcast: Broadcast) -> Broadcast:
         """The last round's, and what only fine-tuning needs: the clients' Gaussians and generators."""
+        if not self.has_finish:
+            return broadcast
         return Broadcast(broadcast.round, {**broadcast.payload, **self._sources(state["clients"])})
 
     @property

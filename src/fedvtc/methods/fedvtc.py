@@ -51,7 +51,7 @@ class GeneratorConfig:
     """Passes over the client's images per round, at least 1."""
     batch_size: int = 32
     """Images per step."""
-    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig(lr=2e-3))
     """How the generator is stepped."""
     width: int = 32
     """Channels of the generator's last map before the image; coarser maps have more."""
@@ -62,9 +62,9 @@ class GeneratorConfig:
     """The noise sigma_k on features: the client's measured spread, or learned from it by the generator's loss."""
     beta: float = 1.0
     """Weight of the KL divergence to the global class Gaussian, at least 0."""
-    gamma: float = 1.0
+    gamma: float = 0.05
     """Weight of distribution matching, at least 0."""
-    dm_samples: int = 4
+    dm_samples: int = 2
     """Latents drawn per class and step for distribution matching."""
     dm_classes: Literal["all", "held"] = "all"
     """Classes of distribution matching: all that have a global prototype, or those that the client holds."""
@@ -100,7 +100,7 @@ class FedVTCConfig(MethodConfig):
     """Every switch of the method."""
 
     name: str = "fedvtc"
-    prototype_weight: float = 1.0
+    prototype_weight: float = 0.1
     """Weight lambda of the distance to the global prototype in local training, at least 0."""
     statistics: StatisticsConfig = field(default_factory=StatisticsConfig)
     """What clients say of their features."""

@@ -1,5 +1,10 @@
 """A federation small enough for unit tests: three classes of 8 x 8 images and three clients, in this process."""
 
+import os
+
+# Before PyTorch is imported: its threads cost tiny models more than they give, most of all on a busy machine.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import numpy as np
 import pytest
 

@@ -86,5 +86,5 @@ def test_shares_need_not_add_up_to_the_last_digit():
     assert Counter(assigned) == {"b0": 1000, "b1": 1000, "b2": 1000}
 
 
-def test_five_populations_are_shipped():
-    assert [path.stem for path in POPULATIONS] == ["cnn4", "cnn_sizes", "mixed", "resnets", "uniform"]
+def test_the_populations_that_the_docs_name_are_shipped():
+    assert [path.stem for path in POPULATIONS] == ["cnn4", "cnn_sizes", "families", "mixed", "resnets", "uniform"]

@@ -18,7 +18,7 @@ class InnerConfig:
 class OuterConfig(MethodConfig):
     """With a field of its own."""
 
-    inner: InnerConfig = field(default_factory=InnerConfig)
+    inner: InnerConfig = field(default_factory=lambda: InnerConfig(rate=0.25))
     """Not a key: its fields are."""
     flag: bool = True
     """A flag."""
@@ -26,7 +26,7 @@ class OuterConfig(MethodConfig):
 
 def test_keys_types_defaults_and_texts():
     assert field_docs(OuterConfig, "method")[2:] == [
-        FieldDoc("method.inner.rate", "float", "0.5", "A rate, over two lines."),
+        FieldDoc("method.inner.rate", "float", "0.25", "A rate, over two lines."),
         FieldDoc("method.flag", "bool", "true", "A flag."),
     ]
     assert field_docs(OuterConfig, "method")[:2] == field_docs(MethodConfig, "method")

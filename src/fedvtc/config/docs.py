@@ -31,14 +31,18 @@ def field_docs(cls: type, prefix: str = "") -> list[FieldDoc]:
     return list(_walk(cls, f"{prefix}." if prefix else ""))
 
 
-def _walk(cls: type, prefix: str) -> Iterator[FieldDoc]:
+def _walk(cls: type, prefix: str, made: Any = None) -> Iterator[FieldDoc]:
+    """The keys of a dataclass; `made` is the value it has by default where it stands, if that is not its own default."""
     hints, texts = get_type_hints(cls), _texts(cls)
     for field in fields(cls):
         hint = hints[field.name]
+        if made is not None:
+            default = getattr(made, field.name)
+        else:
+            default = field.default_factory() if field.default_factory is not MISSING else field.default
         if isinstance(hint, type) and is_dataclass(hint):
-            yield from _walk(hint, f"{prefix}{field.name}.")
+            yield from _walk(hint, f"{prefix}{field.name}.", default)
             continue
-        default = field.default_factory() if field.default_factory is not MISSING else field.default
         yield FieldDoc(prefix + field.name, _type_words(hint), _as_yaml(default), texts.get(field.name, ""))
 
 

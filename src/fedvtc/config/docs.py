@@ -32,7 +32,7 @@ def field_docs(cls: type, prefix: str = "") -> list[FieldDoc]:
 
 
 def _walk(cls: type, prefix: str, made: Any = None) -> Iterator[FieldDoc]:
-    """The keys of a dataclass; `made` is the value it has by default where it stands, if that is not its own default."""
+    """The keys of a dataclass; `made` is its default where it stands, None for that of its own fields."""
     hints, texts = get_type_hints(cls), _texts(cls)
     for field in fields(cls):
         hint = hints[field.name]

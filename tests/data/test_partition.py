@@ -139,7 +139,7 @@ def test_200_clients_at_a_small_alpha_are_drawn_fast():
 @pytest.mark.parametrize(
     ("num_images", "num_clients", "config", "message"),
     [
-        (3, 4, PartitionConfig(), "population.num_clients: 4 clients cannot share 3 training images. At most 3"),
+        (3, 4, PartitionConfig(), "population.num_clients: 4 clients cannot share 3 training images. At most 1"),
         (
             30,
             4,

@@ -69,17 +69,19 @@ def load_dataset(config: DataConfig) -> Dataset:
 
 def _check(config: DataConfig, loaded: Loaded) -> None:
     num_classes = len(loaded.class_names)
+    # A file or folder of the user's own is what has to be mended; of the others the name says more.
+    where = f"data.path={config.path}" if config.path else f"data.name={config.name}"
     for split, (images_NCHW, labels_N) in (("training", loaded.train), ("test", loaded.test)):
         counts = f"{len(images_NCHW)} {split} images and {len(labels_N)} labels"
         if not images_NCHW.size or len(images_NCHW) != len(labels_N):
-            raise DataError(f"data.name={config.name}: {counts}. A label for each image, and one at least, would work.")
+            raise DataError(f"{where}: {counts}. A label for each image, and one at least, would work.")
         if labels_N.min() < 0 or labels_N.max() >= num_classes:
             raise DataError(
-                f"data.name={config.name}: {split} labels run from {labels_N.min()} to {labels_N.max()}."
+                f"{where}: {split} labels run from {labels_N.min()} to {labels_N.max()}."
                 f" 0 to {num_classes - 1} would work, for {num_classes} classes."
             )
     if loaded.train[0].shape[1] != loaded.test[0].shape[1]:
-        raise DataError(f"data.name={config.name}: training and test images differ in channels. Convert one of them.")
+        raise DataError(f"{where}: training and test images differ in channels. Convert one of them.")
     sizes = {arrays[0].shape[2:] for arrays in (loaded.train, loaded.test)}
     if config.image_size is None and (len(sizes) > 1 or any(height != width for height, width in sizes)):
         listed = ", ".join(f"{width} x {height}" for height, width in sorted(sizes))

@@ -59,7 +59,7 @@ def _check_possible(num_images: int, num_clients: int, config: PartitionConfig) 
     if num_clients > num_images:
         raise DataError(
             f"population.num_clients: {num_clients} clients cannot share {num_images} training images."
-            f" At most {num_images} clients would work."
+            f" At most {num_images // max(1, config.min_images)} clients would work."
         )
     if num_clients * config.min_images > num_images:
         raise DataError(

@@ -66,6 +66,11 @@ def test_a_client_that_fails_is_named_in_one_line():
     assert json.loads(Path("outputs/mine/run.json").read_text())["status"] == "failed"
 
 
+def hear_ctrl_c():
+    """A job that a script put into the background ignores SIGINT, and so would all that it starts."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.parametrize(
     ("words", "hosts"), [(INLINE, set()), ([*SMALL, "cluster.num_cpus=1"], {"raylet", "gcs_server"})]
 )
@@ -73,7 +78,12 @@ def test_ctrl_c(words, hosts, processes_below, still_running):
     command = [sys.executable, "-m", "fedvtc", "run", *words, "run.rounds=100000", "run.name=long"]
     # A group of its own, all of which gets Ctrl-C, as in a terminal.
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=hear_ctrl_c,
     ) as process:
         try:
             assert any(line.startswith("round 1/") for line in process.stdout), process.stderr.read()

@@ -135,3 +135,15 @@ def tiny_federation(tiny_dataset, tiny_config, make_client):
         return TinyFederation(build(method, task_of(config, tiny_dataset)), clients)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def quiet():
+    """Options of a Trainer on the CPU that writes nothing."""
+    return {
+        "accelerator": "cpu",
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+    }

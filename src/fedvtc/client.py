@@ -17,7 +17,7 @@ from torch import Tensor
 
 from fedvtc.config.schema import Config, OptimizerConfig
 from fedvtc.data import Dataset, ImageArrays
-from fedvtc.data.module import augment, epoch_batches, to_input
+from fedvtc.data.module import augment, epoch_batches, to_input, to_tensor
 from fedvtc.errors import ClientError
 from fedvtc.gaussians import ClassGaussians
 from fedvtc.messages import Arrays
@@ -54,7 +54,7 @@ class FederatedClient:
         self.device = device
         self.round = 0
         self.scalars: dict[str, float] = {}
-        self._config, self._data, self._indices_N = config, dataset, torch.from_numpy(np.array(spec.indices_N))
+        self._config, self._data, self._indices_N = config, dataset, to_tensor(spec.indices_N)
         self._fabric: Fabric = make_fabric(device)
         with self.randomness("backbone"):
             backbone = build_backbone(
@@ -182,7 +182,7 @@ class FederatedClient:
         counts = np.zeros((self.num_classes, self.num_classes), dtype=np.int64)
         size = self._config.evaluate.batch_size
         for start in range(0, len(images.labels_N), size):
-            batch = torch.from_numpy(np.array(images.images_NCHW[start : start + size])).to(self.device)
+            batch = to_tensor(images.images_NCHW[start : start + size]).to(self.device)
             predicted_B = self.classifier(to_input(batch)).argmax(dim=1).cpu().numpy()
             np.add.at(counts, (images.labels_N[start : start + size], predicted_B), 1)
         return counts

@@ -4,7 +4,7 @@ A payload is kind -> name -> array. The kind (`prototypes`, `covariance`, `gener
 are reported; arrays are contiguous NumPy arrays on the CPU, because Ray carries these without a copy.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -53,16 +53,11 @@ def bytes_by_kind(payload: Payload) -> dict[str, int]:
 
 def find_non_finite(payload: Payload) -> str | None:
     """The `kind/name` of the first array that holds NaN or infinity, or None."""
-    for name, array in _named_arrays(payload):
-        if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
-            return name
-    return None
-
-
-def _named_arrays(payload: Payload) -> Iterator[tuple[str, npt.NDArray[np.generic]]]:
     for kind, arrays in payload.items():
         for name, array in arrays.items():
-            yield f"{kind}/{name}", array
+            if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
+                return f"{kind}/{name}"
+    return None
 
 
 class WeightedMean:

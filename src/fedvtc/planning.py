@@ -90,7 +90,7 @@ def make_plan(config: Config) -> Plan:
     # Here and not at the top: the check of a config must answer without waiting for PyTorch.
     from fedvtc.data import class_counts, load_dataset, make_partition
     from fedvtc.methods import build
-    from fedvtc.models import build_backbone, parameter_count
+    from fedvtc.models import parameter_counts
     from fedvtc.population import assign_backbones
     from fedvtc.runtime import task_of
 
@@ -99,20 +99,17 @@ def make_plan(config: Config) -> Plan:
     labels_N = dataset.train.labels_N
     parts = make_partition(labels_N, dataset.num_classes, num_clients, config.partition, config.run.seed)
     backbones = assign_backbones(config.population)
-    parameters = {}
-    for name in dict.fromkeys(backbones):
-        backbone = build_backbone(
-            name, num_channels=dataset.num_channels, image_size=dataset.image_size, feature_size=feature_size
-        )
-        head = (feature_size + 1) * dataset.num_classes
-        parameters[name] = parameter_count(backbone) + head
+    head = (feature_size + 1) * dataset.num_classes
+    counts = parameter_counts(
+        backbones, num_channels=dataset.num_channels, image_size=dataset.image_size, feature_size=feature_size
+    )
     return Plan(
         config=config,
         packing=packing,
         class_names=dataset.class_names,
         counts_KC=class_counts(labels_N, parts, dataset.num_classes),
         backbones=backbones,
-        parameters=parameters,
+        parameters={name: count + head for name, count in counts.items()},
         payload_bytes=build(config.method, task_of(config, dataset)).payload_bytes(num_clients),
         dataset_bytes=dataset.train.images_NCHW.nbytes + dataset.test.images_NCHW.nbytes,
     )

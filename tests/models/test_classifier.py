@@ -10,14 +10,6 @@ from fedvtc.config.schema import OptimizerConfig
 from fedvtc.data.module import ClientDataModule
 from fedvtc.models.classifier import ClassifierModule, prototype_distance
 
-QUIET = {
-    "accelerator": "cpu",
-    "logger": False,
-    "enable_checkpointing": False,
-    "enable_progress_bar": False,
-    "enable_model_summary": False,
-}
-
 
 def flat_classifier(prototype_weight=0.0, dtype=torch.float32):
     """Two features that are the two pixels, and logits (2 x first, 0, second)."""
@@ -109,12 +101,12 @@ def small_client(tiny_dataset):
     return data, ClassifierModule(backbone, feature_size=6, num_classes=3, optimizer=OptimizerConfig(lr=0.01))
 
 
-def test_a_trainer_runs_it_unchanged(small_client):
+def test_a_trainer_runs_it_unchanged(small_client, quiet):
     data, module = small_client
     module.prototype_weight = 1.0
     module.set_prototypes(torch.zeros(3, 6), torch.ones(3, 6), torch.ones(3, dtype=torch.bool))
     before = module.head.weight.detach().clone()
-    trainer = Trainer(fast_dev_run=True, **QUIET)
+    trainer = Trainer(fast_dev_run=True, **quiet)
     trainer.fit(module, datamodule=data)
     assert not torch.equal(module.head.weight, before)
     logged = trainer.callback_metrics
@@ -124,9 +116,9 @@ def test_a_trainer_runs_it_unchanged(small_client):
     )
 
 
-def test_a_trainer_brings_the_loss_down_and_the_accuracy_up(small_client):
+def test_a_trainer_brings_the_loss_down_and_the_accuracy_up(small_client, quiet):
     data, module = small_client
-    trainer = Trainer(max_epochs=8, log_every_n_steps=1, num_sanity_val_steps=0, **QUIET)
+    trainer = Trainer(max_epochs=8, log_every_n_steps=1, num_sanity_val_steps=0, **quiet)
     (before,) = trainer.validate(module, datamodule=data, verbose=False)
     trainer.fit(module, datamodule=data)
     (after,) = trainer.validate(module, datamodule=data, verbose=False)

@@ -261,20 +261,11 @@ def loader():
     return DataLoader(TensorDataset(images, labels, brightness[:, None].expand(-1, D).contiguous()), batch_size=4)
 
 
-QUIET = {
-    "accelerator": "cpu",
-    "logger": False,
-    "enable_checkpointing": False,
-    "enable_progress_bar": False,
-    "enable_model_summary": False,
-}
-
-
-def test_a_trainer_runs_it_unchanged(loader):
+def test_a_trainer_runs_it_unchanged(loader, quiet):
     module = make_vtc(learn_sigma=True)
     module.set_target(make_target(gaussians()))
     before = module.shared_weights()
-    trainer = Trainer(fast_dev_run=True, **QUIET)
+    trainer = Trainer(fast_dev_run=True, **quiet)
     trainer.fit(module, loader)
     assert set(trainer.callback_metrics) == {
         "loss/loss",
@@ -287,12 +278,12 @@ def test_a_trainer_runs_it_unchanged(loader):
     assert module.log_factor_D.abs().min() > 0
 
 
-def test_a_trainer_brings_the_reconstruction_down(loader):
+def test_a_trainer_brings_the_reconstruction_down(loader, quiet):
     module = make_vtc(optimizer=OptimizerConfig(lr=0.01))
     module.set_target(make_target())
     losses = []
     for _ in range(2):
-        trainer = Trainer(max_epochs=10, log_every_n_steps=1, **QUIET)
+        trainer = Trainer(max_epochs=10, log_every_n_steps=1, **quiet)
         trainer.fit(module, loader)
         losses.append(trainer.callback_metrics["loss/reconstruction"].item())
     assert losses[1] < losses[0] < 16.0

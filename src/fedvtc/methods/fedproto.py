@@ -62,13 +62,11 @@ class FedProto(Method[FedProtoConfig]):
 
     def server_round(self, state: ServerState, uploads: Iterable[Upload]) -> tuple[ServerState, Broadcast]:
         """c^y = sum_k n_k^y c_k^y / sum_k n_k^y over those that hold y; a class nobody holds keeps its last value."""
-        merged, round = None, 0
+        merged, round = FeatureStatistics.empty(self.task.feature_size, "scalar"), 0
         for upload in uploads:
             round = upload.round
             arrays = {**upload.payload, "covariance": {"scatter": np.zeros(())}}
-            statistics = FeatureStatistics.from_arrays(arrays, "scalar")
-            merged = statistics if merged is None else merged + statistics
-        assert merged is not None, "a round has at least one participant"
+            merged += FeatureStatistics.from_arrays(arrays, "scalar")
         prototypes = ClassGaussians(merged.classes_K, merged.count_K, merged.mean_KD.astype(np.float32), _UNIT_SPREAD)
         if "prototypes" in state:
             prototypes = prototypes.keeping(_read(state["prototypes"]))

@@ -173,12 +173,13 @@ class FedVTC(Method[FedVTCConfig]):
 
     def server_round(self, state: ServerState, uploads: Iterable[Upload]) -> tuple[ServerState, Broadcast]:
         """Merges statistics exactly and averages generators by images, one upload at a time."""
-        config, merged, mean_generator, round = self.config, None, WeightedMean(), 0
+        config, mean_generator, round = self.config, WeightedMean(), 0
+        merged = FeatureStatistics.empty(self.task.feature_size, config.statistics.covariance)
         clients: dict[str, Mapping[str, Arrays]] = dict(state.get("clients", {}))
         for upload in uploads:
             round = upload.round
             statistics = FeatureStatistics.from_arrays(upload.payload, config.statistics.covariance)
-            merged = statistics if merged is None else merged + statistics
+            merged += statistics
             if config.generator.aggregation == "mean":
                 mean_generator.add(upload.payload["generator"], upload.num_images)
             if config.keeps_clients:
@@ -186,13 +187,12 @@ class FedVTC(Method[FedVTCConfig]):
                 if config.generator.aggregation == "exchange":
                     kept["generator"] = upload.payload["generator"]
                 clients[f"{upload.client:06d}"] = kept
-        assert merged is not None, "a round has at least one participant"
         anchors = self._gaussians(merged)
         if "anchors" in state:
             anchors = anchors.keeping(_read(state["anchors"]))
         state = {"anchors": anchors.to_payload(), "clients": clients}
         payload: dict[str, Arrays] = anchors.to_payload()
-        if config.generator.aggregation == "mean":
+        if not mean_generator.is_empty:
             payload["generator"] = mean_generator.value()
         if config.finetune.when in ("every_round", "both"):
             payload |= self._sources(clients)
@@ -252,7 +252,7 @@ class FedVTC(Method[FedVTCConfig]):
         """Step 1: c, sigma, psi. None before the server has any."""
         if not broadcast.payload:
             return None
-        anchors = ClassGaussians.from_arrays(broadcast.payload["prototypes"], broadcast.payload["covariance"])
+        anchors = _read(broadcast.payload)
         client.set_prototypes(anchors)
         if "generator" in broadcast.payload:
             client.load_generator_weights(broadcast.payload["generator"])

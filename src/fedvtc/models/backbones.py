@@ -3,7 +3,7 @@
 Shapes: B images in the batch, C channels, S pixels a side, p features.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import cast
 
@@ -71,6 +71,12 @@ def build_backbone(name: str, *, num_channels: int, image_size: int, feature_siz
         )
     trunk, num_trunk_features = _TRUNKS[name](num_channels, image_size)
     return Backbone(trunk, num_trunk_features, feature_size)
+
+
+def parameter_counts(names: Iterable[str], *, num_channels: int, image_size: int, feature_size: int) -> dict[str, int]:
+    """Parameters of each backbone, each built once, in the order in which the names first come."""
+    sizes = {"num_channels": num_channels, "image_size": image_size, "feature_size": feature_size}
+    return {name: parameter_count(build_backbone(name, **sizes)) for name in dict.fromkeys(names)}
 
 
 def parameter_count(module: nn.Module) -> int:

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from fedvtc.client import ClientSpec
 from fedvtc.config.schema import Config
 from fedvtc.data import Dataset
-from fedvtc.models import build_backbone, parameter_count
+from fedvtc.models import parameter_counts
 from fedvtc.runtime.pool import InlinePool, Pool
 
 
@@ -46,15 +46,10 @@ def open_pool(config: Config, dataset: Dataset, specs: Sequence[ClientSpec], *, 
 
 def _costs(config: Config, dataset: Dataset, specs: Sequence[ClientSpec]) -> list[float]:
     """Images times parameters: a guess that puts large clients before small ones, all that is asked of it."""
-    sizes = {
-        name: parameter_count(
-            build_backbone(
-                name,
-                num_channels=dataset.num_channels,
-                image_size=dataset.image_size,
-                feature_size=config.population.feature_size,
-            )
-        )
-        for name in {spec.backbone for spec in specs}
-    }
-    return [float(len(spec.indices_N) * sizes[spec.backbone]) for spec in specs]
+    counts = parameter_counts(
+        (spec.backbone for spec in specs),
+        num_channels=dataset.num_channels,
+        image_size=dataset.image_size,
+        feature_size=config.population.feature_size,
+    )
+    return [float(len(spec.indices_N) * counts[spec.backbone]) for spec in specs]

@@ -10,13 +10,13 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 MAX_LINES = 350
 
 FLOORS = (
-    {"__init__", "config", "statistics", "messages", "gaussians", "seeding", "errors"},
+    {"__init__", "config", "statistics", "messages", "gaussians", "seeding", "errors", "incidents"},
     {"data", "models", "metrics", "population"},
     {"client", "training"},
     {"methods"},
     {"runtime", "checkpoint"},
-    {"federation", "run", "tracking", "reporting"},
-    {"planning", "listing", "sweep"},
+    {"federation", "checkpointing", "stopping", "run", "tracking", "reporting"},
+    {"planning", "listing", "doctor", "sweep"},
     {"cli", "__main__"},
 )
 FLOOR_OF = {unit: floor for floor, units in enumerate(FLOORS) for unit in units}

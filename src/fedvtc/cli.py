@@ -1,4 +1,4 @@
-"""The command line: `fedvtc run | plan | list`.
+"""The command line: `fedvtc run | resume | plan | list | doctor`.
 
 Nothing heavy is imported at the top, so that help and a config with a mistake answer at once.
 """
@@ -13,7 +13,16 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from fedvtc.errors import EXIT_CRASH, EXIT_INTERRUPTED, EXIT_OK, EXIT_USER_ERROR, FedvtcError, UserError
+from fedvtc.errors import (
+    EXIT_CRASH,
+    EXIT_INTERRUPTED,
+    EXIT_OK,
+    EXIT_USER_ERROR,
+    ClientError,
+    FedvtcError,
+    Interrupted,
+    UserError,
+)
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -31,7 +40,9 @@ examples:
   fedvtc run run.rounds=3 partition.alpha=0.5                with other values
   fedvtc run conf/data/mnist.yaml conf/population/cnn4.yaml  from files, merged left to right
   fedvtc plan conf/data/cifar10.yaml                         who would hold what, and whether it fits
+  fedvtc resume outputs/mine                                 goes on with a run that was stopped or lost
   fedvtc list                                                the runs under ./outputs
+  fedvtc doctor                                              whether a run would work here
 """
 
 _RUN_EXAMPLES = """\
@@ -42,11 +53,23 @@ examples:
   fedvtc run conf/cluster/inline.yaml run.rounds=2 'population.backbones=[{name: cnn_2x16, share: 1}]'
 """
 
+_RESUME_EXAMPLES = """\
+examples:
+  fedvtc resume outputs/mine
+  fedvtc resume outputs/mine run.rounds=40 placement.clients_per_actor=2
+"""
+
 _PLAN_EXAMPLES = """\
 examples:
   fedvtc plan conf/data/mnist.yaml partition.alpha=0.1 population.num_clients=40
   fedvtc plan conf/data/mnist.yaml --picture partition.png
   fedvtc plan conf/data/mnist.yaml --print-config > mine.yaml
+"""
+
+_DOCTOR_EXAMPLES = """\
+examples:
+  fedvtc doctor
+  fedvtc doctor outputs/mine
 """
 
 _LIST_EXAMPLES = """\
@@ -64,7 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: the words after `fedvtc`; None takes the process's own.
 
     Returns:
-        The exit code: 0 done, 1 crash, 2 user error, 130 Ctrl-C.
+        The exit code: 0 done, 1 crash, 2 user error, 130 Ctrl-C, 143 SIGTERM.
 
     Raises:
         SystemExit: after help and version (0), and for words that no command takes (2).
@@ -79,10 +102,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"fedvtc: {line}", file=sys.stderr)
         if "--debug" in given:
             traceback.print_exc()
+        elif isinstance(error, ClientError) and error.trace:
+            print(error.trace, file=sys.stderr)
         return EXIT_USER_ERROR if isinstance(error, UserError) else EXIT_CRASH
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         print("fedvtc: interrupted.", file=sys.stderr)
-        return EXIT_INTERRUPTED
+        return 128 + error.signum if isinstance(error, Interrupted) else EXIT_INTERRUPTED
     except BrokenPipeError:
         # The reader, such as `| head`, has what it wanted; what is left in the buffer must not raise once more at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -93,7 +118,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _dispatch(given: list[str]) -> int:
-    commands = {"run": _run_parser, "plan": _plan_parser, "list": _list_parser}
+    commands = {
+        "run": _run_parser,
+        "resume": _resume_parser,
+        "plan": _plan_parser,
+        "list": _list_parser,
+        "doctor": _doctor_parser,
+    }
     if not given or given[0] not in commands:
         _top_parser(commands).parse_args(given or ["--help"])
         return EXIT_OK
@@ -122,9 +153,11 @@ def _top_parser(commands: Collection[str]) -> _Parser:
 Federated learning where every client has its own architecture.
 
 commands:
-  run   runs a federation
-  plan  shows what a run would do, without training
-  list  shows runs, data sets, backbones or methods"""
+  run     runs a federation
+  resume  goes on with a run that was stopped or lost
+  plan    shows what a run would do, without training
+  list    shows runs, data sets, backbones or methods
+  doctor  checks the environment, or a run folder, and says what to mend"""
     parser = _parser("fedvtc", about, _EXAMPLES)
     parser.usage = "fedvtc COMMAND ..., and fedvtc COMMAND --help for its keys and options"
     parser.add_argument("--version", action="version", version=f"fedvtc {_version()}")
@@ -155,6 +188,17 @@ def _run_parser() -> _Parser:
     return parser
 
 
+def _resume_parser() -> _Parser:
+    about = "Goes on with a run from its newest whole checkpoint. A run that has finished stays as it is."
+    parser = _parser("fedvtc resume", about, _RESUME_EXAMPLES)
+    parser.add_argument("folder", type=Path, metavar="RUN", help="the run folder")
+    parser.add_argument("words", nargs="*", metavar="key=value", help="keys that may change; see docs/resuming.md")
+    parser.add_argument("--plain", action="store_true", help="one line per round, no live table")
+    parser.add_argument("--debug", action="store_true", help="show where in the code a mistake was noticed")
+    parser.set_defaults(command=_resume)
+    return parser
+
+
 def _plan_parser() -> _Parser:
     about = (
         "Shows what a run would do: its config, who holds what, bytes per round, processes and memory. Trains nothing."
@@ -174,12 +218,35 @@ def _list_parser() -> _Parser:
     return parser
 
 
+def _doctor_parser() -> _Parser:
+    about = "Checks the environment and, where one is named, a run folder with every file of its checkpoints."
+    parser = _parser("fedvtc doctor", about, _DOCTOR_EXAMPLES)
+    parser.add_argument("folder", nargs="?", type=Path, metavar="RUN", help="a run folder")
+    parser.set_defaults(command=_doctor)
+    return parser
+
+
 def _run(words: argparse.Namespace) -> int:
     config = _load_config(words.words)
     from fedvtc.run import run_federation
 
     run_federation(config, plain=words.plain)
     return EXIT_OK
+
+
+def _resume(words: argparse.Namespace) -> int:
+    from fedvtc.run import resume_federation
+
+    resume_federation(words.folder, words.words, plain=words.plain)
+    return EXIT_OK
+
+
+def _doctor(words: argparse.Namespace) -> int:
+    from fedvtc import doctor
+
+    findings = doctor.examine(words.folder)
+    _console().print(doctor.findings_table(findings))
+    return EXIT_OK if all(finding.is_good for finding in findings) else EXIT_USER_ERROR
 
 
 def _plan(words: argparse.Namespace) -> int:

@@ -53,6 +53,7 @@ class FederatedClient:
         self.num_classes, self.num_images = dataset.num_classes, len(spec.indices_N)
         self.device = device
         self.round = 0
+        self.phase_name = ""
         self.scalars: dict[str, float] = {}
         self._config, self._data, self._indices_N = config, dataset, to_tensor(spec.indices_N)
         self._fabric: Fabric = make_fabric(device)
@@ -99,8 +100,11 @@ class FederatedClient:
     def phase(self, name: str) -> Iterator[None]:
         """Measures a phase, keys its randomness, and names it in the error where something in it is not finite."""
         began_s = time.perf_counter()
+        # Not reset by an error, so that whoever catches it can say where it happened.
+        self.phase_name = name
         with self.randomness(name):
             yield
+        self.phase_name = ""
         self.scalars[f"time/{name}"] = self.scalars.get(f"time/{name}", 0.0) + time.perf_counter() - began_s
 
     def train(self, phase: str = "train") -> None:

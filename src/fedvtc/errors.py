@@ -9,6 +9,7 @@ EXIT_OK = 0
 EXIT_CRASH = 1
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
+EXIT_TERMINATED = 143
 
 
 class FedvtcError(Exception):
@@ -39,6 +40,10 @@ class RunFolderError(UserError):
     """A run folder that cannot be written, or already holds a run."""
 
 
+class CheckpointError(UserError):
+    """A checkpoint that is damaged, or does not belong to the run."""
+
+
 class ClusterError(UserError):
     """A cluster that cannot be reached, or is too small for what was asked."""
 
@@ -47,11 +52,39 @@ class ClientError(FedvtcError):
     """A client whose work failed, or gave values that are not finite.
 
     Raised on the worker and carried to the coordinator, so it must survive pickling: all state is in `args`.
+
+    Attributes:
+        trace: where in the code it happened, for an error that nobody foresaw; else empty.
     """
 
-    def __init__(self, client: int, round: int, phase: str, reason: str) -> None:
-        super().__init__(client, round, phase, reason)
+    def __init__(self, client: int, round: int, phase: str, reason: str, trace: str = "") -> None:
+        super().__init__(client, round, phase, reason, trace)
         self.client, self.round, self.phase, self.reason = client, round, phase, reason
+        self.trace = trace
 
     def __str__(self) -> str:
         return f"client {self.client}, round {self.round}, {self.phase}: {self.reason}"
+
+
+class ClientMemoryError(ClientError):
+    """A client that ran out of memory; what is left of its process is not trusted."""
+
+
+class DiskError(FedvtcError):
+    """A disk that is full or read-only, where the policy is to stop."""
+
+
+class TooFewClientsError(FedvtcError):
+    """A round with fewer uploads than `runtime.min_clients`."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """The run was asked to end, by Ctrl-C or SIGTERM.
+
+    Attributes:
+        signum: the signal that asked.
+    """
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(signum)
+        self.signum = signum

@@ -309,12 +309,14 @@ def test_the_fingerprint_is_of_what_decides_the_numbers():
         "cluster.num_cpus=4",
         "data.root=/x",
         "method.label=M",
+        "run.rounds=2",
+        "checkpoint.async=false",
     ]
     for override in same:
         assert fingerprint(load([], [override], methods=METHODS)) == base
     for override in [
         "run.seed=1",
-        "run.rounds=2",
+        "placement.threads_per_actor=2",
         "partition.alpha=0.2",
         "method.name=local",
         "training.optimizer.lr=0.1",

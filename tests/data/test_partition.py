@@ -178,7 +178,7 @@ def test_a_saved_partition_comes_back_and_is_readable_with_numpy_alone(tmp_path)
     parts = make_partition(labels_N, 5, 4, PartitionConfig(alpha=1.0), 0)
     path = tmp_path / "partition"
     save_partition(path, parts, labels_N)
-    back = load_partition(path, 50, 4)
+    back = load_partition(path, labels_N, 4)
     assert all(np.array_equal(one, two) for one, two in zip(parts, back, strict=True))
     with np.load(path, allow_pickle=False) as arrays:
         offsets = arrays["offsets"]
@@ -218,8 +218,15 @@ def test_a_partition_file_that_does_not_fit_is_refused(tmp_path, arrays, message
     path = tmp_path / "partition.npz"
     np.savez(path, **arrays)
     with pytest.raises(DataError, match=message) as raised:
-        load_partition(path, 10, 2)
+        load_partition(path, np.zeros(10), 2)
     assert str(raised.value).startswith(f"{path}: ")
+
+
+def test_a_partition_of_other_data_is_refused(tmp_path):
+    path = tmp_path / "partition.npz"
+    save_partition(path, [np.array([0]), np.array([1])], np.array([4, 5]))
+    with pytest.raises(DataError, match="made for training images of other labels"):
+        load_partition(path, np.array([5, 4]), 2)
 
 
 @pytest.mark.parametrize("kept_bytes", [0, 1, 10, 100, -1])
@@ -228,12 +235,12 @@ def test_a_cut_partition_file_is_refused(tmp_path, kept_bytes):
     save_partition(path, [np.arange(50), np.arange(50, 100)])
     path.write_bytes(path.read_bytes()[:kept_bytes])
     with pytest.raises(DataError, match="not a partition file"):
-        load_partition(path, 100, 2)
+        load_partition(path, np.zeros(100), 2)
 
 
 def test_a_bare_array_or_an_absent_file_is_refused(tmp_path):
     np.save(tmp_path / "array.npy", np.arange(3))
     with pytest.raises(DataError, match="not a partition file"):
-        load_partition(tmp_path / "array.npy", 3, 1)
+        load_partition(tmp_path / "array.npy", np.zeros(3), 1)
     with pytest.raises(DataError, match="no such partition file"):
-        load_partition(tmp_path / "nothing.npz", 3, 1)
+        load_partition(tmp_path / "nothing.npz", np.zeros(3), 1)

@@ -1,20 +1,17 @@
 import csv
 import json
 import math
-import os
-import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
-import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from fedvtc.config.schema import Config
-from fedvtc.errors import RunFolderError
 from fedvtc.metrics import CLIENT_METRICS
 from fedvtc.tracking import RunInfo, Tracker
-from fedvtc.tracking.files import CLIENT_COLUMNS, CsvTracker, JsonlTracker, RunFolder
-
-CONFIG = {"run": {"name": "a", "seed": 3}, "training": {"optimizer": {"lr": 1e-5}}}
+from fedvtc.tracking.files import CLIENT_COLUMNS, CsvTracker, JsonlTracker
 
 
 @pytest.fixture
@@ -24,70 +21,6 @@ def run(tmp_path):
 
 def lines(path):
     return [json.loads(line) for line in path.read_text().splitlines()]
-
-
-def test_a_run_folder_describes_its_run(tmp_path):
-    folder = RunFolder.create(tmp_path / "deep" / "outputs", "a", CONFIG, gpus=["H200"])
-    description = json.loads((folder.path / "run.json").read_text())
-    assert folder.path == tmp_path / "deep" / "outputs" / "a"
-    assert yaml.safe_load((folder.path / "config.yaml").read_text()) == CONFIG
-    assert re.fullmatch("[0-9a-f]{8}", folder.id)
-    assert {key: description[key] for key in ("id", "name", "status")} == {
-        "id": folder.id,
-        "name": "a",
-        "status": "running",
-    }
-    assert description["attempts"][0]["pid"] == os.getpid()
-    assert description["versions"]["numpy"] == np.__version__
-    assert description["hardware"]["cpus"] == os.cpu_count()
-    assert description["hardware"]["memory_bytes"] > 2**28
-    assert description["hardware"]["gpus"] == ["H200"]
-
-
-def test_status_is_replaced_and_nothing_is_left_beside(tmp_path):
-    folder = RunFolder.create(tmp_path, "a", CONFIG)
-    before = json.loads((folder.path / "run.json").read_text())
-    folder.set_status("finished")
-    after = json.loads((folder.path / "run.json").read_text())
-    assert after.pop("ended") >= before["created"]
-    assert after == before | {"status": "finished"}
-    assert {path.name for path in folder.path.iterdir()} == {"run.json", "config.yaml"}
-
-
-def test_a_run_is_never_overwritten(tmp_path):
-    first = RunFolder.create(tmp_path, "a", CONFIG)
-    before = {path: path.read_bytes() for path in first.path.iterdir()}
-    with pytest.raises(RunFolderError) as caught:
-        RunFolder.create(tmp_path, "a", CONFIG)
-    assert str(caught.value) == f"{tmp_path}/a: already holds a run. Choose another run.name, or leave it out."
-    assert {path: path.read_bytes() for path in first.path.iterdir()} == before
-    (tmp_path / "b").mkdir()
-    with pytest.raises(RunFolderError, match=r"/b: already exists\. Choose another"):
-        RunFolder.create(tmp_path, "b", CONFIG)
-
-
-def test_an_output_folder_that_is_a_file_is_one_line(tmp_path):
-    (tmp_path / "outputs").write_text("")
-    for output_dir in (tmp_path / "outputs", tmp_path / "outputs" / "deeper"):
-        with pytest.raises(RunFolderError) as caught:
-            RunFolder.create(output_dir, "a", CONFIG)
-        assert str(caught.value).startswith(f"run.output_dir={output_dir}: cannot be written (")
-        assert "\n" not in str(caught.value)
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_an_output_folder_without_write_permission_is_one_line(tmp_path):
-    (tmp_path / "locked").mkdir(mode=0o500)
-    with pytest.raises(RunFolderError, match=r"cannot be written \(Permission denied\)\. Name a folder"):
-        RunFolder.create(tmp_path / "locked", "a", CONFIG)
-
-
-def test_run_json_holds_neither_environment_nor_command_line(tmp_path, monkeypatch):
-    monkeypatch.setenv("WANDB_API_KEY", "secret-of-the-environment")
-    monkeypatch.setattr("sys.argv", ["fedvtc", "run", "secret-of-the-command-line"])
-    folder = RunFolder.create(tmp_path, "a", CONFIG)
-    folder.set_status("failed")
-    assert "secret" not in (folder.path / "run.json").read_text()
 
 
 def test_a_record_is_on_disk_before_the_run_ends_and_nan_is_null(run):
@@ -143,3 +76,91 @@ def test_a_second_attempt_writes_no_second_header(run):
         tracker.finish("finished")
     rows = (run.folder / "clients.csv").read_text().splitlines()
     assert [row.split(",")[0] for row in rows] == ["round", "1", "2"]
+
+
+def resume(run, tracker, after):
+    tracker.start(replace(run, resumed_round=after))
+    return tracker
+
+
+def test_a_resumed_run_keeps_the_records_up_to_its_checkpoint(run):
+    file = run.folder / "metrics.jsonl"
+    one, two, three = (f'{{"round": {round}, "phase": "round", "loss/kl": {round}.5}}\n' for round in (1, 2, 3))
+    final = '{"round": 3, "phase": "final"}\n'
+    junk = 'null\n{"round": "2", "phase": "round"}\n{"phase": "round"}\n{"round": 2, "pha\n'
+    file.write_text(one + junk + two.replace(".5", ".0") + one + two + final + three + three.rstrip("\n"))
+
+    tracker = resume(run, JsonlTracker(), after=2)
+    assert file.read_text() == one + two.replace(".5", ".0")
+
+    tracker.log({"round": 3, "phase": "round"}, [])
+    assert [record["round"] for record in lines(file)] == [1, 2, 3]
+    tracker.finish("finished")
+    assert {path.name for path in run.folder.iterdir()} == {"metrics.jsonl"}
+
+
+def test_a_record_that_lacks_its_end_is_dropped_although_it_can_be_read(run):
+    file = run.folder / "metrics.jsonl"
+    file.write_text('{"round": 1, "phase": "round"}\n{"round": 2, "phase": "round"}')
+    resume(run, JsonlTracker(), after=2).finish("finished")
+    assert lines(file) == [{"round": 1, "phase": "round"}]
+
+
+@pytest.mark.parametrize("tracker", [JsonlTracker(), CsvTracker()])
+def test_a_run_that_starts_over_or_has_no_file_yet_begins_anew(run, tracker):
+    resume(run, tracker, after=5).finish("finished")
+    (file,) = run.folder.iterdir()
+    assert file.read_bytes() == b""
+    file.write_text('{"round": 1, "phase": "round"}\n')
+    resume(run, JsonlTracker(), after=0).finish("finished")
+    assert (run.folder / "metrics.jsonl").read_bytes() == b""
+
+
+def test_a_resumed_run_keeps_the_rows_and_the_columns_up_to_its_checkpoint(run):
+    file = run.folder / "clients.csv"
+    header = "round,phase,client,old,accuracy\n"
+    kept = 'round,"a, b",1,0.5\n'
+    file.write_text(header + f"1,{kept}2,{kept}2,final,,0,0.5\n3,{kept}2,round\nx,{kept}2,{kept}".rstrip("\n"))
+
+    tracker = resume(run, CsvTracker(), after=2)
+    assert file.read_text() == header + f"1,{kept}2,{kept}"
+
+    tracker.log({"round": 3, "phase": "round"}, [{"client": 0, "accuracy": 0.25, "new": 1}])
+    tracker.finish("finished")
+    assert file.read_text().splitlines()[-1] == "3,round,0,,0.25"
+
+
+@pytest.mark.parametrize("torn", ["", "round,phase,client", "round,phase,cli\0\0\0"])
+def test_a_header_that_was_torn_is_written_anew(run, torn):
+    (run.folder / "clients.csv").write_text(torn)
+    tracker = resume(run, CsvTracker(), after=0)
+    tracker.log({"round": 1, "phase": "round"}, [{"client": 0}])
+    tracker.finish("finished")
+    header, row = (run.folder / "clients.csv").read_text().splitlines()
+    assert header.split(",") == list(CLIENT_COLUMNS)
+    assert row.startswith("1,round,0,")
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(killed_at=st.integers(0, 900), after=st.integers(0, 4))
+def test_a_run_killed_in_any_byte_and_resumed_has_the_files_of_one_that_was_not(run, killed_at, after):
+    """The checkpoint is one whose records are whole, as it is written after them."""
+    rows = [{"client": client, "accuracy": 0.5 + client} for client in range(2)]
+
+    def attempt(trackers, info, first):
+        for tracker in trackers:
+            tracker.start(info)
+            for round in range(first, 5):
+                tracker.log({"round": round, "phase": "round", "loss/kl": 1 / round}, rows)
+            tracker.finish("finished")
+
+    files = [run.folder / name for name in ("metrics.jsonl", "clients.csv")]
+    for file in files:
+        file.unlink(missing_ok=True)
+    attempt([JsonlTracker(), CsvTracker()], run, first=1)
+    whole = [file.read_bytes() for file in files]
+    for file, content, num_lines in zip(files, whole, (after, 1 + 2 * after if after else 0), strict=True):
+        logged = b"".join(content.splitlines(keepends=True)[:num_lines])
+        file.write_bytes(content[: max(len(logged), killed_at)])
+    attempt([JsonlTracker(), CsvTracker()], replace(run, resumed_round=after), first=after + 1)
+    assert [file.read_bytes() for file in files] == whole

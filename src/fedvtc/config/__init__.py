@@ -3,9 +3,11 @@
 from fedvtc.config.checks import validate as validate
 from fedvtc.config.docs import FieldDoc as FieldDoc
 from fedvtc.config.docs import field_docs as field_docs
-from fedvtc.config.export import fingerprint as fingerprint
 from fedvtc.config.export import to_dict as to_dict
 from fedvtc.config.export import to_yaml as to_yaml
 from fedvtc.config.loading import load as load
+from fedvtc.config.resuming import check_resumable as check_resumable
+from fedvtc.config.resuming import fingerprint as fingerprint
+from fedvtc.config.resuming import same_place as same_place
 from fedvtc.config.schema import Config as Config
 from fedvtc.config.schema import MethodConfig as MethodConfig

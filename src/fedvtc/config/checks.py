@@ -6,6 +6,7 @@ from operator import attrgetter
 
 from fedvtc.config.problems import Problem, did_you_mean, show
 from fedvtc.config.schema import BACKBONE_NAMES, DATASET_NAMES, Config
+from fedvtc.seeding import round_half_up
 
 _AT_LEAST_ONE = (
     "run.rounds",
@@ -22,11 +23,26 @@ _AT_LEAST_ONE = (
     "evaluate.batch_size",
     "evaluate.samples_every",
     "evaluate.samples_per_class",
+    "checkpoint.every",
+    "checkpoint.keep",
+    "runtime.min_clients",
     "placement.threads_per_actor",
     "cluster.num_cpus",
 )
-_ABOVE_ZERO = ("partition.alpha", "training.optimizer.lr", "placement.cpus_per_actor")
-_AT_LEAST_ZERO = ("training.optimizer.weight_decay", "placement.gpus_per_actor", "cluster.num_gpus")
+_ABOVE_ZERO = (
+    "partition.alpha",
+    "training.optimizer.lr",
+    "placement.cpus_per_actor",
+    "runtime.client_timeout_s",
+    "runtime.replace_timeout_s",
+)
+_AT_LEAST_ZERO = (
+    "training.optimizer.weight_decay",
+    "placement.gpus_per_actor",
+    "cluster.num_gpus",
+    "runtime.retries",
+    "runtime.stop_timeout_s",
+)
 
 SHARES_TOLERANCE = 1e-6
 """How far the shares of a population may be from adding up to 1."""
@@ -43,6 +59,7 @@ def validate(config: Config) -> list[Problem]:
     problems += _names(config)
     problems += _shares(config)
     problems += _sizes_and_files(config)
+    problems += _failures(config)
     problems += _placement(config)
     problems += _method(config)
     return problems
@@ -98,6 +115,20 @@ def _sizes_and_files(config: Config) -> Iterator[Problem]:
     if data.name in ("npz", "folder") and not data.path:
         example = "FILE.npz" if data.name == "npz" else "FOLDER"
         yield Problem("data.path", f"missing, and data.name is {data.name}", fix=f"Set data.path={example}.")
+
+
+def _failures(config: Config) -> Iterator[Problem]:
+    run, clients = config.run, config.population.num_clients
+    if run.resume == "auto" and not run.name:
+        yield Problem("run.resume", "auto finds a run by its name, and run.name is missing", fix="Set run.name=NAME.")
+    participants = max(1, round_half_up(run.participation * clients)) if 0 < run.participation <= 1 else clients
+    if config.runtime.min_clients > participants:
+        what = f"must be at most {participants}, the clients of a round, not {config.runtime.min_clients}"
+        yield Problem("runtime.min_clients", what)
+    directory = config.checkpoint.dir or ""
+    if directory.startswith("memory://") and config.placement.pool != "inline":
+        fix = "Set placement.pool=inline, or a folder that every process reaches."
+        yield Problem("checkpoint.dir", "memory:// is the memory of one process, and clients live in others", fix=fix)
 
 
 def _placement(config: Config) -> Iterator[Problem]:

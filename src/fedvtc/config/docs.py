@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from fedvtc.config.keys import key_of
+
 _WORDS = {int: "int", float: "float", bool: "bool", str: "text", type(None): "null"}
 
 
@@ -43,7 +45,7 @@ def _walk(cls: type, prefix: str, made: Any = None) -> Iterator[FieldDoc]:
         if isinstance(hint, type) and is_dataclass(hint):
             yield from _walk(hint, f"{prefix}{field.name}.", default)
             continue
-        yield FieldDoc(prefix + field.name, _type_words(hint), _as_yaml(default), texts.get(field.name, ""))
+        yield FieldDoc(prefix + key_of(field), _type_words(hint), _as_yaml(default), texts.get(field.name, ""))
 
 
 def _texts(cls: type) -> dict[str, str]:

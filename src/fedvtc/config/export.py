@@ -1,24 +1,16 @@
-"""A config as text, and its fingerprint."""
+"""A config as text, and as plain values."""
 
 import dataclasses
-import hashlib
-import json
 from typing import Any
 
 from omegaconf import OmegaConf
 
 from fedvtc.config.schema import Config
 
-_WITHOUT_EFFECT = {
-    "run": ("name", "output_dir"),
-    "data": ("root", "download"),
-    "method": ("label",),
-}
-
 
 def to_dict(config: Config) -> dict[str, Any]:
-    """A config as plain dicts, lists and values."""
-    return dataclasses.asdict(config)
+    """A config as plain dicts, lists and values, under its keys."""
+    return dataclasses.asdict(config, dict_factory=_keyed)
 
 
 def to_yaml(config: Config) -> str:
@@ -27,15 +19,6 @@ def to_yaml(config: Config) -> str:
     return OmegaConf.to_yaml(OmegaConf.create(to_dict(config)))
 
 
-def fingerprint(config: Config) -> str:
-    """SHA-256, as 64 hex digits, of what decides the numbers of a run.
-
-    Left out is what may differ between two runs with equal numbers: names and folders, where data lie, placement and
-    cluster.
-    """
-    parts = to_dict(config)
-    del parts["placement"], parts["cluster"]
-    for section, keys in _WITHOUT_EFFECT.items():
-        for key in keys:
-            del parts[section][key]
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+def _keyed(items: list[tuple[str, Any]]) -> dict[str, Any]:
+    # As `key_of`: a field that would be a word of Python ends in an underscore.
+    return {name.removesuffix("_"): value for name, value in items}

@@ -2,7 +2,7 @@
 
 import types
 from collections.abc import Mapping
-from dataclasses import MISSING, fields, is_dataclass
+from dataclasses import MISSING, Field, fields, is_dataclass
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from omegaconf import OmegaConf
@@ -12,6 +12,11 @@ from fedvtc.config.layers import KeyPath, Layer, dotted
 from fedvtc.config.problems import Problem, did_you_mean, nearest, show
 
 _WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text", type(None): "null"}
+
+
+def key_of(field: "Field[Any]") -> str:
+    """The key of a field: its name, without the underscore that keeps it from being a word of Python."""
+    return field.name.removesuffix("_")
 
 
 def valid_part(
@@ -37,15 +42,15 @@ class _Walk:
         self, content: Mapping[str, Any], schema: type, path: KeyPath, sections: Mapping[str, type] | None = None
     ) -> dict[str, Any]:
         hints = get_type_hints(schema) | dict(sections or {})
-        names = [field.name for field in fields(schema)]
+        names = {key_of(field): field.name for field in fields(schema)}
         kept = {}
         for key, value in content.items():
             inner = (*path, str(key))
             if key not in names:
                 fix = did_you_mean(str(key), names, prefix="".join(f"{dotted(path)}." for _ in path[:1]))
                 self.refuse(inner, "unknown key", fix)
-            elif (result := self.value(value, schema, str(key), hints[key], inner)) is not MISSING:
-                kept[str(key)] = result
+            elif (result := self.value(value, schema, names[key], hints[names[key]], inner)) is not MISSING:
+                kept[names[key]] = result
         return kept
 
     def value(self, value: Any, schema: type, name: str, hint: Any, path: KeyPath) -> Any:

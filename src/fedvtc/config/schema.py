@@ -75,6 +75,9 @@ class RunConfig:
     """Rounds of the federation, at least 1."""
     participation: float = 1.0
     """Share of the clients drawn for each round, above 0, at most 1; at least one client takes part."""
+    resume: Literal["never", "auto"] = "never"
+    """`auto`: where the folder of run.name already holds this run, it is resumed, else it begins; for jobs that a
+    cluster starts again."""
 
 
 @dataclass(frozen=True)
@@ -214,6 +217,45 @@ class ClusterConfig:
 
 
 @dataclass(frozen=True)
+class CheckpointConfig:
+    """What a run leaves behind to be resumed from."""
+
+    every: int | None = 1
+    """Rounds between checkpoints, at least 1; the last round always has one; null writes none."""
+    keep: int = 2
+    """Newest checkpoints that are kept, at least 1; the final one is kept beside them."""
+    keep_best: bool = True
+    """Whether the round with the best mean generalization accuracy is kept too."""
+    dir: str | None = None
+    """A folder or an fsspec URL, such as s3://bucket/fedvtc, that every node reaches; a run makes a folder of its own
+    in it. Null takes `checkpoints` in the run folder."""
+    # Without the underscore it would be a word of Python; the key is `async`.
+    async_: bool = True
+    """Whether the next round goes on while a checkpoint is written."""
+
+
+@dataclass(frozen=True)
+class RuntimeConfig:
+    """What happens when something fails."""
+
+    on_client_error: Literal["fail", "skip", "retry"] = "fail"
+    """When a client raises an error, or its loss or upload is not finite: `fail` ends the run; `skip` leaves the client
+    out of the round, as it was before it; `retry` tries again `runtime.retries` times, then ends the run."""
+    min_clients: int = 1
+    """Uploads below which a round counts as failed and ends the run, at least 1."""
+    retries: int = 2
+    """Times that a client's step is tried again after an error under `retry`, or after its process was lost."""
+    client_timeout_s: float | None = None
+    """Seconds after which a process that finished no client's step counts as lost, above 0; null waits for ever."""
+    replace_timeout_s: float = 30.0
+    """Seconds that a new process gets to find free resources after one was lost; then its clients move to others."""
+    stop_timeout_s: float = 60.0
+    """Seconds that a round without a checkpoint before it may go on after the first Ctrl-C or SIGTERM."""
+    on_disk_error: Literal["continue", "stop"] = "continue"
+    """When a checkpoint, a record or a picture cannot be written: go on without it and say so, or stop."""
+
+
+@dataclass(frozen=True)
 class Config:
     """A federation, whole."""
 
@@ -224,5 +266,7 @@ class Config:
     training: TrainingConfig = field(default_factory=TrainingConfig)
     method: MethodConfig = field(default_factory=MethodConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
     placement: PlacementConfig = field(default_factory=PlacementConfig)
     cluster: ClusterConfig = field(default_factory=ClusterConfig)

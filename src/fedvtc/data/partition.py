@@ -40,7 +40,7 @@ def make_partition(
     labels_N = np.asarray(labels_N)
     _check_possible(len(labels_N), num_clients, config)
     if config.kind == "file":
-        parts = _from_file(len(labels_N), num_clients, config)
+        parts = _from_file(labels_N, num_clients, config)
     else:
         rng = numpy_generator(seed, round=0, client=SERVER, purpose="partition")
         parts = _draw_parts(labels_N, num_classes, num_clients, config, rng)
@@ -155,10 +155,10 @@ def _capped(part: Indices, most: int, seed: int, client: int) -> Indices:
     return np.sort(rng.choice(part, size=most, replace=False))
 
 
-def _from_file(num_images: int, num_clients: int, config: PartitionConfig) -> list[Indices]:
+def _from_file(labels_N: NDArray[Any], num_clients: int, config: PartitionConfig) -> list[Indices]:
     if config.file is None:
         raise DataError("partition.file: partition.kind=file needs it. The partition.npz of a run folder would work.")
-    parts = load_partition(config.file, num_images, num_clients)
+    parts = load_partition(config.file, labels_N, num_clients)
     fewest = min(len(part) for part in parts)
     if fewest < config.min_images:
         raise DataError(
@@ -184,12 +184,12 @@ def save_partition(path: str | Path, parts: Sequence[Indices], labels_N: NDArray
         np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
 
 
-def load_partition(path: str | Path, num_images: int, num_clients: int) -> list[Indices]:
+def load_partition(path: str | Path, labels_N: NDArray[Any], num_clients: int) -> list[Indices]:
     """Reads what `save_partition` wrote.
 
     Args:
         path: the file.
-        num_images: training images that indices may point to.
+        labels_N: class of each training image; where the file holds labels too, they must be the same.
         num_clients: clients that the partition must have.
 
     Raises:
@@ -197,7 +197,7 @@ def load_partition(path: str | Path, num_images: int, num_clients: int) -> list[
     """
     try:
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
-            indices, offsets = arrays["indices"], arrays["offsets"]
+            indices, offsets, saved_labels_N = arrays["indices"], arrays["offsets"], arrays.get("labels")
     except FileNotFoundError:
         raise DataError(f"{path}: no such partition file. The partition.npz of a run folder would work.") from None
     except (OSError, ValueError, KeyError, EOFError, TypeError, AttributeError, zipfile.BadZipFile) as error:
@@ -207,10 +207,14 @@ def load_partition(path: str | Path, num_images: int, num_clients: int) -> list[
     if len(offsets) != num_clients + 1:
         held = len(offsets) - 1
         raise DataError(f"{path}: holds {held} clients, population.num_clients is {num_clients}. Set that to {held}.")
-    if len(indices) and not (indices.min() >= 0 and indices.max() < num_images):
+    if len(indices) and not (indices.min() >= 0 and indices.max() < len(labels_N)):
         raise DataError(
-            f"{path}: holds image indices {indices.min()} to {indices.max()}, there are {num_images} training images."
-            " The data set that it was made for would work."
+            f"{path}: holds image indices {indices.min()} to {indices.max()}, there are {len(labels_N)} training"
+            " images. The data set that it was made for would work."
+        )
+    if saved_labels_N is not None and not np.array_equal(saved_labels_N, labels_N):
+        raise DataError(
+            f"{path}: was made for training images of other labels. The data set that it was made for would work."
         )
     if len(np.unique(indices)) != len(indices):
         raise DataError(f"{path}: gives some images to more than one client. Make each image index occur once.")

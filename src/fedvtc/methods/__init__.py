@@ -8,9 +8,9 @@ from importlib import import_module
 from typing import Any
 
 from fedvtc.config.schema import MethodConfig
-from fedvtc.methods.base import Method, Task
+from fedvtc.methods.base import Method, ServerState, Task
 
-__all__ = ["Method", "Task", "build", "config_classes", "names"]
+__all__ = ["Method", "ServerState", "Task", "build", "config_classes", "names"]
 
 
 def names() -> list[str]:

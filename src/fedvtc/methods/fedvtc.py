@@ -9,6 +9,7 @@ Shapes: K classes held, C classes, D features.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
@@ -23,7 +24,7 @@ from fedvtc.seeding import SERVER
 from fedvtc.statistics import FeatureStatistics, Form
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, device
 
     from fedvtc.client import FederatedClient
     from fedvtc.models.source import ImageSource
@@ -218,12 +219,15 @@ class FedVTC(Method[FedVTCConfig]):
     def samples(
         self, client: FederatedClient, broadcast: Broadcast, *, num_per_class: int
     ) -> tuple[Tensor, Tensor] | None:
-        """Images as fine-tuning draws them."""
+        """Images as fine-tuning draws them; the client stays as it is."""
         if not broadcast.payload:
             return None
-        self._receive(client, broadcast)
+        generator = copy.deepcopy(client.generator)
+        assert generator is not None
+        if "generator" in broadcast.payload:
+            generator.load_shared_weights(broadcast.payload["generator"])
         with client.randomness("samples"):
-            return self._source(client, broadcast).draw(num_per_class)
+            return self._source(generator, broadcast, client.device).draw(num_per_class)
 
     def payload_bytes(self, num_clients: int) -> dict[str, dict[str, int]]:
         """All classes held; doubles go up, floats come down."""
@@ -278,7 +282,8 @@ class FedVTC(Method[FedVTCConfig]):
         """The whole classifier, by cross-entropy, on images x = psi(v), the same number of each class."""
         from fedvtc.data.module import random_affine
 
-        config, source = self.config.finetune, self._source(client, broadcast)
+        assert client.generator is not None
+        config, source = self.config.finetune, self._source(client.generator, broadcast, client.device)
 
         def draw_epoch() -> tuple[Tensor, Tensor]:
             images, labels_N = source.draw(config.images_per_class)
@@ -312,11 +317,10 @@ class FedVTC(Method[FedVTCConfig]):
             }
         return payload
 
-    def _source(self, client: FederatedClient, broadcast: Broadcast) -> ImageSource:
+    def _source(self, generator: VTCModule, broadcast: Broadcast, device: device) -> ImageSource:
         from fedvtc.models.source import ImageSource
 
-        assert client.generator is not None
-        return ImageSource.of(broadcast.payload, client.generator.decoder, self.task.num_classes, client.device)
+        return ImageSource.of(broadcast.payload, generator.decoder, self.task.num_classes, device)
 
     def _gaussians(self, statistics: FeatureStatistics) -> ClassGaussians:
         config = self.config.statistics

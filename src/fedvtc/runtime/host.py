@@ -3,11 +3,11 @@
 Plain Python: a pool calls it directly, or in a Ray actor.
 """
 
-import copy
 import os
 import resource
 import sys
 import time
+import traceback
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,12 +15,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from fedvtc.checkpoint import CheckpointStore, Shard
+from fedvtc.checkpoint.trees import pack, unpack
 from fedvtc.client import ClientSpec, FederatedClient
 from fedvtc.config.schema import Config
 from fedvtc.data import Dataset
-from fedvtc.errors import ClientError
+from fedvtc.errors import CheckpointError, ClientError, ClientMemoryError, FedvtcError
 from fedvtc.messages import Broadcast, Upload, find_non_finite
 from fedvtc.methods import Method, Task, build
+from fedvtc.runtime.lineage import History
+from fedvtc.runtime.snapshots import Snapshots
 
 
 def task_of(config: Config, dataset: Dataset) -> Task:
@@ -45,13 +49,28 @@ class ClientHost:
     """
 
     def __init__(self, config: Config, dataset: Dataset, specs: Sequence[ClientSpec], device: torch.device) -> None:
-        self._dataset = dataset
+        self._config, self._dataset, self._device = config, dataset, device
         self._method: Method[Any] = build(config.method, task_of(config, dataset))
-        self._clients: dict[int, FederatedClient] = {}
-        for spec in specs:
-            client = FederatedClient(spec, config, dataset, device)
-            self._method.prepare(client)
-            self._clients[spec.client] = client
+        self._specs = {spec.client: spec for spec in specs}
+        self._clients = {spec.client: self._built(spec) for spec in specs}
+        self._snapshots = Snapshots()
+
+    def perform(self, task: str, client_id: int, *arguments: Any) -> Any:
+        """Runs one task of a client; the tasks are the methods below whose first argument is one.
+
+        Raises:
+            ClientError: whatever went wrong in it, with the client, the round and the phase.
+        """
+        try:
+            return getattr(self, task)(client_id, *arguments)
+        except FedvtcError:
+            raise
+        except Exception as error:
+            client = self._clients.get(client_id)
+            at = (client.round, client.phase_name or task) if client else (0, task)
+            kind = ClientMemoryError if isinstance(error, MemoryError | torch.OutOfMemoryError) else ClientError
+            reason = f"{type(error).__name__}: {error}".rstrip(": ")
+            raise kind(client_id, *at, reason, traceback.format_exc()) from error
 
     def run_round(self, client_id: int, broadcast: Broadcast) -> Upload:
         """The client's half of the round after the broadcast's.
@@ -59,8 +78,7 @@ class ClientHost:
         Raises:
             ClientError: it failed, or would have uploaded something that is not finite.
         """
-        client = self._clients[client_id]
-        client.begin_round(broadcast.round + 1)
+        client = self._begun(client_id, broadcast)
         began_s = time.perf_counter()
         upload = self._method.client_round(client, broadcast)
         broken = find_non_finite(upload.payload)
@@ -75,8 +93,7 @@ class ClientHost:
 
     def finish(self, client_id: int, broadcast: Broadcast) -> dict[str, float]:
         """The client's last step, keyed as the round after the last; returns its scalars."""
-        client = self._clients[client_id]
-        client.begin_round(broadcast.round + 1)
+        client = self._begun(client_id, broadcast)
         self._method.finish(client, broadcast)
         return {**client.scalars, "memory/peak_bytes": peak_memory_bytes()}
 
@@ -92,13 +109,41 @@ class ClientHost:
         images, labels_N = drawn
         return ((images + 1.0) * 127.5).round().clamp(0, 255).to(torch.uint8).cpu().numpy(), labels_N.tolist()
 
-    def state(self, client_id: int) -> dict[str, Any]:
-        """A copy of what the client remembers from round to round."""
-        return copy.deepcopy(self._clients[client_id].state_dict())
+    def hold(self, client_id: int) -> None:
+        """What the client is now is what `save` will write, whatever it does meanwhile."""
+        self._snapshots.hold(client_id)
 
-    def restore(self, client_id: int, state: dict[str, Any]) -> None:
-        """Puts the client into a state that `state` gave, of this host or another."""
-        self._clients[client_id].load_state_dict(copy.deepcopy(state))
+    def save(self, client_id: int, store: CheckpointStore, draft: str) -> Shard:
+        """Writes the state that the client had at `hold`; may be called by another thread.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        content = self._snapshots.take(client_id, lambda: self._packed(client_id))
+        return store.write(draft, shard_name(client_id), content)
+
+    def rebuild(self, client_id: int, history: History) -> list[str]:
+        """Makes the client anew as its history says, and forgets what it was.
+
+        Returns:
+            One line for each checkpoint that was passed over, because it is damaged.
+
+        Raises:
+            CheckpointError: none of its checkpoints is whole, and its steps do not reach back to the first round.
+        """
+        # While it is not as it should be, it is not there: no task may run on it.
+        self._clients.pop(client_id, None)
+        client = self._built(self._specs[client_id])
+        start, damaged = self._restored(client, history)
+        self._clients[client_id] = client
+        for task, round, broadcast in history.steps:
+            if round > start:
+                getattr(self, task)(client_id, broadcast)
+        return damaged
+
+    def adopt(self, specs: Sequence[ClientSpec]) -> None:
+        """Takes on more clients, each of which `rebuild` has to make."""
+        self._specs |= {spec.client: spec for spec in specs}
 
     def digest(self, client_id: int) -> str:
         """SHA-256 of the client's weights."""
@@ -107,6 +152,42 @@ class ClientHost:
     def process_id(self, client_id: int) -> int:
         """The process that hosts the client."""
         return os.getpid()
+
+    def _built(self, spec: ClientSpec) -> FederatedClient:
+        client = FederatedClient(spec, self._config, self._dataset, self._device)
+        self._method.prepare(client)
+        return client
+
+    def _restored(self, client: FederatedClient, history: History) -> tuple[int, list[str]]:
+        """The round that the client now stands after, and the checkpoints that could not be used."""
+        damaged = []
+        for manifest in history.checkpoints:
+            assert history.store is not None
+            try:
+                state = unpack(history.store.read(manifest, shard_name(client.id)))
+            except CheckpointError as error:
+                damaged.append(str(error))
+                continue
+            client.load_state_dict(state)
+            return manifest.round, damaged
+        if not history.from_nothing:
+            raise CheckpointError("\n".join(damaged))
+        return 0, damaged
+
+    def _begun(self, client_id: int, broadcast: Broadcast) -> FederatedClient:
+        """The client, about to take the step that follows the broadcast."""
+        self._snapshots.before_change(client_id, lambda: self._packed(client_id))
+        client = self._clients[client_id]
+        client.begin_round(broadcast.round + 1)
+        return client
+
+    def _packed(self, client_id: int) -> bytes:
+        return pack(self._clients[client_id].state_dict())
+
+
+def shard_name(client_id: int) -> str:
+    """The file of a client in a checkpoint."""
+    return f"client_{client_id:04d}.pt"
 
 
 def peak_memory_bytes() -> float:

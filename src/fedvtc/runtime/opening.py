@@ -6,12 +6,22 @@ from contextlib import contextmanager
 from fedvtc.client import ClientSpec
 from fedvtc.config.schema import Config
 from fedvtc.data import Dataset
+from fedvtc.incidents import Incidents
 from fedvtc.models import parameter_counts
+from fedvtc.runtime.lineage import Lineage
 from fedvtc.runtime.pool import InlinePool, Pool
 
 
 @contextmanager
-def open_pool(config: Config, dataset: Dataset, specs: Sequence[ClientSpec], *, namespace: str) -> Iterator[Pool]:
+def open_pool(
+    config: Config,
+    dataset: Dataset,
+    specs: Sequence[ClientSpec],
+    *,
+    namespace: str,
+    lineage: Lineage,
+    incidents: Incidents,
+) -> Iterator[Pool]:
     """A pool with every client in it, closed on the way out.
 
     Args:
@@ -19,12 +29,14 @@ def open_pool(config: Config, dataset: Dataset, specs: Sequence[ClientSpec], *, 
         dataset: for all clients.
         specs: the clients.
         namespace: of the run, for the names of its actors.
+        lineage: how clients are built again.
+        incidents: hear of lost actors and failed clients.
 
     Raises:
         ClusterError: there is no cluster at the address, or it is too small.
     """
     if config.placement.pool == "inline":
-        with InlinePool(config, dataset, specs) as inline:
+        with InlinePool(config, dataset, specs, lineage, incidents) as inline:
             yield inline
         return
     from fedvtc.runtime.cluster import connected, free_resources
@@ -37,7 +49,9 @@ def open_pool(config: Config, dataset: Dataset, specs: Sequence[ClientSpec], *, 
             config.placement, len(specs), num_cpus=num_cpus, num_gpus=num_gpus, where="the cluster, as it is now,"
         )
         hosted = balance(_costs(config, dataset, specs), packing.num_actors, packing.clients_per_actor)
-        pool = RayPool(config, dataset, [[specs[client] for client in clients] for clients in hosted])
+        pool = RayPool(
+            config, dataset, [[specs[client] for client in clients] for clients in hosted], lineage, incidents
+        )
         try:
             yield pool
         finally:

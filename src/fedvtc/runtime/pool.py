@@ -1,15 +1,21 @@
 """What a coordinator needs of the processes that host clients, and the pool that is this process itself."""
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Protocol, Self
 
 import torch
 from threadpoolctl import threadpool_limits
 
+from fedvtc.checkpoint import CheckpointStore, Shard
 from fedvtc.client import ClientSpec
 from fedvtc.config.schema import Config
 from fedvtc.data import Dataset
+from fedvtc.errors import ClientError
+from fedvtc.incidents import Incidents
 from fedvtc.runtime.host import ClientHost
+from fedvtc.runtime.lineage import CHANGING, Lineage, Step
+from fedvtc.runtime.policy import Verdicts
 
 
 class Pool(Protocol):
@@ -21,13 +27,27 @@ class Pool(Protocol):
         Args:
             task: the name of a method of `ClientHost` whose first argument is a client.
             clients: who runs it.
-            arguments: the same for all; sent once.
+            arguments: the same for all; sent once. The first one of a changing task is a `Broadcast`.
 
         Returns:
-            The results in the order of `clients`, whoever was first, each as soon as its turn has come.
+            The results in the order of `clients`, whoever was first, each as soon as its turn has come. A client that
+            sits the round out has its `ClientError` in place of a result, and is as it was before.
 
         Raises:
-            ClientError: a client failed.
+            ClientError: a client failed, and `runtime.on_client_error` ends the run for that.
+        """
+
+    def restore(self, clients: Sequence[int]) -> None:
+        """Makes the clients what the lineage says that they are.
+
+        Raises:
+            CheckpointError: a checkpoint is damaged, and there is no other.
+        """
+
+    def save(self, clients: Sequence[int], store: CheckpointStore, draft: str) -> list[Future[Shard]]:
+        """Begins to write the state that each client has now; returns at once.
+
+        The futures raise OSError where a state cannot be written, and another error where its process was lost.
         """
 
     def close(self) -> None:
@@ -40,18 +60,58 @@ class InlinePool:
     Threads are those of an actor, so that sums are formed alike and results are the same bits.
     """
 
-    def __init__(self, config: Config, dataset: Dataset, specs: Sequence[ClientSpec]) -> None:
+    def __init__(
+        self,
+        config: Config,
+        dataset: Dataset,
+        specs: Sequence[ClientSpec],
+        lineage: Lineage | None = None,
+        incidents: Incidents | None = None,
+    ) -> None:
         self._num_threads_before = torch.get_num_threads()
         self._blas_limit = limit_threads(config.placement.threads_per_actor)
         device = torch.device("cuda", 0) if config.placement.gpus_per_actor > 0 else torch.device("cpu")
+        self._config, self._lineage = config, lineage or Lineage()
+        self._incidents = incidents or Incidents(lambda text: None)
         self._host = ClientHost(config, dataset, specs, device)
+        self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
 
     def map(self, task: str, clients: Sequence[int], *arguments: Any) -> Iterator[Any]:
         """See `Pool.map`."""
-        return (getattr(self._host, task)(client, *arguments) for client in clients)
+        step = self._lineage.begin(task, arguments[0].round + 1, arguments[0]) if task in CHANGING else None
+        verdicts = Verdicts(self._config.runtime, self._incidents, task)
+        for client in clients:
+            yield self._result(task, client, arguments, step, verdicts)
+
+    def _result(self, task: str, client: int, arguments: Sequence[Any], step: Step | None, verdicts: Verdicts) -> Any:
+        while True:
+            try:
+                result = self._host.perform(task, client, *arguments)
+            except ClientError as error:
+                again = verdicts.try_again(error)
+                self.restore([client])
+                if not again:
+                    return error
+            else:
+                if step is not None:
+                    step.clients.add(client)
+                return result
+
+    def restore(self, clients: Sequence[int]) -> None:
+        """See `Pool.restore`."""
+        for client in clients:
+            for damage in self._host.perform("rebuild", client, self._lineage.history(client)):
+                self._incidents.add("checkpoints_damaged", damage)
+
+    def save(self, clients: Sequence[int], store: CheckpointStore, draft: str) -> list[Future[Shard]]:
+        """See `Pool.save`."""
+        for client in clients:
+            self._host.hold(client)
+        return [self._writer.submit(self._host.save, client, store, draft) for client in clients]
 
     def close(self) -> None:
         """Gives the process its threads back."""
+        self._writer.shutdown()
         # In this order: the limits that are restored were taken of PyTorch's OpenMP too, when it was already held.
         self._blas_limit.restore_original_limits()
         torch.set_num_threads(self._num_threads_before)

@@ -1,8 +1,8 @@
 """Where a run's records go: what every tracker may hear of.
 
 The coordinator hands the same record to each tracker, one after another: `files` and `pictures` write the run folder,
-`console` shows the run to whoever watches it. The names in a record are those of `fedvtc.metrics`, plus `round` and
-`phase`.
+with `guard` around them for the day when the disk is full, and `console` shows the run to whoever watches it. The names
+in a record are those of `fedvtc.metrics`, plus `round` and `phase`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,6 +28,7 @@ class RunInfo:
         config_dict: the same as plain dicts, lists and values.
         class_counts_KC: training images by client and class.
         backbones: architecture by client.
+        resumed_round: the round after which a resumed run goes on, 0 where it starts over; None for a new run.
     """
 
     id: str
@@ -37,13 +38,22 @@ class RunInfo:
     config_dict: Mapping[str, Any]
     class_counts_KC: NDArray[np.int64]
     backbones: Sequence[str]
+    resumed_round: int | None = None
 
 
 class Tracker:
     """Something that takes what a run has to say; a tracker defines the methods that it cares for."""
 
+    @property
+    def num_waiting(self) -> int:
+        """Lines that could not be written yet and wait in memory."""
+        return 0
+
     def start(self, run: RunInfo) -> None:
-        """Called once, before the first record."""
+        """Called once, before the first record.
+
+        What a tracker wrote after `run.resumed_round` is told to it again, so it drops it here.
+        """
 
     def client_done(self, client: int, num_done: int, num_total: int) -> None:
         """One client of the current step is done: the `num_done`-th of `num_total`."""
@@ -58,6 +68,9 @@ class Tracker:
 
     def show_samples(self, round: int, images_NCHW: NDArray[np.uint8], labels_N: Sequence[int]) -> None:
         """Takes generated images, grouped by label, as many of each."""
+
+    def note(self, text: str) -> None:
+        """Takes one line about something that happened and that the user should know."""
 
     def finish(self, status: str) -> None:
         """Called once, however the run ended: `finished`, `failed` or `interrupted`."""

@@ -63,17 +63,24 @@ class PlainConsole(Tracker):
         """Says the record in one line."""
         self._say(plain_line(record, self._run.config.run.rounds))
 
+    def note(self, text: str) -> None:
+        """Says it."""
+        self._say(text)
+
     def finish(self, status: str) -> None:
         """Says how the run ended, unless it ended well."""
         if status != "finished":
             self._say(f"{self._run.name}: {status}")
 
-    def summary(self, record: Mapping[str, Any]) -> None:
-        """Prints the last evaluation, where the run lies, and what to try next."""
+    def summary(self, record: Mapping[str, Any], incidents: Mapping[str, int]) -> None:
+        """Prints the last evaluation, what went wrong on the way, where the run lies, and what to try next."""
         known = {label: record[key] for label, key in SUMMARY.items() if record.get(key) is not None}
         width = max(map(len, known), default=0)
         for label, value in known.items():
             self._say(f"{label:<{width}}  {value:.3f}")
+        if incidents:
+            counts = ", ".join(f"{kind.replace('_', ' ')} {count}" for kind, count in sorted(incidents.items()))
+            self._say(f"on the way: {counts}")
         self._say(f"run folder: {self._run.folder}")
         self._say(f"next: fedvtc list runs {self._run.folder.parent}")
 

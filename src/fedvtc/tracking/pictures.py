@@ -8,10 +8,11 @@ from numpy.typing import NDArray
 
 from fedvtc.reporting.figures import partition_picture, sample_grid
 from fedvtc.tracking import RunInfo, Tracker
+from fedvtc.tracking.run_folder import replaced
 
 
 class PictureTracker(Tracker):
-    """partition.png and samples/round_000010.png.
+    """partition.png and samples/round_000010.png, each whole or absent.
 
     Args:
         class_names: of the data set, in class order.
@@ -24,10 +25,12 @@ class PictureTracker(Tracker):
     def start(self, run: RunInfo) -> None:
         """Draws the partition."""
         self._folder = run.folder / "samples"
-        partition_picture(run.class_counts_KC, run.folder / "partition.png", self._class_names, run.backbones)
+        with replaced(run.folder / "partition.png") as beside:
+            partition_picture(run.class_counts_KC, beside, self._class_names, run.backbones)
 
     def show_samples(self, round: int, images_NCHW: NDArray[np.uint8], labels_N: Sequence[int]) -> None:
         """Draws a row of images per class."""
         self._folder.mkdir(exist_ok=True)
         rows = [self._class_names[label] for label in dict.fromkeys(labels_N)]
-        sample_grid(images_NCHW, self._folder / f"round_{round:06d}.png", rows)
+        with replaced(self._folder / f"round_{round:06d}.png") as beside:
+            sample_grid(images_NCHW, beside, rows)

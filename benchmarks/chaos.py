@@ -1,0 +1,171 @@
+"""Breaks runs in every way that is known, and holds what comes out against an undisturbed run, bit by bit.
+
+    python benchmarks/chaos.py --data DATA --faults 60 --csv chaos.csv
+
+Each trial runs the MNIST experiment with FedVTC+, does one thing to it that the seed draws, and resumes it until it is
+finished. Then every record, every row of clients.csv and the weights of every client must be those of the run that
+nothing disturbed, every round must be there once, and no process may be left. The exit code is 1 where this is not so.
+"""
+
+import argparse
+import csv
+import shutil
+import signal
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from random import Random
+
+from faults.compare import differences
+from faults.kinds import KINDS
+from faults.place import ROOT, can_mount
+from faults.runs import Outcome, Runner
+from faults.trial import Setting, Trial
+
+EVALUATE_EVERY = 2
+WIDTHS = {
+    "trial": 5,
+    "fault": 37,
+    "where": 31,
+    "actors": 6,
+    "outcome": 10,
+    "records": 7,
+    "weights": 7,
+    "lost": 4,
+    "orphans": 7,
+    "seconds": 7,
+}
+
+
+def main() -> int:
+    """Runs the trials, and prints a line for each as it ends."""
+    # A job that a script put into the background ignores SIGINT, and so would all that it starts.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    arguments = parsed()
+    setting = mnist(arguments.rounds, arguments.images, arguments.data)
+    folder = Path(tempfile.mkdtemp(prefix="chaos-"))
+    runner = Runner(setting, folder)
+    print(f"fedvtc run {' '.join(setting.words)}\nseed {arguments.seed}, folders in {folder}", flush=True)
+    undisturbed(runner)
+    num_good = num_lost = num_orphans = 0
+    print(line(WIDTHS), flush=True)
+    for number, trial in enumerate(
+        drawn(setting, arguments.faults, arguments.seed, possible(arguments.only, folder)), 1
+    ):
+        outcome = runner.disturbed(trial, str(number))
+        row = row_of(number, trial, outcome)
+        print("\n".join([line(row), *(f"      {problem}" for problem in outcome.problems)]), flush=True)
+        if arguments.csv:
+            append(arguments.csv, row)
+        num_good += not outcome.problems
+        num_lost += outcome.num_lost
+        num_orphans += outcome.num_orphans
+        if not outcome.problems and not arguments.keep:
+            shutil.rmtree(folder / str(number))
+    print(f"{num_good} of {arguments.faults} equal, {num_lost} lost rounds, {num_orphans} orphan processes")
+    if num_good == arguments.faults and not arguments.keep:
+        shutil.rmtree(folder)
+    return 0 if num_good == arguments.faults else 1
+
+
+def parsed() -> argparse.Namespace:
+    """The words of the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--faults", type=int, default=60, help=f"trials; {len(KINDS)} or more have all kinds among them"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="draws kinds, moments and places")
+    parser.add_argument("--rounds", type=int, default=6, help="of the federation; even, at least 4")
+    parser.add_argument("--images", type=int, default=40, help="training images of a client")
+    parser.add_argument("--only", metavar="TEXT", default="", help="kinds whose name holds a text")
+    parser.add_argument("--data", metavar="ROOT", help="the folder that holds MNIST")
+    parser.add_argument("--keep", action="store_true", help="leave the folders of all trials, not only of bad ones")
+    parser.add_argument("--csv", type=Path, help="the table, in a new file")
+    return parser.parse_args()
+
+
+def mnist(rounds: int, images: int, root: str | None) -> Setting:
+    """The MNIST experiment with FedVTC+, made small."""
+    words = [
+        str(ROOT / "conf/experiment/mnist_dir01.yaml"),
+        str(ROOT / "conf/method/fedvtc_plus.yaml"),
+        f"run.rounds={rounds}",
+        f"partition.images_per_client={images}",
+        f"evaluate.every={EVALUATE_EVERY}",
+        f"evaluate.samples_every={EVALUATE_EVERY}",
+        "method.generator.width=8",
+        "method.generator.epochs=1",
+        "method.finetune.epochs=1",
+        "method.finetune.images_per_class=4",
+        *([f"data.root={root}"] if root else []),
+    ]
+    return Setting(tuple(words), rounds, num_clients=10, evaluate_every=EVALUATE_EVERY)
+
+
+def undisturbed(runner: Runner) -> None:
+    """Runs on two actors and on three, which must agree already."""
+    two, two_s = runner.undisturbed(2)
+    three, three_s = runner.undisturbed(3)
+    print(f"undisturbed: {two_s:.0f} s on 2 actors, {three_s:.0f} s on 3", flush=True)
+    if unequal := differences(two, three):
+        raise SystemExit("\n".join(["Undisturbed runs differ:", *unequal]))
+
+
+def possible(text: str, folder: Path) -> list[str]:
+    """The kinds whose name holds a text, without those that this user has not the right to."""
+    kinds = [kind for kind in KINDS if text in kind]
+    if not kinds:
+        raise SystemExit(f"--only {text}: no such kind. There are: {', '.join(KINDS)}.")
+    if can_mount(folder):
+        return kinds
+    left_out = [kind for kind in kinds if "for a while" in kind or "for good" in kind]
+    print(f"left out, as this user may not mount a disk: {', '.join(left_out) or 'none'}")
+    return [kind for kind in kinds if kind not in left_out]
+
+
+def drawn(setting: Setting, num_trials: int, seed: int, kinds: Sequence[str]) -> Iterator[Trial]:
+    """Trials of all kinds in a drawn order, and again in another one, until there are enough."""
+    order: list[str] = []
+    for number in range(num_trials):
+        random = Random(f"{seed}/{number}")
+        order = order or random.sample(kinds, len(kinds))
+        kind = order.pop()
+        yield KINDS[kind](kind, setting, random)
+
+
+def row_of(number: int, trial: Trial, outcome: Outcome) -> dict[str, object]:
+    """One row of the table."""
+    equal = {True: "equal", False: "OTHER", None: "-"}
+    return {
+        "trial": number,
+        "fault": trial.kind,
+        "where": trial.where,
+        "actors": trial.num_actors,
+        "outcome": outcome.text,
+        "records": equal[outcome.records],
+        "weights": equal[outcome.weights],
+        "lost": outcome.num_lost,
+        "orphans": outcome.num_orphans,
+        "seconds": round(outcome.seconds),
+    }
+
+
+def line(row: Mapping[str, object]) -> str:
+    """A row, or the header, in columns."""
+    cells = (str(name if row is WIDTHS else row[name]).ljust(width) for name, width in WIDTHS.items())
+    return "  ".join(cells).rstrip()
+
+
+def append(path: Path, row: dict[str, object]) -> None:
+    """Adds one row; the first one starts the file."""
+    is_first = row["trial"] == 1
+    with path.open("w" if is_first else "a", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(row), lineterminator="\n")
+        if is_first:
+            writer.writeheader()
+        writer.writerow(row)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,255 @@
+"""The kinds of faults. A seed draws when and where, so that a table can be made again."""
+
+import signal
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from random import Random
+
+from faults import damage
+from faults.trial import Attempt, Setting, Trial
+
+CLIENT, METHOD = "fedvtc.client:FederatedClient.", "fedvtc.methods.fedvtc:FedVTC."
+STORE, LOG = "fedvtc.checkpoint.store:CheckpointStore.", "fedvtc.tracking.files:JsonlTracker.log"
+LOG_ROWS, WRITE = "fedvtc.tracking.files:CsvTracker.log", "fedvtc.tracking.appending:AppendFile._write"
+KILLED = -signal.SIGKILL
+TWICE_S = 0.3
+"""Seconds between the two signals of an impatient user."""
+
+Draw = Callable[[str, Setting, Random], Trial]
+Calls = Callable[[Setting, int], range]
+"""The calls that are sure to happen in one process, given the clients that it hosts."""
+
+
+def injected(process: str, target: str, calls: Calls, *words: str, action: str = "kill", when: str = "") -> Draw:
+    """A fault of the injector at one of the calls in the driver, or in one of the actors."""
+
+    def draw(kind: str, setting: Setting, random: Random) -> Trial:
+        num_actors = random.choice((2, 3))
+        # The fullest actor hosts this many, so at least one gets as far as the call.
+        num_hosted = -(-setting.num_clients // num_actors)
+        moment = when or random.choice(("before", "after"))
+        call = random.choice(calls(setting, num_hosted))
+        fault = {"target": target, "call": call, "when": moment, "action": action, "process": process}
+        code = KILLED if process == "driver" and action == "kill" else 0
+        return Trial(kind, f"{moment} call {call}", num_actors, code, (fault,), words)
+
+    return draw
+
+
+def both(first: Draw, second: Draw) -> Draw:
+    """Two faults of the injector."""
+
+    def draw(kind: str, setting: Setting, random: Random) -> Trial:
+        one, two = first(kind, setting, random), second(kind, setting, random)
+        where = f"{one.where}, {two.where}"
+        code = min(one.code, two.code)
+        # The fullest of three actors hosts fewer clients than the fullest of two, and makes fewer calls.
+        num_actors = min(one.num_actors, two.num_actors)
+        return Trial(kind, where, num_actors, code, (*one.faults, *two.faults), (*one.overrides, *two.overrides))
+
+    return draw
+
+
+def signalled(number: signal.Signals, code: int, *, twice: bool = False) -> Draw:
+    """A signal to the driver at any moment, and once more for an impatient user."""
+
+    def draw(kind: str, setting: Setting, random: Random) -> Trial:
+        share = random.uniform(0.0, 0.85)
+
+        def disturb(attempt: Attempt) -> None:
+            if attempt.wait(seconds=share * attempt.usual_s):
+                attempt.signal(number)
+                if twice and attempt.wait(seconds=TWICE_S):
+                    attempt.signal(number)
+
+        return Trial(kind, f"at {share:.0%} of the run", random.choice((2, 3)), code, disturb=disturb)
+
+    return draw
+
+
+def node_lost(word: str) -> Draw:
+    """The second of two nodes is gone; the first has room for its actors, or has not."""
+
+    def draw(kind: str, setting: Setting, random: Random) -> Trial:
+        nodes, share = random.choice(((1, 2), (3, 2))), random.uniform(0.1, 0.8)
+
+        def disturb(attempt: Attempt) -> None:
+            if attempt.wait(seconds=share * attempt.usual_s):
+                attempt.order(word)
+
+        per_actor = -(-setting.num_clients // 3)
+        overrides = ("runtime.replace_timeout_s=5", f"placement.clients_per_actor={per_actor}")
+        where = f"at {share:.0%} of the run, {nodes[0]} CPUs are left"
+        return Trial(kind, where, 3, overrides=overrides, nodes=nodes, disturb=disturb)
+
+    return draw
+
+
+def damaged(break_: Callable[[Path, Random], str]) -> Draw:
+    """The driver is killed when there are two checkpoints or more, and the newest is damaged."""
+
+    def draw(kind: str, setting: Setting, random: Random) -> Trial:
+        at = range(2, setting.rounds + 1)
+        killed = injected("driver", f"{STORE}publish", lambda _, __: at, when="after")(kind, setting, random)
+
+        def damage_newest(run: Path) -> Sequence[str]:
+            newest = max(path.parent for path in run.glob("checkpoints/round_*/manifest.json"))
+            return newest.name, break_(newest, random)
+
+        where = f"checkpoint {killed.faults[0]['call']}"
+        return Trial(kind, where, killed.num_actors, killed.code, killed.faults, damage=damage_newest)
+
+    return draw
+
+
+def torn(name: str, target: str) -> Draw:
+    """The driver is killed when it has written an evaluation's lines, the last of which is torn."""
+
+    def draw(kind: str, setting: Setting, random: Random) -> Trial:
+        at = range(setting.evaluate_every, setting.rounds + 1, setting.evaluate_every)
+        killed = injected("driver", target, lambda _, __: at, when="after")(kind, setting, random)
+
+        def tear(run: Path) -> Sequence[str]:
+            damage.tear_the_last_line(run / name, random)
+            return ()
+
+        where = f"of round {killed.faults[0]['call']}"
+        return Trial(kind, where, killed.num_actors, killed.code, killed.faults, damage=tear)
+
+    return draw
+
+
+def full_disk(key: str, size: str) -> Draw:
+    """A disk of the trial's own that has no room from one round to another."""
+
+    def draw(kind: str, setting: Setting, random: Random) -> Trial:
+        first = random.randint(0, setting.rounds - 2)
+        last = random.randint(first + 1, setting.rounds - 1)
+
+        def disturb(attempt: Attempt) -> None:
+            filler = attempt.disk / "filler"
+            if attempt.wait(rounds=first):
+                damage.fill(filler)
+                attempt.wait(rounds=last)
+                filler.unlink()
+
+        where = f"from round {first} to {last}"
+        return Trial(kind, where, random.choice((2, 3)), disk=(key, size), disturb=disturb)
+
+    return draw
+
+
+def small_disk(key: str, size: str) -> Draw:
+    """A disk of the trial's own that never has room."""
+
+    def draw(kind: str, setting: Setting, random: Random) -> Trial:
+        return Trial(kind, f"of {size}", random.choice((2, 3)), disk=(key, size), has_weights=False)
+
+    return draw
+
+
+def rounds(setting: Setting, _: int) -> range:
+    """One call a round."""
+    return range(1, setting.rounds + 1)
+
+
+def hosted_rounds(setting: Setting, num_hosted: int) -> range:
+    """One call a round for each client of an actor."""
+    return range(1, setting.rounds * num_hosted + 1)
+
+
+def after_rounds(setting: Setting, _: int) -> range:
+    """The first call after those of the rounds."""
+    return range(setting.rounds + 1, setting.rounds + 2)
+
+
+def once(_: Setting, __: int) -> range:
+    """The first call."""
+    return range(1, 2)
+
+
+def hosted(_: Setting, num_hosted: int) -> range:
+    """One call for each client of an actor."""
+    return range(1, num_hosted + 1)
+
+
+def evaluated(setting: Setting, num_hosted: int) -> range:
+    """One call an evaluation for each client of an actor."""
+    return range(1, setting.num_evaluations * num_hosted + 1)
+
+
+KINDS: dict[str, Draw] = {
+    "actor killed: training": injected("actor", f"{CLIENT}train", hosted_rounds),
+    "actor killed: statistics": injected("actor", f"{CLIENT}statistics", hosted_rounds),
+    "actor killed: generator": injected("actor", f"{CLIENT}train_generator", hosted_rounds),
+    "actor killed: upload": injected("actor", f"{METHOD}client_round", hosted_rounds, when="after"),
+    "actor killed: evaluation": injected("actor", f"{CLIENT}confusion", evaluated),
+    "actor killed: samples": injected("actor", f"{METHOD}samples", lambda s, _: range(1, s.num_grids + 1)),
+    "actor killed: finish": injected("actor", f"{CLIENT}finetune", hosted),
+    "actor killed: saving": injected("actor", f"{STORE}write", hosted_rounds),
+    "actor killed: again when rebuilt": both(
+        injected("actor", f"{CLIENT}train", hosted_rounds),
+        injected("actor", "fedvtc.runtime.host:ClientHost.rebuild", once),
+    ),
+    "actor hung: training": injected(
+        "actor", f"{CLIENT}train", hosted_rounds, "runtime.client_timeout_s=20", action="stop"
+    ),
+    "actor hung: saving": injected(
+        "actor", f"{STORE}write", hosted_rounds, "runtime.client_timeout_s=20", action="stop"
+    ),
+    "client out of memory": injected(
+        "actor", f"{CLIENT}train_generator", hosted_rounds, "runtime.on_client_error=retry", action="memory"
+    ),
+    "node lost: raylet killed": node_lost("raylet"),
+    "node lost: all its processes": node_lost("node"),
+    "driver killed: before round 1": injected("driver", "fedvtc.federation:Federation.run", once, when="before"),
+    "driver killed: merging": injected(
+        "driver",
+        "fedvtc.statistics:FeatureStatistics.from_arrays",
+        lambda s, _: range(1, s.rounds * s.num_clients + 1),
+    ),
+    "driver killed: server's half": injected("driver", f"{METHOD}server_round", rounds),
+    "driver killed: evaluation": injected(
+        "driver", "fedvtc.metrics:evaluate_confusion", lambda s, _: range(1, s.num_evaluations * s.num_clients + 1)
+    ),
+    "driver killed: before the record": injected("driver", LOG, rounds, when="before"),
+    "driver killed: after the record": injected("driver", LOG, rounds, when="after"),
+    "driver killed: saving a shard": injected("driver", f"{STORE}write", rounds),
+    "driver killed: before the manifest": injected("driver", f"{STORE}publish", rounds, when="before"),
+    "driver killed: after the manifest": injected("driver", f"{STORE}publish", rounds, when="after"),
+    "driver killed: pruning": injected("driver", f"{STORE}prune", rounds),
+    "driver killed: finish": injected(
+        "driver", "fedvtc.metrics:RoundTally.add_scalars", lambda s, _: range(1, s.num_clients + 1)
+    ),
+    "driver killed: final record": injected("driver", LOG, after_rounds),
+    "driver killed: final checkpoint": injected("driver", f"{STORE}publish", after_rounds),
+    "driver killed: any moment": signalled(signal.SIGKILL, KILLED),
+    # A run that is resumed after its first checkpoint has one round less to go.
+    "driver killed: and again": both(
+        injected("driver", f"{METHOD}server_round", lambda s, _: range(1, s.rounds)),
+        injected("driver", f"{STORE}publish", once),
+    ),
+    "SIGTERM": signalled(signal.SIGTERM, 143),
+    "SIGTERM twice": signalled(signal.SIGTERM, 143, twice=True),
+    "SIGINT": signalled(signal.SIGINT, 130),
+    "SIGINT twice": signalled(signal.SIGINT, 130, twice=True),
+    "checkpoint: shard truncated": damaged(damage.truncate),
+    "checkpoint: bit flipped": damaged(damage.flip_a_bit),
+    "checkpoint: shard missing": damaged(damage.remove),
+    "checkpoint: manifest torn": damaged(damage.tear_the_manifest),
+    "metrics.jsonl torn": torn("metrics.jsonl", LOG),
+    "clients.csv torn": torn("clients.csv", LOG_ROWS),
+    "disk full: a client's shard": injected("actor", f"{STORE}write", hosted_rounds, action="full", when="before"),
+    "disk full: the server's shard": injected("driver", f"{STORE}write", rounds, action="full", when="before"),
+    "disk full: a record": injected("driver", WRITE, rounds, action="full", when="before"),
+    "disk full: a picture": injected(
+        "driver",
+        "fedvtc.reporting.figures:sample_grid",
+        lambda s, _: range(1, s.num_grids + 1),
+        action="full",
+        when="before",
+    ),
+    "disk full: run folder, for a while": full_disk("run.output_dir", "200m"),
+    "disk full: checkpoints, for a while": full_disk("checkpoint.dir", "200m"),
+    "disk full: checkpoints, for good": small_disk("checkpoint.dir", "300k"),
+}

@@ -1,0 +1,187 @@
+"""Runs of the program in processes of their own: undisturbed, or disturbed and resumed until they are finished."""
+
+import csv
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from faults import residue
+from faults.compare import Result, differences
+from faults.place import Place, placed
+from faults.trial import Setting, Trial
+
+MAX_RESUMES = 5
+LIMIT_S = 300.0
+"""Seconds after which an attempt counts as hung."""
+
+
+class Attempt:
+    """One process of the program, and its output, which is kept in a file.
+
+    Args:
+        words: of the command line.
+        place: of the run.
+        number: of the attempt.
+        usual_s: seconds from the run folder to the end where nothing disturbs.
+    """
+
+    def __init__(self, words: Sequence[str], place: Place, number: int, usual_s: float = 0.0) -> None:
+        self.usual_s, self.disk = usual_s, place.disk
+        self._place, self._output = place, place.folder / f"output-{number}.txt"
+        command = [sys.executable, "-m", "fedvtc", *words]
+        with self._output.open("wb") as file:
+            self._process = subprocess.Popen(
+                command, stdout=file, stderr=file, env=place.environment, start_new_session=True
+            )
+
+    def wait(self, *, rounds: int = 0, seconds: float = 0.0) -> bool:
+        """See `faults.trial.Attempt`."""
+        until_s: float | None = None
+        while self._process.poll() is None:
+            if until_s is None and self._has_done(rounds):
+                until_s = time.monotonic() + seconds
+            if until_s is not None and time.monotonic() >= until_s:
+                return True
+            time.sleep(0.01)
+        return False
+
+    def _has_done(self, rounds: int) -> bool:
+        return (self._place.run / "run.json").exists() and self.printed().count("\nround ") >= rounds
+
+    def signal(self, number: int) -> None:
+        """See `faults.trial.Attempt`."""
+        self._process.send_signal(number)
+
+    def order(self, word: str) -> None:
+        """See `faults.trial.Attempt`."""
+        assert self._place.cluster is not None
+        assert self._place.cluster.stdin is not None
+        self._place.cluster.stdin.write(f"{word}\n")
+        self._place.cluster.stdin.flush()
+
+    def printed(self) -> str:
+        """All output so far."""
+        return self._output.read_text(errors="replace")
+
+    def end(self) -> int | None:
+        """The exit code, or None where the process hung; it is killed with the rest of its place."""
+        try:
+            return self._process.wait(LIMIT_S)
+        except subprocess.TimeoutExpired:
+            return None
+
+
+@dataclass
+class Outcome:
+    """How a trial went.
+
+    Attributes:
+        codes: exit codes of the attempts.
+        records: whether all records and rows are those of the undisturbed run.
+        weights: the same of the weights; None where the run could leave none.
+        num_lost: rounds that have no record, or more than one.
+        num_orphans: processes that were left.
+        seconds: until its last process was gone.
+        problems: one line for each thing that is not as it should be.
+    """
+
+    codes: list[int | None] = field(default_factory=list)
+    records: bool = False
+    weights: bool | None = False
+    num_lost: int = 0
+    num_orphans: int = 0
+    seconds: float = 0.0
+    problems: list[str] = field(default_factory=list)
+
+    @property
+    def text(self) -> str:
+        """What became of the run, in a word."""
+        if self.codes[-1] != 0:
+            return "hung" if self.codes[-1] is None else f"exit {self.codes[-1]}"
+        return f"resumed x{len(self.codes) - 1}" if len(self.codes) > 1 else "recovered"
+
+
+class Runner:
+    """Runs one federation again and again.
+
+    Args:
+        setting: of the federation.
+        folder: gets a folder for each run; its path is short, for Ray's sockets lie below it.
+    """
+
+    def __init__(self, setting: Setting, folder: Path) -> None:
+        self._setting, self._folder = setting, folder
+        self._usual_s = 0.0
+        self._expected: Result | None = None
+
+    def undisturbed(self, num_actors: int) -> tuple[Result, float]:
+        """Its result, which disturbed runs are compared with from now on, and its seconds."""
+        with placed(self._setting, Trial("", "", num_actors), self._folder / f"usual-{num_actors}") as place:
+            attempt = Attempt(["run", *place.words], place, 0)
+            attempt.wait()
+            began_s = time.monotonic()
+            if attempt.end() != 0:
+                raise SystemExit(f"The undisturbed run failed:\n{attempt.printed()}")
+            self._usual_s = time.monotonic() - began_s
+            self._expected = Result.of(place.run, place.run)
+        return self._expected, self._usual_s
+
+    def disturbed(self, trial: Trial, name: str) -> Outcome:
+        """Runs a trial until it is finished or cannot be, and looks at all that it leaves."""
+        outcome, began_s, shared_before = Outcome(), time.monotonic(), residue.shared_memory()
+        with placed(self._setting, trial, self._folder / name) as place:
+            self._attempts(trial, place, outcome)
+            place.close_cluster()
+            left = residue.orphans(place.mark)
+            outcome.seconds, outcome.num_orphans = time.monotonic() - began_s, len(left)
+            outcome.problems += [f"left behind: process {pid} {command}" for pid, command in left.items()]
+            outcome.problems += [f"left behind: {path}" for path in residue.shared_memory() - shared_before]
+            for number, fault in enumerate(trial.faults):
+                if not place.marker(number).exists():
+                    outcome.problems.append(f"{fault['target']}: call {fault['call']} did not happen")
+            self._compare(trial, place, outcome)
+        return outcome
+
+    def _attempts(self, trial: Trial, place: Place, outcome: Outcome) -> None:
+        words: Sequence[str] = ("run", *place.words)
+        must_print: Sequence[str] = ()
+        for number in range(1 + MAX_RESUMES):
+            attempt = Attempt(words, place, number, self._usual_s)
+            if number == 0 and trial.disturb is not None:
+                trial.disturb(attempt)
+            code = attempt.end()
+            outcome.codes.append(code)
+            missing = [text for text in must_print if text not in attempt.printed()]
+            outcome.problems += [f"not printed on resuming: {text}" for text in missing]
+            if code == 0 or code != trial.code:
+                break
+            must_print = trial.damage(place.run) if number == 0 and trial.damage is not None else ()
+            words = ("resume", str(place.run), "--plain")
+        if outcome.codes[-1] != 0:
+            outcome.problems.append(f"ended with {outcome.codes}")
+        elif trial.code not in outcome.codes:
+            outcome.problems.append(f"no attempt ended with {trial.code}")
+
+    def _compare(self, trial: Trial, place: Place, outcome: Outcome) -> None:
+        assert self._expected is not None
+        try:
+            status = json.loads((place.run / "run.json").read_text())["status"]
+            found = Result.of(place.run, place.disk if trial.disk else place.run)
+        except (OSError, ValueError, KeyError, csv.Error) as error:
+            outcome.problems.append(f"cannot be read: {type(error).__name__} {error}")
+            return
+        if status != "finished":
+            outcome.problems.append(f"run.json says {status}")
+        unequal = differences(self._expected, found)
+        outcome.problems += unequal
+        outcome.records, outcome.num_lost = not unequal, found.num_lost(self._setting.rounds)
+        if trial.has_weights:
+            outcome.weights = found.weights == self._expected.weights
+            if not outcome.weights:
+                outcome.problems.append(f"other weights than undisturbed, of {len(found.weights)} clients")
+        else:
+            outcome.weights = None

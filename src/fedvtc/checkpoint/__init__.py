@@ -1,0 +1,9 @@
+"""What a run leaves behind to be resumed from: trees of tensors as bytes, a manifest, and folders that hold both.
+
+`fedvtc.checkpoint.trees` makes the bytes; it imports PyTorch and is therefore not imported here.
+"""
+
+from fedvtc.checkpoint.manifest import Manifest, Phase, Shard
+from fedvtc.checkpoint.store import CheckpointStore
+
+__all__ = ["CheckpointStore", "Manifest", "Phase", "Shard"]

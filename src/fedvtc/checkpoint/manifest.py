@@ -1,0 +1,165 @@
+"""What a checkpoint says of itself: manifest.json, written last, so that a folder with one was once whole.
+
+It may come from a stranger, so it is read strictly: in particular no name in it can point out of its folder.
+"""
+
+import json
+import math
+import re
+import reprlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, Literal, NoReturn, Self, get_args
+
+from fedvtc.errors import CheckpointError
+
+FORMAT = 1
+"""Version of the layout; raised when an older fedvtc could not read it."""
+
+MANIFEST_FILE = "manifest.json"
+"""Its name in the folder."""
+
+FOLDER_NAME = re.compile(r"round_[0-9]{6,}|final")
+"""What a checkpoint's folder is called."""
+
+SHARD_NAME = re.compile(r"(server|client_[0-9]{4,})\.pt")
+"""What a file beside the manifest may be called."""
+
+Phase = Literal["round", "final"]
+"""After a round, or after the work that follows the last one."""
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One file of a checkpoint.
+
+    Attributes:
+        name: `server.pt` or `client_0003.pt`.
+        num_bytes: its size.
+        sha256: of its content, in hex.
+    """
+
+    name: str
+    num_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """One checkpoint.
+
+    Attributes:
+        run_id: the run that wrote it.
+        round: the last round that it holds.
+        phase: `round`, or `final` once the clients have finished.
+        fingerprint: of all in the config that must not change between writing and resuming.
+        accuracy: mean generalization accuracy at that round in [0, 1]; None where it was not measured.
+        shards: its files.
+        versions: of the libraries that wrote it; None for one that was not there.
+        created: the time, ISO 8601.
+        format: version of the layout.
+    """
+
+    run_id: str
+    round: int
+    phase: Phase
+    fingerprint: str
+    accuracy: float | None
+    shards: tuple[Shard, ...]
+    versions: Mapping[str, str | None]
+    created: str
+    format: int = FORMAT
+
+    @property
+    def folder(self) -> str:
+        """The name of its folder: `round_000010` or `final`."""
+        return f"round_{self.round:06d}" if self.phase == "round" else "final"
+
+    def to_json(self) -> str:
+        """The text of manifest.json; an accuracy that is not finite becomes null."""
+        accuracy = None if self.accuracy is None or not math.isfinite(self.accuracy) else float(self.accuracy)
+        return json.dumps(asdict(replace(self, accuracy=accuracy)), indent=2, allow_nan=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str | bytes, where: str) -> Self:
+        """Reads the text of manifest.json.
+
+        Args:
+            text: what `to_json` gave.
+            where: the file, named in errors.
+
+        Raises:
+            CheckpointError: it is not JSON, lacks a field or has an unknown one, holds a value that cannot be, or was
+                written by a newer fedvtc.
+        """
+        try:
+            values = json.loads(text, parse_constant=_refuse_constant)
+        except (ValueError, RecursionError) as error:
+            raise CheckpointError(f"{where}: is not JSON; it is damaged") from error
+        reader = _Reader(values, where)
+        if reader.get("format", int) > FORMAT:
+            reader.fail("was written by a newer fedvtc; that version can read it")
+        reader.refuse_unknown(cls)
+        accuracy = reader.get("accuracy", float, type(None))
+        versions = reader.get("versions", dict)
+        manifest = cls(
+            run_id=reader.get("run_id", str),
+            round=reader.get("round", int),
+            phase=reader.get("phase", str),
+            fingerprint=reader.get("fingerprint", str),
+            accuracy=accuracy,
+            shards=tuple(_read_shard(item, where) for item in reader.get("shards", list)),
+            versions=versions,
+            created=reader.get("created", str),
+            format=reader.get("format", int),
+        )
+        names = [shard.name for shard in manifest.shards]
+        reader.check("format", manifest.format == FORMAT)
+        reader.check("round", manifest.round >= 0)
+        reader.check("phase", manifest.phase in get_args(Phase))
+        reader.check("accuracy", accuracy is None or math.isfinite(accuracy))
+        reader.check("versions", all(isinstance(version, str | None) for version in versions.values()))
+        if len(set(names)) < len(names):
+            reader.fail("shards names a file twice")
+        return manifest
+
+
+def _read_shard(values: Any, where: str) -> Shard:
+    reader = _Reader(values, where)
+    reader.refuse_unknown(Shard)
+    shard = Shard(reader.get("name", str), reader.get("num_bytes", int), reader.get("sha256", str))
+    reader.check("name", SHARD_NAME.fullmatch(shard.name) is not None)
+    reader.check("num_bytes", shard.num_bytes >= 0)
+    reader.check("sha256", re.fullmatch(r"[0-9a-f]{64}", shard.sha256) is not None)
+    return shard
+
+
+class _Reader:
+    """Takes values out of what should be a JSON object, and says which one is wrong."""
+
+    def __init__(self, values: Any, where: str) -> None:
+        self._values, self._where = values, where
+        if type(values) is not dict:
+            self.fail(f"holds {reprlib.repr(values)} where an object is expected")
+
+    def get(self, name: str, *types: type) -> Any:
+        if name not in self._values:
+            self.fail(f"{name} is missing")
+        # Exactly, because True counts as an int too.
+        self.check(name, type(self._values[name]) in types)
+        return self._values[name]
+
+    def check(self, name: str, is_right: bool) -> None:
+        if not is_right:
+            self.fail(f"{name} cannot be {reprlib.repr(self._values[name])}")
+
+    def refuse_unknown(self, schema: type[Manifest] | type[Shard]) -> None:
+        for name in self._values.keys() - {key.name for key in fields(schema)}:
+            self.fail(f"{reprlib.repr(name)} is unknown")
+
+    def fail(self, fault: str) -> NoReturn:
+        raise CheckpointError(f"{self._where}: {fault}")
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")

@@ -1,0 +1,231 @@
+"""The checkpoints of one run, in a folder or behind a URL: written whole or not at all, and checked before use."""
+
+import hashlib
+import math
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from pathlib import Path
+from typing import Any, BinaryIO, Protocol
+
+from fsspec.core import url_to_fs
+from fsspec.implementations.local import LocalFileSystem
+
+from fedvtc.checkpoint.local import LocalFolders
+from fedvtc.checkpoint.manifest import FOLDER_NAME, MANIFEST_FILE, SHARD_NAME, Manifest, Phase, Shard
+from fedvtc.checkpoint.remote import RemoteFolders
+from fedvtc.errors import CheckpointError
+
+Report = Callable[[str], None]
+"""Takes one line for the user."""
+
+
+class _Folders(Protocol):
+    """Where folders of files are kept; see `LocalFolders` and `RemoteFolders`."""
+
+    def names(self) -> list[str]: ...
+    def begin(self, folder: str, attempt: int) -> str: ...
+    def write(self, draft: str, name: str, content: bytes) -> None: ...
+    def publish(self, draft: str, folder: str, manifest: bytes) -> None: ...
+    def size(self, folder: str, name: str) -> int: ...
+    def open(self, folder: str, name: str) -> AbstractContextManager[BinaryIO]: ...
+    def remove(self, folder: str) -> None: ...
+    def clear_drafts(self) -> None: ...
+
+
+class CheckpointStore:
+    """A run's checkpoints: one folder each, of shards and a manifest that is written last.
+
+    A checkpoint is written in four steps: `draft` by the coordinator, `write` by whoever holds a shard, `publish` by
+    the coordinator, and `discard` where that failed. A store can be pickled and sent to the processes that write.
+    Where nothing else is said, methods raise OSError as it comes.
+
+    Args:
+        location: a folder, or an fsspec URL such as `s3://bucket/fedvtc/run`; of this run alone.
+
+    Raises:
+        CheckpointError: no file system is known or installed for the URL.
+    """
+
+    def __init__(self, location: str | Path) -> None:
+        self._folders: _Folders
+        if "://" not in str(location):
+            location = Path(location).expanduser().absolute()
+            self._folders, self._label = LocalFolders(location), location.name
+        else:
+            file_system, root = _open_url(str(location))
+            is_local = isinstance(file_system, LocalFileSystem)
+            self._folders = LocalFolders(Path(root)) if is_local else RemoteFolders(file_system, root)
+            self._label = root.rstrip("/").rsplit("/", 1)[-1]
+        self.location = str(location)
+
+    def __reduce__(self) -> tuple[type["CheckpointStore"], tuple[str]]:
+        # Each process opens its own connection.
+        return CheckpointStore, (self.location,)
+
+    def draft(self, folder: str, attempt: int) -> str:
+        """Makes an empty place to write a checkpoint into.
+
+        Args:
+            folder: `Manifest.folder` of what it will become.
+            attempt: of the run; processes of a lost attempt may still be writing into drafts of theirs.
+
+        Returns:
+            Its name, for `write`, `publish` and `discard`. In an object store, which cannot rename, this is the folder
+            itself; a checkpoint that was there is gone.
+        """
+        return self._folders.begin(folder, attempt)
+
+    def write(self, draft: str, name: str, content: bytes) -> Shard:
+        """Writes one shard durably; may be done again, and by several processes for different shards."""
+        assert SHARD_NAME.fullmatch(name)
+        self._folders.write(draft, name, content)
+        return Shard(name, len(content), hashlib.sha256(content).hexdigest())
+
+    def publish(self, draft: str, manifest: Manifest) -> None:
+        """Makes the draft a checkpoint; one of that name gives way once the new one is complete.
+
+        A crash leaves the old one, the new one, or neither, but never a folder that claims to be whole and is not.
+        """
+        self._folders.publish(draft, manifest.folder, manifest.to_json().encode())
+
+    def discard(self, draft: str) -> None:
+        """Deletes an unfinished draft as far as that is possible."""
+        with suppress(OSError):
+            self._folders.remove(draft)
+
+    def clear_drafts(self) -> None:
+        """Deletes what crashes left; only while no other process writes here."""
+        self._folders.clear_drafts()
+
+    def manifests(self, report: Report) -> list[Manifest]:
+        """What there is, newest first and `final` before all rounds; by manifest only, shards are not looked at.
+
+        Args:
+            report: gets a line for each folder whose manifest is damaged.
+        """
+        found = []
+        for folder in sorted(filter(FOLDER_NAME.fullmatch, self._folders.names()), reverse=True):
+            try:
+                found.append(self._manifest(folder))
+            except CheckpointError as error:
+                report(str(error))
+        return sorted(found, key=lambda manifest: (manifest.phase == "final", manifest.round), reverse=True)
+
+    def problems(self, manifest: Manifest) -> list[str]:
+        """What is wrong with a checkpoint, one line each; every byte of it is read."""
+        found = []
+        for shard in manifest.shards:
+            try:
+                with self._shard(manifest, shard) as file:
+                    digest = _sha256_of(file)
+                self._check_hash(manifest, shard, digest)
+            except CheckpointError as error:
+                found.append(str(error))
+        return found
+
+    def read(self, manifest: Manifest, name: str) -> bytes:
+        """The content of one shard.
+
+        Raises:
+            CheckpointError: it is not there, cannot be read, or is not what was written.
+        """
+        shard = next((shard for shard in manifest.shards if shard.name == name), None)
+        if shard is None:
+            raise CheckpointError(f"{self._label}/{manifest.folder}: {name} is not part of it")
+        with self._shard(manifest, shard) as file:
+            content = file.read()
+        self._check_hash(manifest, shard, hashlib.sha256(content).hexdigest())
+        return content
+
+    def newest_whole(self, report: Report, *, phase: Phase = "round", max_round: int | None = None) -> Manifest | None:
+        """The newest checkpoint without problems, or None.
+
+        Args:
+            report: gets a line for each damaged one that is newer.
+            phase: which kind is wanted.
+            max_round: newer ones are passed over.
+        """
+        for manifest in self.manifests(report):
+            if manifest.phase != phase or (max_round is not None and manifest.round > max_round):
+                continue
+            problems = self.problems(manifest)
+            if not problems:
+                return manifest
+            more = f" (and {len(problems) - 1} more problems)" if len(problems) > 1 else ""
+            report(problems[0] + more)
+        return None
+
+    def prune(self, newest: int, keep: int, keep_best: bool) -> None:
+        """Deletes checkpoints of rounds, but for the newest and the best; `final` and damaged manifests stay.
+
+        Args:
+            newest: the round that the run has come to; an earlier attempt may have left later ones, which go too.
+            keep: how many of the newest rounds stay, at least 1.
+            keep_best: whether the most accurate one, of equals the newest, stays too.
+        """
+        present = [manifest for manifest in self.manifests(_ignore) if manifest.phase == "round"]
+        rounds = [manifest for manifest in present if manifest.round <= newest]
+        kept = {manifest.folder for manifest in rounds[:keep]}
+        if keep_best and rounds:
+            # `max` takes the first of equals, and the newest is first.
+            kept.add(max(rounds, key=_accuracy).folder)
+        for manifest in present:
+            if manifest.folder not in kept:
+                self._folders.remove(manifest.folder)
+
+    def _manifest(self, folder: str) -> Manifest:
+        where = f"{self._label}/{folder}"
+        try:
+            with self._folders.open(folder, MANIFEST_FILE) as file:
+                content = file.read()
+        except OSError as error:
+            raise CheckpointError(f"{where}: {MANIFEST_FILE} {_why(error)}") from error
+        manifest = Manifest.from_json(content, f"{where}/{MANIFEST_FILE}")
+        if manifest.folder != folder:
+            raise CheckpointError(f"{where}: {MANIFEST_FILE} is that of {manifest.folder}")
+        return manifest
+
+    @contextmanager
+    def _shard(self, manifest: Manifest, shard: Shard) -> Iterator[BinaryIO]:
+        where = f"{self._label}/{manifest.folder}: {shard.name}"
+        try:
+            num_bytes = self._folders.size(manifest.folder, shard.name)
+            if num_bytes != shard.num_bytes:
+                raise CheckpointError(f"{where} has {num_bytes} of {shard.num_bytes} bytes")
+            with self._folders.open(manifest.folder, shard.name) as file:
+                yield file
+        except OSError as error:
+            raise CheckpointError(f"{where} {_why(error)}") from error
+
+    def _check_hash(self, manifest: Manifest, shard: Shard, digest: str) -> None:
+        if digest != shard.sha256:
+            raise CheckpointError(f"{self._label}/{manifest.folder}: {shard.name} does not match its hash")
+
+
+def _open_url(url: str) -> tuple[Any, str]:
+    try:
+        file_system, root = url_to_fs(url)
+    except (ImportError, ValueError) as error:
+        raise CheckpointError(f"{url}: cannot be used as a checkpoint folder ({error})") from error
+    return file_system, str(root)
+
+
+def _sha256_of(file: BinaryIO) -> str:
+    digest = hashlib.sha256()
+    while chunk := file.read(2**20):
+        digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _why(error: OSError) -> str:
+    if isinstance(error, FileNotFoundError):
+        return "is missing"
+    return f"cannot be read ({' '.join((error.strerror or str(error)).split())})"
+
+
+def _accuracy(manifest: Manifest) -> float:
+    return -math.inf if manifest.accuracy is None else manifest.accuracy
+
+
+def _ignore(line: str) -> None:
+    pass

@@ -1,0 +1,177 @@
+"""When a run writes checkpoints, and what the coordinator puts into them; the files are `fedvtc.checkpoint`'s."""
+
+import importlib.metadata
+import threading
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+from fedvtc.checkpoint import CheckpointStore, Manifest, Shard
+from fedvtc.checkpoint.trees import arrays_to_tensors, pack, tensors_to_arrays, unpack
+from fedvtc.config import fingerprint
+from fedvtc.config.schema import Config
+from fedvtc.errors import DiskError
+from fedvtc.incidents import Incidents
+from fedvtc.messages import Broadcast
+from fedvtc.methods import ServerState
+from fedvtc.runtime import Lineage, Pool
+
+SERVER_SHARD = "server.pt"
+PACKAGES = ("fedvtc", "torch", "lightning", "ray", "numpy")
+
+
+class Checkpointer:
+    """Writes checkpoints beside the rounds that follow, one at a time.
+
+    Args:
+        config: of the run; without `checkpoint.every` nothing is written.
+        store: where.
+        pool: where the clients live.
+        lineage: forgets what a whole checkpoint makes superfluous.
+        incidents: hear of checkpoints that failed.
+        run_id: of the run folder.
+        attempt: number of the attempt, from 1.
+        saved_round: the round that is saved already; 0 for a new run.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        store: CheckpointStore,
+        pool: Pool,
+        lineage: Lineage,
+        incidents: Incidents,
+        *,
+        run_id: str,
+        attempt: int,
+        saved_round: int = 0,
+    ) -> None:
+        self._config, self._store, self._pool = config, store, pool
+        self._lineage, self._incidents = lineage, incidents
+        self._run_id, self._attempt = run_id, attempt
+        self._fingerprint = fingerprint(config)
+        self._thread: threading.Thread | None = None
+        self._failure: str | None = None
+        self.begun_round = self.saved_round = saved_round
+
+    def is_due(self, round: int) -> bool:
+        """Whether the end of this round is saved."""
+        every = self._config.checkpoint.every
+        return every is not None and (round % every == 0 or round == self._config.run.rounds)
+
+    def covers(self, round: int) -> bool:
+        """Whether a run that ends here loses nothing up to the end of this round."""
+        return self._config.checkpoint.every is None or self.begun_round >= round
+
+    def save(self, round: int, state: ServerState, broadcast: Broadcast, accuracy: float | None) -> None:
+        """Saves the end of a round, from which the run can go on.
+
+        Args:
+            round: the last one that is done.
+            state: of the server.
+            broadcast: that the next round starts with.
+            accuracy: mean generalization accuracy, where the round has an evaluation.
+
+        Raises:
+            DiskError: a checkpoint could not be written, and the policy is to stop.
+        """
+        self._begin(round, "round", {"state": state, "broadcast": broadcast.payload}, accuracy)
+
+    def save_final(self, round: int, accuracy: float | None) -> None:
+        """Saves the clients as they are at the end of the run: the models that it was for."""
+        if self._config.checkpoint.every is not None:
+            self._begin(round, "final", {}, accuracy)
+            self.wait()
+
+    def wait(self) -> None:
+        """Returns once nothing is being written.
+
+        Raises:
+            DiskError: a checkpoint could not be written, and the policy is to stop.
+        """
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        failure, self._failure = self._failure, None
+        if failure is not None and self._config.runtime.on_disk_error == "stop":
+            raise DiskError(failure)
+
+    def _begin(self, round: int, phase: str, server: dict[str, Any], accuracy: float | None) -> None:
+        # One at a time: where writing takes longer than a round, rounds wait.
+        self.wait()
+        manifest = Manifest(
+            run_id=self._run_id,
+            round=round,
+            phase="final" if phase == "final" else "round",
+            fingerprint=self._fingerprint,
+            accuracy=accuracy,
+            shards=(),
+            versions={name: importlib.metadata.version(name) for name in PACKAGES},
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+        )
+        clients = range(self._config.population.num_clients)
+        try:
+            draft = self._store.draft(manifest.folder, self._attempt)
+        except OSError as error:
+            self._give_up(manifest, error)
+            return
+        saved = self._pool.save(clients, self._store, draft)
+        self.begun_round = round
+        arguments = (manifest, draft, server, saved)
+        self._thread = threading.Thread(target=self._write, args=arguments, name="checkpoint", daemon=True)
+        self._thread.start()
+        if not self._config.checkpoint.async_:
+            self.wait()
+
+    def _write(self, manifest: Manifest, draft: str, server: dict[str, Any], saved: Sequence[Future[Shard]]) -> None:
+        errors: list[BaseException] = []
+        shards = []
+        try:
+            shards.append(self._store.write(draft, SERVER_SHARD, pack(arrays_to_tensors(server))))
+        except OSError as error:
+            errors.append(error)
+        # All of them, for a draft that is still written to cannot be removed.
+        for future in saved:
+            failure = future.exception()
+            if failure is None:
+                shards.append(future.result())
+            else:
+                errors.append(failure)
+        if not errors:
+            try:
+                self._publish(manifest, draft, shards)
+            except OSError as error:
+                errors.append(error)
+        if errors:
+            self._store.discard(draft)
+            self._give_up(manifest, errors[0])
+
+    def _publish(self, manifest: Manifest, draft: str, shards: Sequence[Shard]) -> None:
+        whole = replace(manifest, shards=tuple(shards))
+        self._store.publish(draft, whole)
+        if whole.phase == "round":
+            self.saved_round = whole.round
+            checkpoint = self._config.checkpoint
+            self._store.prune(whole.round, checkpoint.keep, checkpoint.keep_best)
+            rounds = [found for found in self._store.manifests(lambda text: None) if found.phase == "round"]
+            mine = [found for found in rounds if found.run_id == self._run_id and found.round <= whole.round]
+            self._lineage.saved(mine[: checkpoint.keep])
+
+    def _give_up(self, manifest: Manifest, error: BaseException) -> None:
+        reason = getattr(error, "strerror", None) or str(error).strip().split("\n")[0] or type(error).__name__
+        kept = f"the one of round {self.saved_round} is kept" if self.saved_round else "there is none before it"
+        self._failure = f"checkpoint {manifest.folder} could not be written ({reason}); {kept}"
+        self._incidents.add("checkpoints_failed", self._failure)
+        self.begun_round = self.saved_round
+
+
+def read_server(store: CheckpointStore, manifest: Manifest) -> tuple[ServerState, Broadcast]:
+    """The server's half of a checkpoint of a round.
+
+    Raises:
+        CheckpointError: it is damaged.
+    """
+    tree: Any = tensors_to_arrays(unpack(store.read(manifest, SERVER_SHARD)))
+    return tree["state"], Broadcast(manifest.round, tree["broadcast"])

@@ -1,0 +1,60 @@
+"""What went wrong and was dealt with: told as it happens, and counted for the record of the round."""
+
+import threading
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+INCIDENTS = {
+    "processes_lost": "processes that died, hung or ran out of memory; their clients were rebuilt",
+    "steps_retried": "clients' steps that were tried again after an error",
+    "clients_skipped": "clients left out of a round after an error",
+    "checkpoints_failed": "checkpoints that could not be written",
+    "checkpoints_damaged": "checkpoints that were found damaged and passed over",
+    "disk_errors": "records or pictures that could not be written when they were due",
+}
+"""Kinds of incidents, with their meaning."""
+
+
+class Incidents:
+    """Takes incidents from any thread.
+
+    Args:
+        tell: gets the text of each as it happens.
+    """
+
+    def __init__(self, tell: Callable[[str], None]) -> None:
+        self._tell = tell
+        self._lock = threading.Lock()
+        self._texts: list[str] = []
+        self._counts: Counter[str] = Counter()
+        self._totals: Counter[str] = Counter()
+
+    def add(self, kind: str, text: str) -> None:
+        """Tells and counts one incident.
+
+        Args:
+            kind: of `INCIDENTS`.
+            text: one line: who, where, and what was done about it.
+        """
+        assert kind in INCIDENTS
+        with self._lock:
+            self._texts.append(text)
+            self._counts[kind] += 1
+            self._totals[kind] += 1
+        self._tell(text)
+
+    def take(self) -> dict[str, Any]:
+        """What happened since the last call, for a record: `incidents/<kind>` counts, and `incidents` as texts."""
+        with self._lock:
+            record: dict[str, Any] = {f"incidents/{kind}": count for kind, count in sorted(self._counts.items())}
+            if self._texts:
+                record["incidents"] = self._texts
+            self._texts, self._counts = [], Counter()
+        return record
+
+    @property
+    def totals(self) -> dict[str, int]:
+        """Incidents of this attempt by kind; kinds that did not happen are absent."""
+        with self._lock:
+            return dict(self._totals)

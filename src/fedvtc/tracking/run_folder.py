@@ -1,0 +1,304 @@
+"""The run folder: who writes it, what run.json and config.yaml say, and files that are replaced whole or not at all."""
+
+import fcntl
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+import socket
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Self
+
+import yaml
+from omegaconf import OmegaConf
+
+from fedvtc.errors import RunFolderError
+
+PACKAGES = ("fedvtc", "torch", "torchvision", "lightning", "ray", "numpy")
+STATUSES = ("running", "finished", "failed", "interrupted")
+
+
+@contextmanager
+def replaced(path: Path) -> Iterator[Path]:
+    """Gives a path beside `path`; what the block writes there takes the place of `path` at the end.
+
+    An error, such as a full disk, leaves `path` as it was and nothing beside it.
+
+    Raises:
+        OSError: if it cannot be written; its `filename` is `path`.
+    """
+    # The suffix stays the last, for it tells some writers the format.
+    beside = path.with_name(f".{path.stem}.tmp{path.suffix}")
+    try:
+        yield beside
+        with beside.open("rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+    except BaseException as error:
+        with suppress(OSError):
+            beside.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            error.filename = str(path)
+        raise
+
+
+class RunFolder:
+    """One run's folder, with its run.json and config.yaml.
+
+    run.json holds the id, name, status, attempts, versions and hardware. It never holds the environment or the command
+    line, for both may carry secrets.
+
+    Attributes:
+        path: the folder.
+    """
+
+    def __init__(self, path: Path, description: dict[str, Any]) -> None:
+        self.path = path
+        self._description = description
+
+    @classmethod
+    def create(
+        cls, output_dir: str | Path, name: str, config_dict: Mapping[str, Any], gpus: Sequence[str] = ()
+    ) -> Self:
+        """Makes output_dir/name, which must not exist yet, and writes run.json (status `running`) and config.yaml.
+
+        Args:
+            output_dir: the folder that holds run folders; made where it is absent.
+            name: the run's name.
+            config_dict: the resolved config in plain values.
+            gpus: names of the GPUs that the run may use.
+
+        Raises:
+            RunFolderError: if the folder exists, or cannot be written.
+        """
+        path = Path(output_dir) / name
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.mkdir()  # The one atomic step: of two runs that want the same name, one gets it.
+        except FileExistsError as error:
+            if not path.exists():
+                raise _unwritable(output_dir, error) from None
+            found = "holds a run" if (path / "run.json").exists() else "exists"
+            raise RunFolderError(f"{path}: already {found}. Choose another run.name, or leave it out.") from None
+        except OSError as error:
+            raise _unwritable(output_dir, error) from None
+        attempt = _attempt()
+        folder = cls(
+            path,
+            {
+                "id": uuid.uuid4().hex[:8],
+                "name": name,
+                "status": "running",
+                "created": attempt["started"],
+                "attempts": [attempt],
+                "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
+                "hardware": {
+                    "cpus": os.cpu_count(),
+                    "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+                    "gpus": list(gpus),
+                },
+            },
+        )
+        try:
+            folder.write_config(config_dict)
+            folder._write()
+        except OSError as error:
+            folder.discard()
+            raise _unwritable(output_dir, error) from None
+        return folder
+
+    @classmethod
+    def open(cls, path: str | Path) -> Self:
+        """Opens the folder of a run that is to go on.
+
+        Raises:
+            RunFolderError: if it is absent, holds no run, or its run.json is damaged.
+        """
+        path = Path(path)
+        file = path / "run.json"
+        try:
+            description = json.loads(file.read_text(encoding="utf-8"))
+        except (FileNotFoundError, NotADirectoryError):
+            found = "not a run folder, it has no run.json" if path.is_dir() else "no such folder"
+            raise RunFolderError(f"{path}: {found}. Name the folder of a run; `fedvtc list runs` shows them.") from None
+        except OSError as error:
+            raise RunFolderError(f"{file}: cannot be read ({error.strerror}). Make it readable.") from None
+        except ValueError as error:
+            raise _damaged(file, str(error)) from None
+        fault = _fault(description)
+        if fault:
+            raise _damaged(file, fault)
+        return cls(path, description)
+
+    @property
+    def id(self) -> str:
+        """The run's id."""
+        return str(self._description["id"])
+
+    @property
+    def name(self) -> str:
+        """The run's name."""
+        return str(self._description["name"])
+
+    @property
+    def status(self) -> str:
+        """One of `STATUSES`; a run that was killed is still `running`."""
+        return str(self._description["status"])
+
+    @property
+    def attempts(self) -> Sequence[Mapping[str, Any]]:
+        """Every process that has run it: `started`, `host`, `pid`, and from the second on `resumed_round`."""
+        return tuple(self._description["attempts"])
+
+    def begin_attempt(self, resumed_round: int) -> None:
+        """Adds this process to the attempts; the run is `running` again.
+
+        Args:
+            resumed_round: the round after which the run goes on; 0 where it starts over.
+
+        Raises:
+            OSError: if run.json cannot be written.
+        """
+        self._description["attempts"].append({**_attempt(), "resumed_round": resumed_round})
+        self._description["status"] = "running"
+        self._description.pop("ended", None)
+        self._write()
+
+    def set_status(self, status: str) -> None:
+        """Writes `finished`, `failed` or `interrupted`, and when.
+
+        Raises:
+            OSError: if run.json cannot be written.
+        """
+        self._description["status"] = status
+        self._description["ended"] = _now()
+        self._write()
+
+    def config_layer(self) -> Path:
+        """The path of config.yaml, after a check that it says all by itself.
+
+        A run writes its config resolved. What refers to other values (`${...}`) or files (`include`) was put there
+        later, and could bring the environment of whoever resumes the run into its files.
+
+        Raises:
+            RunFolderError: if it is absent, damaged or refers to something else.
+        """
+        file = self.path / "config.yaml"
+        try:
+            text = file.read_text(encoding="utf-8")
+            # Tokens hold the text as it is meant: an escaped "\x24{" is found too.
+            foreign = any("${" in token.value for token in yaml.scan(text) if isinstance(token, yaml.ScalarToken))
+            content = yaml.safe_load(text)
+        except OSError as error:
+            raise RunFolderError(f"{file}: cannot be read ({error.strerror}). Make it readable.") from None
+        except (ValueError, yaml.YAMLError) as error:
+            raise _damaged(file, str(error)) from None
+        if not isinstance(content, dict):
+            raise _damaged(file, "expected keys with values")
+        if foreign or "include" in content:
+            what = "holds ${...}" if foreign else "holds an include"
+            raise RunFolderError(f"{file}: {what}, which no run writes. Put the value itself in its place.")
+        return file
+
+    def write_config(self, config_dict: Mapping[str, Any]) -> None:
+        """Writes config.yaml anew.
+
+        Args:
+            config_dict: the resolved config in plain values.
+
+        Raises:
+            OSError: if it cannot be written.
+        """
+        with replaced(self.path / "config.yaml") as beside:
+            beside.write_text(OmegaConf.to_yaml(OmegaConf.create(dict(config_dict))), encoding="utf-8")
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keeps other processes, on any node that shares the folder, from writing the run as long as the block lasts.
+
+        The lock belongs to this process: it is gone when the process dies in whatever way, and no child inherits it.
+        What another process wrote to run.json before is read again.
+
+        Raises:
+            RunFolderError: if another process holds it, the folder cannot be written, or run.json is damaged.
+        """
+        try:
+            lock = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
+        except OSError as error:
+            fix = "Make the folder writable."
+            raise RunFolderError(f"{self.path}: cannot be written ({error.strerror}). {fix}") from None
+        try:
+            self._acquire(lock)
+            self._description = RunFolder.open(self.path)._description
+            yield
+        finally:
+            os.close(lock)
+
+    def discard(self) -> None:
+        """Removes the folder of a run that never began."""
+        shutil.rmtree(self.path)
+
+    def _acquire(self, lock: int) -> None:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.pread(lock, 300, 0).decode(errors="replace").strip()
+            who = f"another process writes this run ({holder or 'it has not said which'})"
+            raise RunFolderError(f"{self.path}: {who}. Wait for it, or stop it.") from None
+        except OSError as error:
+            fix = "Put run.output_dir on a file system that has locks."
+            raise RunFolderError(f"{self.path}: cannot be locked ({error.strerror}). {fix}") from None
+        # A full disk keeps nobody from going on; others then do not learn who it is.
+        with suppress(OSError):
+            os.ftruncate(lock, 0)
+            os.pwrite(lock, f"pid {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+
+    def _write(self) -> None:
+        with replaced(self.path / "run.json") as beside:
+            beside.write_text(json.dumps(self._description, indent=2) + "\n", encoding="utf-8")
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _attempt() -> dict[str, Any]:
+    return {"started": _now(), "host": socket.gethostname(), "pid": os.getpid()}
+
+
+def _unwritable(output_dir: str | Path, error: OSError) -> RunFolderError:
+    return RunFolderError(
+        f"run.output_dir={output_dir}: cannot be written ({error.strerror}). Name a folder that you may write to."
+    )
+
+
+def _damaged(file: Path, reason: str) -> RunFolderError:
+    what = " ".join(reason.split()).rstrip(".")
+    return RunFolderError(f"{file}: damaged ({what}). Mend it, or begin a new run under another run.name.")
+
+
+def _fault(description: object) -> str | None:
+    """What keeps parsed JSON from being the description of a run."""
+    if not isinstance(description, dict):
+        return "expected keys with values"
+    for key in ("id", "name", "status"):
+        if not isinstance(description.get(key), str):
+            return f"expected a text as {key}"
+    if description["status"] not in STATUSES:
+        return f"unknown status {description['status']}"
+    attempts = description.get("attempts")
+    if not isinstance(attempts, list) or not all(isinstance(attempt, dict) for attempt in attempts):
+        return "expected a list of attempts"
+    return None
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:  # Run from a source tree that was not installed.
+        return None

@@ -1,0 +1,65 @@
+import pytest
+from fsspec.implementations.memory import MemoryFileSystem
+
+from fedvtc.checkpoint import CheckpointStore
+from fedvtc.checkpoint.remote import RemoteFolders
+from fedvtc.errors import CheckpointError
+
+
+def test_a_begun_draft_behind_a_url_claims_nothing(tmp_path, save):
+    store = CheckpointStore(f"memory:/{tmp_path}/checkpoints")
+    save(store, 5)
+    store.write(store.draft("round_000005", attempt=2), "server.pt", b"new")
+    lines = []
+
+    assert store.newest_whole(lines.append) is None
+    assert lines == ["checkpoints/round_000005: manifest.json is missing"]
+
+
+class Stubborn(MemoryFileSystem):
+    """Fails as S3 does without credentials: with an error of its library's own kind."""
+
+    protocol = "stubborn"
+
+    def ls(self, path, detail=True, **keys):
+        raise LookupError("Unable to locate credentials")
+
+    info = pipe_file = ls
+
+
+def test_errors_of_a_url_s_library_become_os_errors():
+    folders = RemoteFolders(Stubborn(), "/checkpoints")
+
+    for reach in (
+        folders.names,
+        lambda: folders.write("final", "server.pt", b""),
+        lambda: folders.size("final", "server.pt"),
+        folders.clear_drafts,
+    ):
+        with pytest.raises(OSError, match="LookupError: Unable to locate credentials"):
+            reach()
+
+
+def test_a_url_without_a_file_system_is_a_user_error():
+    with pytest.raises(CheckpointError, match=r"^nosuch://bucket/run: cannot be used as a checkpoint folder"):
+        CheckpointStore("nosuch://bucket/run")
+
+
+class Unremovable(MemoryFileSystem):
+    """Loses the connection after the first of two requests."""
+
+    protocol = "unremovable"
+
+    def rm(self, path, recursive=False, maxdepth=None):
+        raise TimeoutError
+
+
+def test_behind_a_url_the_manifest_is_deleted_first(tmp_path, save, open_place):
+    url = f"memory:/{tmp_path}/checkpoints"
+    save(CheckpointStore(url), 1)
+    folders = RemoteFolders(Unremovable(), f"{tmp_path}/checkpoints")
+
+    with pytest.raises(TimeoutError):
+        folders.remove("round_000001")
+
+    assert open_place(url).names("round_000001") == ["client_0003.pt", "client_0012.pt", "server.pt"]

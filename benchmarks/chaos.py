@@ -23,7 +23,7 @@ from faults.place import ROOT, can_mount
 from faults.runs import Outcome, Runner
 from faults.trial import Setting, Trial
 
-EVALUATE_EVERY = 2
+EVALUATE_EVERY = 3
 WIDTHS = {
     "trial": 5,
     "fault": 37,
@@ -43,6 +43,8 @@ def main() -> int:
     # A job that a script put into the background ignores SIGINT, and so would all that it starts.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     arguments = parsed()
+    if arguments.rounds < 1 or arguments.rounds % EVALUATE_EVERY:
+        raise SystemExit(f"--rounds {arguments.rounds}: not a multiple of {EVALUATE_EVERY}.")
     setting = mnist(arguments.rounds, arguments.images, arguments.data)
     folder = Path(tempfile.mkdtemp(prefix="chaos-"))
     runner = Runner(setting, folder)
@@ -76,7 +78,7 @@ def parsed() -> argparse.Namespace:
         "--faults", type=int, default=60, help=f"trials; {len(KINDS)} or more have all kinds among them"
     )
     parser.add_argument("--seed", type=int, default=0, help="draws kinds, moments and places")
-    parser.add_argument("--rounds", type=int, default=6, help="of the federation; even, at least 4")
+    parser.add_argument("--rounds", type=int, default=6, help=f"of the federation; a multiple of {EVALUATE_EVERY}")
     parser.add_argument("--images", type=int, default=40, help="training images of a client")
     parser.add_argument("--only", metavar="TEXT", default="", help="kinds whose name holds a text")
     parser.add_argument("--data", metavar="ROOT", help="the folder that holds MNIST")

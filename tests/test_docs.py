@@ -13,7 +13,8 @@ import yaml
 from fedvtc import methods
 from fedvtc.cli import main
 from fedvtc.client import FederatedClient
-from fedvtc.config import Config, field_docs, load
+from fedvtc.config import Config, check_resumable, field_docs, load
+from fedvtc.config.resuming import MAY_CHANGE
 from fedvtc.methods import Method, config_classes
 from fedvtc.methods.fedvtc import FedVTCConfig
 from fedvtc.run import run_federation
@@ -93,6 +94,10 @@ def test_every_command_is_one_that_the_program_takes(path, tmp_path, monkeypatch
         if words[0] in ("run", "plan"):
             # Reads the config as a run would, and stops there.
             words = ["plan", *words[1:], "--print-config"]
+        elif words[0] == "resume":
+            # The run is not there; what it may be resumed with is checked all the same.
+            check_resumable(load([], [], methods=config_classes()), load([], words[2:], methods=config_classes()))
+            continue
         else:
             for folder in ["outputs", *words[2:]]:
                 Path(folder).mkdir(parents=True, exist_ok=True)
@@ -108,7 +113,7 @@ def test_the_readme_has_the_commands_that_a_reader_starts_with():
     found = commands(ROOT / "README.md")
     targets = re.findall(r"^([\w-]+):.*##", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
 
-    assert {command.split()[1] for command in found} == {"run", "plan", "list"}
+    assert {command.split()[1] for command in found} == {"run", "resume", "plan", "list", "doctor"}
     for path in DOCUMENTS:
         # In code only: prose has `make` as a verb.
         code = re.findall(r"^(?: {4})?make (\w[\w -]*?)(?: *#.*)?$", path.read_text(encoding="utf-8"), re.MULTILINE)
@@ -136,6 +141,13 @@ def table_rows(path, start):
     """The cells of the table rows whose first cell is a code span that begins so."""
     lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.startswith(f"| `{start}")]
     return [[cell.strip().strip("`") for cell in line.strip("| ").split(" | ")] for line in lines]
+
+
+def test_the_keys_that_may_change_on_resuming_are_those_of_the_table():
+    rows = table_rows(ROOT / "docs/resuming.md", "")
+    keys = [key.strip("` ") for cells in rows if len(cells) == 2 for key in cells[0].split(",")]
+
+    assert [key for key in keys if re.fullmatch(r"[a-z]+\.[a-z_]+", key)][-len(MAY_CHANGE) :] == list(MAY_CHANGE)
 
 
 def test_the_switches_of_the_method_stand_with_the_defaults_of_the_code():
@@ -231,7 +243,7 @@ def test_the_run_folder_is_as_it_is_described(tmp_path, monkeypatch):
     folder = run_federation(load(TINY[:1], overrides, methods=config_classes()), plain=True).folder
 
     written = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-    assert {re.sub(r"\d{6}", "000010", name) for name in written} == {
+    assert {re.sub(r"client_\d+", "client_0000", re.sub(r"\d{6}", "000010", name)) for name in written} == {
         cells[0] for cells in table_rows(document, "") if len(cells) == 3
     }
     keys = {name.strip("` ") for cells in table_rows(document, "") if len(cells) == 2 for name in cells[0].split(",")}

@@ -50,17 +50,17 @@ def both(first: Draw, second: Draw) -> Draw:
     return draw
 
 
-def signalled(number: signal.Signals, code: int, *, twice: bool = False) -> Draw:
-    """A signal to the driver at any moment, and once more for an impatient user."""
+def signalled(number: signal.Signals, code: int, *, twice: bool = False, to_all: bool = False) -> Draw:
+    """A signal at any moment, and once more for an impatient user; to the driver, or to all as a terminal sends it."""
 
     def draw(kind: str, setting: Setting, random: Random) -> Trial:
         share = random.uniform(0.0, 0.85)
 
         def disturb(attempt: Attempt) -> None:
             if attempt.wait(seconds=share * attempt.usual_s):
-                attempt.signal(number)
+                attempt.signal(number, to_all=to_all)
                 if twice and attempt.wait(seconds=TWICE_S):
-                    attempt.signal(number)
+                    attempt.signal(number, to_all=to_all)
 
         return Trial(kind, f"at {share:.0%} of the run", random.choice((2, 3)), code, disturb=disturb)
 
@@ -102,19 +102,19 @@ def damaged(break_: Callable[[Path, Random], str]) -> Draw:
     return draw
 
 
-def torn(name: str, target: str) -> Draw:
-    """The driver is killed when it has written an evaluation's lines, the last of which is torn."""
+def torn(name: str, target: str, *words: str) -> Draw:
+    """The driver is killed after an evaluation of which there are lines in a file; the last of them is torn."""
 
     def draw(kind: str, setting: Setting, random: Random) -> Trial:
         at = range(setting.evaluate_every, setting.rounds + 1, setting.evaluate_every)
-        killed = injected("driver", target, lambda _, __: at, when="after")(kind, setting, random)
+        killed = injected("driver", target, lambda _, __: at, *words, when="after")(kind, setting, random)
 
         def tear(run: Path) -> Sequence[str]:
             damage.tear_the_last_line(run / name, random)
             return ()
 
         where = f"of round {killed.faults[0]['call']}"
-        return Trial(kind, where, killed.num_actors, killed.code, killed.faults, damage=tear)
+        return Trial(kind, where, killed.num_actors, killed.code, killed.faults, killed.overrides, damage=tear)
 
     return draw
 
@@ -158,6 +158,11 @@ def hosted_rounds(setting: Setting, num_hosted: int) -> range:
     return range(1, setting.rounds * num_hosted + 1)
 
 
+def hosted_checkpoints(setting: Setting, num_hosted: int) -> range:
+    """One call a round and one at the end for each client of an actor."""
+    return range(1, (setting.rounds + 1) * num_hosted + 1)
+
+
 def after_rounds(setting: Setting, _: int) -> range:
     """The first call after those of the rounds."""
     return range(setting.rounds + 1, setting.rounds + 2)
@@ -186,7 +191,10 @@ KINDS: dict[str, Draw] = {
     "actor killed: evaluation": injected("actor", f"{CLIENT}confusion", evaluated),
     "actor killed: samples": injected("actor", f"{METHOD}samples", lambda s, _: range(1, s.num_grids + 1)),
     "actor killed: finish": injected("actor", f"{CLIENT}finetune", hosted),
-    "actor killed: saving": injected("actor", f"{STORE}write", hosted_rounds),
+    "actor killed: saving": injected("actor", f"{STORE}write", hosted_checkpoints),
+    "actor killed: saving the final one": injected(
+        "actor", f"{STORE}write", lambda s, h: range(s.rounds * h + 1, (s.rounds + 1) * h + 1), when="before"
+    ),
     "actor killed: again when rebuilt": both(
         injected("actor", f"{CLIENT}train", hosted_rounds),
         injected("actor", "fedvtc.runtime.host:ClientHost.rebuild", once),
@@ -195,7 +203,7 @@ KINDS: dict[str, Draw] = {
         "actor", f"{CLIENT}train", hosted_rounds, "runtime.client_timeout_s=20", action="stop"
     ),
     "actor hung: saving": injected(
-        "actor", f"{STORE}write", hosted_rounds, "runtime.client_timeout_s=20", action="stop"
+        "actor", f"{STORE}write", hosted_checkpoints, "runtime.client_timeout_s=20", action="stop"
     ),
     "client out of memory": injected(
         "actor", f"{CLIENT}train_generator", hosted_rounds, "runtime.on_client_error=retry", action="memory"
@@ -214,7 +222,7 @@ KINDS: dict[str, Draw] = {
     ),
     "driver killed: before the record": injected("driver", LOG, rounds, when="before"),
     "driver killed: after the record": injected("driver", LOG, rounds, when="after"),
-    "driver killed: saving a shard": injected("driver", f"{STORE}write", rounds),
+    "driver killed: saving a shard": injected("driver", f"{STORE}write", lambda s, _: range(1, s.rounds + 2)),
     "driver killed: before the manifest": injected("driver", f"{STORE}publish", rounds, when="before"),
     "driver killed: after the manifest": injected("driver", f"{STORE}publish", rounds, when="after"),
     "driver killed: pruning": injected("driver", f"{STORE}prune", rounds),
@@ -231,14 +239,19 @@ KINDS: dict[str, Draw] = {
     ),
     "SIGTERM": signalled(signal.SIGTERM, 143),
     "SIGTERM twice": signalled(signal.SIGTERM, 143, twice=True),
+    "SIGTERM to all": signalled(signal.SIGTERM, 143, to_all=True),
     "SIGINT": signalled(signal.SIGINT, 130),
-    "SIGINT twice": signalled(signal.SIGINT, 130, twice=True),
+    "Ctrl-C": signalled(signal.SIGINT, 130, to_all=True),
+    "Ctrl-C twice": signalled(signal.SIGINT, 130, twice=True, to_all=True),
     "checkpoint: shard truncated": damaged(damage.truncate),
     "checkpoint: bit flipped": damaged(damage.flip_a_bit),
     "checkpoint: shard missing": damaged(damage.remove),
     "checkpoint: manifest torn": damaged(damage.tear_the_manifest),
     "metrics.jsonl torn": torn("metrics.jsonl", LOG),
     "clients.csv torn": torn("clients.csv", LOG_ROWS),
+    # Only checkpoints are synced to the disk, so a power cut may take a line of a round that has one.
+    "metrics.jsonl torn, round is saved": torn("metrics.jsonl", f"{STORE}publish", "checkpoint.async=false"),
+    "clients.csv torn, round is saved": torn("clients.csv", f"{STORE}publish", "checkpoint.async=false"),
     "disk full: a client's shard": injected("actor", f"{STORE}write", hosted_rounds, action="full", when="before"),
     "disk full: the server's shard": injected("driver", f"{STORE}write", rounds, action="full", when="before"),
     "disk full: a record": injected("driver", WRITE, rounds, action="full", when="before"),

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import subprocess
 import sys
 import time
@@ -52,9 +53,12 @@ class Attempt:
     def _has_done(self, rounds: int) -> bool:
         return (self._place.run / "run.json").exists() and self.printed().count("\nround ") >= rounds
 
-    def signal(self, number: int) -> None:
+    def signal(self, number: int, *, to_all: bool) -> None:
         """See `faults.trial.Attempt`."""
-        self._process.send_signal(number)
+        if to_all:
+            os.killpg(self._process.pid, number)
+        else:
+            self._process.send_signal(number)
 
     def order(self, word: str) -> None:
         """See `faults.trial.Attempt`."""

@@ -47,8 +47,8 @@ class Attempt(Protocol):
         False says that the process has ended before.
         """
 
-    def signal(self, number: int) -> None:
-        """Sends the driver a signal, if it still runs."""
+    def signal(self, number: int, *, to_all: bool) -> None:
+        """Sends a signal to the driver, or to all processes of its group, as a terminal does."""
 
     def order(self, word: str) -> None:
         """Tells the cluster of two nodes what to do."""

@@ -33,7 +33,7 @@ class Checkpointer:
         incidents: hear of checkpoints that failed.
         run_id: of the run folder.
         attempt: number of the attempt, from 1.
-        saved_round: the round that is saved already; 0 for a new run.
+        start: the checkpoint that the run goes on from; None for a new run.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class Checkpointer:
         *,
         run_id: str,
         attempt: int,
-        saved_round: int = 0,
+        start: Manifest | None = None,
     ) -> None:
         self._config, self._store, self._pool = config, store, pool
         self._lineage, self._incidents = lineage, incidents
@@ -54,16 +54,22 @@ class Checkpointer:
         self._fingerprint = fingerprint(config)
         self._thread: threading.Thread | None = None
         self._failure: str | None = None
-        self.begun_round = self.saved_round = saved_round
+        self._kept = [start] if start else []
+        self._begun_round = self._saved_round
 
-    def is_due(self, round: int) -> bool:
-        """Whether the end of this round is saved."""
+    def is_due(self, round: int, *, is_last: bool) -> bool:
+        """Whether the end of this round is saved.
+
+        Args:
+            round: that is done.
+            is_last: whether the run ends here, in time or before.
+        """
         every = self._config.checkpoint.every
-        return every is not None and (round % every == 0 or round == self._config.run.rounds)
+        return every is not None and (round % every == 0 or is_last)
 
     def covers(self, round: int) -> bool:
         """Whether a run that ends here loses nothing up to the end of this round."""
-        return self._config.checkpoint.every is None or self.begun_round >= round
+        return self._config.checkpoint.every is None or self._begun_round >= round
 
     def save(self, round: int, state: ServerState, broadcast: Broadcast, accuracy: float | None) -> None:
         """Saves the end of a round, from which the run can go on.
@@ -85,15 +91,19 @@ class Checkpointer:
             self._begin(round, "final", {}, accuracy)
             self.wait()
 
+    def finish_writing(self) -> None:
+        """Returns once nothing is being written."""
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+
     def wait(self) -> None:
         """Returns once nothing is being written.
 
         Raises:
             DiskError: a checkpoint could not be written, and the policy is to stop.
         """
-        if self._thread is not None:
-            self._thread.join()
-            self._thread = None
+        self.finish_writing()
         failure, self._failure = self._failure, None
         if failure is not None and self._config.runtime.on_disk_error == "stop":
             raise DiskError(failure)
@@ -116,9 +126,10 @@ class Checkpointer:
             draft = self._store.draft(manifest.folder, self._attempt)
         except OSError as error:
             self._give_up(manifest, error)
+            self.wait()
             return
         saved = self._pool.save(clients, self._store, draft)
-        self.begun_round = round
+        self._begun_round = round
         arguments = (manifest, draft, server, saved)
         self._thread = threading.Thread(target=self._write, args=arguments, name="checkpoint", daemon=True)
         self._thread.start()
@@ -151,20 +162,33 @@ class Checkpointer:
     def _publish(self, manifest: Manifest, draft: str, shards: Sequence[Shard]) -> None:
         whole = replace(manifest, shards=tuple(shards))
         self._store.publish(draft, whole)
-        if whole.phase == "round":
-            self.saved_round = whole.round
-            checkpoint = self._config.checkpoint
+        if whole.phase == "final":
+            return
+        checkpoint = self._config.checkpoint
+        self._kept = [whole, *self._kept][: checkpoint.keep]
+        self._lineage.saved(self._kept)
+        try:
             self._store.prune(whole.round, checkpoint.keep, checkpoint.keep_best)
-            rounds = [found for found in self._store.manifests(lambda text: None) if found.phase == "round"]
-            mine = [found for found in rounds if found.run_id == self._run_id and found.round <= whole.round]
-            self._lineage.saved(mine[: checkpoint.keep])
+        except OSError as error:
+            self._incidents.add("disk_errors", f"old checkpoints could not be deleted ({_why(error)})")
 
     def _give_up(self, manifest: Manifest, error: BaseException) -> None:
-        reason = getattr(error, "strerror", None) or str(error).strip().split("\n")[0] or type(error).__name__
-        kept = f"the one of round {self.saved_round} is kept" if self.saved_round else "there is none before it"
-        self._failure = f"checkpoint {manifest.folder} could not be written ({reason}); {kept}"
+        kept = f"the one of round {self._saved_round} is kept" if self._kept else "there is none before it"
+        self._failure = f"checkpoint {manifest.folder} could not be written ({_why(error)}); {kept}"
         self._incidents.add("checkpoints_failed", self._failure)
-        self.begun_round = self.saved_round
+        self._begun_round = self._saved_round
+
+    @property
+    def _saved_round(self) -> int:
+        return self._kept[0].round if self._kept else 0
+
+
+def _why(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    # Ray tells the loss of a process in a page; its first line says it.
+    lines = str(error).strip().splitlines()
+    return lines[0].rstrip(".") if lines else type(error).__name__
 
 
 def read_server(store: CheckpointStore, manifest: Manifest) -> tuple[ServerState, Broadcast]:

@@ -133,7 +133,8 @@ class Federation:
             self._show_samples(round, broadcast)
         with self._stopper.deferred():
             self._log(record, clients)
-            if self._checkpoints.is_due(round) or self._stopper.is_requested:
+            is_last = round == self._config.run.rounds or self._stopper.is_requested
+            if self._checkpoints.is_due(round, is_last=is_last):
                 self._checkpoints.save(round, state, broadcast, record.get("test/accuracy/mean"))
             self.num_done, self._last = round, (record, clients)
         return state, broadcast

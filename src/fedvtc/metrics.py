@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fedvtc.incidents import INCIDENTS
 from fedvtc.messages import Broadcast, Upload, bytes_by_kind
 
 CLIENT_METRICS = {
@@ -60,6 +61,7 @@ ROUND_METRICS = {
     "memory/peak_bytes": "largest resident memory of any process that hosts clients",
     "clients/participating": "clients whose upload entered the round",
 }
+ROUND_METRICS |= {f"incidents/{kind}": meaning for kind, meaning in INCIDENTS.items()}
 """Keys of a round's record; `<kind>` stands for any payload kind."""
 
 

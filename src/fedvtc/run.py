@@ -106,24 +106,11 @@ def _resume(folder: RunFolder, change: Callable[[Config], Config], plain: bool) 
         after = change(before)
         check_resumable(before, after)
         console = make_console_tracker(plain)
-        store = checkpoint_store(after, folder)
-        damaged: list[str] = []
-        start = store.newest_whole(damaged.append)
-        for line in damaged:
-            console.note(f"{line}; passed over")
-        if damaged and start is None:
-            raise CheckpointError(
-                f"{folder.path}: no checkpoint is whole. Mend one of them, or remove {store.location} to start over."
-            )
-        num_done = start.round if start else 0
-        if num_done > after.run.rounds:
-            fix = f"Give at least {num_done}."
-            raise ConfigError([f"run.rounds: the run has done {num_done} rounds, not {after.run.rounds}. {fix}"])
         if folder.status == "finished" and after.run.rounds == before.run.rounds:
             console.note(f"{folder.path}: finished after {before.run.rounds} rounds, nothing to resume.")
             return RunSummary(folder.path, None)
-        if start is not None:
-            _check_belongs(start, folder, before)
+        start = _start(folder, before, after, console)
+        num_done = start.round if start else 0
         partition = folder.path / PARTITION
         population = Population.of(after, partition if partition.exists() else None)
         try:
@@ -135,6 +122,27 @@ def _resume(folder: RunFolder, change: Callable[[Config], Config], plain: bool) 
             ) from None
         console.note(f"{folder.path}: resuming after round {num_done} of {after.run.rounds}")
         return _federate(after, population, folder, start, console)
+
+
+def _start(folder: RunFolder, before: Config, after: Config, console: PlainConsole) -> Manifest | None:
+    """The newest whole checkpoint of a run, or None where there is none at all."""
+    store, former = checkpoint_store(after, folder), checkpoint_store(before, folder)
+    damaged: list[str] = []
+    start = store.newest_whole(damaged.append)
+    for line in damaged:
+        console.note(f"{line}; passed over")
+    if start is None and damaged:
+        fix = f"Mend one of them, or remove {store.location} to start over."
+        raise CheckpointError(f"{folder.path}: no checkpoint is whole. {fix}")
+    if start is None and store.location != former.location and former.manifests(_ignore):
+        fix = f"Move what is in {former.location} there, or leave it out."
+        raise CheckpointError(f"checkpoint.dir: {store.location} holds no checkpoint of the run. {fix}")
+    if start is not None:
+        _check_belongs(start, folder, before)
+        if start.round > after.run.rounds:
+            what = f"the run has done {start.round} rounds, not {after.run.rounds}"
+            raise ConfigError([f"run.rounds: {what}. Give at least {start.round}."])
+    return start
 
 
 def _check_belongs(start: Manifest, folder: RunFolder, config: Config) -> None:
@@ -174,7 +182,7 @@ def _federate(
     )
     with ExitStack() as stack:
         stack.enter_context(stopper.listening())
-        stack.enter_context(_status_kept(folder, console))
+        stack.enter_context(_status_kept(folder, store, console))
         namespace = f"{folder.id}-{attempt}"
         pool = stack.enter_context(
             open_pool(
@@ -196,9 +204,9 @@ def _federate(
             incidents,
             run_id=folder.id,
             attempt=attempt,
-            saved_round=start.round if start else 0,
+            start=start,
         )
-        stack.callback(checkpoints.wait)
+        stack.callback(checkpoints.finish_writing)
         if start is not None:
             pool.restore([spec.client for spec in population.specs])
         federation = Federation(
@@ -221,6 +229,10 @@ def _config_of(folder: RunFolder, overrides: Sequence[str] = ()) -> Config:
     return load([folder.config_layer()], overrides, methods=config_classes())
 
 
+def _ignore(line: str) -> None:
+    pass
+
+
 def _file_name(text: str) -> str:
     return "".join(letter if letter.isalnum() or letter in "-._+" else "-" for letter in text)
 
@@ -241,7 +253,7 @@ def _has_begun(folder: RunFolder) -> bool:
 
 
 @contextmanager
-def _status_kept(folder: RunFolder, console: PlainConsole) -> Iterator[None]:
+def _status_kept(folder: RunFolder, store: CheckpointStore, console: PlainConsole) -> Iterator[None]:
     """run.json says how the block ended; where it did not end well, the user learns how to go on."""
     try:
         yield
@@ -250,7 +262,9 @@ def _status_kept(folder: RunFolder, console: PlainConsole) -> Iterator[None]:
         with suppress(OSError):
             folder.set_status("interrupted" if isinstance(error, KeyboardInterrupt) else "failed")
         if _has_begun(folder):
-            console.note(f"go on with: fedvtc resume {shlex.quote(str(folder.path))}")
+            saved = [manifest.round for manifest in store.manifests(_ignore) if manifest.phase == "round"]
+            what = f"round {saved[0]} is saved" if saved else "no round is saved yet"
+            console.note(f"{what}; go on with: fedvtc resume {shlex.quote(str(folder.path))}")
         raise
     try:
         folder.set_status("finished")

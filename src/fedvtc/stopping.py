@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import NoReturn
 
 from fedvtc.errors import Interrupted
 
@@ -43,6 +44,11 @@ class Stopper:
         self.listen()
         try:
             yield
+        except KeyboardInterrupt:
+            # Ray, where it waits, makes a plain KeyboardInterrupt of ours.
+            if self._signum is not None:
+                raise Interrupted(self._signum) from None
+            raise
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
             for signum, handler in before:
@@ -63,10 +69,12 @@ class Stopper:
             Interrupted: the run was asked to end.
         """
         self._is_deferred = True
-        yield
-        self._is_deferred = False
+        try:
+            yield
+        finally:
+            self._is_deferred = False
         if self._signum is not None:
-            raise Interrupted(self._signum)
+            self._interrupt(self._signum)
 
     def _asked(self, signum: int, frame: FrameType | None) -> None:
         if self._signum is not None:
@@ -75,10 +83,16 @@ class Stopper:
         if self._is_deferred:
             return
         if self.may_abandon():
-            raise Interrupted(signum)
+            self._interrupt(signum)
         self._tell(f"stopping after this round, or in {self._grace_s:g} s; once more stops at once")
         signal.setitimer(signal.ITIMER_REAL, max(self._grace_s, 0.001))
 
     def _too_late(self, signum: int, frame: FrameType | None) -> None:
         if self._signum is not None and not self._is_deferred:
-            raise Interrupted(self._signum)
+            self._interrupt(self._signum)
+
+    def _interrupt(self, signum: int) -> NoReturn:
+        # What is saved and closed from now on takes the time that it takes.
+        if threading.current_thread() is threading.main_thread():
+            signal.setitimer(signal.ITIMER_REAL, 0)
+        raise Interrupted(signum)

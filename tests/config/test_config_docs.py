@@ -2,6 +2,7 @@ from dataclasses import dataclass, field, fields, is_dataclass
 
 import fedvtc.config.schema as schema
 from fedvtc.config import Config, FieldDoc, MethodConfig, field_docs
+from fedvtc.config.keys import key_of
 from fedvtc.methods import config_classes
 
 
@@ -53,5 +54,5 @@ def test_every_config_class_is_reached():
     for section in sections:
         if section is Config:
             continue
-        for name in (each.name for each in fields(section)):
+        for name in (key_of(each) for each in fields(section)):
             assert name in keys | {"optimizer", "share"}

@@ -247,11 +247,11 @@ def test_a_file_that_is_absent_comes_with_what_lies_near(write: Write):
             "include: 3\n",
             "include: expected a list of paths, relative to this file (x.yaml:1). Write include: [../data/mnist.yaml].",
         ),
-        ("run: 3\n", "run: expected keys (name, output_dir, seed, rounds, participation), not 3 (x.yaml:1)."),
+        ("run: 3\n", "run: expected keys (name, output_dir, seed, rounds, participation, resume), not 3 (x.yaml:1)."),
         (
             "1: 2\n",
             "1: unknown key (x.yaml:1). Known: run, data, partition, population, training, method, evaluate, "
-            "placement, cluster.",
+            "checkpoint, runtime, placement, cluster.",
         ),
     ],
 )

@@ -238,6 +238,22 @@ def test_a_cut_partition_file_is_refused(tmp_path, kept_bytes):
         load_partition(path, np.zeros(100), 2)
 
 
+def test_a_partition_file_with_flipped_bits_is_refused_or_read(tmp_path):
+    path = tmp_path / "partition.npz"
+    save_partition(path, [np.arange(50), np.arange(50, 100)], np.zeros(100))
+    content = path.read_bytes()
+    num_refused = 0
+    for place in range(0, 8 * len(content), 7):
+        flipped = bytearray(content)
+        flipped[place // 8] ^= 1 << place % 8
+        path.write_bytes(flipped)
+        try:
+            load_partition(path, np.zeros(100), 2)
+        except DataError:
+            num_refused += 1
+    assert num_refused > len(content) // 4
+
+
 def test_a_bare_array_or_an_absent_file_is_refused(tmp_path):
     np.save(tmp_path / "array.npy", np.arange(3))
     with pytest.raises(DataError, match="not a partition file"):

@@ -3,6 +3,7 @@ import os
 import pty
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -57,7 +58,7 @@ def test_plain_console_prints_lines_and_the_way_on(capsys):
     console.client_done(2, 1, 3)
     console.log(EVALUATED, [])
     console.finish("finished")
-    console.summary(EVALUATED)
+    console.summary(EVALUATED, {"processes_lost": 2, "clients_skipped": 1})
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "run [bold]x: 3 clients, 30 rounds, in outputs/run [bold]x"
     assert lines[1] == plain_line(EVALUATED, 30)
@@ -65,7 +66,11 @@ def test_plain_console_prints_lines_and_the_way_on(capsys):
         ["generalization", "accuracy", "0.412"],
         ["worst", "client", "0.201"],
     ]
-    assert lines[-2:] == ["run folder: outputs/run [bold]x", "next: fedvtc list runs outputs"]
+    assert lines[-3:] == [
+        "on the way: clients skipped 1, processes lost 2",
+        "run folder: outputs/run [bold]x",
+        "next: fedvtc list runs outputs",
+    ]
 
 
 def test_a_bad_end_is_said(capsys):
@@ -89,6 +94,16 @@ def test_the_live_table_shows_rounds_progress_and_time_left():
     assert "round 16/30, clients 5/10 done, about 62 s left" in "\n".join(last)
 
 
+def test_the_live_table_of_a_resumed_run_counts_the_rounds_before(capsys):
+    console, screen = live(width=140)
+    console.start(replace(make_run(), resumed_round=20))
+    console.note("client 3 [x] was lost")
+    console.client_done(client=7, num_done=5, num_total=10)
+    console.finish("interrupted")
+    assert "round 21/30, clients 5/10 done" in screen.getvalue()
+    assert "client 3 [x] was lost" in screen.getvalue()
+
+
 def test_the_live_table_fits_a_terminal_of_80_columns():
     console, screen = live(width=80)
     console.start(make_run("a"))
@@ -103,7 +118,7 @@ def test_square_brackets_survive_the_live_summary():
     console, screen = live(width=40)
     console.start(make_run())
     console.finish("finished")
-    console.summary(EVALUATED)
+    console.summary(EVALUATED, {})
     assert "run folder: outputs/run [bold]x\n" in screen.getvalue()
 
 

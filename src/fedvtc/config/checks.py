@@ -24,7 +24,6 @@ _AT_LEAST_ONE = (
     "evaluate.samples_every",
     "evaluate.samples_per_class",
     "checkpoint.every",
-    "checkpoint.keep",
     "runtime.min_clients",
     "placement.threads_per_actor",
     "cluster.num_cpus",
@@ -69,6 +68,8 @@ _RANGES: tuple[tuple[tuple[str, ...], Callable[[float], bool], str], ...] = (
     (_AT_LEAST_ONE, lambda value: value >= 1, "at least 1"),
     (_ABOVE_ZERO, lambda value: value > 0, "above 0"),
     (_AT_LEAST_ZERO, lambda value: value >= 0, "at least 0"),
+    # The newest one may turn out to be damaged.
+    (("checkpoint.keep",), lambda value: value >= 2, "at least 2"),
     (("run.participation",), lambda value: 0 < value <= 1, "above 0 and at most 1"),
     (("training.optimizer.momentum",), lambda value: 0 <= value < 1, "at least 0 and below 1"),
 )

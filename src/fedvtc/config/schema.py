@@ -223,7 +223,7 @@ class CheckpointConfig:
     every: int | None = 1
     """Rounds between checkpoints, at least 1; the last round always has one; null writes none."""
     keep: int = 2
-    """Newest checkpoints that are kept, at least 1; the final one is kept beside them."""
+    """Newest checkpoints that are kept, at least 2, for one may be damaged; the final one is kept beside them."""
     keep_best: bool = True
     """Whether the round with the best mean generalization accuracy is kept too."""
     dir: str | None = None

@@ -137,9 +137,7 @@ class FedVTCConfig(MethodConfig):
             "generator.optimizer.lr": generator.optimizer.lr,
             "finetune.optimizer.lr": finetune.optimizer.lr,
         }
-        problems = [
-            f"{key}: must be at least {low}, not {value}" for key, (value, low) in at_least.items() if value < low
-        ]
+        problems = [f"{key}: must be at least {low}, not {n}" for key, (n, low) in at_least.items() if n < low]
         problems += [f"{key}: must be above 0, not {value}" for key, value in above_zero.items() if value <= 0]
         if generator.aggregation == "exchange" and finetune.latents != "client_mixture":
             problems.append(

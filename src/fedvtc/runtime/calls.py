@@ -233,8 +233,14 @@ class Calls:
 
 
 def reason_of(error: RayError) -> str:
-    """Why an actor was lost, in a few words; Ray says it in a page."""
-    text = str(error).lower()
-    if "memory" in text:
+    """Why an actor was lost, in a few words; Ray says it in a page, and names every other cause there could be.
+
+    Raises:
+        RayError: the error itself, where the actor could not be made, for another one could not either.
+    """
+    text = str(error)
+    if "raised in its creation task" in text:
+        raise error
+    if "NODE_OUT_OF_MEMORY" in text or "running low on memory" in text:
         return "its node ran out of memory"
-    return "its node was lost" if "node died" in text or "node is dead" in text or "its node" in text else "it died"
+    return "its node died" if "node has died" in text or "node was terminated" in text else "it died"

@@ -1,8 +1,11 @@
 """Attaches to a Ray cluster, or starts one on this machine for the length of a run."""
 
+import json
 import logging
 import os
 import socket
+import subprocess
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +16,14 @@ from fedvtc.errors import ClusterError
 
 KNOCK_TIMEOUT_S = 5.0
 """Seconds that the head of a cluster gets to accept a connection."""
+VISIT_TIMEOUT_S = 30.0
+"""Seconds that a whole visit of a cluster may take, most of it for importing Ray."""
+
+_VISIT = """
+import json, logging, sys, ray
+ray.init(address=sys.argv[1], log_to_driver=False, logging_level=logging.ERROR)
+print(json.dumps(ray.available_resources()))
+"""
 
 
 @contextmanager
@@ -41,6 +52,8 @@ def connected(config: ClusterConfig, namespace: str) -> Iterator[None]:
                 _knock(address)
                 ray.init(address=address, **quiet)
             else:
+                # Its agents look for it for this long when this process is killed; the default is a minute.
+                os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", "10")
                 ray.init(
                     address="local",
                     num_cpus=config.num_cpus,
@@ -66,6 +79,36 @@ def free_resources() -> tuple[float, float]:
 
     free = ray.available_resources()  # type: ignore[no-untyped-call]
     return float(free.get("CPU", 0.0)), float(free.get("GPU", 0.0))
+
+
+def free_elsewhere(address: str) -> tuple[float, float]:
+    """CPUs and GPUs that a cluster has free, asked by a process of its own: one can be given up on, `ray.init` cannot.
+
+    Raises:
+        ClusterError: no cluster of this version of Ray and Python answers.
+    """
+    try:
+        _knock(address)
+        visit = subprocess.run(
+            [sys.executable, "-c", _VISIT, address],
+            capture_output=True,
+            text=True,
+            timeout=VISIT_TIMEOUT_S,
+            env={**os.environ, "RAY_USAGE_STATS_ENABLED": "0"},
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        reason = f"no answer in {VISIT_TIMEOUT_S:g} s"
+    except (OSError, ValueError) as error:
+        reason = str(error)
+    else:
+        if visit.returncode == 0:
+            free = json.loads(visit.stdout.splitlines()[-1])
+            return float(free.get("CPU", 0.0)), float(free.get("GPU", 0.0))
+        reason = next(reversed(visit.stderr.strip().splitlines()), f"exit code {visit.returncode}")
+    raise ClusterError(
+        f"RAY_ADDRESS={address}: no Ray cluster answers ({reason}). Start one with `ray start --head`, or unset it."
+    )
 
 
 def _knock(address: str) -> None:

@@ -131,6 +131,8 @@ class ClientHost:
         Raises:
             CheckpointError: none of its checkpoints is whole, and its steps do not reach back to the first round.
         """
+        if client_id in self._clients:
+            self._snapshots.before_change(client_id, lambda: self._packed(client_id))
         # While it is not as it should be, it is not there: no task may run on it.
         self._clients.pop(client_id, None)
         client = self._built(self._specs[client_id])

@@ -114,7 +114,9 @@ class RayPool:
         self._home_of: dict[int, Home] = {}
         for specs in hosted:
             self._start(specs)
-        ray.get([home.up for home in self.homes])
+        # Any call would do: actors that are lost on the way up are replaced as in a round.
+        for _ in self.map("process_id", sorted(self._home_of)):
+            pass
 
     def home_of(self, client: int) -> Home:
         """Where the client lives."""

@@ -149,7 +149,7 @@ class LiveConsole(PlainConsole):
 
     def _progress(self) -> RenderableType:
         rounds = self._run.config.run.rounds
-        num_done = sum(record.get("phase") == "round" for record in self._records)
+        num_done = self._records[-1]["round"] if self._records else self._run.resumed_round or 0
         parts = [f"round {min(num_done + 1, rounds)}/{rounds}"]
         if self._clients[1]:
             parts.append(f"clients {self._clients[0]}/{self._clients[1]} done")

@@ -1,0 +1,120 @@
+"""What checkpoints cost: the same rounds without them, with them beside the next round, and with rounds waiting.
+
+    .venv/bin/python benchmarks/checkpoints.py [--clients 50] [--images 64] [--rounds 3] [--backbone resnet18]
+
+Clients of one backbone train on noise of MNIST's shape, one epoch of Adam in batches of 32, in Ray actors on this
+machine. Blocks of rounds are taken in turn: none, async, sync, none again. A block's time is that of its rounds, and
+with checkpoints it ends when the last one is whole, so no writing is left out of the count.
+"""
+
+import argparse
+import shutil
+import statistics
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from fedvtc.checkpoint import CheckpointStore
+from fedvtc.checkpointing import Checkpointer
+from fedvtc.client import ClientSpec
+from fedvtc.config import load
+from fedvtc.config.schema import Config
+from fedvtc.data import Dataset, ImageArrays
+from fedvtc.incidents import Incidents
+from fedvtc.messages import Broadcast
+from fedvtc.methods import config_classes
+from fedvtc.runtime import Lineage, Pool, open_pool
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--clients", type=int, default=50)
+    parser.add_argument("--images", type=int, default=64, help="of each client")
+    parser.add_argument("--rounds", type=int, default=3, help="of each block")
+    parser.add_argument("--backbone", default="resnet18")
+    parser.add_argument("--actors", type=int, default=2)
+    parser.add_argument("--folder", type=Path, help="where checkpoints go; a temporary folder when left out")
+    words = parser.parse_args()
+    overrides = [
+        "method.name=local",
+        f"run.rounds={10**6}",
+        f"population.num_clients={words.clients}",
+        f"population.backbones=[{{name: {words.backbone}, share: 1}}]",
+        f"cluster.num_cpus={words.actors}",
+        "checkpoint.keep_best=false",
+    ]
+    config = load([], overrides, methods=config_classes())
+    dataset = noise(words.clients * words.images)
+    parts = np.split(np.arange(words.clients * words.images), words.clients)
+    specs = [ClientSpec(client, words.backbone, part) for client, part in enumerate(parts)]
+    lineage, incidents = Lineage(), Incidents(print)
+    folder = Path(tempfile.mkdtemp(prefix="checkpoints-", dir=words.folder))
+    try:
+        with open_pool(config, dataset, specs, namespace="bench", lineage=lineage, incidents=incidents) as pool:
+            store = CheckpointStore(folder)
+            parts_of = (config, pool, store, lineage, incidents)
+            blocks = {kind: Block(*parts_of, kind) for kind in ("none", "async", "sync")}
+            play(pool, config, 0)  # Adam's state is made in the first round.
+            round = 1
+            times_s: dict[str, list[float]] = {"none": [], "async": [], "sync": []}
+            for kind in ("none", "async", "sync", "none"):
+                times_s[kind] += blocks[kind].rounds(range(round, round + words.rounds))
+                round += words.rounds
+            num_bytes = sum(file.stat().st_size for file in folder.rglob("*.pt"))
+    finally:
+        shutil.rmtree(folder)
+    print(f"{words.clients} clients, {words.backbone}, {words.images} images each, {words.actors} actors, ", end="")
+    print(f"{words.rounds} rounds a block, {num_bytes / 1e9:.2f} GB a checkpoint")
+    base_s = statistics.mean(times_s["none"])
+    for kind, seconds in times_s.items():
+        mean_s = statistics.mean(seconds)
+        print(f"{kind:<5}  {mean_s:7.2f} s a round (mean)  {mean_s / base_s - 1:+.1%}  {[round_s(s) for s in seconds]}")
+
+
+class Block:
+    """Rounds that are all saved in one way."""
+
+    def __init__(
+        self, config: Config, pool: Pool, store: CheckpointStore, lineage: Lineage, incidents: Incidents, kind: str
+    ) -> None:
+        every = None if kind == "none" else 1
+        self._config = replace(config, checkpoint=replace(config.checkpoint, every=every, async_=kind == "async"))
+        self._pool = pool
+        self._checkpoints = Checkpointer(self._config, store, pool, lineage, incidents, run_id="bench", attempt=1)
+
+    def rounds(self, numbers: Sequence[int]) -> list[float]:
+        """Seconds of each round; what is still being written at the end counts for the last."""
+        seconds = []
+        for round in numbers:
+            began_s = time.perf_counter()
+            play(self._pool, self._config, round)
+            if self._checkpoints.is_due(round, is_last=False):
+                self._checkpoints.save(round, {}, Broadcast(round), None)
+            if round == numbers[-1]:
+                self._checkpoints.wait()
+            seconds.append(time.perf_counter() - began_s)
+        return seconds
+
+
+def play(pool: Pool, config: Config, round: int) -> None:
+    for _ in pool.map("run_round", range(config.population.num_clients), Broadcast(round)):
+        pass
+
+
+def noise(num_images: int) -> Dataset:
+    rng = np.random.default_rng(0)
+    images = rng.integers(256, size=(num_images, 1, 28, 28), dtype=np.uint8)
+    arrays = ImageArrays(images, rng.integers(10, size=num_images))
+    return Dataset("noise", arrays, arrays, 10, tuple("0123456789"))
+
+
+def round_s(seconds: float) -> float:
+    return round(seconds, 1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,106 @@
+"""Checks of the checkpoints of a run: every byte of each, whose they are, and from which one the run would go on."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from fedvtc.checkpoint import CheckpointStore, Manifest
+from fedvtc.config import Config, fingerprint
+from fedvtc.doctor.finding import Finding, fault_of
+from fedvtc.errors import CheckpointError
+from fedvtc.reporting.tables import human_bytes
+from fedvtc.tracking.run_folder import RunFolder
+
+SKIPPED = "It is passed over; an older one that is whole is used."
+ROOM = 2
+"""Checkpoints that must fit on the disk, for a new one is written before an old one is removed."""
+
+
+def examine(folder: RunFolder, config: Config, *, is_live: bool) -> Iterator[Finding]:
+    """A row for each checkpoint, for what the run would go on from, and for the disk.
+
+    Args:
+        folder: of the run.
+        config: as its config.yaml says.
+        is_live: whether a process writes the run now.
+    """
+    from fedvtc.run import checkpoint_store
+
+    is_finished = folder.status == "finished"
+    try:
+        store = checkpoint_store(config, folder)
+        damaged: list[str] = []
+        manifests = store.manifests(damaged.append)
+    except (CheckpointError, OSError) as error:
+        yield fault_of("checkpoints", error)
+        return
+    for line in damaged:
+        what, _, found = line.partition(": ")
+        yield Finding(what, "fault", found, SKIPPED)
+    whole = []
+    for manifest in manifests:
+        problems = store.problems(manifest)
+        if problems and is_live and manifest not in store.manifests(lambda line: None):
+            # The run has removed it while it was looked at.
+            continue
+        what = f"checkpoints/{manifest.folder}"
+        for problem in problems:
+            damaged.append(problem)
+            yield Finding(what, "fault", problem.partition(": ")[2], SKIPPED)
+        if not problems:
+            whole.append(manifest)
+            yield _whole(what, manifest, folder, config)
+    if is_finished:
+        if config.checkpoint.every is not None and not any(manifest.phase == "final" for manifest in whole):
+            fix = "The newest round has the models as they were before the method's last step."
+            yield Finding("checkpoints/final", "warning", "there is none that is whole", fix)
+    elif not is_live:
+        rounds = [manifest.round for manifest in whole if manifest.phase == "round"]
+        yield _resuming(rounds, config, store.location if damaged else None)
+        yield from _room(store, manifests)
+
+
+def _whole(what: str, manifest: Manifest, folder: RunFolder, config: Config) -> Finding:
+    """Whether a checkpoint whose files are whole is one of this run."""
+    if manifest.run_id != folder.id:
+        return Finding(what, "fault", f"is that of run {manifest.run_id}, not of {folder.id}", "Remove it.")
+    if manifest.fingerprint != fingerprint(config):
+        found = "config.yaml is not the config that it was written with"
+        return Finding(what, "fault", found, "Put config.yaml back as it was.")
+    names = {shard.name for shard in manifest.shards}
+    expected = {"server.pt", *(f"client_{client:04d}.pt" for client in range(config.population.num_clients))}
+    if names != expected:
+        missing = ", ".join(sorted(expected - names)) or "nothing"
+        return Finding(what, "fault", f"its manifest is not one of this run, it lacks {missing}", "Remove it.")
+    size = human_bytes(sum(shard.num_bytes for shard in manifest.shards))
+    return Finding(what, "ok", f"whole: {len(names)} files, {size}")
+
+
+def _resuming(rounds: list[int], config: Config, damaged: str | None) -> Finding:
+    """What resuming would do.
+
+    Args:
+        rounds: those with a whole checkpoint, newest first.
+        config: of the run.
+        damaged: where checkpoints lie of which some are damaged; None where none is.
+    """
+    if rounds:
+        return Finding("resuming", "ok", f"goes on after round {rounds[0]} of {config.run.rounds}")
+    if damaged is not None:
+        fix = f"Mend one of them, or remove {damaged} to start over."
+        return Finding("resuming", "fault", "refused, for no checkpoint is whole", fix)
+    found = f"there is no checkpoint, all {config.run.rounds} rounds are done again"
+    return Finding("resuming", "warning", found)
+
+
+def _room(store: CheckpointStore, manifests: list[Manifest]) -> Iterator[Finding]:
+    place = Path(store.location)
+    if not manifests or "://" in store.location or not place.exists():
+        return
+    needed = ROOM * sum(shard.num_bytes for shard in manifests[0].shards)
+    free = shutil.disk_usage(place).free
+    found = f"{human_bytes(free)} free, the next ones need {human_bytes(needed)}"
+    if free < needed:
+        yield Finding("disk", "warning", found, "Free some, or set checkpoint.dir to another disk.")
+    else:
+        yield Finding("disk", "ok", found)

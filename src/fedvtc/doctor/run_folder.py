@@ -1,0 +1,120 @@
+"""Checks of a run folder: run.json, config.yaml, the partition, and whether a secret got into a file."""
+
+import fcntl
+import os
+import shlex
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedvtc.config import Config, load
+from fedvtc.doctor import checkpoints, records
+from fedvtc.doctor.finding import Finding, fault_of, safely
+from fedvtc.errors import ConfigError, DataError, RunFolderError
+from fedvtc.methods import config_classes
+from fedvtc.tracking.run_folder import RunFolder
+
+MIN_SECRET_LENGTH = 8
+"""Shorter values, such as `true`, stand in files for other reasons."""
+
+
+def examine_run(path: Path) -> Iterator[Finding]:
+    """All that is checked of a run folder; without a run.json that can be read, nothing more."""
+    try:
+        folder = RunFolder.open(path)
+    except RunFolderError as error:
+        yield fault_of("run.json", error, str(path))
+        return
+    holder = _holder(path)
+    yield _status(folder, holder)
+    yield from safely("secrets", partial(_secrets, path))
+    config = None
+    try:
+        config = load([folder.config_layer()], (), methods=config_classes())
+        yield Finding("config.yaml", "ok", "loads with this version")
+    except ConfigError as error:
+        for problem in error.problems:
+            yield fault_of("config.yaml", ConfigError([problem]))
+    except RunFolderError as error:
+        yield fault_of("config.yaml", error, str(path / "config.yaml"))
+    num_rounds = config.run.rounds if config else None
+    state = {"is_finished": folder.status == "finished", "is_live": holder is not None}
+    yield from safely("metrics.jsonl", partial(records.metrics, path, num_rounds, **state))
+    yield from safely("clients.csv", partial(records.clients, path, **state))
+    if config is not None:
+        yield from safely("partition.npz", partial(_partition, path, config))
+        yield from safely("checkpoints", partial(checkpoints.examine, folder, config, is_live=holder is not None))
+
+
+def _holder(path: Path) -> str | None:
+    """Which process writes the run, by its own words; None where none does."""
+    try:
+        # To read, so that nothing is written; the run's own lock keeps a shared one out all the same.
+        lock = os.open(path / ".lock", os.O_RDONLY)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return os.pread(lock, 300, 0).decode(errors="replace").strip() or "a process that has not said which"
+    finally:
+        os.close(lock)
+    return None
+
+
+def _status(folder: RunFolder, holder: str | None) -> Finding:
+    num_attempts = len(folder.attempts)
+    run = f"{folder.name} ({folder.id}), {num_attempts} attempt{'s' * (num_attempts != 1)}"
+    if holder is not None:
+        return Finding("run.json", "ok", f"{run}: {holder} writes it now")
+    if folder.status == "finished":
+        return Finding("run.json", "ok", f"{run}: finished")
+    ended = "running, but no process writes it: it was killed" if folder.status == "running" else folder.status
+    return Finding("run.json", "warning", f"{run}: {ended}", f"fedvtc resume {shlex.quote(str(folder.path))}")
+
+
+def _partition(path: Path, config: Config) -> Iterator[Finding]:
+    from fedvtc.data import load_partition
+
+    file = path / "partition.npz"
+    if not file.exists():
+        yield Finding("partition.npz", "warning", "is missing", "Resuming the run draws it again.")
+        return
+    num_clients = config.population.num_clients
+    try:
+        # Against its own labels: the data set itself may be large, or on another machine.
+        parts = load_partition(file, _labels(file), num_clients)
+    except DataError as error:
+        yield fault_of("partition.npz", error, str(file))
+        return
+    except Exception as error:  # A flipped bit makes the unpacker raise nearly anything.
+        fix = "Remove it; resuming the run draws it again."
+        yield Finding("partition.npz", "fault", f"is damaged ({error})", fix)
+        return
+    yield Finding("partition.npz", "ok", f"{num_clients} clients, {sum(map(len, parts))} images")
+
+
+def _labels(file: Path) -> NDArray[np.int64]:
+    try:
+        with file.open("rb") as opened, np.load(opened, allow_pickle=False) as arrays:
+            return np.asarray(arrays["labels"])
+    except Exception:  # Whatever it is, `load_partition` says what is wrong.
+        return np.empty(0, dtype=np.int64)
+
+
+def _secrets(path: Path) -> Iterator[Finding]:
+    """Whether a file tells what the environment keeps to itself; values are compared, never shown."""
+    secrets = {
+        name: value
+        for name, value in os.environ.items()
+        if (name.endswith("_API_KEY") or "TOKEN" in name) and len(value) >= MIN_SECRET_LENGTH
+    }
+    for file in ("run.json", "config.yaml"):
+        if not (path / file).exists():
+            continue
+        text = (path / file).read_text(encoding="utf-8", errors="replace")
+        for name in sorted(name for name, value in secrets.items() if value in text):
+            yield Finding(file, "fault", f"holds the value of ${name}", "Delete it there, and have a new one issued.")

@@ -1,0 +1,206 @@
+"""Snapshots between threads: whatever the order, what is written is what a client was when it was held."""
+
+import threading
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fedvtc.runtime import snapshots
+from fedvtc.runtime.snapshots import Snapshots
+
+TIMEOUT_S = 20
+SOON_S = 0.05
+
+
+class Client:
+    """A state that is not whole while it changes, and a count of how often it was read."""
+
+    def __init__(self, number=0, state=b"0"):
+        self.number, self.state, self.num_packed = number, state, 0
+
+    def pack(self):
+        self.num_packed += 1
+        return self.state
+
+    def change(self, held, state):
+        held.before_change(self.number, self.pack)
+        self.state = b"half of " + state
+        time.sleep(0)
+        self.state = state
+
+
+@pytest.fixture
+def held():
+    return Snapshots()
+
+
+@pytest.fixture
+def writer():
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        yield pool
+
+
+@pytest.fixture
+def worker():
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        yield pool
+
+
+def test_a_client_that_does_not_work_is_read_where_it_lies(held):
+    client = Client()
+    held.hold(0)
+    assert client.num_packed == 0
+    assert held.take(0, client.pack) == b"0"
+    client.change(held, b"1")
+    assert (client.state, client.num_packed) == (b"1", 1)
+
+
+def test_a_client_that_works_first_is_set_aside(held):
+    client = Client()
+    held.hold(0)
+    client.change(held, b"1")
+    client.change(held, b"2")
+    assert held.take(0, client.pack) == b"0"
+    assert client.num_packed == 1
+
+
+def test_a_client_that_is_not_held_costs_nothing(held):
+    client = Client()
+    client.change(held, b"1")
+    held.hold(1)
+    client.change(held, b"2")
+    assert client.num_packed == 0
+
+
+def test_who_is_held_again_is_what_it_is_then(held):
+    client = Client()
+    held.hold(0)
+    client.change(held, b"1")
+    # The first one was given up: its writing failed.
+    held.hold(0)
+    client.change(held, b"2")
+    assert held.take(0, client.pack) == b"1"
+    held.hold(0)
+    assert held.take(0, client.pack) == b"2"
+
+
+def test_a_client_waits_while_it_is_read(held, writer, worker):
+    client, begun, may_end = Client(), threading.Event(), threading.Event()
+
+    def slow_pack():
+        begun.set()
+        assert may_end.wait(TIMEOUT_S)
+        return client.state
+
+    held.hold(0)
+    taking = writer.submit(held.take, 0, slow_pack)
+    assert begun.wait(TIMEOUT_S)
+    changing = worker.submit(client.change, held, b"1")
+    # Others are not kept from working.
+    Client(1).change(held, b"1")
+    with pytest.raises(TimeoutError):
+        changing.result(SOON_S)
+    assert client.state == b"0"
+    may_end.set()
+    assert taking.result(TIMEOUT_S) == b"0"
+    changing.result(TIMEOUT_S)
+    assert client.state == b"1"
+
+
+def test_a_reading_that_fails_keeps_nobody_waiting(held, worker):
+    def fail():
+        raise MemoryError
+
+    held.hold(0)
+    with pytest.raises(MemoryError):
+        held.take(0, fail)
+    client = Client()
+    worker.submit(client.change, held, b"1").result(TIMEOUT_S)
+    assert (client.state, client.num_packed) == (b"1", 0)
+
+
+def test_work_waits_for_the_writing_where_too_much_is_set_aside(held, worker, monkeypatch):
+    monkeypatch.setattr(snapshots, "MAX_ASIDE_BYTES", 10)
+    clients = [Client(number, bytes(6)) for number in range(4)]
+    for number in range(4):
+        held.hold(number)
+    # With 6 bytes set aside there is room for more; with 12 there is none.
+    clients[0].change(held, b"1")
+    clients[1].change(held, b"1")
+    changing = worker.submit(clients[2].change, held, b"1")
+    with pytest.raises(TimeoutError):
+        changing.result(SOON_S)
+    assert clients[2].num_packed == 0
+    # Who was written already, or is set aside, works on.
+    clients[0].change(held, b"2")
+    assert held.take(3, clients[3].pack) == bytes(6)
+    clients[3].change(held, b"1")
+    with pytest.raises(TimeoutError):
+        changing.result(SOON_S)
+    assert held.take(0, clients[0].pack) == bytes(6)
+    changing.result(TIMEOUT_S)
+    assert [held.take(number, clients[number].pack) for number in (1, 2)] == [bytes(6)] * 2
+    assert [client.num_packed for client in clients] == [1, 1, 1, 1]
+
+
+def test_who_waits_for_room_is_written_itself_at_last(held, worker, monkeypatch):
+    monkeypatch.setattr(snapshots, "MAX_ASIDE_BYTES", 1)
+    first, second = Client(0), Client(1)
+    held.hold(0)
+    held.hold(1)
+    first.change(held, b"1")
+    changing = worker.submit(second.change, held, b"1")
+    with pytest.raises(TimeoutError):
+        changing.result(SOON_S)
+    assert held.take(1, second.pack) == b"0"
+    changing.result(TIMEOUT_S)
+    assert held.take(0, first.pack) == b"0"
+
+
+NUM_CLIENTS = 4
+ORDERS = st.permutations(range(NUM_CLIENTS))
+PAUSES = st.sampled_from([None, 0.0, 0.0005])
+WORK = st.lists(st.tuples(st.integers(0, NUM_CLIENTS - 1), PAUSES), max_size=6)
+ROUNDS = st.lists(st.tuples(ORDERS, PAUSES, WORK), min_size=1, max_size=5)
+
+
+@settings(max_examples=60, deadline=None)
+@given(rounds=ROUNDS, max_aside_bytes=st.sampled_from([1, 20, 2**30]))
+def test_what_is_written_is_what_was_held(rounds, max_aside_bytes):
+    held, clients = Snapshots(), [Client(number, f"{number} as made".encode()) for number in range(NUM_CLIENTS)]
+    written, expected, packed = [], [], []
+
+    def take(order, pause):
+        for number in order:
+            if pause is not None:
+                time.sleep(pause)
+            written.append((number, held.take(number, clients[number].pack)))
+
+    def work_and_save(pool):
+        writing = None
+        for index, (order, pause, work) in enumerate(rounds):
+            if writing is not None:
+                writing.result(TIMEOUT_S)
+                packed.append([client.num_packed for client in clients])
+            for client in clients:
+                held.hold(client.number)
+            expected.extend((number, clients[number].state) for number in order)
+            writing = pool.submit(take, order, pause)
+            for step, (number, rest) in enumerate(work):
+                if rest is not None:
+                    time.sleep(rest)
+                clients[number].change(held, f"{number} in {index}.{step}".encode())
+        writing.result(TIMEOUT_S)
+        packed.append([client.num_packed for client in clients])
+
+    with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor(1) as pool, ThreadPoolExecutor(1) as main:
+        patch.setattr(snapshots, "MAX_ASIDE_BYTES", max_aside_bytes)
+        main.submit(work_and_save, pool).result(TIMEOUT_S)
+    assert written == expected
+    assert Counter(number for number, _ in written) == dict.fromkeys(range(NUM_CLIENTS), len(rounds))
+    # Once for each time that it was held, whether by the writer or set aside.
+    assert packed == [[num_held] * NUM_CLIENTS for num_held in range(1, len(rounds) + 1)]

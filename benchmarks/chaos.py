@@ -42,11 +42,13 @@ def main() -> int:
     """Runs the trials, and prints a line for each as it ends."""
     # A job that a script put into the background ignores SIGINT, and so would all that it starts.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    # What runs and what is mounted is ended and unmounted on the way out.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     arguments = parsed()
     if arguments.rounds < 1 or arguments.rounds % EVALUATE_EVERY:
         raise SystemExit(f"--rounds {arguments.rounds}: not a multiple of {EVALUATE_EVERY}.")
     setting = mnist(arguments.rounds, arguments.images, arguments.data)
-    folder = Path(tempfile.mkdtemp(prefix="chaos-"))
+    folder = Path(tempfile.mkdtemp(prefix="chaos-", dir="/tmp"))
     runner = Runner(setting, folder)
     print(f"fedvtc run {' '.join(setting.words)}\nseed {arguments.seed}, folders in {folder}", flush=True)
     undisturbed(runner)

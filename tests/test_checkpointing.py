@@ -1,5 +1,6 @@
 """What the coordinator saves, when, and what happens where the disk does not take it."""
 
+import errno
 import importlib.metadata
 import json
 import resource
@@ -10,6 +11,7 @@ from contextlib import contextmanager
 
 import numpy as np
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 
 from fedvtc.checkpoint import CheckpointStore, Manifest
 from fedvtc.checkpoint.trees import unpack
@@ -37,6 +39,13 @@ class SlowStore(CheckpointStore):
         self.is_asked.set()
         assert self.gate.wait(TIMEOUT_S)
         return super().write(draft, name, content)
+
+
+class StubbornStore(CheckpointStore):
+    """A place where files may be put, but not deleted."""
+
+    def prune(self, *_):
+        raise PermissionError(errno.EACCES, "Permission denied")
 
 
 class Saving:
@@ -244,6 +253,21 @@ def test_the_newest_and_the_best_are_kept(saving, keep, keep_best, kept):
     assert run.rounds() == kept
 
 
+@pytest.mark.parametrize("location", ["{}/checkpoints", "memory:/{}/checkpoints"])
+def test_old_ones_that_cannot_be_deleted_do_not_cost_the_new_one(saving, tmp_path, location):
+    run = saving({}, {"on_disk_error": "stop"}, store=StubbornStore(location.format(tmp_path)))
+    for round in (1, 2, 3):
+        run.train(round)
+        run.save_and_wait(round)
+    assert run.rounds() == [3, 2, 1]
+    assert [run.store.problems(manifest) for manifest in run.store.manifests(pytest.fail)] == [[], [], []]
+    assert run.told == ["old checkpoints could not be deleted (Permission denied)"] * 3
+    assert run.incidents.totals == {"disk_errors": 3}
+    assert [manifest.round for manifest in run.lineage.history(0).checkpoints] == [3, 2]
+    MemoryFileSystem.store.clear()
+    MemoryFileSystem.pseudo_dirs[:] = [""]
+
+
 def test_steps_that_a_whole_checkpoint_holds_are_forgotten(saving):
     run = saving({"keep": 2})
     for round, kept in [(1, 0), (2, 1), (3, 1), (4, 1)]:
@@ -318,6 +342,15 @@ def test_to_stop_holds_for_a_folder_that_cannot_be_made_and_for_the_final_one(sa
         run.save_and_wait(1)
     with pytest.raises(DiskError, match=r"^checkpoint final could not be written \(Not a directory\)"):
         run.checkpoints.save_final(1, None)
+
+
+def test_a_state_that_no_file_can_hold_is_told_and_is_no_matter_of_the_disk(saving, tmp_path):
+    run = saving({}, {"on_disk_error": "stop"})
+    run.checkpoints.save(1, {"seen": {1, 2}}, BROADCAST, None)
+    run.checkpoints.wait()
+    why = "a checkpoint cannot hold set, only tensors and plain values"
+    assert run.told == [f"checkpoint round_000001 could not be written ({why}); there is none before it"]
+    assert list((tmp_path / "checkpoints").iterdir()) == []
 
 
 def test_the_manifest_is_the_last_to_be_written(saving, tmp_path):

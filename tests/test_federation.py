@@ -1,6 +1,7 @@
 """Whole runs in this process, on a data set of three classes, and the folders that they leave."""
 
 import csv
+import hashlib
 import json
 import re
 from dataclasses import replace
@@ -10,14 +11,20 @@ import matplotlib.image
 import numpy as np
 import pytest
 
+from fedvtc.checkpoint import CheckpointStore
+from fedvtc.checkpoint.trees import pack, unpack
+from fedvtc.checkpointing import read_server
+from fedvtc.cli import main
+from fedvtc.client import FederatedClient
 from fedvtc.config import load
 from fedvtc.errors import ClientError, ClusterError, RunFolderError
 from fedvtc.federation import Population
 from fedvtc.messages import bytes_by_kind
 from fedvtc.methods import build, config_classes
 from fedvtc.metrics import CLIENT_METRICS
-from fedvtc.run import run_federation
+from fedvtc.run import resume_federation, run_federation
 from fedvtc.runtime import InlinePool, task_of
+from fedvtc.seeding import choose_participants
 
 NUM_CLIENTS, ROUNDS = 4, 5
 SETTINGS = (
@@ -211,6 +218,117 @@ def test_a_failed_run_says_so_and_names_the_client(run, folder):
         run("failed", "training.epochs=3", "training.optimizer.name=sgd", "training.optimizer.lr=1e30")
     assert json.loads((folder / "failed/run.json").read_text())["status"] == "failed"
     assert records_of(folder / "failed") == []
+
+
+@pytest.fixture
+def fault(monkeypatch):
+    """Makes the training of one client in one round fail, so many times, once it has changed the client."""
+
+    def arrange(client, round, times=1):
+        train, left = FederatedClient.train, [times]
+
+        def failing(self, phase="train"):
+            train(self, phase)
+            if (self.id, self.round) == (client, round) and left[0] > 0:
+                left[0] -= 1
+                raise ClientError(client, round, phase, "loss is nan")
+
+        monkeypatch.setattr(FederatedClient, "train", failing)
+
+    return arrange
+
+
+FEDPROTO = ("method.name=fedproto", "run.participation=1", "run.rounds=3", "checkpoint.keep=9")
+
+
+def without_incidents(record):
+    return {key: value for key, value in record.items() if not key.startswith("incidents")}
+
+
+def saved(path, round):
+    """The server's state after a round, and the clients' weights, from the run's own checkpoint."""
+    store = CheckpointStore(path / "checkpoints")
+    manifest = next(found for found in store.manifests(pytest.fail) if (found.phase, found.round) == ("round", round))
+    shards = [unpack(store.read(manifest, f"client_{client:04d}.pt")) for client in range(NUM_CLIENTS)]
+    weights = [hashlib.sha256(pack(shard["classifier"])).hexdigest() for shard in shards]
+    return read_server(store, manifest)[0], weights
+
+
+def test_a_run_that_a_client_ended_keeps_its_rounds_and_says_how_to_go_on(run, folder, fault, capsys):
+    fault(2, 3)
+    with pytest.raises(ClientError, match=r"^client 2, round 3, train: loss is nan$"):
+        run("ended", *FEDPROTO)
+    path = folder / "ended"
+    assert json.loads((path / "run.json").read_text())["status"] == "failed"
+    assert [record["round"] for record in records_of(path)] == [1, 2]
+    assert CheckpointStore(path / "checkpoints").newest_whole(pytest.fail).round == 2
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last == f"round 2 is saved; go on with: fedvtc resume {path}"
+    resume_federation(path, plain=True)
+    assert results_of(path) == results_of(run("not-ended", *FEDPROTO))
+
+
+def test_a_client_that_is_skipped_leaves_the_round_to_the_others(run, config_of, fault, capsys):
+    fault(1, 2)
+    path = run("skipped", *FEDPROTO, "runtime.on_client_error=skip")
+    line = "client 1, round 2, train: loss is nan; left out of this round"
+    first, second, third, final = records_of(path)
+    assert [record["clients/participating"] for record in (first, second, third)] == [4, 3, 4]
+    assert (second["incidents/clients_skipped"], second["incidents"]) == (1, [line])
+    assert all(record == without_incidents(record) for record in (first, third, final))
+    assert "test/accuracy/mean" in second
+    printed = capsys.readouterr().out.splitlines()
+    assert line in printed
+    assert "on the way: clients skipped 1" in printed
+    assert [row["client"] for row in rows_of(path) if row["round"] == "2"] == ["0", "1", "2", "3"]
+
+    config = config_of(*FEDPROTO)
+    population = Population.of(config)
+    with InlinePool(config, population.dataset, population.specs) as pool:
+        method = build(config.method, task_of(config, population.dataset))
+        state, broadcast = method.start()
+        for participants in ([0, 1, 2, 3], [0, 2, 3]):
+            state, broadcast = method.server_round(state, pool.map("run_round", participants, broadcast))
+    found, weights = saved(path, 2)
+    assert found["prototypes"].keys() == state["prototypes"].keys()
+    for name, array in state["prototypes"].items():
+        np.testing.assert_array_equal(found["prototypes"][name], array)
+    before = saved(path, 1)[1]
+    assert [now == then for now, then in zip(weights, before, strict=True)] == [False, True, False, False]
+
+
+def test_a_step_that_is_tried_again_leaves_no_trace_in_the_results(run, fault, finished, capsys):
+    fault(choose_participants(0, round=3, num_clients=NUM_CLIENTS, participation=0.5)[0], 3, times=2)
+    path = run("retried", "runtime.on_client_error=retry", "runtime.retries=2")
+    third = records_of(path)[2]
+    assert (third["incidents/steps_retried"], len(third["incidents"])) == (2, 2)
+    assert capsys.readouterr().out.count("round 3, train: loss is nan; trying again\n") == 2
+    assert [without_incidents(record) for record in results_of(path)] == results_of(finished)
+    assert (path / "clients.csv").read_bytes() == (finished / "clients.csv").read_bytes()
+    assert saved(path, ROUNDS)[1] == saved(finished, ROUNDS)[1]
+
+
+def test_a_step_that_fails_again_and_again_ends_the_run(run, folder, fault, capsys):
+    fault(0, 1, times=3)
+    with pytest.raises(ClientError, match=r"^client 0, round 1, train: loss is nan$"):
+        run("in-vain", *FEDPROTO, "runtime.on_client_error=retry", "runtime.retries=2")
+    printed = capsys.readouterr().out
+    assert printed.count("trying again\n") == 2
+    assert f"no round is saved yet; go on with: fedvtc resume {folder / 'in-vain'}\n" in printed
+
+
+@pytest.mark.parametrize(("least", "code"), [(3, 0), (4, 1)])
+def test_a_round_of_too_few_clients_ends_the_run(folder, fault, capsys, least, code):
+    fault(1, 2)
+    name = f"at-least-{least}"
+    words = [word for word in SETTINGS if not word.startswith(("method.", "run."))]
+    words += [f"data.path={folder}/tiny.npz", f"run.output_dir={folder}", f"run.name={name}", *FEDPROTO]
+    more = ["runtime.on_client_error=skip", f"runtime.min_clients={least}", "--plain"]
+    assert main(["run", *words, *more]) == code
+    errors = capsys.readouterr().err
+    assert errors == ("fedvtc: round 2: 3 uploads, runtime.min_clients is 4\n" if code else "")
+    assert json.loads((folder / name / "run.json").read_text())["status"] == ("failed" if code else "finished")
+    assert len(records_of(folder / name)) == (1 if code else 4)
 
 
 def test_what_the_user_has_to_mend_leaves_no_folder(config_of, folder, monkeypatch):

@@ -15,7 +15,7 @@ FLOORS = (
     {"client", "training"},
     {"methods"},
     {"runtime", "checkpoint"},
-    {"federation", "checkpointing", "stopping", "run", "tracking", "reporting"},
+    {"federation", "attempt", "checkpointing", "stopping", "run", "tracking", "reporting"},
     {"planning", "listing", "doctor", "sweep"},
     {"cli", "__main__"},
 )

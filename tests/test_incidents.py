@@ -51,7 +51,7 @@ def test_who_is_told_may_look_at_the_counts_and_may_refuse_them():
         raise DiskError(text)
 
     incidents = Incidents(tell)
-    with pytest.raises(DiskError, match="^no room$"):
+    with pytest.raises(DiskError, match=r"^no room$"):
         incidents.add("disk_errors", "no room")
     assert seen == [{"disk_errors": 1}]
     assert incidents.take()["incidents"] == ["no room"]

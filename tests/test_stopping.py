@@ -156,6 +156,60 @@ except Interrupted as error:
     assert (lines[1:], code) == (["saved", "2"], 0)
 
 
+def test_what_is_closed_after_the_round_takes_the_time_that_it_takes(outcome):
+    scenario = """
+stopper.may_abandon = lambda: False
+try:
+    with stopper.listening():
+        ask()
+        try:
+            with stopper.deferred():
+                say("saving")
+        finally:
+            time.sleep(0.8)
+            say("saved", signal.getitimer(signal.ITIMER_REAL))
+except Interrupted as error:
+    say(error.signum)
+"""
+    lines, code = outcome(scenario, grace_s=0.4)
+    assert (lines[1:], code) == (["saving", "saved (0.0, 0.0)", "2"], 0)
+
+
+def test_what_fails_while_it_is_deferred_can_be_interrupted_from_then_on(outcome):
+    scenario = """
+try:
+    with stopper.listening():
+        try:
+            with stopper.deferred():
+                raise OSError
+        except OSError:
+            ask()
+            say("went on")
+except Interrupted as error:
+    say(error.signum)
+"""
+    assert outcome(scenario) == (["2"], 0)
+
+
+def test_an_interrupt_that_lost_its_signal_on_the_way_gets_it_back(outcome):
+    scenario = """
+try:
+    with stopper.listening():
+        try:
+            ask(signal.SIGTERM)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt from None
+except Interrupted as error:
+    say(error.signum)
+try:
+    with Stopper(say, 1).listening():
+        raise KeyboardInterrupt
+except KeyboardInterrupt as error:
+    say(type(error).__name__)
+"""
+    assert outcome(scenario) == (["15", "KeyboardInterrupt"], 0)
+
+
 @pytest.mark.parametrize(("second", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
 @pytest.mark.parametrize("where", ["deferred", "round", "cleanup"])
 def test_a_second_signal_ends_the_process_at_once(outcome, where, second, code):

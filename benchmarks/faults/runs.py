@@ -131,8 +131,11 @@ class Runner:
             if attempt.end() != 0:
                 raise SystemExit(f"The undisturbed run failed:\n{attempt.printed()}")
             self._usual_s = time.monotonic() - began_s
-            self._expected = Result.of(place.run, place.run)
-        return self._expected, self._usual_s
+            found = self._expected = Result.of(place.run, place.run)
+        # Two runs that both lack something would be equal.
+        if found.num_lost(self._setting.rounds) or len(found.weights) != self._setting.num_clients or not found.rows:
+            raise SystemExit(f"The undisturbed run is not whole:\n{attempt.printed()}")
+        return found, self._usual_s
 
     def disturbed(self, trial: Trial, name: str) -> Outcome:
         """Runs a trial until it is finished or cannot be, and looks at all that it leaves."""

@@ -3,7 +3,7 @@
 import importlib.metadata
 import threading
 from collections.abc import Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -137,45 +137,37 @@ class Checkpointer:
             self.wait()
 
     def _write(self, manifest: Manifest, draft: str, server: dict[str, Any], saved: Sequence[Future[Shard]]) -> None:
-        errors: list[BaseException] = []
-        shards = []
         try:
-            shards.append(self._store.write(draft, SERVER_SHARD, pack(arrays_to_tensors(server))))
-        except OSError as error:
-            errors.append(error)
-        # All of them, for a draft that is still written to cannot be removed.
-        for future in saved:
-            failure = future.exception()
-            if failure is None:
-                shards.append(future.result())
-            else:
-                errors.append(failure)
-        if not errors:
-            try:
-                self._publish(manifest, draft, shards)
-            except OSError as error:
-                errors.append(error)
-        if errors:
+            shards = [self._store.write(draft, SERVER_SHARD, pack(arrays_to_tensors(server)))]
+            shards += [future.result() for future in saved]
+            self._store.publish(draft, replace(manifest, shards=tuple(shards)))
+        # Whatever it is: in a thread of its own it would go unheard.
+        except Exception as error:
+            # A draft that is still written to cannot be removed.
+            wait(saved)
             self._store.discard(draft)
-            self._give_up(manifest, errors[0])
-
-    def _publish(self, manifest: Manifest, draft: str, shards: Sequence[Shard]) -> None:
-        whole = replace(manifest, shards=tuple(shards))
-        self._store.publish(draft, whole)
-        if whole.phase == "final":
+            self._give_up(manifest, error)
             return
+        if manifest.phase == "round":
+            self._published(replace(manifest, shards=tuple(shards)))
+
+    def _published(self, whole: Manifest) -> None:
         checkpoint = self._config.checkpoint
         self._kept = [whole, *self._kept][: checkpoint.keep]
         self._lineage.saved(self._kept)
         try:
-            self._store.prune(whole.round, checkpoint.keep, checkpoint.keep_best)
+            self._store.prune(self._kept, checkpoint.keep_best)
         except OSError as error:
             self._incidents.add("disk_errors", f"old checkpoints could not be deleted ({_why(error)})")
 
     def _give_up(self, manifest: Manifest, error: BaseException) -> None:
+        # What went wrong in an actor comes wrapped.
+        error = getattr(error, "cause", None) or error
         kept = f"the one of round {self._saved_round} is kept" if self._kept else "there is none before it"
-        self._failure = f"checkpoint {manifest.folder} could not be written ({_why(error)}); {kept}"
-        self._incidents.add("checkpoints_failed", self._failure)
+        what = f"checkpoint {manifest.folder} could not be written ({_why(error)}); {kept}"
+        self._incidents.add("checkpoints_failed", what)
+        # A lost process is no matter of the disk; the next checkpoint has another.
+        self._failure = what if isinstance(error, OSError) else None
         self._begun_round = self._saved_round
 
     @property

@@ -1,32 +1,21 @@
-"""A run from its config, or from its folder on: opens what a federation needs, and closes it however it ends."""
+"""A run from its config, or from its folder on."""
 
-import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from fedvtc.checkpoint import CheckpointStore, Manifest
-from fedvtc.checkpointing import Checkpointer, read_server
+from fedvtc.attempt import PARTITION, attempt, checkpoint_store, has_begun
+from fedvtc.checkpoint import Manifest
 from fedvtc.config import check_resumable, fingerprint, load, same_place, to_dict
 from fedvtc.config.schema import Config
-from fedvtc.data import save_partition
 from fedvtc.errors import CheckpointError, ConfigError, RunFolderError, UserError
-from fedvtc.federation import Federation, Population
-from fedvtc.incidents import Incidents
+from fedvtc.federation import Population
 from fedvtc.methods import config_classes
-from fedvtc.runtime import Lineage, open_pool
-from fedvtc.stopping import Stopper
-from fedvtc.tracking import RunInfo, Tracker
 from fedvtc.tracking.console import PlainConsole, make_console_tracker
-from fedvtc.tracking.files import CsvTracker, JsonlTracker
-from fedvtc.tracking.guard import GuardedTracker
-from fedvtc.tracking.pictures import PictureTracker
-from fedvtc.tracking.run_folder import RunFolder, replaced
-
-PARTITION = "partition.npz"
+from fedvtc.tracking.run_folder import RunFolder
 
 
 @dataclass(frozen=True)
@@ -60,7 +49,7 @@ def run_federation(config: Config, *, plain: bool = False) -> RunSummary:
     population = Population.of(config)
     folder = RunFolder.create(config.run.output_dir, path.name, to_dict(config))
     with folder.lock(), _discarded_if_it_cannot_begin(folder):
-        return _federate(config, population, folder, None, make_console_tracker(plain))
+        return RunSummary(folder.path, attempt(config, population, folder, None, make_console_tracker(plain)))
 
 
 def resume_federation(path: Path, overrides: Sequence[str] = (), *, plain: bool = False) -> RunSummary:
@@ -92,13 +81,6 @@ def partition_name(config: Config) -> str:
     return _file_name(f"{Path(config.data.path).stem if config.data.path else config.data.name}-{divided}")
 
 
-def checkpoint_store(config: Config, folder: RunFolder) -> CheckpointStore:
-    """Where the checkpoints of a run are."""
-    if config.checkpoint.dir is None:
-        return CheckpointStore(folder.path / "checkpoints")
-    return CheckpointStore(f"{config.checkpoint.dir.rstrip('/')}/{folder.name}-{folder.id}")
-
-
 def _resume(folder: RunFolder, change: Callable[[Config], Config], plain: bool) -> RunSummary:
     """Goes on with a run whose config is changed as `change` says."""
     with folder.lock():
@@ -121,7 +103,7 @@ def _resume(folder: RunFolder, change: Callable[[Config], Config], plain: bool) 
                 f"{folder.path}: cannot be written ({error.strerror}). Make room, or mend its rights."
             ) from None
         console.note(f"{folder.path}: resuming after round {num_done} of {after.run.rounds}")
-        return _federate(after, population, folder, start, console)
+        return RunSummary(folder.path, attempt(after, population, folder, start, console))
 
 
 def _start(folder: RunFolder, before: Config, after: Config, console: PlainConsole) -> Manifest | None:
@@ -155,76 +137,6 @@ def _check_belongs(start: Manifest, folder: RunFolder, config: Config) -> None:
         )
 
 
-def _federate(
-    config: Config, population: Population, folder: RunFolder, start: Manifest | None, console: PlainConsole
-) -> RunSummary:
-    """One attempt at a run, from its start or from a checkpoint to its end."""
-    partition = folder.path / PARTITION
-    if not partition.exists():
-        with replaced(partition) as beside:
-            save_partition(beside, [spec.indices_N for spec in population.specs], population.dataset.train.labels_N)
-    attempt = len(folder.attempts)
-    store = checkpoint_store(config, folder)
-    store.clear_drafts()
-    incidents = Incidents(console.note)
-    stopper = Stopper(console.note, config.runtime.stop_timeout_s)
-    lineage = Lineage(store, start)
-    trackers = _trackers(config, population, incidents, console)
-    info = RunInfo(
-        id=folder.id,
-        name=folder.path.name,
-        folder=folder.path,
-        config=config,
-        config_dict=to_dict(config),
-        class_counts_KC=population.class_counts_KC,
-        backbones=[spec.backbone for spec in population.specs],
-        resumed_round=None if attempt == 1 else (start.round if start else 0),
-    )
-    with ExitStack() as stack:
-        stack.enter_context(stopper.listening())
-        stack.enter_context(_status_kept(folder, store, console))
-        namespace = f"{folder.id}-{attempt}"
-        pool = stack.enter_context(
-            open_pool(
-                config,
-                population.dataset,
-                population.specs,
-                namespace=namespace,
-                lineage=lineage,
-                incidents=incidents,
-            )
-        )
-        stopper.listen()
-        stack.enter_context(_tracking(trackers, info))
-        checkpoints = Checkpointer(
-            config,
-            store,
-            pool,
-            lineage,
-            incidents,
-            run_id=folder.id,
-            attempt=attempt,
-            start=start,
-        )
-        stack.callback(checkpoints.finish_writing)
-        if start is not None:
-            pool.restore([spec.client for spec in population.specs])
-        federation = Federation(
-            config, population, pool, trackers, checkpoints=checkpoints, incidents=incidents, stopper=stopper
-        )
-        record = federation.run(read_server(store, start) if start else None)
-    console.summary(record, incidents.totals)
-    return RunSummary(folder.path, record)
-
-
-def _trackers(config: Config, population: Population, incidents: Incidents, console: PlainConsole) -> list[Tracker]:
-    def report(text: str) -> None:
-        incidents.add("disk_errors", text)
-
-    files: list[Tracker] = [JsonlTracker(), CsvTracker(), PictureTracker(population.dataset.class_names)]
-    return [*(GuardedTracker(tracker, config.runtime.on_disk_error, report) for tracker in files), console]
-
-
 def _config_of(folder: RunFolder, overrides: Sequence[str] = ()) -> Config:
     return load([folder.config_layer()], overrides, methods=config_classes())
 
@@ -243,52 +155,6 @@ def _discarded_if_it_cannot_begin(folder: RunFolder) -> Iterator[None]:
     try:
         yield
     except UserError:
-        if not _has_begun(folder):
+        if not has_begun(folder):
             folder.discard()
         raise
-
-
-def _has_begun(folder: RunFolder) -> bool:
-    return any((folder.path / trace).exists() for trace in ("metrics.jsonl", "checkpoints"))
-
-
-@contextmanager
-def _status_kept(folder: RunFolder, store: CheckpointStore, console: PlainConsole) -> Iterator[None]:
-    """run.json says how the block ended; where it did not end well, the user learns how to go on."""
-    try:
-        yield
-    except BaseException as error:
-        # Where the disk is full, that is not the error that the user has to see.
-        with suppress(OSError):
-            folder.set_status("interrupted" if isinstance(error, KeyboardInterrupt) else "failed")
-        if _has_begun(folder):
-            saved = [manifest.round for manifest in store.manifests(_ignore) if manifest.phase == "round"]
-            what = f"round {saved[0]} is saved" if saved else "no round is saved yet"
-            console.note(f"{what}; go on with: fedvtc resume {shlex.quote(str(folder.path))}")
-        raise
-    try:
-        folder.set_status("finished")
-    except OSError as error:
-        console.note(
-            f"{folder.path / 'run.json'}: cannot be written ({error.strerror}), so it says that the run goes on"
-        )
-
-
-@contextmanager
-def _tracking(trackers: Sequence[Tracker], info: RunInfo) -> Iterator[None]:
-    """Starts the trackers, and finishes them however the block ends."""
-    with ExitStack() as stack:
-        outcome = {"status": "failed"}
-        for tracker in trackers:
-            tracker.start(info)
-            stack.callback(_finish, tracker, outcome)
-        try:
-            yield
-        except KeyboardInterrupt:
-            outcome["status"] = "interrupted"
-            raise
-        outcome["status"] = "finished"
-
-
-def _finish(tracker: Tracker, outcome: Mapping[str, str]) -> None:
-    tracker.finish(outcome["status"])

@@ -34,6 +34,12 @@ def manifest_of():
 
 
 @pytest.fixture(scope="session")
+def newest():
+    """A function: the checkpoints of the newest rounds, so many of them."""
+    return lambda store, num: [manifest for manifest in store.manifests(print) if manifest.phase == "round"][:num]
+
+
+@pytest.fixture(scope="session")
 def contents_of():
     """The shards that `save` writes for a round, by name; client 12 has an empty one."""
     return _contents_of

@@ -24,7 +24,7 @@ def save(store, round, content):
 SCENARIOS = {
     "new": lambda store: save(store, 2, b"new"),
     "replaced": lambda store: save(store, 1, b"new"),
-    "pruned": lambda store: store.prune(6, 1, keep_best=False),
+    "pruned": lambda store: store.prune(store.manifests(print)[:1], keep_best=False),
     "cleared": lambda store: store.clear_drafts(),
 }
 

@@ -82,7 +82,7 @@ def test_a_full_disk_raises_its_error(local, tmp_path):
         ("round_000002", "checkpoints/round_000002: manifest.json cannot be read (not a plain folder)"),
     ],
 )
-def test_links_are_not_read_and_not_followed_when_deleting(local, tmp_path, link, line, save):
+def test_links_are_not_read_and_not_followed_when_deleting(local, tmp_path, link, line, save, newest):
     old, new = save(local, 1), save(local, 2)
     path, outside = tmp_path / "checkpoints" / link, tmp_path / "outside"
     path.rename(outside)
@@ -96,13 +96,13 @@ def test_links_are_not_read_and_not_followed_when_deleting(local, tmp_path, link
             local.read(new, "server.pt")
     for round in (2, 3, 4):
         save(local, round)
-    local.prune(6, 1, keep_best=False)
+    local.prune(newest(local, 1), keep_best=False)
     assert outside.exists()
     assert not outside.is_dir() or sorted(path.name for path in outside.iterdir()) == sorted([*NAMES, "manifest.json"])
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["round_000004"]
 
 
-def test_a_link_to_a_folder_inside_a_checkpoint_is_not_followed_when_deleting(local, tmp_path, save):
+def test_a_link_to_a_folder_inside_a_checkpoint_is_not_followed_when_deleting(local, tmp_path, save, newest):
     save(local, 1)
     (tmp_path / "outside").mkdir()
     (tmp_path / "outside" / "thesis.tex").write_text("dear")
@@ -110,7 +110,7 @@ def test_a_link_to_a_folder_inside_a_checkpoint_is_not_followed_when_deleting(lo
     (tmp_path / "checkpoints/round_000001.removed.tmp").symlink_to(tmp_path / "outside")
     save(local, 2)
 
-    local.prune(6, 1, keep_best=False)
+    local.prune(newest(local, 1), keep_best=False)
     local.clear_drafts()
 
     assert (tmp_path / "outside" / "thesis.tex").read_text() == "dear"

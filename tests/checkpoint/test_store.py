@@ -51,9 +51,9 @@ def test_checkpoints_come_newest_first_and_the_final_one_before(store, save):
     assert store.newest_whole(pytest.fail, phase="final").round == 7
 
 
-def test_where_nothing_was_written_nothing_is_found(store):
+def test_where_nothing_was_written_nothing_is_found(store, newest):
     store.clear_drafts()
-    store.prune(6, 1, keep_best=True)
+    store.prune(newest(store, 1), keep_best=True)
 
     assert store.manifests(pytest.fail) == []
     assert store.newest_whole(pytest.fail) is None
@@ -147,7 +147,7 @@ def test_a_shard_that_is_not_of_the_checkpoint_is_not_read(store, place, save):
         store.read(manifest, "client_0099.pt")
 
 
-def test_foreign_names_are_neither_checkpoints_nor_deleted(store, place, save):
+def test_foreign_names_are_neither_checkpoints_nor_deleted(store, place, save, newest):
     foreign = ["notes.tmp", "round_12", "round_000012.bak", "finals", "xround_000001", "round_000001.attempt-x.tmp"]
     for name in foreign:
         place.create(f"{name}/manifest.json")
@@ -156,7 +156,7 @@ def test_foreign_names_are_neither_checkpoints_nor_deleted(store, place, save):
 
     assert len(store.manifests(pytest.fail)) == 1
     store.clear_drafts()
-    store.prune(6, 1, keep_best=False)
+    store.prune(newest(store, 1), keep_best=False)
     assert place.names() == sorted([*foreign, "README", "round_000001"])
 
 
@@ -216,31 +216,30 @@ def test_what_crashes_left_is_cleared_and_checkpoints_stay(store, place, save):
         (9, True, ["final", *(f"round_{round:06d}" for round in range(1, 7))]),
     ],
 )
-def test_the_newest_the_best_and_the_final_one_are_kept(store, place, keep, keep_best, kept, save):
+def test_the_newest_the_best_and_the_final_one_are_kept(store, place, keep, keep_best, kept, save, newest):
     for round, accuracy in enumerate([0.1, 0.9, None, 0.9, float("nan"), 0.2], 1):
         save(store, round, accuracy=accuracy)
     save(store, 6, phase="final", accuracy=0.99)
 
-    store.prune(6, keep, keep_best)
+    store.prune(newest(store, keep), keep_best=keep_best)
 
     assert place.names() == kept
     assert all(store.problems(manifest) == [] for manifest in store.manifests(pytest.fail))
 
 
-def test_rounds_later_than_the_newest_go(store, place, save):
-    for round in (1, 2, 3):
-        save(store, round, accuracy=round / 10)
+def test_what_is_not_named_goes_even_where_it_is_newer(store, place, save):
+    manifests = [save(store, round) for round in (1, 2, 3)]
 
-    store.prune(2, 1, keep_best=True)
+    store.prune(manifests[1:2], keep_best=False)
 
     assert place.names() == ["round_000002"]
 
 
-def test_without_a_measured_round_only_the_newest_are_kept(store, place, save):
+def test_without_a_measured_round_only_the_newest_are_kept(store, place, save, newest):
     for round in (1, 2, 3):
         save(store, round)
 
-    store.prune(6, 2, keep_best=True)
+    store.prune(newest(store, 2), keep_best=True)
 
     assert place.names() == ["round_000002", "round_000003"]
 

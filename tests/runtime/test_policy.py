@@ -66,7 +66,7 @@ def test_retry_tries_again_so_many_times_and_then_ends_the_run(verdicts, told, r
 def test_every_client_has_tries_of_its_own(verdicts):
     judge, incidents = verdicts("retry", retries=1)
     assert [judge.try_again(ClientError(client, 7, "train", "x")) for client in (0, 1, 2)] == [True] * 3
-    with pytest.raises(ClientError, match="^client 1, round 7, train: x$"):
+    with pytest.raises(ClientError, match=r"^client 1, round 7, train: x$"):
         judge.try_again(ClientError(1, 7, "train", "x"))
     assert incidents.totals == {"steps_retried": 3}
 

@@ -123,6 +123,18 @@ def test_a_reading_that_fails_keeps_nobody_waiting(held, worker):
     assert (client.state, client.num_packed) == (b"1", 0)
 
 
+def test_a_state_that_cannot_be_set_aside_stays_held(held):
+    def fail():
+        raise MemoryError
+
+    client = Client()
+    held.hold(0)
+    with pytest.raises(MemoryError):
+        held.before_change(0, fail)
+    client.change(held, b"1")
+    assert held.take(0, client.pack) == b"0"
+
+
 def test_work_waits_for_the_writing_where_too_much_is_set_aside(held, worker, monkeypatch):
     monkeypatch.setattr(snapshots, "MAX_ASIDE_BYTES", 10)
     clients = [Client(number, bytes(6)) for number in range(4)]

@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
@@ -155,22 +155,20 @@ class CheckpointStore:
             report(problems[0] + more)
         return None
 
-    def prune(self, newest: int, keep: int, keep_best: bool) -> None:
-        """Deletes checkpoints of rounds, but for the newest and the best; `final` and damaged manifests stay.
+    def prune(self, kept: Sequence[Manifest], keep_best: bool) -> None:
+        """Deletes checkpoints of rounds; `final` and those whose manifest is damaged stay.
 
         Args:
-            newest: the round that the run has come to; an earlier attempt may have left later ones, which go too.
-            keep: how many of the newest rounds stay, at least 1.
+            kept: those that stay.
             keep_best: whether the most accurate one, of equals the newest, stays too.
         """
-        present = [manifest for manifest in self.manifests(_ignore) if manifest.phase == "round"]
-        rounds = [manifest for manifest in present if manifest.round <= newest]
-        kept = {manifest.folder for manifest in rounds[:keep]}
+        rounds = [manifest for manifest in self.manifests(_ignore) if manifest.phase == "round"]
+        folders = {manifest.folder for manifest in kept}
         if keep_best and rounds:
             # `max` takes the first of equals, and the newest is first.
-            kept.add(max(rounds, key=_accuracy).folder)
-        for manifest in present:
-            if manifest.folder not in kept:
+            folders.add(max(rounds, key=_accuracy).folder)
+        for manifest in rounds:
+            if manifest.folder not in folders:
                 self._folders.remove(manifest.folder)
 
     def _manifest(self, folder: str) -> Manifest:

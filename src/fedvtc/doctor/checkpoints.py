@@ -24,7 +24,7 @@ def examine(folder: RunFolder, config: Config, *, is_live: bool) -> Iterator[Fin
         config: as its config.yaml says.
         is_live: whether a process writes the run now.
     """
-    from fedvtc.run import checkpoint_store
+    from fedvtc.attempt import checkpoint_store
 
     is_finished = folder.status == "finished"
     try:

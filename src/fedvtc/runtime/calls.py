@@ -60,6 +60,8 @@ class Calls:
             client = next(iter(self._rebuilds))
             try:
                 self._built(client)
+            except RayTaskError as error:
+                raise cause_of(error) from error
             except RayActorError as error:
                 self._lost(self._pool.home_of(client), reason_of(error))
 
@@ -111,18 +113,13 @@ class Calls:
             self._tell_damage(result)
 
     def _failed(self, error: RayTaskError, client: int, home: Home) -> ClientError | None:
-        """None where the step is taken again, else the error of the client that sits out.
-
-        Ray's error carries the worker's trace in its text; ours is one line that names the client.
-        """
+        """None where the step is taken again, else the error of the client that sits out."""
         cause = error.cause
         if isinstance(cause, ClientMemoryError):
             self._lost(home, str(cause))
             return None
         if not isinstance(cause, ClientError):
-            if isinstance(cause, FedvtcError):
-                raise cause from error
-            raise error
+            raise cause_of(error) from error
         again = self._verdicts.try_again(cause)
         self._rebuild(client)
         if again:
@@ -213,6 +210,7 @@ class Calls:
             self._step.clients.discard(client)
         self._rebuild(client)
         self._submit(client)
+        self._watch(self._pool.home_of(client))
 
     def _rebuild(self, client: int) -> None:
         actor = self._pool.home_of(client).actor
@@ -220,16 +218,16 @@ class Calls:
 
     def _built(self, client: int) -> None:
         """Waits until the client is built again."""
-        try:
-            self._tell_damage(ray.get(self._rebuilds.pop(client)))
-        except RayTaskError as error:
-            if isinstance(error.cause, FedvtcError):
-                raise error.cause from error
-            raise
+        self._tell_damage(ray.get(self._rebuilds.pop(client)))
 
     def _tell_damage(self, damaged: Sequence[str]) -> None:
         for text in damaged:
             self._pool.incidents.add("checkpoints_damaged", text)
+
+
+def cause_of(error: RayTaskError) -> Exception:
+    """What the actor raised: ours is one line that names the client, Ray's carries the worker's trace in its text."""
+    return error.cause if isinstance(error.cause, FedvtcError) else error
 
 
 def reason_of(error: RayError) -> str:

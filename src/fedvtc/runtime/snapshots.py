@@ -54,8 +54,9 @@ class Snapshots:
         with self._changed:
             self._changed.wait_for(lambda: self._may_go_on(client))
             if client in self._held:
-                self._held.discard(client)
+                # In this order: a state that could not be packed is still held.
                 self._aside[client] = pack()
+                self._held.discard(client)
 
     def _may_go_on(self, client: int) -> bool:
         if client in self._reading:

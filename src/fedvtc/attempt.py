@@ -1,0 +1,177 @@
+"""One attempt at a run: opens what a federation needs, runs it, and closes everything however it ends."""
+
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+
+from fedvtc.checkpoint import CheckpointStore, Manifest
+from fedvtc.checkpointing import Checkpointer, read_server
+from fedvtc.config import to_dict
+from fedvtc.config.schema import Config
+from fedvtc.data import save_partition
+from fedvtc.errors import RunFolderError
+from fedvtc.federation import Federation, Population, Record
+from fedvtc.incidents import Incidents
+from fedvtc.runtime import Lineage, open_pool
+from fedvtc.stopping import Stopper
+from fedvtc.tracking import RunInfo, Tracker
+from fedvtc.tracking.console import PlainConsole
+from fedvtc.tracking.files import CsvTracker, JsonlTracker
+from fedvtc.tracking.guard import GuardedTracker
+from fedvtc.tracking.pictures import PictureTracker
+from fedvtc.tracking.run_folder import RunFolder, replaced
+
+PARTITION = "partition.npz"
+
+
+def attempt(
+    config: Config, population: Population, folder: RunFolder, start: Manifest | None, console: PlainConsole
+) -> Record:
+    """One attempt at a run, from its start or from a checkpoint to its end.
+
+    Args:
+        config: of the run.
+        population: who takes part.
+        folder: locked by this process.
+        start: the checkpoint that the run goes on from; None where there is none.
+        console: shows it.
+
+    Returns:
+        The final record.
+
+    Raises:
+        UserError: the cluster or the run folder are not as the config needs them.
+        FedvtcError: the run could not go on.
+        Interrupted: the run was asked to end.
+    """
+    number = len(folder.attempts)
+    store = checkpoint_store(config, folder)
+    try:
+        _save_partition(folder, population)
+        store.clear_drafts()
+    except OSError as error:
+        raise RunFolderError(
+            f"{folder.path}: cannot be written ({error.strerror or error}). Make room for it."
+        ) from None
+    incidents = Incidents(console.note)
+    stopper = Stopper(console.note, config.runtime.stop_timeout_s)
+    lineage = Lineage(store, start)
+    trackers = _trackers(config, population, incidents, console)
+    info = RunInfo(
+        id=folder.id,
+        name=folder.path.name,
+        folder=folder.path,
+        config=config,
+        config_dict=to_dict(config),
+        class_counts_KC=population.class_counts_KC,
+        backbones=[spec.backbone for spec in population.specs],
+        resumed_round=None if number == 1 else (start.round if start else 0),
+    )
+    with ExitStack() as stack:
+        stack.enter_context(stopper.listening())
+        stack.enter_context(_status_kept(folder, store, console))
+        # Actors of a lost attempt may still hold their names.
+        namespace = f"{folder.id}-{number}"
+        opened = open_pool(
+            config,
+            population.dataset,
+            population.specs,
+            namespace=namespace,
+            lineage=lineage,
+            incidents=incidents,
+        )
+        pool = stack.enter_context(opened)
+        stopper.listen()
+        stack.enter_context(_tracking(trackers, info))
+        checkpoints = Checkpointer(
+            config, store, pool, lineage, incidents, run_id=folder.id, attempt=number, start=start
+        )
+        stack.callback(checkpoints.finish_writing)
+        if start is not None:
+            pool.restore([spec.client for spec in population.specs])
+        federation = Federation(
+            config, population, pool, trackers, checkpoints=checkpoints, incidents=incidents, stopper=stopper
+        )
+        record = federation.run(read_server(store, start) if start else None)
+    console.summary(record, incidents.totals)
+    return record
+
+
+def checkpoint_store(config: Config, folder: RunFolder) -> CheckpointStore:
+    """Where the checkpoints of a run are."""
+    if config.checkpoint.dir is None:
+        return CheckpointStore(folder.path / "checkpoints")
+    return CheckpointStore(f"{config.checkpoint.dir.rstrip('/')}/{folder.name}-{folder.id}")
+
+
+def has_begun(folder: RunFolder) -> bool:
+    """Whether the run has come so far that there is something to go on from."""
+    return any((folder.path / trace).exists() for trace in ("metrics.jsonl", "checkpoints"))
+
+
+def _trackers(config: Config, population: Population, incidents: Incidents, console: PlainConsole) -> list[Tracker]:
+    def report(text: str) -> None:
+        incidents.add("disk_errors", text)
+
+    files: list[Tracker] = [JsonlTracker(), CsvTracker(), PictureTracker(population.dataset.class_names)]
+    return [*(GuardedTracker(tracker, config.runtime.on_disk_error, report) for tracker in files), console]
+
+
+def _save_partition(folder: RunFolder, population: Population) -> None:
+    path = folder.path / PARTITION
+    if not path.exists():
+        with replaced(path) as beside:
+            save_partition(beside, [spec.indices_N for spec in population.specs], population.dataset.train.labels_N)
+
+
+def _saved(store: CheckpointStore) -> str:
+    """What of a run that ends early is saved, in words."""
+    try:
+        rounds = [manifest.round for manifest in store.manifests(_ignore) if manifest.phase == "round"]
+    except OSError as error:
+        return f"the checkpoints cannot be read ({error.strerror or error})"
+    return f"round {rounds[0]} is saved" if rounds else "no round is saved yet"
+
+
+def _ignore(line: str) -> None:
+    pass
+
+
+@contextmanager
+def _status_kept(folder: RunFolder, store: CheckpointStore, console: PlainConsole) -> Iterator[None]:
+    """run.json says how the block ended; where it did not end well, the user learns how to go on."""
+    try:
+        yield
+    except BaseException as error:
+        # Where the disk is full, that is not the error that the user has to see.
+        with suppress(OSError):
+            folder.set_status("interrupted" if isinstance(error, KeyboardInterrupt) else "failed")
+        if has_begun(folder):
+            console.note(f"{_saved(store)}; go on with: fedvtc resume {shlex.quote(str(folder.path))}")
+        raise
+    try:
+        folder.set_status("finished")
+    except OSError as error:
+        console.note(
+            f"{folder.path / 'run.json'}: cannot be written ({error.strerror}), so it says that the run goes on"
+        )
+
+
+@contextmanager
+def _tracking(trackers: Sequence[Tracker], info: RunInfo) -> Iterator[None]:
+    """Starts the trackers, and finishes them however the block ends."""
+    with ExitStack() as stack:
+        outcome = {"status": "failed"}
+        for tracker in trackers:
+            tracker.start(info)
+            stack.callback(_finish, tracker, outcome)
+        try:
+            yield
+        except KeyboardInterrupt:
+            outcome["status"] = "interrupted"
+            raise
+        outcome["status"] = "finished"
+
+
+def _finish(tracker: Tracker, outcome: Mapping[str, str]) -> None:
+    tracker.finish(outcome["status"])

@@ -1,0 +1,70 @@
+"""Runs that are broken on purpose, one fault each, and resumed: they end as the run that nothing disturbed.
+
+The kinds that matter most of `benchmarks/chaos.py`, which has all of them, on a federation that takes seconds.
+"""
+
+import sys
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from random import Random
+
+import pytest
+
+sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
+
+from faults.kinds import KINDS
+from faults.runs import Runner
+from faults.trial import Setting
+
+pytestmark = pytest.mark.integration
+
+ROOT = Path(__file__).parents[2]
+SETTING = Setting(
+    words=(
+        str(ROOT / "conf/experiment/digits.yaml"),
+        str(ROOT / "conf/method/fedvtc_plus.yaml"),
+        "run.rounds=4",
+        "population.num_clients=4",
+        "population.backbones=[{name: cnn_2x8, share: 0.5}, {name: cnn_3x16, share: 0.5}]",
+        "partition.images_per_client=30",
+        "evaluate.every=2",
+        "evaluate.samples_every=2",
+        "method.generator.width=4",
+        "method.finetune.epochs=1",
+        "method.finetune.images_per_class=4",
+    ),
+    rounds=4,
+    num_clients=4,
+    evaluate_every=2,
+)
+
+
+@pytest.fixture(scope="module")
+def runner():
+    """Has seen the undisturbed run, on two actors."""
+    # Not pytest's own folder, whose path is too long for Ray's sockets.
+    with tempfile.TemporaryDirectory(prefix="chaos-", dir="/tmp") as folder:
+        runner = Runner(SETTING, Path(folder))
+        runner.undisturbed(2)
+        yield runner
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "actor killed: generator",
+        "actor killed: saving",
+        "client out of memory",
+        "disk full: a record",
+        "driver killed: server's half",
+        "driver killed: final checkpoint",
+        "Ctrl-C",
+        "checkpoint: bit flipped",
+    ],
+)
+def test_ends_as_if_nothing_had_happened(runner, kind):
+    trial = replace(KINDS[kind](kind, SETTING, Random(f"3/{kind}")), num_actors=2)
+    outcome = runner.disturbed(trial, str(list(KINDS).index(kind)))
+    assert outcome.problems == []
+    assert (outcome.records, outcome.weights, outcome.num_lost, outcome.num_orphans) == (True, True, 0, 0)

@@ -66,11 +66,16 @@ def main() -> int:
         num_lost += outcome.num_lost
         num_orphans += outcome.num_orphans
         if not outcome.problems and not arguments.keep:
-            shutil.rmtree(folder / str(number))
+            # Ray's agents may still write there.
+            shutil.rmtree(folder / str(number), ignore_errors=True)
+    for pid, name in runner.agents().items():
+        num_orphans += 1
+        print(f"left behind: process {pid} {name}")
     print(f"{num_good} of {arguments.faults} equal, {num_lost} lost rounds, {num_orphans} orphan processes")
-    if num_good == arguments.faults and not arguments.keep:
+    is_good = num_good == arguments.faults and not num_orphans
+    if is_good and not arguments.keep:
         shutil.rmtree(folder)
-    return 0 if num_good == arguments.faults else 1
+    return 0 if is_good else 1
 
 
 def parsed() -> argparse.Namespace:

@@ -3,8 +3,8 @@
     .venv/bin/python benchmarks/checkpoints.py [--clients 50] [--images 64] [--rounds 3] [--backbone resnet18]
 
 Clients of one backbone train on noise of MNIST's shape, one epoch of Adam in batches of 32, in Ray actors on this
-machine. Blocks of rounds are taken in turn: none, async, sync, none again. A block's time is that of its rounds, and
-with checkpoints it ends when the last one is whole, so no writing is left out of the count.
+machine. Blocks of rounds are taken in turn, such as none, async, none. Each round of a block with checkpoints begins
+with one of the round before, and the block ends when the last one is whole, so no writing is left out of the count.
 """
 
 import argparse
@@ -36,6 +36,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=64, help="of each client")
     parser.add_argument("--rounds", type=int, default=3, help="of each block")
     parser.add_argument("--backbone", default="resnet18")
+    parser.add_argument("--blocks", nargs="+", choices=("none", "async", "sync"), default=["none", "async", "none"])
     parser.add_argument("--actors", type=int, default=2)
     parser.add_argument("--folder", type=Path, help="where checkpoints go; a temporary folder when left out")
     words = parser.parse_args()
@@ -57,14 +58,15 @@ def main() -> None:
         with open_pool(config, dataset, specs, namespace="bench", lineage=lineage, incidents=incidents) as pool:
             store = CheckpointStore(folder)
             parts_of = (config, pool, store, lineage, incidents)
-            blocks = {kind: Block(*parts_of, kind) for kind in ("none", "async", "sync")}
+            blocks = {kind: Block(*parts_of, kind) for kind in words.blocks}
             play(pool, config, 0)  # Adam's state is made in the first round.
             round = 1
-            times_s: dict[str, list[float]] = {"none": [], "async": [], "sync": []}
-            for kind in ("none", "async", "sync", "none"):
+            times_s: dict[str, list[float]] = {kind: [] for kind in words.blocks}
+            for kind in words.blocks:
                 times_s[kind] += blocks[kind].rounds(range(round, round + words.rounds))
                 round += words.rounds
-            num_bytes = sum(file.stat().st_size for file in folder.rglob("*.pt"))
+            (newest, *_) = store.manifests(print)
+            num_bytes = sum(shard.num_bytes for shard in newest.shards)
     finally:
         shutil.rmtree(folder)
     print(f"{words.clients} clients, {words.backbone}, {words.images} images each, {words.actors} actors, ", end="")
@@ -87,13 +89,13 @@ class Block:
         self._checkpoints = Checkpointer(self._config, store, pool, lineage, incidents, run_id="bench", attempt=1)
 
     def rounds(self, numbers: Sequence[int]) -> list[float]:
-        """Seconds of each round; what is still being written at the end counts for the last."""
+        """Seconds of each round together with the checkpoint that it begins at; the last waits for its own."""
         seconds = []
         for round in numbers:
             began_s = time.perf_counter()
+            if self._checkpoints.is_due(round - 1, is_last=False):
+                self._checkpoints.save(round - 1, {}, Broadcast(round - 1), None)
             play(self._pool, self._config, round)
-            if self._checkpoints.is_due(round, is_last=False):
-                self._checkpoints.save(round, {}, Broadcast(round), None)
             if round == numbers[-1]:
                 self._checkpoints.wait()
             seconds.append(time.perf_counter() - began_s)

@@ -204,7 +204,7 @@ def test_only_processes_with_the_mark_are_left_behind():
     with sleeping(mark) as mine, sleeping(f"{mark}0") as yours:
         try:
             assert residue.orphans(mark, patience_s=0) == {mine.pid: "sleep"}
-            residue.kill(mark)
+            residue.kill(residue.processes(mark))
             assert mine.wait(10) == -signal.SIGKILL
             assert residue.orphans(mark, patience_s=0) == {}
             assert yours.poll() is None

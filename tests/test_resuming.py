@@ -55,6 +55,9 @@ EXCHANGE = (
     "method.generator.aggregation=exchange",
     "method.finetune.latents=client_mixture",
     "method.finetune.when=both",
+    # Client 3 takes part in rounds 2 and 5 only: the server has to remember it.
+    "run.participation=0.5",
+    "run.seed=2",
     "training.optimizer.name=sgd",
     "method.generator.optimizer.name=sgd",
 )
@@ -533,7 +536,7 @@ def test_checkpoints_are_looked_for_in_the_old_place_before_a_run_starts_over(st
     with pytest.raises(CheckpointError, match=rf"^checkpoint.dir: .*moved-to/.* Move what is in {path}/checkpoints "):
         resume_federation(path, [place], plain=True)
     assert untouched(path) == before
-    moved = folder / "moved-to" / f"moved-{described(path)['id']}"
+    moved = folder / "moved-to" / "{name}-{id}".format(**described(path))
     moved.parent.mkdir()
     shutil.move(path / "checkpoints", moved)
     resume_federation(path, [place], plain=True)

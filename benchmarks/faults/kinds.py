@@ -2,6 +2,7 @@
 
 import signal
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
@@ -50,19 +51,39 @@ def both(first: Draw, second: Draw) -> Draw:
     return draw
 
 
+@dataclass(frozen=True)
+class Moment:
+    """So many rounds are done, and a share of the time to the next; after the last round the run soon ends."""
+
+    rounds: int
+    share: float
+
+    @classmethod
+    def drawn(cls, setting: Setting, random: Random) -> "Moment":
+        rounds = random.randint(0, setting.rounds)
+        return cls(rounds, random.uniform(0.0, 0.9 if rounds < setting.rounds else 0.25))
+
+    def __str__(self) -> str:
+        return f"{self.rounds} rounds done and {self.share:.0%}"
+
+    def wait(self, attempt: Attempt) -> bool:
+        """False if the process ended before."""
+        return attempt.wait(rounds=self.rounds, seconds=self.share * attempt.usual_s[self.rounds])
+
+
 def signalled(number: signal.Signals, code: int, *, twice: bool = False, to_all: bool = False) -> Draw:
     """A signal at any moment, and once more for an impatient user; to the driver, or to all as a terminal sends it."""
 
     def draw(kind: str, setting: Setting, random: Random) -> Trial:
-        share = random.uniform(0.0, 0.85)
+        moment = Moment.drawn(setting, random)
 
         def disturb(attempt: Attempt) -> None:
-            if attempt.wait(seconds=share * attempt.usual_s):
+            if moment.wait(attempt):
                 attempt.signal(number, to_all=to_all)
                 if twice and attempt.wait(seconds=TWICE_S):
                     attempt.signal(number, to_all=to_all)
 
-        return Trial(kind, f"at {share:.0%} of the run", random.choice((2, 3)), code, disturb=disturb)
+        return Trial(kind, str(moment), random.choice((2, 3)), code, disturb=disturb)
 
     return draw
 
@@ -71,15 +92,15 @@ def node_lost(word: str) -> Draw:
     """The second of two nodes is gone; the first has room for its actors, or has not."""
 
     def draw(kind: str, setting: Setting, random: Random) -> Trial:
-        nodes, share = random.choice(((1, 2), (3, 2))), random.uniform(0.1, 0.8)
+        nodes, moment = random.choice(((1, 2), (3, 2))), Moment.drawn(setting, random)
 
         def disturb(attempt: Attempt) -> None:
-            if attempt.wait(seconds=share * attempt.usual_s):
+            if moment.wait(attempt):
                 attempt.order(word)
 
         per_actor = -(-setting.num_clients // 3)
         overrides = ("runtime.replace_timeout_s=5", f"placement.clients_per_actor={per_actor}")
-        where = f"at {share:.0%} of the run, {nodes[0]} CPUs are left"
+        where = f"{moment}, CPUs left {nodes[0]}"
         return Trial(kind, where, 3, overrides=overrides, nodes=nodes, disturb=disturb)
 
     return draw

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -54,7 +55,8 @@ class Place:
 def placed(setting: Setting, trial: Trial, folder: Path) -> Iterator[Place]:
     """Makes a new folder and, as the trial has it, a disk and a cluster.
 
-    Whatever still runs on the way out is killed; what lies in the folder stays, what lies on the disk does not.
+    What still runs on the way out is killed, but for Ray's agents; what lies in the folder stays, what lies on the disk
+    does not.
     """
     mark, disk, output = uuid.uuid4().hex, folder, folder
     # Ray's sockets lie in a folder of it, and their path may have 107 letters.
@@ -67,7 +69,7 @@ def placed(setting: Setting, trial: Trial, folder: Path) -> Iterator[Place]:
             stack.enter_context(_mounted(disk, size=trial.disk[1]))
             words.append(f"{trial.disk[0]}={disk}")
             output = disk if trial.disk[0] == "run.output_dir" else folder
-        stack.callback(residue.kill, mark)
+        stack.callback(_end, mark)
         cluster = None
         if trial.nodes:
             cluster = _cluster(trial.nodes, environment)
@@ -77,6 +79,13 @@ def placed(setting: Setting, trial: Trial, folder: Path) -> Iterator[Place]:
             words.append(f"cluster.num_cpus={trial.num_actors}")
         words.append(f"run.output_dir={output}")
         yield Place(mark, folder, disk, output / NAME, tuple(words), environment, cluster)
+
+
+def _end(mark: str) -> None:
+    # Again and again, for they may start others meanwhile.
+    while left := residue.orphans(mark, patience_s=0.0):
+        residue.kill(left)
+        time.sleep(0.1)
 
 
 def _environment(mark: str, folder: Path, trial: Trial) -> dict[str, str]:

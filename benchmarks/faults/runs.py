@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 from faults import residue
@@ -27,10 +28,10 @@ class Attempt:
         words: of the command line.
         place: of the run.
         number: of the attempt.
-        usual_s: seconds from the run folder to the end where nothing disturbs.
+        usual_s: see `faults.trial.Attempt`.
     """
 
-    def __init__(self, words: Sequence[str], place: Place, number: int, usual_s: float = 0.0) -> None:
+    def __init__(self, words: Sequence[str], place: Place, number: int, usual_s: Sequence[float] = ()) -> None:
         self.usual_s, self.disk = usual_s, place.disk
         self._place, self._output = place, place.folder / f"output-{number}.txt"
         command = [sys.executable, "-m", "fedvtc", *words]
@@ -119,23 +120,29 @@ class Runner:
 
     def __init__(self, setting: Setting, folder: Path) -> None:
         self._setting, self._folder = setting, folder
-        self._usual_s = 0.0
+        self._usual_s: list[float] = []
         self._expected: Result | None = None
+        self._marks: list[str] = []
 
     def undisturbed(self, num_actors: int) -> tuple[Result, float]:
         """Its result, which disturbed runs are compared with from now on, and its seconds."""
         with placed(self._setting, Trial("", "", num_actors), self._folder / f"usual-{num_actors}") as place:
             attempt = Attempt(["run", *place.words], place, 0)
-            attempt.wait()
-            began_s = time.monotonic()
+            times_s = [self._time_of(attempt, rounds) for rounds in range(self._setting.rounds + 1)]
             if attempt.end() != 0:
                 raise SystemExit(f"The undisturbed run failed:\n{attempt.printed()}")
-            self._usual_s = time.monotonic() - began_s
+            times_s.append(time.monotonic())
+            self._usual_s = [later - earlier for earlier, later in pairwise(times_s)]
             found = self._expected = Result.of(place.run, place.run)
         # Two runs that both lack something would be equal.
         if found.num_lost(self._setting.rounds) or len(found.weights) != self._setting.num_clients or not found.rows:
             raise SystemExit(f"The undisturbed run is not whole:\n{attempt.printed()}")
-        return found, self._usual_s
+        return found, sum(self._usual_s)
+
+    @staticmethod
+    def _time_of(attempt: Attempt, rounds: int) -> float:
+        attempt.wait(rounds=rounds)
+        return time.monotonic()
 
     def disturbed(self, trial: Trial, name: str) -> Outcome:
         """Runs a trial until it is finished or cannot be, and looks at all that it leaves."""
@@ -143,6 +150,7 @@ class Runner:
         with placed(self._setting, trial, self._folder / name) as place:
             self._attempts(trial, place, outcome)
             place.close_cluster()
+            self._marks.append(place.mark)
             left = residue.orphans(place.mark)
             outcome.seconds, outcome.num_orphans = time.monotonic() - began_s, len(left)
             outcome.problems += [f"left behind: process {pid} {command}" for pid, command in left.items()]
@@ -152,6 +160,12 @@ class Runner:
                     outcome.problems.append(f"{fault['target']}: call {fault['call']} did not happen")
             self._compare(trial, place, outcome)
         return outcome
+
+    def agents(self) -> dict[int, str]:
+        """Ray's agents of all trials that do not end by themselves; they are ended now."""
+        left = residue.agents(self._marks)
+        residue.kill(left)
+        return left
 
     def _attempts(self, trial: Trial, place: Place, outcome: Outcome) -> None:
         words: Sequence[str] = ("run", *place.words)

@@ -36,8 +36,9 @@ class Setting:
 class Attempt(Protocol):
     """What a disturbance sees of the process that it disturbs."""
 
-    usual_s: float
-    """Seconds from the run folder to the end where nothing disturbs."""
+    usual_s: Sequence[float]
+    """Seconds from so many rounds done to one more where nothing disturbs; from no round the run folder counts, and
+    from the last one the end of the process."""
     disk: Path
     """Where the trial's own disk is mounted, if it has one."""
 

@@ -54,6 +54,8 @@ class Checkpointer:
         self._fingerprint = fingerprint(config)
         self._thread: threading.Thread | None = None
         self._failure: str | None = None
+        self._lost_process = False
+        self._clients = range(config.population.num_clients)
         self._kept = [start] if start else []
         self._begun_round = self._saved_round
 
@@ -86,10 +88,24 @@ class Checkpointer:
         self._begin(round, "round", {"state": state, "broadcast": broadcast.payload}, accuracy)
 
     def save_final(self, round: int, accuracy: float | None) -> None:
-        """Saves the clients as they are at the end of the run: the models that it was for."""
-        if self._config.checkpoint.every is not None:
+        """Saves the clients as they are at the end of the run: the models that it was for.
+
+        Raises:
+            DiskError: it could not be written, and the policy is to stop.
+        """
+        if self._config.checkpoint.every is None:
+            return
+        for _ in range(1 + self._config.runtime.retries):
+            self._lost_process = False
             self._begin(round, "final", {}, accuracy)
+            # No round follows that would notice an actor that is lost: any call does.
+            while self._thread is not None and self._thread.is_alive():
+                for _ in self._pool.map("process_id", self._clients):
+                    pass
+                self._thread.join(timeout=1.0)
             self.wait()
+            if not self._lost_process:
+                return
 
     def finish_writing(self) -> None:
         """Returns once nothing is being written."""
@@ -121,14 +137,13 @@ class Checkpointer:
             versions={name: importlib.metadata.version(name) for name in PACKAGES},
             created=datetime.now(UTC).isoformat(timespec="seconds"),
         )
-        clients = range(self._config.population.num_clients)
         try:
             draft = self._store.draft(manifest.folder, self._attempt)
         except OSError as error:
             self._give_up(manifest, error)
             self.wait()
             return
-        saved = self._pool.save(clients, self._store, draft)
+        saved = self._pool.save(self._clients, self._store, draft)
         self._begun_round = round
         arguments = (manifest, draft, server, saved)
         self._thread = threading.Thread(target=self._write, args=arguments, name="checkpoint", daemon=True)
@@ -167,7 +182,8 @@ class Checkpointer:
         what = f"checkpoint {manifest.folder} could not be written ({_why(error)}); {kept}"
         self._incidents.add("checkpoints_failed", what)
         # A lost process is no matter of the disk; the next checkpoint has another.
-        self._failure = what if isinstance(error, OSError) else None
+        self._lost_process = not isinstance(error, OSError)
+        self._failure = None if self._lost_process else what
         self._begun_round = self._saved_round
 
     @property

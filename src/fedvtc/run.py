@@ -15,6 +15,7 @@ from fedvtc.errors import CheckpointError, ConfigError, RunFolderError, UserErro
 from fedvtc.federation import Population
 from fedvtc.methods import config_classes
 from fedvtc.tracking.console import PlainConsole, make_console_tracker
+from fedvtc.tracking.files import count_recorded
 from fedvtc.tracking.run_folder import RunFolder
 
 
@@ -113,6 +114,13 @@ def _start(folder: RunFolder, before: Config, after: Config, console: PlainConso
     start = store.newest_whole(damaged.append)
     for line in damaged:
         console.note(f"{line}; passed over")
+    num_recorded = count_recorded(folder.path, after.population.num_clients)
+    if start is not None and start.round > num_recorded:
+        what = f"metrics.jsonl or clients.csv is whole up to round {num_recorded} only"
+        earlier = store.newest_whole(_ignore, max_round=num_recorded)
+        rest = "later checkpoints are passed over" if earlier else "records up to the checkpoint are lost"
+        console.note(f"{folder.path}: {what}; {rest}")
+        start = earlier or start
     if start is None and damaged:
         fix = f"Mend one of them, or remove {store.location} to start over."
         raise CheckpointError(f"{folder.path}: no checkpoint is whole. {fix}")

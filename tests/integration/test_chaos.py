@@ -44,10 +44,11 @@ SETTING = Setting(
 def runner():
     """Has seen the undisturbed run, on two actors."""
     # Not pytest's own folder, whose path is too long for Ray's sockets.
-    with tempfile.TemporaryDirectory(prefix="chaos-", dir="/tmp") as folder:
+    with tempfile.TemporaryDirectory(prefix="chaos-", dir="/tmp", ignore_cleanup_errors=True) as folder:
         runner = Runner(SETTING, Path(folder))
         runner.undisturbed(2)
         yield runner
+        assert runner.agents() == {}
 
 
 @pytest.mark.parametrize(

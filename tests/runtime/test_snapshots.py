@@ -85,7 +85,9 @@ def test_who_is_held_again_is_what_it_is_then(held):
     client.change(held, b"2")
     assert held.take(0, client.pack) == b"1"
     held.hold(0)
-    assert held.take(0, client.pack) == b"2"
+    client.change(held, b"3")
+    held.hold(0)
+    assert held.take(0, client.pack) == b"3"
 
 
 def test_a_client_waits_while_it_is_read(held, writer, worker):

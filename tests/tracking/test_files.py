@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from fedvtc.config.schema import Config
 from fedvtc.metrics import CLIENT_METRICS
 from fedvtc.tracking import RunInfo, Tracker
-from fedvtc.tracking.files import CLIENT_COLUMNS, CsvTracker, JsonlTracker
+from fedvtc.tracking.files import CLIENT_COLUMNS, CsvTracker, JsonlTracker, count_recorded
 
 
 @pytest.fixture
@@ -164,3 +164,21 @@ def test_a_run_killed_in_any_byte_and_resumed_has_the_files_of_one_that_was_not(
         file.write_bytes(content[: max(len(logged), killed_at)])
     attempt([JsonlTracker(), CsvTracker()], replace(run, resumed_round=after), first=after + 1)
     assert [file.read_bytes() for file in files] == whole
+
+
+def test_records_count_up_to_the_first_that_is_missing_or_torn(tmp_path):
+    assert count_recorded(tmp_path, 2) == 0
+    records = [{"round": round, "phase": "round"} for round in (1, 2, 3, 4)]
+    records[1]["test/accuracy/mean"] = 0.5
+    text = "".join(json.dumps(record) + "\n" for record in records)
+    rows = "round,phase,client\n1,final,0\n2,round,0\n2,round,1\n"
+    (tmp_path / "metrics.jsonl").write_text(text)
+    (tmp_path / "clients.csv").write_text(rows)
+    assert count_recorded(tmp_path, 2) == 4
+    (tmp_path / "metrics.jsonl").write_text(text[:-1])
+    assert count_recorded(tmp_path, 2) == 3
+    (tmp_path / "metrics.jsonl").write_text("".join(text.splitlines(keepends=True)[:2] + ["{torn\n"]))
+    assert count_recorded(tmp_path, 2) == 2
+    for torn in (rows[:-1], rows[: rows.index("2,round,1")], ""):
+        (tmp_path / "clients.csv").write_text(torn)
+        assert count_recorded(tmp_path, 2) == 1

@@ -7,9 +7,11 @@ import csv
 import io
 import json
 import math
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -56,10 +58,8 @@ class LineTracker(Tracker):
     def _cut(self, last_round: int) -> None:
         if not self._path.is_file():
             return
-        with replaced(self._path) as beside, self._path.open("rb") as old, beside.open("wb") as new:
-            # A line without its end may be one that was torn, even where it can be read.
-            whole = (line for line in old if line.endswith(b"\n"))
-            new.writelines(self._kept(whole, last_round))
+        with replaced(self._path) as beside, beside.open("wb") as new:
+            new.writelines(self._kept(_whole_lines(self._path), last_round))
 
 
 class JsonlTracker(LineTracker):
@@ -135,6 +135,37 @@ class CsvTracker(LineTracker):
             whole = len(cells) == len(columns) and round.isdecimal()
             if whole and row.get("phase") == "round" and int(round) <= last_round:
                 yield line
+
+
+def count_recorded(folder: Path, num_clients: int) -> int:
+    """The last round up to which the records of a run folder are all there: lines of rounds, and rows of evaluations.
+
+    Args:
+        folder: of the run.
+        num_clients: rows of each evaluation.
+    """
+    rows: Counter[int] = Counter()
+    for line in _whole_lines(folder / CsvTracker.file_name):
+        round, phase = [*_cells(line)[:2], "", ""][:2]
+        if phase == "round" and round.isdecimal():
+            rows[int(round)] += 1
+    num_done = 0
+    for line in _whole_lines(folder / JsonlTracker.file_name):
+        try:
+            record = json.loads(line)
+        except ValueError:
+            continue
+        is_next = isinstance(record, dict) and (record.get("round"), record.get("phase")) == (num_done + 1, "round")
+        if is_next and ("test/accuracy/mean" not in record or rows[num_done + 1] == num_clients):
+            num_done += 1
+    return num_done
+
+
+def _whole_lines(path: Path) -> Iterator[bytes]:
+    """A line without its end may be one that was torn, even where it can be read."""
+    if path.is_file():
+        with path.open("rb") as file:
+            yield from (line for line in file if line.endswith(b"\n"))
 
 
 def _cells(line: bytes) -> list[str]:

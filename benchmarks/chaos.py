@@ -85,8 +85,8 @@ def parsed() -> argparse.Namespace:
         "--faults", type=int, default=60, help=f"trials; {len(KINDS)} or more have all kinds among them"
     )
     parser.add_argument("--seed", type=int, default=0, help="draws kinds, moments and places")
-    parser.add_argument("--rounds", type=int, default=6, help=f"of the federation; a multiple of {EVALUATE_EVERY}")
-    parser.add_argument("--images", type=int, default=40, help="training images of a client")
+    parser.add_argument("--rounds", type=int, default=3, help=f"of the federation; a multiple of {EVALUATE_EVERY}")
+    parser.add_argument("--images", type=int, default=20, help="training images of a client")
     parser.add_argument("--only", metavar="TEXT", default="", help="kinds whose name holds a text")
     parser.add_argument("--data", metavar="ROOT", help="the folder that holds MNIST")
     parser.add_argument("--keep", action="store_true", help="leave the folders of all trials, not only of bad ones")
@@ -100,6 +100,8 @@ def mnist(rounds: int, images: int, root: str | None) -> Setting:
         str(ROOT / "conf/experiment/mnist_dir01.yaml"),
         str(ROOT / "conf/method/fedvtc_plus.yaml"),
         f"run.rounds={rounds}",
+        # To measure larger ones on 10,000 images would take half of a trial.
+        "population.backbones=[{name: cnn_2x8, share: 0.5}, {name: cnn_3x16, share: 0.5}]",
         f"partition.images_per_client={images}",
         f"evaluate.every={EVALUATE_EVERY}",
         f"evaluate.samples_every={EVALUATE_EVERY}",

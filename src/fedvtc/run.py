@@ -103,7 +103,8 @@ def _resume(folder: RunFolder, change: Callable[[Config], Config], plain: bool) 
             raise RunFolderError(
                 f"{folder.path}: cannot be written ({error.strerror}). Make room, or mend its rights."
             ) from None
-        console.note(f"{folder.path}: resuming after round {num_done} of {after.run.rounds}")
+        what = f"resuming after round {num_done} of {after.run.rounds}" if start else "no checkpoint, starting over"
+        console.note(f"{folder.path}: {what}")
         return RunSummary(folder.path, attempt(after, population, folder, start, console))
 
 

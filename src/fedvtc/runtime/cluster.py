@@ -52,8 +52,6 @@ def connected(config: ClusterConfig, namespace: str) -> Iterator[None]:
                 _knock(address)
                 ray.init(address=address, **quiet)
             else:
-                # Its agents look for it for this long when this process is killed; the default is a minute.
-                os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", "10")
                 ray.init(
                     address="local",
                     num_cpus=config.num_cpus,

@@ -52,11 +52,15 @@ def main() -> int:
     runner = Runner(setting, folder)
     print(f"fedvtc run {' '.join(setting.words)}\nseed {arguments.seed}, folders in {folder}", flush=True)
     undisturbed(runner)
-    num_good = num_lost = num_orphans = 0
+    part, num_parts = map(int, arguments.part.split("/"))
+    num_trials = num_good = num_lost = num_orphans = 0
     print(line(WIDTHS), flush=True)
     for number, trial in enumerate(
         drawn(setting, arguments.faults, arguments.seed, possible(arguments.only, folder)), 1
     ):
+        if number % num_parts != part % num_parts:
+            continue
+        num_trials += 1
         outcome = runner.disturbed(trial, str(number))
         row = row_of(number, trial, outcome)
         print("\n".join([line(row), *(f"      {problem}" for problem in outcome.problems)]), flush=True)
@@ -71,8 +75,8 @@ def main() -> int:
     for pid, name in runner.agents().items():
         num_orphans += 1
         print(f"left behind: process {pid} {name}")
-    print(f"{num_good} of {arguments.faults} equal, {num_lost} lost rounds, {num_orphans} orphan processes")
-    is_good = num_good == arguments.faults and not num_orphans
+    print(f"{num_good} of {num_trials} equal, {num_lost} lost rounds, {num_orphans} orphan processes")
+    is_good = num_good == num_trials and not num_orphans
     if is_good and not arguments.keep:
         shutil.rmtree(folder)
     return 0 if is_good else 1
@@ -84,6 +88,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument(
         "--faults", type=int, default=60, help=f"trials; {len(KINDS)} or more have all kinds among them"
     )
+    parser.add_argument("--part", metavar="K/N", default="1/1", help="each N-th trial from the K-th on, to share them")
     parser.add_argument("--seed", type=int, default=0, help="draws kinds, moments and places")
     parser.add_argument("--rounds", type=int, default=3, help=f"of the federation; a multiple of {EVALUATE_EVERY}")
     parser.add_argument("--images", type=int, default=20, help="training images of a client")

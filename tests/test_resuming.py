@@ -360,7 +360,8 @@ def test_a_run_whose_process_was_lost_ends_as_one_that_was_not(lost, undisturbed
     num_done = attempt["resumed_round"]
     # The checkpoint of round 2 may have been on its way.
     assert num_done in {"checkpoint.every=2": (2, 0), "checkpoint.every=3": (0,)}.get((*more, "")[0], (1, 2))
-    assert f"{path}: resuming after round {num_done} of {ROUNDS}" in capsys.readouterr().out
+    how = f"resuming after round {num_done} of {ROUNDS}" if num_done else "no checkpoint, starting over"
+    assert f"{path}: {how}\n" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("method", ["fedvtc", "exchange"])

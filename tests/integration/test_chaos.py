@@ -55,11 +55,8 @@ def runner():
     "kind",
     [
         "actor killed: generator",
-        "actor killed: saving",
-        "client out of memory",
         "disk full: a record",
         "driver killed: server's half",
-        "driver killed: final checkpoint",
         "Ctrl-C",
         "checkpoint: bit flipped",
     ],

@@ -177,7 +177,7 @@ def test_records_count_up_to_the_first_that_is_missing_or_torn(tmp_path):
     assert count_recorded(tmp_path, 2) == 4
     (tmp_path / "metrics.jsonl").write_text(text[:-1])
     assert count_recorded(tmp_path, 2) == 3
-    (tmp_path / "metrics.jsonl").write_text("".join(text.splitlines(keepends=True)[:2] + ["{torn\n"]))
+    (tmp_path / "metrics.jsonl").write_text("".join([*text.splitlines(keepends=True)[:2], "{torn\n"]))
     assert count_recorded(tmp_path, 2) == 2
     for torn in (rows[:-1], rows[: rows.index("2,round,1")], ""):
         (tmp_path / "clients.csv").write_text(torn)

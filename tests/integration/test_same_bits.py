@@ -5,17 +5,22 @@ All actors live in one Ray cluster of four logical CPUs; ten of them are started
 
 import os
 import warnings
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from fedvtc.checkpoint import CheckpointStore
+from fedvtc.checkpointing import Checkpointer
 from fedvtc.config import load
 from fedvtc.errors import ClientError, ClusterError
 from fedvtc.federation import Federation, Population
+from fedvtc.incidents import Incidents
 from fedvtc.messages import Broadcast
 from fedvtc.methods import config_classes
-from fedvtc.runtime import open_pool
+from fedvtc.runtime import Lineage, open_pool
+from fedvtc.stopping import Stopper
 from fedvtc.tracking import Tracker
 
 pytestmark = pytest.mark.integration
@@ -26,6 +31,7 @@ MEASURED = ("time/", "memory/")
 SETTINGS = [
     "run.rounds=3",
     "run.participation=0.75",
+    "checkpoint.every=null",
     "data.augment=shift",
     "partition.alpha=0.5",
     "partition.images_per_client=40",
@@ -61,13 +67,25 @@ class Memory(Tracker):
         self.samples.append((round, images_NCHW.tobytes(), list(labels_N)))
 
 
+@contextmanager
+def opened(config, population, namespace):
+    """A pool, and what else a federation needs; no checkpoints are written."""
+    lineage, incidents = Lineage(), Incidents(print)
+    with open_pool(
+        config, population.dataset, population.specs, namespace=namespace, lineage=lineage, incidents=incidents
+    ) as pool:
+        store = CheckpointStore("checkpoints")
+        checkpoints = Checkpointer(config, store, pool, lineage, incidents, run_id="same", attempt=1)
+        yield pool, {"checkpoints": checkpoints, "incidents": incidents, "stopper": Stopper(print, 0.0)}
+
+
 def run(*overrides):
     """The records, rows and samples of a run, a digest of every client's weights, and the clients' processes."""
     config = load([], [*SETTINGS, *overrides], methods=config_classes())
     population = Population.of(config)
     memory, everyone = Memory(), range(NUM_CLIENTS)
-    with open_pool(config, population.dataset, population.specs, namespace="same-bits") as pool:
-        Federation(config, population, pool, [memory]).run()
+    with opened(config, population, "same-bits") as (pool, others):
+        Federation(config, population, pool, [memory], **others).run()
         digests = list(pool.map("digest", everyone))
         processes = list(pool.map("process_id", everyone))
     return (memory.records, memory.rows, memory.samples, digests), processes
@@ -127,7 +145,7 @@ def test_a_failing_client_is_named_across_processes(cluster):
     overrides = [*SETTINGS, *on_actors(cluster, 4), "training.optimizer.name=sgd", "training.optimizer.lr=1e30"]
     config = load([], overrides, methods=config_classes())
     population = Population.of(config)
-    with open_pool(config, population.dataset, population.specs, namespace="failing") as pool:
+    with opened(config, population, "failing") as (pool, _):
         with pytest.raises(ClientError, match=r"client 2, round 1, train: \w+ is (nan|inf)") as raised:
             list(pool.map("run_round", [2], Broadcast()))
         assert (raised.value.client, raised.value.round, raised.value.phase) == (2, 1, "train")
@@ -155,6 +173,6 @@ def test_more_actors_than_the_cluster_has_cpus(cluster):
     population = Population.of(config)
     with (
         pytest.raises(ClusterError, match=r"4 actors x 2 CPU need 8 CPUs; the cluster, as it is now, has 4\. Set"),
-        open_pool(config, population.dataset, population.specs, namespace="too-many"),
+        opened(config, population, "too-many"),
     ):
         pass

@@ -45,29 +45,30 @@ def connected(config: ClusterConfig, namespace: str) -> Iterator[None]:
     address = config.address or os.environ.get("RAY_ADDRESS")
     quiet: dict[str, Any] = {"namespace": namespace, "log_to_driver": False, "logging_level": logging.ERROR}
     try:
-        with warnings.catch_warnings():
-            # Ray 2.60 leaves log files open when it starts processes.
-            warnings.simplefilter("ignore", ResourceWarning)
-            if address:
-                _knock(address)
-                ray.init(address=address, **quiet)
-            else:
-                ray.init(
-                    address="local",
-                    num_cpus=config.num_cpus,
-                    num_gpus=config.num_gpus,
-                    include_dashboard=False,
-                    **quiet,
-                )
-    except (OSError, ValueError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0].rstrip(".") if str(error).strip() else type(error).__name__
-        raise ClusterError(
-            f"cluster.address={address}: no Ray cluster answers ({reason}). "
-            "Start one with `ray start --head`, or leave the address out and unset RAY_ADDRESS."
-        ) from error
-    try:
+        try:
+            with warnings.catch_warnings():
+                # Ray 2.60 leaves log files open when it starts processes.
+                warnings.simplefilter("ignore", ResourceWarning)
+                if address:
+                    _knock(address)
+                    ray.init(address=address, **quiet)
+                else:
+                    ray.init(
+                        address="local",
+                        num_cpus=config.num_cpus,
+                        num_gpus=config.num_gpus,
+                        include_dashboard=False,
+                        **quiet,
+                    )
+        except (OSError, ValueError, RuntimeError) as error:
+            reason = str(error).strip().splitlines()[0].rstrip(".") if str(error).strip() else type(error).__name__
+            raise ClusterError(
+                f"cluster.address={address}: no Ray cluster answers ({reason}). "
+                "Start one with `ray start --head`, or leave the address out and unset RAY_ADDRESS."
+            ) from error
         yield
     finally:
+        # Also where Ctrl-C came in the middle of the start: what is half there crashes the interpreter at its end.
         ray.shutdown()
 
 

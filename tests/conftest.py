@@ -41,6 +41,20 @@ def tiny_dataset() -> Dataset:
 
 
 @pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory, tiny_dataset):
+    """A new folder with the tiny data set in its tiny.npz."""
+
+    def make(name):
+        folder = tmp_path_factory.mktemp(name)
+        train, test = tiny_dataset.train, tiny_dataset.test
+        arrays = {"x_train": train.images_NCHW, "y_train": train.labels_N}
+        np.savez(folder / "tiny.npz", **arrays, x_test=test.images_NCHW, y_test=test.labels_N)
+        return folder
+
+    return make
+
+
+@pytest.fixture(scope="session")
 def tiny_specs():
     """Client 0 holds 5 images each of classes 0 and 1; client 1 holds 14, of all; client 2 holds 3 of class 2."""
     from fedvtc.client import ClientSpec

@@ -15,7 +15,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from fedvtc.checkpoint import CheckpointStore, Manifest
 from fedvtc.checkpoint.trees import unpack
-from fedvtc.checkpointing import PACKAGES, Checkpointer, read_server
+from fedvtc.checkpointing import Checkpointer, read_server
 from fedvtc.config import fingerprint
 from fedvtc.config.schema import CheckpointConfig, MethodConfig, RuntimeConfig
 from fedvtc.errors import CheckpointError, DiskError
@@ -130,7 +130,7 @@ def test_a_checkpoint_says_whose_it_is_and_what_the_server_had(saving):
     (manifest,) = run.store.manifests(pytest.fail)
     assert (manifest.run_id, manifest.round, manifest.phase) == ("0123abcd", 3, "round")
     assert (manifest.accuracy, manifest.fingerprint) == (0.25, fingerprint(run.config))
-    assert set(manifest.versions) == set(PACKAGES)
+    assert set(manifest.versions) >= {"python", "fedvtc", "torch", "lightning", "ray", "numpy"}
     assert manifest.versions["torch"] == importlib.metadata.version("torch")
     names = ["client_0000.pt", "client_0001.pt", "client_0002.pt", "server.pt"]
     assert sorted(shard.name for shard in manifest.shards) == names

@@ -48,17 +48,8 @@ SETTINGS = (
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory, tiny_dataset):
-    folder = tmp_path_factory.mktemp("federation")
-    train, test = tiny_dataset.train, tiny_dataset.test
-    np.savez(
-        folder / "tiny.npz",
-        x_train=train.images_NCHW,
-        y_train=train.labels_N,
-        x_test=test.images_NCHW,
-        y_test=test.labels_N,
-    )
-    return folder
+def folder(tiny_folder):
+    return tiny_folder("federation")
 
 
 @pytest.fixture(scope="module")

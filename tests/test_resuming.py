@@ -10,7 +10,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from fsspec.implementations.memory import MemoryFileSystem
@@ -161,17 +160,8 @@ def test_a_run_that_was_found_by_name_keeps_its_place():
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory, tiny_dataset):
-    folder = tmp_path_factory.mktemp("resuming")
-    train, test = tiny_dataset.train, tiny_dataset.test
-    np.savez(
-        folder / "tiny.npz",
-        x_train=train.images_NCHW,
-        y_train=train.labels_N,
-        x_test=test.images_NCHW,
-        y_test=test.labels_N,
-    )
-    return folder
+def folder(tiny_folder):
+    return tiny_folder("resuming")
 
 
 @pytest.fixture(scope="module")

@@ -127,14 +127,10 @@ def _save_partition(folder: RunFolder, population: Population) -> None:
 def _saved(store: CheckpointStore) -> str:
     """What of a run that ends early is saved, in words."""
     try:
-        rounds = [manifest.round for manifest in store.manifests(_ignore) if manifest.phase == "round"]
+        rounds = [manifest.round for manifest in store.manifests() if manifest.phase == "round"]
     except OSError as error:
         return f"the checkpoints cannot be read ({error.strerror or error})"
     return f"round {rounds[0]} is saved" if rounds else "no round is saved yet"
-
-
-def _ignore(line: str) -> None:
-    pass
 
 
 @contextmanager

@@ -1,6 +1,5 @@
 """When a run writes checkpoints, and what the coordinator puts into them; the files are `fedvtc.checkpoint`'s."""
 
-import importlib.metadata
 import threading
 from collections.abc import Sequence
 from concurrent.futures import Future, wait
@@ -8,6 +7,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
+from fedvtc import versions
 from fedvtc.checkpoint import CheckpointStore, Manifest, Shard
 from fedvtc.checkpoint.trees import arrays_to_tensors, pack, tensors_to_arrays, unpack
 from fedvtc.config import fingerprint
@@ -19,7 +19,6 @@ from fedvtc.methods import ServerState
 from fedvtc.runtime import Lineage, Pool
 
 SERVER_SHARD = "server.pt"
-PACKAGES = ("fedvtc", "torch", "lightning", "ray", "numpy")
 
 
 class Checkpointer:
@@ -51,7 +50,7 @@ class Checkpointer:
         self._config, self._store, self._pool = config, store, pool
         self._lineage, self._incidents = lineage, incidents
         self._run_id, self._attempt = run_id, attempt
-        self._fingerprint = fingerprint(config)
+        self._fingerprint, self._versions = fingerprint(config), versions.installed()
         self._thread: threading.Thread | None = None
         self._failure: str | None = None
         self._lost_process = False
@@ -134,7 +133,7 @@ class Checkpointer:
             fingerprint=self._fingerprint,
             accuracy=accuracy,
             shards=(),
-            versions={name: importlib.metadata.version(name) for name in PACKAGES},
+            versions=self._versions,
             created=datetime.now(UTC).isoformat(timespec="seconds"),
         )
         try:

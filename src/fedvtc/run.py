@@ -118,14 +118,14 @@ def _start(folder: RunFolder, before: Config, after: Config, console: PlainConso
     num_recorded = count_recorded(folder.path, after.population.num_clients)
     if start is not None and start.round > num_recorded:
         what = f"metrics.jsonl or clients.csv is whole up to round {num_recorded} only"
-        earlier = store.newest_whole(_ignore, max_round=num_recorded)
+        earlier = store.newest_whole(max_round=num_recorded)
         rest = "later checkpoints are passed over" if earlier else "records up to the checkpoint are lost"
         console.note(f"{folder.path}: {what}; {rest}")
         start = earlier or start
     if start is None and damaged:
         fix = f"Mend one of them, or remove {store.location} to start over."
         raise CheckpointError(f"{folder.path}: no checkpoint is whole. {fix}")
-    if start is None and store.location != former.location and former.manifests(_ignore):
+    if start is None and store.location != former.location and former.manifests():
         fix = f"Move what is in {former.location} there, or leave it out."
         raise CheckpointError(f"checkpoint.dir: {store.location} holds no checkpoint of the run. {fix}")
     if start is not None:
@@ -148,10 +148,6 @@ def _check_belongs(start: Manifest, folder: RunFolder, config: Config) -> None:
 
 def _config_of(folder: RunFolder, overrides: Sequence[str] = ()) -> Config:
     return load([folder.config_layer()], overrides, methods=config_classes())
-
-
-def _ignore(line: str) -> None:
-    pass
 
 
 def _file_name(text: str) -> str:

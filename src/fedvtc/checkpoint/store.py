@@ -19,6 +19,10 @@ Report = Callable[[str], None]
 """Takes one line for the user."""
 
 
+def _ignore(line: str) -> None:
+    pass
+
+
 class _Folders(Protocol):
     """Where folders of files are kept; see `LocalFolders` and `RemoteFolders`."""
 
@@ -97,7 +101,7 @@ class CheckpointStore:
         """Deletes what crashes left; only while no other process writes here."""
         self._folders.clear_drafts()
 
-    def manifests(self, report: Report) -> list[Manifest]:
+    def manifests(self, report: Report = _ignore) -> list[Manifest]:
         """What there is, newest first and `final` before all rounds; by manifest only, shards are not looked at.
 
         Args:
@@ -137,7 +141,9 @@ class CheckpointStore:
         self._check_hash(manifest, shard, hashlib.sha256(content).hexdigest())
         return content
 
-    def newest_whole(self, report: Report, *, phase: Phase = "round", max_round: int | None = None) -> Manifest | None:
+    def newest_whole(
+        self, report: Report = _ignore, *, phase: Phase = "round", max_round: int | None = None
+    ) -> Manifest | None:
         """The newest checkpoint without problems, or None.
 
         Args:
@@ -162,7 +168,7 @@ class CheckpointStore:
             kept: those that stay.
             keep_best: whether the most accurate one, of equals the newest, stays too.
         """
-        rounds = [manifest for manifest in self.manifests(_ignore) if manifest.phase == "round"]
+        rounds = [manifest for manifest in self.manifests() if manifest.phase == "round"]
         folders = {manifest.folder for manifest in kept}
         if keep_best and rounds:
             # `max` takes the first of equals, and the newest is first.
@@ -223,7 +229,3 @@ def _why(error: OSError) -> str:
 
 def _accuracy(manifest: Manifest) -> float:
     return -math.inf if manifest.accuracy is None else manifest.accuracy
-
-
-def _ignore(line: str) -> None:
-    pass

@@ -40,7 +40,7 @@ def examine(folder: RunFolder, config: Config, *, is_live: bool) -> Iterator[Fin
     whole = []
     for manifest in manifests:
         problems = store.problems(manifest)
-        if problems and is_live and manifest not in store.manifests(lambda line: None):
+        if problems and is_live and manifest not in store.manifests():
             # The run has removed it while it was looked at.
             continue
         what = f"checkpoints/{manifest.folder}"
@@ -67,8 +67,11 @@ def _whole(what: str, manifest: Manifest, folder: RunFolder, config: Config) -> 
     if manifest.fingerprint != fingerprint(config):
         found = "config.yaml is not the config that it was written with"
         return Finding(what, "fault", found, "Put config.yaml back as it was.")
+    from fedvtc.checkpointing import SERVER_SHARD
+    from fedvtc.runtime.host import shard_name
+
     names = {shard.name for shard in manifest.shards}
-    expected = {"server.pt", *(f"client_{client:04d}.pt" for client in range(config.population.num_clients))}
+    expected = {SERVER_SHARD, *map(shard_name, range(config.population.num_clients))}
     if names != expected:
         missing = ", ".join(sorted(expected - names)) or "nothing"
         return Finding(what, "fault", f"its manifest is not one of this run, it lacks {missing}", "Remove it.")

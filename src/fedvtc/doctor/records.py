@@ -1,6 +1,5 @@
 """Checks of the records of a run: metrics.jsonl and clients.csv, line by line."""
 
-import csv
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -8,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fedvtc.doctor.finding import Finding
+from fedvtc.tracking.files import cells_of
 
 MAX_SHOWN = 5
 LEAVE_OUT = "Leave these out when you read it, or run it anew under another name."
@@ -74,7 +74,7 @@ def clients(folder: Path, *, is_finished: bool, is_live: bool) -> Iterator[Findi
         return
     with file.open("rb") as lines:
         header = lines.readline()
-        columns = _cells(header)
+        columns = cells_of(header)
         if not {"round", "phase", "client"} <= set(columns):
             yield Finding(what, "fault", "its first line does not name the columns", LEAVE_OUT)
             return
@@ -82,7 +82,7 @@ def clients(folder: Path, *, is_finished: bool, is_live: bool) -> Iterator[Findi
         damaged, is_torn = [], not header.endswith(b"\n")
         for number, line in enumerate(lines, start=2):
             is_torn = not line.endswith(b"\n")
-            cells = _cells(line)
+            cells = cells_of(line)
             if is_torn:
                 break
             if len(cells) != len(columns):
@@ -109,10 +109,6 @@ def _record(line: bytes) -> dict[str, Any] | None:
         return None
     whole = isinstance(record, dict) and type(record.get("round")) is int and record.get("phase") in ("round", "final")
     return record if whole else None
-
-
-def _cells(line: bytes) -> list[str]:
-    return next(csv.reader([line.decode(errors="replace")]), [])
 
 
 def _absent(what: str, *, is_finished: bool) -> Finding:

@@ -7,6 +7,7 @@ import csv
 import io
 import json
 import math
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
@@ -26,7 +27,7 @@ CLIENT_COLUMNS = ("round", "phase", "client", "backbone", "num_images", "num_cla
 MAX_HEADER_BYTES = 2**20
 
 
-class LineTracker(Tracker):
+class LineTracker(Tracker, ABC):
     """A file of the run folder that each record adds whole lines to.
 
     A resumed run first cuts the file back to the round after which it goes on. Lines that cannot be written raise an
@@ -51,9 +52,9 @@ class LineTracker(Tracker):
         """Closes the file."""
         self._file.close()
 
+    @abstractmethod
     def _kept(self, lines: Iterator[bytes], last_round: int) -> Iterable[bytes]:
         """Those of the file's whole lines that stay when the run goes on after `last_round`."""
-        raise NotImplementedError
 
     def _cut(self, last_round: int) -> None:
         if not self._path.is_file():
@@ -120,16 +121,16 @@ class CsvTracker(LineTracker):
             return []
         with self._path.open("rb") as file:
             line = file.readline(MAX_HEADER_BYTES)
-        return _cells(line) if line.endswith(b"\n") else []
+        return cells_of(line) if line.endswith(b"\n") else []
 
     def _kept(self, lines: Iterator[bytes], last_round: int) -> Iterator[bytes]:
         """The header and whole rows of rounds."""
         columns: list[str] = []
         for line in islice(lines, 1):
-            columns = _cells(line)
+            columns = cells_of(line)
             yield line
         for line in lines:
-            cells = _cells(line)
+            cells = cells_of(line)
             row = dict(zip(columns, cells, strict=False))
             round = row.get("round", "")
             whole = len(cells) == len(columns) and round.isdecimal()
@@ -146,7 +147,7 @@ def count_recorded(folder: Path, num_clients: int) -> int:
     """
     rows: Counter[int] = Counter()
     for line in _whole_lines(folder / CsvTracker.file_name):
-        round, phase = [*_cells(line)[:2], "", ""][:2]
+        round, phase = [*cells_of(line)[:2], "", ""][:2]
         if phase == "round" and round.isdecimal():
             rows[int(round)] += 1
     num_done = 0
@@ -168,7 +169,8 @@ def _whole_lines(path: Path) -> Iterator[bytes]:
             yield from (line for line in file if line.endswith(b"\n"))
 
 
-def _cells(line: bytes) -> list[str]:
+def cells_of(line: bytes) -> list[str]:
+    """The cells of a line of clients.csv; bytes that are no text are replaced."""
     return next(csv.reader([line.decode(errors="replace")]), [])
 
 

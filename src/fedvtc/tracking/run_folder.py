@@ -1,10 +1,8 @@
 """The run folder: who writes it, what run.json and config.yaml say, and files that are replaced whole or not at all."""
 
 import fcntl
-import importlib.metadata
 import json
 import os
-import platform
 import shutil
 import socket
 import uuid
@@ -17,9 +15,9 @@ from typing import Any, Self
 import yaml
 from omegaconf import OmegaConf
 
+from fedvtc import versions
 from fedvtc.errors import RunFolderError
 
-PACKAGES = ("fedvtc", "torch", "torchvision", "lightning", "ray", "numpy")
 STATUSES = ("running", "finished", "failed", "interrupted")
 
 
@@ -96,7 +94,7 @@ class RunFolder:
                 "status": "running",
                 "created": attempt["started"],
                 "attempts": [attempt],
-                "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
+                "versions": versions.installed(),
                 "hardware": {
                     "cpus": os.cpu_count(),
                     "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
@@ -295,10 +293,3 @@ def _fault(description: object) -> str | None:
     if not isinstance(attempts, list) or not all(isinstance(attempt, dict) for attempt in attempts):
         return "expected a list of attempts"
     return None
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:  # Run from a source tree that was not installed.
-        return None

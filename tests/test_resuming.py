@@ -86,7 +86,7 @@ def another(value):
         case str():
             return f"{value}x"
         case list():
-            return value[:-1]
+            return value[:-1] if value else ["x:Y"]
         case None:
             return 7
     raise AssertionError(value)

@@ -63,7 +63,7 @@ def pack_clients(config: Config, num_cpus: int, num_gpus: int) -> "Packing":
     if placement.pool == "inline":
         return Packing(num_actors=0, clients_per_actor=num_clients, num_slots=1)
     if not _is_here(config):
-        cpus, gpus = num_clients * placement.cpus_per_actor, num_clients * placement.gpus_per_actor
+        cpus, gpus = num_clients * placement.cpus_per_actor, num_clients * (placement.gpus_per_actor or 0.0)
         return pack(placement, num_clients, num_cpus=cpus, num_gpus=gpus, where="the cluster")
     return pack(
         placement,
@@ -217,7 +217,7 @@ def _table(title: str) -> Table:
 
 
 def _count_gpus(config: Config) -> int:
-    if config.placement.gpus_per_actor == 0 or config.cluster.num_gpus is not None:
+    if not config.placement.gpus_per_actor or config.cluster.num_gpus is not None:
         return 0
     import torch
 

@@ -55,4 +55,4 @@ def test_every_config_class_is_reached():
         if section is Config:
             continue
         for name in (key_of(each) for each in fields(section)):
-            assert name in keys | {"optimizer", "share"}
+            assert name in keys | {"optimizer", "share", "wandb"}

@@ -251,7 +251,7 @@ def test_a_file_that_is_absent_comes_with_what_lies_near(write: Write):
         (
             "1: 2\n",
             "1: unknown key (x.yaml:1). Known: run, data, partition, population, training, method, evaluate, "
-            "checkpoint, runtime, placement, cluster.",
+            "checkpoint, runtime, placement, cluster, tracking.",
         ),
     ],
 )

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from operator import attrgetter
 
 from fedvtc.config.problems import Problem, did_you_mean, show
-from fedvtc.config.schema import BACKBONE_NAMES, DATASET_NAMES, Config
+from fedvtc.config.schema import BACKBONE_NAMES, DATASET_NAMES, TRACKER_NAMES, Config
 from fedvtc.seeding import round_half_up
 
 _AT_LEAST_ONE = (
@@ -25,7 +25,10 @@ _AT_LEAST_ONE = (
     "evaluate.samples_per_class",
     "checkpoint.every",
     "runtime.min_clients",
+    "placement.max_actors",
+    "placement.memory_bytes_per_actor",
     "placement.threads_per_actor",
+    "tracking.clients_every",
     "cluster.num_cpus",
 )
 _ABOVE_ZERO = (
@@ -34,10 +37,12 @@ _ABOVE_ZERO = (
     "placement.cpus_per_actor",
     "runtime.client_timeout_s",
     "runtime.replace_timeout_s",
+    "tracking.wandb.timeout_s",
 )
 _AT_LEAST_ZERO = (
     "training.optimizer.weight_decay",
     "placement.gpus_per_actor",
+    "placement.wait_timeout_s",
     "cluster.num_gpus",
     "runtime.retries",
     "runtime.stop_timeout_s",
@@ -60,6 +65,7 @@ def validate(config: Config) -> list[Problem]:
     problems += _sizes_and_files(config)
     problems += _failures(config)
     problems += _placement(config)
+    problems += _trackers(config)
     problems += _method(config)
     return problems
 
@@ -136,7 +142,14 @@ def _placement(config: Config) -> Iterator[Problem]:
     clients = config.placement.clients_per_actor
     if (clients != "auto") if isinstance(clients, str) else (clients < 1):
         yield Problem("placement.clients_per_actor", f"must be auto or a number of at least 1, not {show(clients)}")
-    gpus = config.placement.gpus_per_actor
+    gpus, accelerator = config.placement.gpus_per_actor, config.placement.accelerator
+    if gpus is None:
+        return
+    if (accelerator == "cpu" and gpus > 0) or (accelerator == "cuda" and gpus == 0):
+        fix = "Leave it out, or set placement.accelerator=auto."
+        yield Problem(
+            "placement.gpus_per_actor", f"{gpus:g} does not go with placement.accelerator={accelerator}", fix=fix
+        )
     if math.isfinite(gpus) and gpus > 0 and not _is_gpu_share(gpus):
         if gpus > 1:
             fix = f"Set {math.floor(gpus)} or {math.ceil(gpus)}."
@@ -152,6 +165,18 @@ def _is_gpu_share(gpus: float) -> bool:
         return gpus == int(gpus)
     # 0.33 is written for 1/3: near enough, as three of it fit on a GPU.
     return abs(1 / gpus - round(1 / gpus)) < 0.05
+
+
+def _trackers(config: Config) -> Iterator[Problem]:
+    for index, name in enumerate(config.tracking.trackers):
+        module, colon, cls = name.partition(":")
+        if name not in TRACKER_NAMES and not (colon and cls.isidentifier() and _is_module(module)):
+            fix = f"Take {' or '.join(TRACKER_NAMES)}, or name a class as package.module:Class."
+            yield Problem(f"tracking.trackers[{index}]", f"unknown tracker {show(name)}", fix=fix)
+
+
+def _is_module(name: str) -> bool:
+    return all(part.isidentifier() for part in name.split("."))
 
 
 def _method(config: Config) -> Iterator[Problem]:

@@ -46,6 +46,9 @@ BACKBONE_NAMES = (
 )
 """What the name of a backbone may be."""
 
+TRACKER_NAMES = ("wandb", "tensorboard")
+"""Trackers that the package brings, besides those that every run has."""
+
 
 @dataclass(frozen=True)
 class OptimizerConfig:
@@ -158,6 +161,9 @@ class TrainingConfig:
     """Images per step; the last batch of an epoch may be smaller and is trained on too."""
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     """How the client's model is stepped; its state is kept from round to round."""
+    precision: Literal["32-true", "bf16-mixed"] = "32-true"
+    """Lightning's name of the arithmetic of all training steps, the generator's too; `bf16-mixed` is faster on GPUs
+    that have bfloat16."""
 
 
 @dataclass(frozen=True)
@@ -196,10 +202,26 @@ class PlacementConfig:
     """`ray`: clients live in Ray actors; `inline`: in this process, one after another, for debugging and small runs."""
     clients_per_actor: int | str = "auto"
     """Clients that one actor hosts: a number, or `auto`: as few as the cluster's free slots allow."""
+    max_actors: int | None = None
+    """Most actors that `auto` starts, at least 1; null sets no limit."""
     cpus_per_actor: float = 1.0
     """Logical CPUs that an actor reserves."""
-    gpus_per_actor: float = 0.0
-    """GPUs that an actor reserves: 0, 1, or 1/k for k actors on one GPU."""
+    gpus_per_actor: float | None = None
+    """GPUs that an actor reserves: 0, a whole number, or 1/k for k actors on one GPU; null goes by
+    `placement.accelerator`: 0 with `cpu`, 1 with `cuda`, and with `auto` 1 where there are GPUs."""
+    memory_bytes_per_actor: int | None = None
+    """Memory that an actor reserves with Ray, in bytes, at least 1; null reserves none."""
+    accelerator: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where clients compute: on the GPU that Ray gives their actor, or on its CPUs; `auto`: on a GPU where there are
+    any."""
+    nodes: Literal["spread", "pack"] = "spread"
+    """`spread`: actors go to as many nodes as can be; `pack`: to as few."""
+    wait: Literal["all", "min"] = "all"
+    """`all`: the run begins once all its actors have their place; `min`: as soon as one has, and it uses places that
+    come free later, up to an actor for each client."""
+    wait_timeout_s: float = 0.0
+    """Seconds that a cluster gets to make room where it has too little, as an autoscaler does; 0 says at once what does
+    not fit."""
     threads_per_actor: int = 1
     """Threads of PyTorch in an actor; results are the same bits only for the same number."""
 
@@ -256,6 +278,44 @@ class RuntimeConfig:
 
 
 @dataclass(frozen=True)
+class WandbConfig:
+    """The run in Weights & Biases; what the environment says (WANDB_MODE, WANDB_PROJECT, WANDB_ENTITY) wins."""
+
+    project: str = "fedvtc"
+    """The project."""
+    entity: str | None = None
+    """The user or team; null takes the default of who is logged in."""
+    group: str | None = None
+    """The group; null takes that of the sweep, where there is one."""
+    job_type: str = "federation"
+    """The type of the run within its group."""
+    name: str | None = None
+    """The name that is shown; null takes that of the run folder."""
+    tags: list[str] = field(default_factory=list)
+    """Tags besides method, data set and partition."""
+    mode: Literal["online", "offline", "disabled"] | None = None
+    """Where the records go: to the server, to a folder for `wandb sync`, or nowhere; null is online."""
+    upload_checkpoints: bool = False
+    """Whether the final checkpoint becomes an artifact."""
+    timeout_s: float = 60.0
+    """Seconds that the server gets to answer at the start and to take what is left at the end, above 0; the rounds
+    never wait for it."""
+
+
+@dataclass(frozen=True)
+class TrackingConfig:
+    """Where records go besides the run folder and the console."""
+
+    trackers: list[str] = field(default_factory=list)
+    """Any of `wandb`, `tensorboard`, and classes of your own as `package.module:Class`."""
+    clients_every: int = 10
+    """Rounds between tables and histograms over clients in trackers that show them, at least 1; they need a round with
+    an evaluation, and the end always has them."""
+    wandb: WandbConfig = field(default_factory=WandbConfig)
+    """Weights & Biases."""
+
+
+@dataclass(frozen=True)
 class Config:
     """A federation, whole."""
 
@@ -270,3 +330,4 @@ class Config:
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
     placement: PlacementConfig = field(default_factory=PlacementConfig)
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)

@@ -43,7 +43,7 @@ def pack(placement: PlacementConfig, num_clients: int, *, num_cpus: float, num_g
         ClusterError: the actors asked for do not fit; says what would.
     """
     supplies = [("CPU", "cpus", placement.cpus_per_actor, num_cpus)]
-    if placement.gpus_per_actor > 0:
+    if placement.gpus_per_actor:
         supplies.append(("GPU", "gpus", placement.gpus_per_actor, num_gpus))
     # The small term keeps 0.3 / 0.1 from counting as 2.
     num_slots = min(math.floor(supply / need + 1e-9) for _, _, need, supply in supplies)

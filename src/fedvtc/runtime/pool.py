@@ -70,7 +70,7 @@ class InlinePool:
     ) -> None:
         self._num_threads_before = torch.get_num_threads()
         self._blas_limit = limit_threads(config.placement.threads_per_actor)
-        device = torch.device("cuda", 0) if config.placement.gpus_per_actor > 0 else torch.device("cpu")
+        device = torch.device("cuda", 0) if (config.placement.gpus_per_actor or 0) > 0 else torch.device("cpu")
         self._config, self._lineage = config, lineage or Lineage()
         self._incidents = incidents or Incidents(lambda text: None)
         self._host = ClientHost(config, dataset, specs, device)

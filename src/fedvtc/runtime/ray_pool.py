@@ -176,7 +176,7 @@ class RayPool:
         options = {
             "name": f"clients-{min(spec.client for spec in specs):04d}-{self._num_started}",
             "num_cpus": placement.cpus_per_actor,
-            "num_gpus": placement.gpus_per_actor,
+            "num_gpus": placement.gpus_per_actor or 0.0,
         }
         home = Home(self._actor_class.options(**options).remote(self._config_ref, self._dataset_ref, specs), specs)
         self.homes.append(home)
@@ -199,7 +199,7 @@ class RayPool:
         until_s = time.monotonic() + self.config.runtime.replace_timeout_s
         while True:
             num_cpus, num_gpus = free_resources()
-            if num_cpus >= placement.cpus_per_actor - 1e-6 and num_gpus >= placement.gpus_per_actor - 1e-6:
+            if num_cpus >= placement.cpus_per_actor - 1e-6 and num_gpus >= (placement.gpus_per_actor or 0.0) - 1e-6:
                 return True
             if time.monotonic() > until_s:
                 return False

@@ -23,6 +23,19 @@ BIN = Path(sys.executable).parent
 PATIENCE_S = 180
 
 
+FOLLOW = """
+import sys
+from fedvtc.submission import follow
+
+sys.exit(follow(sys.argv[1], sys.argv[2], sys.stdout.write, print).exit_code)
+"""
+
+
+def hear_ctrl_c():
+    """A job that a script put into the background ignores SIGINT, and so would all that it starts."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def free_ports(count):
     """Ports that were free a moment ago, all at once so that they differ."""
     sockets = [socket.socket() for _ in range(count)]
@@ -192,7 +205,12 @@ def test_a_job_is_followed_stopped_and_resumed(cluster, wire, words):
     submit = [sys.executable, "-m", "fedvtc", "submit", *words, "run.name=mine", "--address", wire.url]
     output_dir = Path(next(word for word in words if word.startswith("run.output_dir=")).partition("=")[2])
     with subprocess.Popen(
-        [*submit, "run.rounds=100000"], env=cluster.user, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [*submit, "run.rounds=100000"],
+        env=cluster.user,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=hear_ctrl_c,
     ) as process:
         try:
             head = next(process.stdout)
@@ -208,20 +226,30 @@ def test_a_job_is_followed_stopped_and_resumed(cluster, wire, words):
             actors = [row for row in cluster.rows("actors") if row["class_name"] != "JobSupervisor"]
             assert len({actor["node_id"] for actor in actors if actor["state"] == "ALIVE"}) == 2, actors
 
+            process.send_signal(signal.SIGINT)
+            _, errors = process.communicate(timeout=PATIENCE_S)
+        finally:
+            process.kill()
+    assert (process.returncode, errors) == (130, f"fedvtc: no longer followed; job {job_id} goes on.\n")
+
+    follow = [sys.executable, "-c", FOLLOW, job_id, cluster.url]
+    with subprocess.Popen(
+        follow, env=cluster.user, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            read_until(process, "round 9/100000")
             again = cluster.fedvtc(*submit[3:], "run.rounds=5")
             assert (again.returncode, again.stderr) == (
                 2,
                 f"fedvtc: run.name=mine: job {job_id} is at it (RUNNING). "
                 f"Wait for it, or stop it: ray job stop {job_id} --address {wire.url}\n",
             )
-
             stopped = cluster.ray("job", "stop", job_id, "--address", cluster.url)
             assert stopped.returncode == 0, stopped.stderr
             rest, errors = process.communicate(timeout=PATIENCE_S)
         finally:
             process.kill()
     assert "go on with: fedvtc resume" in rest
-    assert rest.splitlines()[-1].startswith(f"job {job_id}: STOPPED")
     assert (process.returncode, errors) == (143, "")
 
     folder = output_dir / "mine"

@@ -83,6 +83,9 @@ def test_mistakes_are_one_line_each_and_exit_two():
         (["run", "--fast"], "fedvtc: unrecognized arguments: --fast. See fedvtc run --help."),
         (["list", "dat"], "fedvtc: argument kind: invalid choice: 'dat'"),
         (["list", "runs", "absent"], "fedvtc: absent: no such folder."),
+        (["list", "data", "--cluster"], "fedvtc: data: list --cluster shows all jobs."),
+        (["list", "runs", "outputs", "--cluster"], "fedvtc: outputs: list --cluster shows all jobs."),
+        (["list", "--address", "http://HEAD:8265"], "fedvtc: --address=http://HEAD:8265: goes with --cluster."),
         (["list", "data", "absent"], "fedvtc: absent: list data takes no folder."),
     ],
 )

@@ -138,12 +138,16 @@ class Wire:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
         self._open = []
+        self.is_away = False
         threading.Thread(target=self._accept, daemon=True).start()
 
     def _accept(self):
         with contextlib.suppress(OSError):
             while True:
                 here = self._listener.accept()[0]
+                if self.is_away:
+                    here.close()
+                    continue
                 there = socket.create_connection(self._there)
                 self._open += [here, there]
                 for source, target in ((here, there), (there, here)):
@@ -157,7 +161,7 @@ class Wire:
             target.shutdown(socket.SHUT_WR)
 
     def cut(self):
-        """Ends all connections there are; the next may be made."""
+        """Ends all connections there are."""
         cut, self._open = self._open, []
         for end in cut:
             with contextlib.suppress(OSError):
@@ -218,7 +222,11 @@ def test_a_job_is_followed_stopped_and_resumed(cluster, wire, words):
             assert job_id.endswith("-1")
             assert head == f"job {job_id} on {wire.url}: run mine, attempt 1\n"
             log = read_until(process, "round 3/100000")
+            wire.is_away = True
             wire.cut()
+            lost = f"fedvtc: {wire.url} does not answer; trying again for 300 s. The job does not need it.\n"
+            assert process.stderr.readline() == lost
+            wire.is_away = False
             log += read_until(process, "round 9/100000")
             rounds = [int(line.split()[1].split("/")[0]) for line in log if line.startswith("round ")]
             assert rounds == list(range(1, 10))

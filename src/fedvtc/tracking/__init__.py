@@ -2,7 +2,8 @@
 
 The coordinator hands the same record to each tracker, one after another: `files` and `pictures` write the run folder,
 with `guard` around them for the day when the disk is full, and `console` shows the run to whoever watches it.
-`choosing` adds those of `tracking.trackers`. The names in a record are those of `fedvtc.metrics`, plus `round` and `phase`.
+`choosing` adds those of `tracking.trackers`. The names in a record are those of `fedvtc.metrics`, plus `round` and
+`phase`.
 """
 
 from collections.abc import Mapping, Sequence

@@ -41,7 +41,8 @@ def shows_clients(config: Config, record: Mapping[str, Any]) -> bool:
     if record["phase"] == "final":
         return True
     round, every = record["round"], config.tracking.clients_every
-    return bool(round // every > max(round - config.evaluate.every, 0) // every)
+    evaluated_before = (round - 1) // config.evaluate.every * config.evaluate.every
+    return bool(round // every > evaluated_before // every)
 
 
 def sample_picture(images_NCHW: NDArray[np.uint8], labels_N: Sequence[int], class_names: Sequence[str]) -> Image.Image:

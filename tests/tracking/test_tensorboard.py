@@ -32,7 +32,7 @@ def events(file):
 def shown(folder):
     """What TensorBoard shows: values by name and step, without those that a later start has purged."""
     values = {}
-    for file in sorted((folder / "tensorboard").iterdir(), key=lambda file: file.stat().st_mtime_ns):
+    for file in sorted((folder / "tensorboard").iterdir()):
         for event in events(file):
             if event.session_log.status == SessionLog.START:
                 values = {key: value for key, value in values.items() if key[1] < event.step}

@@ -24,11 +24,12 @@ class BackgroundTracker(Tracker):
     def __init__(self, tracker: Tracker, wait_s: float, give_up: Callable[[], None]) -> None:
         self._tracker, self._wait_s, self._give_up = tracker, wait_s, give_up
         self._tasks: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
-        self._thread = threading.Thread(target=self._work, name="tracker", daemon=True)
+        # A `join` that a signal interrupts takes the thread for dead, up to Python 3.12.
+        self._done = threading.Event()
 
     def start(self, run: RunInfo) -> None:
         """Starts the tracker in its thread."""
-        self._thread.start()
+        threading.Thread(target=self._work, name="tracker", daemon=True).start()
         self._tasks.put(partial(self._tracker.start, run))
 
     def log(self, record: Mapping[str, Any], clients: Sequence[Mapping[str, Any]]) -> None:
@@ -48,11 +49,12 @@ class BackgroundTracker(Tracker):
         self._tasks.put(partial(self._tracker.finish, status))
         self._tasks.put(None)
         try:
-            self._thread.join(self._wait_s)
+            self._done.wait(self._wait_s)
         finally:
-            if self._thread.is_alive():
+            if not self._done.is_set():
                 self._give_up()
 
     def _work(self) -> None:
         while (task := self._tasks.get()) is not None:
             task()
+        self._done.set()

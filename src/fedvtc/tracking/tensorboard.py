@@ -1,6 +1,6 @@
 """A federation in TensorBoard's event files."""
 
-import os
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -36,7 +36,7 @@ class TensorBoardTracker(Tracker):
             logdir=str(run.folder / FOLDER),
             purge_step=None if run.resumed_round is None else run.resumed_round + 1,
             # Its own names tell seconds apart, not attempts.
-            filename_suffix=f".{os.getpid()}",
+            filename_suffix=f".{time.time_ns()}",
         )
 
     def log(self, record: Mapping[str, Any], clients: Sequence[Mapping[str, Any]]) -> None:

@@ -23,9 +23,9 @@ def logged_values(folder: Path, run_id: str, name: str) -> list[float]:
         run_id: of the W&B run.
         name: of the metric.
     """
-    return [
-        row[name] for file in sorted(folder.glob(f"*run-*-{run_id}/run-*.wandb")) for row in rows(file) if name in row
-    ]
+    # Folders of the same second end in a number.
+    files = sorted(folder.glob(f"*run-*-{run_id}*/run-*.wandb"))
+    return [row[name] for file in files for row in rows(file) if name in row]
 
 
 def rows(file: Path) -> Iterator[dict[str, float]]:

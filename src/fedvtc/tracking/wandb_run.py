@@ -150,8 +150,11 @@ class WandbTracker(Tracker):
         keys = run.config.tracking.wandb
         # Silent, so that it neither asks for a key nor writes into the live table.
         wandb.setup(settings=wandb.Settings(silent=True))
-        values = {key: getattr(keys, key) for key in VARIABLES} | {"name": keys.name or run.name}
-        chosen = {key: value for key, value in values.items() if not os.environ.get(VARIABLES[key])}
+        # W&B itself looks at the environment once per process, and only where nothing is given.
+        chosen: dict[str, Any] = {
+            key: os.environ.get(variable) or getattr(keys, key) for key, variable in VARIABLES.items()
+        }
+        chosen["name"] = chosen["name"] or run.name
         settings = wandb.Settings(
             console="off",
             silent=True,
@@ -199,7 +202,7 @@ class WandbTracker(Tracker):
     def _tell_unsent(self, sent: bool) -> None:
         folders = [
             path
-            for path in sorted((self._info.folder / "wandb").glob(f"offline-run-*-{self._info.id}"))
+            for path in sorted((self._info.folder / "wandb").glob(f"offline-run-*-{self._info.id}*"))
             if not any(path.glob("*.synced"))
         ]
         if not sent and self._run is not None and not self._run.offline:

@@ -1,4 +1,8 @@
+import json
+import re
 import sys
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +15,7 @@ from fedvtc.run import resume_federation, run_federation
 from fedvtc.tracking import RunInfo
 from fedvtc.tracking.choosing import make_trackers
 
+DOCUMENT = Path(__file__).parents[2] / "docs/tracking.md"
 SOURCE = """
 from fedvtc.tracking import Tracker
 
@@ -115,6 +120,33 @@ def test_one_that_cannot_be_had_is_one_line(own, name, line):
 def test_one_that_needs_arguments_is_one_line(own):
     with pytest.raises(ConfigError, match=r"own_trackers:Needs cannot be made \(TypeError: .*address'\)\. It is made"):
         trackers_of("own_trackers:Needs")
+
+
+class News(BaseHTTPRequestHandler):
+    """Keeps what is posted."""
+
+    def do_POST(self):
+        self.server.news.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, *arguments):
+        pass
+
+
+def test_the_example_of_the_document_works(tiny_folder, monkeypatch):
+    (example,) = re.findall(r"^```python\n(.*?)^```$", DOCUMENT.read_text(), re.MULTILINE | re.DOTALL)
+    folder = tiny_folder("webhook")
+    with HTTPServer(("127.0.0.1", 0), News) as server:
+        server.news = []
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        (folder / "my_trackers.py").write_text(example.replace(":8000/", f":{server.server_port}/"))
+        monkeypatch.syspath_prepend(folder)
+        config = load([], [*overrides(folder), "tracking.trackers=[my_trackers:Webhook]"], methods=config_classes())
+        record = run_federation(config, plain=True).record
+        server.shutdown()
+    # After the round, and in the end.
+    assert server.news == [{"run": "tracked", "round": 1, "accuracy": record["test/accuracy/mean"]}] * 2
 
 
 def overrides(folder):

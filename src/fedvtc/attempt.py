@@ -15,6 +15,7 @@ from fedvtc.incidents import Incidents
 from fedvtc.runtime import Lineage, open_pool
 from fedvtc.stopping import Stopper
 from fedvtc.tracking import RunInfo, Tracker
+from fedvtc.tracking.choosing import make_trackers
 from fedvtc.tracking.console import PlainConsole
 from fedvtc.tracking.files import CsvTracker, JsonlTracker
 from fedvtc.tracking.guard import GuardedTracker
@@ -66,6 +67,7 @@ def attempt(
         class_counts_KC=population.class_counts_KC,
         backbones=[spec.backbone for spec in population.specs],
         resumed_round=None if number == 1 else (start.round if start else 0),
+        checkpoints=store.location,
     )
     with ExitStack() as stack:
         stack.enter_context(stopper.listening())
@@ -114,7 +116,9 @@ def _trackers(config: Config, population: Population, incidents: Incidents, cons
         incidents.add("disk_errors", text)
 
     files: list[Tracker] = [JsonlTracker(), CsvTracker(), PictureTracker(population.dataset.class_names)]
-    return [*(GuardedTracker(tracker, config.runtime.on_disk_error, report) for tracker in files), console]
+    guarded = [GuardedTracker(tracker, config.runtime.on_disk_error, report) for tracker in files]
+    # They read what the first ones have made of the run folder.
+    return [*guarded, *make_trackers(config, population.dataset.class_names, console.note), console]
 
 
 def _save_partition(folder: RunFolder, population: Population) -> None:

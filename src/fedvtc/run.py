@@ -14,6 +14,7 @@ from fedvtc.errors import CheckpointError, ConfigError, RunFolderError, UserErro
 from fedvtc.federation import Population
 from fedvtc.methods import config_classes
 from fedvtc.naming import default_name
+from fedvtc.tracking.choosing import foreign_trackers
 from fedvtc.tracking.console import PlainConsole, make_console_tracker
 from fedvtc.tracking.files import count_recorded
 from fedvtc.tracking.run_folder import RunFolder
@@ -67,7 +68,14 @@ def resume_federation(path: Path, overrides: Sequence[str] = (), *, plain: bool 
         FedvtcError: the run could not go on.
     """
     folder = RunFolder.open(path)
-    return _resume(folder, lambda _: _config_of(folder, overrides), plain)
+
+    def change(_: Config) -> Config:
+        config = _config_of(folder, overrides)
+        if not any(text.startswith("tracking.trackers=") for text in overrides):
+            _check_trackers(config, folder)
+        return config
+
+    return _resume(folder, change, plain)
 
 
 def _resume(folder: RunFolder, change: Callable[[Config], Config], plain: bool) -> RunSummary:
@@ -132,6 +140,13 @@ def _check_belongs(start: Manifest, folder: RunFolder, config: Config) -> None:
             f"{folder.path}: config.yaml is not the config that checkpoint {start.folder} was written with. "
             "Put it back as it was."
         )
+
+
+def _check_trackers(config: Config, folder: RunFolder) -> None:
+    """A folder may come from a stranger: what it names is not imported, as nothing in it is run."""
+    if names := foreign_trackers(config):
+        what = f"{names[0]} is named by {folder.path}/config.yaml only, and no code is imported on its word"
+        raise ConfigError([f"tracking.trackers: {what}. Give tracking.trackers=[...] with it, or without it."])
 
 
 def _config_of(folder: RunFolder, overrides: Sequence[str] = ()) -> Config:

@@ -263,3 +263,22 @@ def test_the_environment_wins_and_disabled_is_silent(run, monkeypatch):
     tracker.finish("finished")
     (project,) = {record.run.project for record in wandb_records(run.folder) if record.HasField("run")}
     assert project == "theirs"
+
+
+def test_one_that_was_given_up_says_what_is_left_and_no_more(run, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    said = []
+    unbegun = WandbTracker(["a", "b"], said.append)
+    unbegun.give_up()
+    assert said == []
+
+    tracker = WandbTracker(["a", "b"], said.append)
+    tracker.start(run)
+    tracker.log(record(1), [])
+    tracker.give_up()
+    tracker.tell("what fails from now on")
+    (folder,) = run.folder.glob("wandb/offline-run-*")
+    assert said == [
+        "tracking.wandb: W&B did not take everything in time.",
+        f"W&B: upload the run with: wandb sync {folder}",
+    ]

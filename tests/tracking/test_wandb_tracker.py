@@ -38,6 +38,13 @@ SETTINGS = (
 )
 
 
+def end_of_program():
+    """W&B's service closes its files a moment after a run has finished; the end of a program waits for that."""
+    import wandb
+
+    wandb.teardown()
+
+
 def wandb_records(folder):
     """The records of every attempt's file, in their order."""
     from wandb.proto.wandb_internal_pb2 import Record
@@ -97,8 +104,10 @@ def tracked(tiny_folder):
         patch.setenv("WANDB_MODE", "offline")
         overrides = [*SETTINGS, f"data.path={folder}/tiny.npz", f"run.output_dir={folder}/outputs"]
         path = run_federation(load([], overrides, methods=config_classes()), plain=True).folder
+        end_of_program()
         before = metrics(path), history(path), summary(path)
         resume_federation(path, ["run.rounds=5"], plain=True)
+        end_of_program()
     return path, before
 
 
@@ -215,6 +224,7 @@ def test_rounds_that_were_never_sent_are_sent_by_the_next_attempt(run, monkeypat
     first.start(run)
     first.log(record(1, incidents=["x" * 100_000]), [])
     first.finish("failed")
+    end_of_program()
     assert len(said) == 1
     assert said[0].startswith(f"W&B: upload the run with: wandb sync {run.folder}/wandb/offline-run-")
     (run.folder / "metrics.jsonl").write_text("".join(json.dumps(record(round)) + "\n" for round in (1, 2)))
@@ -223,6 +233,7 @@ def test_rounds_that_were_never_sent_are_sent_by_the_next_attempt(run, monkeypat
     second.start(replace(run, resumed_round=2))
     second.log(record(3, **{"bad": float("nan"), "absent": None}), [])
     second.finish("finished")
+    end_of_program()
     assert [row["round"] for row in history(run.folder)] == [1, 2, 3]
     assert not {"bad", "absent"} & set(history(run.folder)[-1])
     assert said[1].count("offline-run-") == 2
@@ -235,6 +246,7 @@ def test_a_file_that_ends_within_a_record_is_read_up_to_there(run, monkeypatch):
     for round in (1, 2, 3):
         tracker.log(record(round, incidents=["x" * 40_000]), [])
     tracker.finish("failed")
+    end_of_program()
     (file,) = run.folder.glob("wandb/offline-run-*/*.wandb")
     content = file.read_bytes()
     counts = []
@@ -261,5 +273,25 @@ def test_the_environment_wins_and_disabled_is_silent(run, monkeypatch):
     tracker = WandbTracker(["a", "b"], said.append)
     tracker.start(run)
     tracker.finish("finished")
+    end_of_program()
     (project,) = {record.run.project for record in wandb_records(run.folder) if record.HasField("run")}
     assert project == "theirs"
+
+
+def test_one_that_was_given_up_says_what_is_left_and_no_more(run, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    said = []
+    unbegun = WandbTracker(["a", "b"], said.append)
+    unbegun.give_up()
+    assert said == []
+
+    tracker = WandbTracker(["a", "b"], said.append)
+    tracker.start(run)
+    tracker.log(record(1), [])
+    tracker.give_up()
+    tracker.tell("what fails from now on")
+    (folder,) = run.folder.glob("wandb/offline-run-*")
+    assert said == [
+        "tracking.wandb: W&B did not take everything in time.",
+        f"W&B: upload the run with: wandb sync {folder}",
+    ]

@@ -37,7 +37,7 @@ def _make(name: str, config: Config, class_names: Sequence[str], report: Callabl
 
         tracker = WandbTracker(class_names, report)
         wait_s = config.tracking.wandb.timeout_s + LOCAL_S
-        return BackgroundTracker(LenientTracker(tracker, name, report), wait_s, tracker.give_up)
+        return BackgroundTracker(LenientTracker(tracker, name, tracker.tell), wait_s, tracker.give_up)
     if name == "tensorboard":
         from fedvtc.tracking.tensorboard import TensorBoardTracker
 

@@ -49,6 +49,7 @@ class WandbTracker(Tracker):
 
     def __init__(self, class_names: Sequence[str], report: Callable[[str], None]) -> None:
         self._class_names, self._report = class_names, report
+        self._has_begun = self._given_up = False
         self._series = Series()
         self._run: wandb.Run | None = None
         self._pending: dict[str, Any] = {}
@@ -57,11 +58,16 @@ class WandbTracker(Tracker):
         # The reports of its own errors would be waited for in the end, for as long as the server does not answer.
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
 
+    def tell(self, text: str) -> None:
+        """Reports a line, unless it was given up: what fails then is nobody's business any more."""
+        if not self._given_up:
+            self._report(text)
+
     def start(self, run: RunInfo) -> None:
         """Opens the run, and brings it up to the round after which the federation goes on."""
+        self._info, self._has_begun = run, True
         import wandb
 
-        self._info = run
         self._logged = {
             phase: set(logged_values(run.folder / "wandb", run.id, name))
             for phase, name in (("round", "round"), ("final", "final/round"))
@@ -72,7 +78,7 @@ class WandbTracker(Tracker):
         self._run.define_metric("mb/*", step_metric=TOTAL_MB, step_sync=False)
         self._run.define_metric("final/*", step_metric="final/round", step_sync=False)
         if self._run.url:
-            self._report(f"W&B: {self._run.url}")
+            self.tell(f"W&B: {self._run.url}")
         picture = run.folder / "partition.png"
         if not self._logged["round"] and picture.is_file():
             self._pending["partition"] = wandb.Image(str(picture))
@@ -125,9 +131,11 @@ class WandbTracker(Tracker):
 
     def give_up(self) -> None:
         """Leaves W&B's service to itself; for another thread than the one that waits for it."""
+        if self._has_begun:
+            self._tell_unsent(sent=False)
+        self._given_up = True
         import wandb
 
-        self._tell_unsent(sent=False)
         # A program's end would wait for the service, unless it is being torn down already. It ends with its parent.
         teardown = threading.Thread(target=wandb.teardown, name="wandb-teardown", daemon=True)
         teardown.start()
@@ -139,7 +147,7 @@ class WandbTracker(Tracker):
         try:
             return self._init(run)
         except Exception as error:
-            self._report(f"tracking.wandb: the run is kept in its folder only, as if mode=offline ({reason(error)}).")
+            self.tell(f"tracking.wandb: the run is kept in its folder only, as if mode=offline ({reason(error)}).")
             # Its service still holds the id of the run that it could not open.
             wandb.teardown()
             return self._init(run, mode="offline")
@@ -187,9 +195,7 @@ class WandbTracker(Tracker):
 
         assert self._run is not None
         if self._info.config.checkpoint.every is None or self._info.checkpoints is None:
-            self._report(
-                "tracking.wandb.upload_checkpoints: there is no final checkpoint, as checkpoint.every is null."
-            )
+            self.tell("tracking.wandb.upload_checkpoints: there is no final checkpoint, as checkpoint.every is null.")
             return
         place = f"{self._info.checkpoints}/final"
         artifact = wandb.Artifact(f"clients-{self._info.id}", type="model")
@@ -208,9 +214,9 @@ class WandbTracker(Tracker):
         if not sent and self._run is not None and not self._run.offline:
             folders.append(self._info.folder / "wandb" / os.path.basename(self._run.settings.sync_dir))
         if not sent:
-            self._report("tracking.wandb: W&B did not take everything in time.")
+            self.tell("tracking.wandb: W&B did not take everything in time.")
         if folders:
-            self._report(f"W&B: upload the run with: wandb sync {' '.join(shlex.quote(str(path)) for path in folders)}")
+            self.tell(f"W&B: upload the run with: wandb sync {' '.join(shlex.quote(str(path)) for path in folders)}")
 
 
 def _by_client(clients: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -24,8 +24,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from wandb.proto import wandb_internal_pb2
-from wandb.sdk.internal.datastore import DataStore
+from fedvtc.tracking.wandb_log import records
 
 ROOT = Path(__file__).resolve().parents[1]
 RAY = Path(sys.executable).parent / "ray"
@@ -177,8 +176,8 @@ def free_port() -> int:
 def lines(run: Path) -> list[dict[str, Any]]:
     """The records of a run, without what clocks and memory say."""
     file = run / "metrics.jsonl"
-    records = map(json.loads, file.read_text().splitlines()) if file.exists() else []
-    return [{key: value for key, value in record.items() if not key.startswith(MEASURED)} for record in records]
+    written = map(json.loads, file.read_text().splitlines()) if file.exists() else []
+    return [{key: value for key, value in record.items() if not key.startswith(MEASURED)} for record in written]
 
 
 def compared(one: Path, other: Path) -> list[str]:
@@ -202,7 +201,7 @@ def offline(sweep: Path, num_trials: int) -> list[str]:
     groups, attempts = defaultdict(set), defaultdict(list)
     rounds: dict[str, list[int]] = defaultdict(list)
     for file in sorted(sweep.glob("*/wandb/offline-run-*/*.wandb")):
-        for record in records_of(file):
+        for record in records(file):
             if record.HasField("run"):
                 groups[record.run.run_group].add(record.run.run_id)
                 attempts[record.run.run_id].append(file.parent.name)
@@ -222,15 +221,6 @@ def offline(sweep: Path, num_trials: int) -> list[str]:
             faults.append(name)
     print(f"W&B: rounds {'once each in every run' if not faults else 'amiss: ' + ', '.join(faults)}")
     return faults
-
-
-def records_of(file: Path) -> Iterator[Any]:
-    store = DataStore()
-    store.open_for_scan(str(file))
-    while (data := store.scan_data()) is not None:
-        record = wandb_internal_pb2.Record()
-        record.ParseFromString(data)
-        yield record
 
 
 if __name__ == "__main__":

@@ -29,21 +29,27 @@ def logged_values(folder: Path, run_id: str, name: str) -> list[float]:
 
 
 def rows(file: Path) -> Iterator[dict[str, float]]:
-    """The rows of history in one file: numbers by name. A torn end is left out."""
-    from wandb.proto import wandb_internal_pb2
-
-    # Its classes are made when it is imported, where no type checker sees them.
-    make_record: Any = vars(wandb_internal_pb2)["Record"]
-    for chunk in _records(file):
-        record = make_record()
-        record.ParseFromString(chunk)
+    """The rows of history in one file: numbers by name."""
+    for record in records(file):
         if record.HasField("history"):
             values = {item.key or ".".join(item.nested_key): item.value_json for item in record.history.item}
             parsed = {name: json.loads(value) for name, value in values.items()}
             yield {name: value for name, value in parsed.items() if isinstance(value, int | float)}
 
 
-def _records(file: Path) -> Iterator[bytes]:
+def records(file: Path) -> Iterator[Any]:
+    """The records of one file, as W&B's own messages. A torn end is left out."""
+    from wandb.proto import wandb_internal_pb2
+
+    # Its classes are made when it is imported, where no type checker sees them.
+    make_record: Any = vars(wandb_internal_pb2)["Record"]
+    for chunk in _chunks(file):
+        record = make_record()
+        record.ParseFromString(chunk)
+        yield record
+
+
+def _chunks(file: Path) -> Iterator[bytes]:
     content = file.read_bytes()
     place, parts = HEADER_BYTES, b""
     while place + HEADER_BYTES <= len(content):

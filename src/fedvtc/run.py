@@ -3,17 +3,17 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from fedvtc.attempt import PARTITION, attempt, checkpoint_store, has_begun
 from fedvtc.checkpoint import Manifest
-from fedvtc.config import check_resumable, fingerprint, load, same_place, to_dict
+from fedvtc.config import check_resumable, check_submitted, fingerprint, load, same_place, to_dict
 from fedvtc.config.schema import Config
 from fedvtc.errors import CheckpointError, ConfigError, RunFolderError, UserError
 from fedvtc.federation import Population
 from fedvtc.methods import config_classes
+from fedvtc.naming import default_name
 from fedvtc.tracking.console import PlainConsole, make_console_tracker
 from fedvtc.tracking.files import count_recorded
 from fedvtc.tracking.run_folder import RunFolder
@@ -43,6 +43,7 @@ def run_federation(config: Config, *, plain: bool = False) -> RunSummary:
         UserError: the data, the cluster or the run folder are not as the config needs them.
         FedvtcError: the run could not go on.
     """
+    check_submitted(config)
     path = Path(config.run.output_dir, config.run.name or default_name(config))
     if config.run.resume == "auto" and (path / "run.json").exists():
         folder = RunFolder.open(path)
@@ -67,19 +68,6 @@ def resume_federation(path: Path, overrides: Sequence[str] = (), *, plain: bool 
     """
     folder = RunFolder.open(path)
     return _resume(folder, lambda _: _config_of(folder, overrides), plain)
-
-
-def default_name(config: Config) -> str:
-    """Data, partition, method, seed and the time to the second."""
-    method = config.method.label or config.method.name
-    return _file_name(f"{partition_name(config)}-{method}-s{config.run.seed}-{datetime.now():%Y%m%d-%H%M%S}")
-
-
-def partition_name(config: Config) -> str:
-    """Data and partition, in a word that is fit for a file name."""
-    partition = config.partition
-    divided = f"{partition.kind}{partition.alpha:g}" if partition.kind in ("dirichlet", "quantity") else partition.kind
-    return _file_name(f"{Path(config.data.path).stem if config.data.path else config.data.name}-{divided}")
 
 
 def _resume(folder: RunFolder, change: Callable[[Config], Config], plain: bool) -> RunSummary:
@@ -148,10 +136,6 @@ def _check_belongs(start: Manifest, folder: RunFolder, config: Config) -> None:
 
 def _config_of(folder: RunFolder, overrides: Sequence[str] = ()) -> Config:
     return load([folder.config_layer()], overrides, methods=config_classes())
-
-
-def _file_name(text: str) -> str:
-    return "".join(letter if letter.isalnum() or letter in "-._+" else "-" for letter in text)
 
 
 @contextmanager

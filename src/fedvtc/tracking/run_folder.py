@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import re
 import shutil
 import socket
 import uuid
@@ -18,6 +19,8 @@ from omegaconf import OmegaConf
 from fedvtc import versions
 from fedvtc.errors import RunFolderError
 
+RUN_ID_VARIABLE = "FEDVTC_RUN_ID"
+"""Environment variable with the id of the run that a submitted job begins."""
 STATUSES = ("running", "finished", "failed", "interrupted")
 
 
@@ -93,9 +96,14 @@ class RunFolder:
             gpus: names of the GPUs that the run may use.
 
         Raises:
-            RunFolderError: if the folder exists, or cannot be written.
+            RunFolderError: if the folder exists, cannot be written, or FEDVTC_RUN_ID is no id.
         """
         path = Path(output_dir) / name
+        run_id = os.environ.get(RUN_ID_VARIABLE) or new_id()
+        if not re.fullmatch("[0-9a-f]{8}", run_id):
+            raise RunFolderError(
+                f"{RUN_ID_VARIABLE}={run_id}: must be 8 hex digits. Unset it; `fedvtc submit` sets it."
+            )
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.mkdir()  # The one atomic step: of two runs that want the same name, one gets it.
@@ -110,7 +118,7 @@ class RunFolder:
         folder = cls(
             path,
             {
-                "id": uuid.uuid4().hex[:8],
+                "id": run_id,
                 "name": name,
                 "status": "running",
                 "created": attempt["started"],
@@ -270,6 +278,11 @@ def _acquire(lock: int, path: Path) -> None:
     with suppress(OSError):
         os.ftruncate(lock, 0)
         os.pwrite(lock, f"pid {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+
+
+def new_id() -> str:
+    """An id for a run: 8 hex digits."""
+    return uuid.uuid4().hex[:8]
 
 
 def _now() -> str:

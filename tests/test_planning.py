@@ -22,14 +22,14 @@ def config(*overrides: str) -> Config:
 @pytest.mark.parametrize(
     ("overrides", "cpus", "gpus", "packing"),
     [
-        (["population.num_clients=40"], 2, 0, Packing(2, 20, 2)),
+        (["population.num_clients=40"], 2, 0, Packing(2, 40, 2)),
         (["population.num_clients=3"], 8, 0, Packing(3, 1, 8)),
-        (["population.num_clients=7"], 3, 0, Packing(3, 3, 3)),
+        (["population.num_clients=7"], 3, 0, Packing(3, 7, 3)),
         (["population.num_clients=40", "placement.cpus_per_actor=0.05"], 2, 0, Packing(40, 1, 40)),
         (["population.num_clients=40", "placement.clients_per_actor=20"], 2, 0, Packing(2, 20, 2)),
-        (["population.num_clients=40", "cluster.num_cpus=16"], 2, 0, Packing(16, 3, 16)),
-        (["population.num_clients=8", "placement.gpus_per_actor=0.25"], 16, 1, Packing(4, 2, 4)),
-        (["population.num_clients=8", "placement.gpus_per_actor=1", "cluster.num_gpus=2"], 16, 0, Packing(2, 4, 2)),
+        (["population.num_clients=40", "cluster.num_cpus=16"], 2, 0, Packing(16, 40, 16)),
+        (["population.num_clients=8", "placement.gpus_per_actor=0.25"], 16, 1, Packing(4, 8, 4)),
+        (["population.num_clients=8", "placement.gpus_per_actor=1", "cluster.num_gpus=2"], 16, 0, Packing(2, 8, 2)),
         (["population.num_clients=8", "placement.pool=inline"], 1, 0, Packing(0, 8, 1)),
         (
             ["population.num_clients=8", "cluster.address=auto", "placement.clients_per_actor=1"],
@@ -122,7 +122,7 @@ def test_memory_that_does_not_fit_is_said():
         config("method.name=local", "population.backbones=[{name: cnn_2x8, share: 1}]", "cluster.num_cpus=4")
     )
     assert placement_lines(plan, 16 * 10**9)[0] == (
-        "Placement: 8 clients in 4 actors of 1 CPU, up to 2 in one; this machine has slots for 4."
+        "Placement: 8 clients in 4 actors of 1 CPU, up to 8 in one; this machine has slots for 4."
     )
     assert len(placement_lines(plan, 16 * 10**9)) == 2
     assert placement_lines(plan, 10**9)[2] == (

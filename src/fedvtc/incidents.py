@@ -30,6 +30,10 @@ class Incidents:
         self._counts: Counter[str] = Counter()
         self._totals: Counter[str] = Counter()
 
+    def tell(self, text: str) -> None:
+        """Tells what is no incident."""
+        self._tell(text)
+
     def add(self, kind: str, text: str) -> None:
         """Tells and counts one incident.
 

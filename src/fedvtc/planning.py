@@ -57,21 +57,21 @@ def pack_clients(config: Config, num_cpus: int, num_gpus: int) -> "Packing":
     Raises:
         ClusterError: if the actors asked for do not fit, with what would.
     """
-    from fedvtc.runtime.placement import Packing, pack
+    from fedvtc.runtime.placement import Packing, Resources, actor_needs, pack
 
     placement, cluster, num_clients = config.placement, config.cluster, config.population.num_clients
     if placement.pool == "inline":
         return Packing(num_actors=0, clients_per_actor=num_clients, num_slots=1)
     if not _is_here(config):
-        cpus, gpus = num_clients * placement.cpus_per_actor, num_clients * (placement.gpus_per_actor or 0.0)
-        return pack(placement, num_clients, num_cpus=cpus, num_gpus=gpus, where="the cluster")
-    return pack(
-        placement,
-        num_clients,
-        num_cpus=num_cpus if cluster.num_cpus is None else cluster.num_cpus,
-        num_gpus=num_gpus if cluster.num_gpus is None else cluster.num_gpus,
-        where="this machine",
+        needs = actor_needs(placement, has_gpus=False)
+        roomy = Resources(num_clients * needs.num_cpus, num_clients * needs.num_gpus)
+        return pack(placement, num_clients, needs, [roomy], "the cluster")
+    machine = Resources(
+        float(num_cpus if cluster.num_cpus is None else cluster.num_cpus),
+        float(num_gpus if cluster.num_gpus is None else cluster.num_gpus),
     )
+    needs = actor_needs(placement, has_gpus=machine.num_gpus > 0)
+    return pack(placement, num_clients, needs, [machine], "this machine")
 
 
 def _is_here(config: Config) -> bool:
@@ -217,7 +217,8 @@ def _table(title: str) -> Table:
 
 
 def _count_gpus(config: Config) -> int:
-    if not config.placement.gpus_per_actor or config.cluster.num_gpus is not None:
+    placement = config.placement
+    if placement.gpus_per_actor == 0 or placement.accelerator == "cpu" or config.cluster.num_gpus is not None:
         return 0
     import torch
 

@@ -6,11 +6,14 @@ from hypothesis import strategies as st
 
 from fedvtc.config.schema import PlacementConfig
 from fedvtc.errors import ClusterError
-from fedvtc.runtime.placement import Packing, balance, pack
+from fedvtc.runtime.balance import balance
+from fedvtc.runtime.placement import Packing, Resources, actor_needs, pack
 
 
 def fit(num_clients, *, num_cpus=4.0, num_gpus=0.0, **placement):
-    return pack(PlacementConfig(**placement), num_clients, num_cpus=num_cpus, num_gpus=num_gpus, where="this machine")
+    config = PlacementConfig(**placement)
+    needs = actor_needs(config, has_gpus=num_gpus > 0)
+    return pack(config, num_clients, needs, [Resources(num_cpus, num_gpus)], "this machine")
 
 
 def test_auto_gives_every_client_an_actor_while_there_are_slots():
@@ -18,9 +21,9 @@ def test_auto_gives_every_client_an_actor_while_there_are_slots():
     assert fit(4) == Packing(num_actors=4, clients_per_actor=1, num_slots=4)
 
 
-def test_auto_shares_the_slots_evenly_beyond_that():
-    assert fit(9) == Packing(num_actors=4, clients_per_actor=3, num_slots=4)
-    assert fit(200, cpus_per_actor=2.0) == Packing(num_actors=2, clients_per_actor=100, num_slots=2)
+def test_auto_lets_actors_take_any_number_of_clients_beyond_that():
+    assert fit(9) == Packing(num_actors=4, clients_per_actor=9, num_slots=4)
+    assert fit(200, cpus_per_actor=2.0) == Packing(num_actors=2, clients_per_actor=200, num_slots=2)
 
 
 def test_a_number_of_clients_decides_the_actors():

@@ -7,7 +7,7 @@ again from their lineage, and those whose results had not arrived take the step 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import ray
@@ -58,6 +58,7 @@ class Calls:
         # Clients that take no part in this task may have lost their actor too.
         while self._rebuilds:
             client = next(iter(self._rebuilds))
+            self._wait(self._rebuilds, client)
             try:
                 self._built(client)
             except RayTaskError as error:
@@ -80,7 +81,7 @@ class Calls:
 
     def _result(self, client: int) -> Any:
         while True:
-            self._wait(client)
+            self._wait(self._pending, client)
             home = self._pool.home_of(client)
             try:
                 if client in self._rebuilds:
@@ -128,10 +129,10 @@ class Calls:
             return None
         return cause
 
-    def _wait(self, client: int) -> None:
-        """Until the client's result is there; meanwhile lost actors are replaced."""
+    def _wait(self, calls: Mapping[int, ObjectRef[Any]], client: int) -> None:
+        """Until the client's call is done; meanwhile lost actors are replaced."""
         while True:
-            reference = self._pending[client]
+            reference = calls[client]
             ready, _ = ray.wait([reference, *self._ends], num_returns=1, timeout=TICK_S)
             if reference in ready:
                 return
@@ -142,6 +143,7 @@ class Calls:
                 except RayError as error:
                     self._lost(home, reason_of(error))
             self._look_for_hanging()
+            self._look_for_homeless()
 
     def _look_for_hanging(self) -> None:
         timeout_s = self._pool.config.runtime.client_timeout_s
@@ -162,31 +164,42 @@ class Calls:
             if time.monotonic() - since_s > patience_s:
                 self._lost(home, f"nothing came of it for {patience_s:g} s, see runtime.client_timeout_s")
 
+    def _look_for_homeless(self) -> None:
+        timeout_s = self._pool.config.runtime.replace_timeout_s
+        for home in list(self._ends.values()):
+            if home.waits_in_vain(timeout_s):
+                self._settle(home, self._waiting(home), self._pool.disperse(home))
+
     def _lost(self, home: Home, reason: str) -> None:
         """Replaces an actor and has its clients built again; those that were not done take the step again."""
         if home not in self._pool.homes:
             return
         clients = [spec.client for spec in home.specs]
-        waiting = [client for client in clients if client in self._pending and not self._arrived(client)]
+        waiting = self._waiting(home)
         names = ", ".join(str(client) for client in clients)
         self._pool.incidents.add(
             "processes_lost",
             f"the process of client{'s' * (len(clients) > 1)} {names} was lost ({reason}); building anew",
         )
-        again = not waiting or self._verdicts.try_elsewhere(waiting[0], self._round, reason)
+        if waiting and not self._verdicts.try_elsewhere(waiting[0], self._round, reason):
+            error = ClientError(waiting[0], self._round, self._task, reason)
+            self._pending[waiting.pop(0)] = ray.put(error)
+        self._settle(home, waiting, self._pool.replace(home))
+
+    def _waiting(self, home: Home) -> list[int]:
+        """The clients of an actor that have yet to answer."""
+        clients = [spec.client for spec in home.specs]
+        return [client for client in clients if client in self._pending and not self._arrived(client)]
+
+    def _settle(self, home: Home, waiting: Sequence[int], homes: Sequence[Home]) -> None:
+        """Has the clients of a lost actor built again where they are now; those that wait take the step there."""
         self._ends = {end: other for end, other in self._ends.items() if other is not home}
-        for client in clients:
-            self._rebuilds.pop(client, None)
-        homes = self._pool.replace(home)
-        for client in clients:
-            if self._task != "rebuild" or client not in waiting:
-                self._rebuild(client)
+        for spec in home.specs:
+            self._rebuilds.pop(spec.client, None)
+            if self._task != "rebuild" or spec.client not in waiting:
+                self._rebuild(spec.client)
         for client in waiting:
-            if again or client != waiting[0]:
-                self._submit(client)
-            else:
-                error = ClientError(client, self._round, self._task, reason)
-                self._pending[client] = ray.put(error)
+            self._submit(client)
         for other in dict.fromkeys(homes):
             self._watch(other)
 

@@ -7,12 +7,13 @@ import socket
 import subprocess
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 from fedvtc.config.schema import ClusterConfig
 from fedvtc.errors import ClusterError
+from fedvtc.runtime.placement import Resources
 
 KNOCK_TIMEOUT_S = 5.0
 """Seconds that the head of a cluster gets to accept a connection."""
@@ -30,6 +31,8 @@ print(json.dumps(ray.available_resources()))
 def connected(config: ClusterConfig, namespace: str) -> Iterator[None]:
     """This process is a driver inside; outside it is disconnected, and a cluster that was started here is gone.
 
+    A process that Ray knows already, such as that of a trial of Ray Tune, stays what it is.
+
     Args:
         config: `address` (or RAY_ADDRESS) attaches; without one a cluster starts here.
         namespace: keeps the names of this run's actors apart from those of other runs.
@@ -42,6 +45,9 @@ def connected(config: ClusterConfig, namespace: str) -> Iterator[None]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     import ray
 
+    if ray.is_initialized():
+        yield
+        return
     address = config.address or os.environ.get("RAY_ADDRESS")
     quiet: dict[str, Any] = {"namespace": namespace, "log_to_driver": False, "logging_level": logging.ERROR}
     try:
@@ -72,12 +78,23 @@ def connected(config: ClusterConfig, namespace: str) -> Iterator[None]:
         ray.shutdown()
 
 
-def free_resources() -> tuple[float, float]:
-    """CPUs and GPUs that the connected cluster has free."""
+def free_nodes() -> list[Resources]:
+    """What each node of the connected cluster has free."""
+    # In this place, because Ray's public sums do not say what lies on one node.
+    from ray._private.state import available_resources_per_node
+
+    return [_resources(free) for free in available_resources_per_node().values()]  # type: ignore[no-untyped-call]
+
+
+def all_nodes() -> list[Resources]:
+    """What each node of the connected cluster has, free or not."""
     import ray
 
-    free = ray.available_resources()  # type: ignore[no-untyped-call]
-    return float(free.get("CPU", 0.0)), float(free.get("GPU", 0.0))
+    return [_resources(node["Resources"]) for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+
+
+def _resources(named: Mapping[str, float]) -> Resources:
+    return Resources(float(named.get("CPU", 0.0)), float(named.get("GPU", 0.0)), float(named.get("memory", 0.0)))
 
 
 def free_elsewhere(address: str) -> tuple[float, float]:

@@ -8,6 +8,7 @@ from fedvtc.config.schema import Config
 from fedvtc.data import Dataset
 from fedvtc.incidents import Incidents
 from fedvtc.models import parameter_counts
+from fedvtc.runtime.balance import balance
 from fedvtc.runtime.lineage import Lineage
 from fedvtc.runtime.pool import InlinePool, Pool
 
@@ -39,18 +40,23 @@ def open_pool(
         with InlinePool(config, dataset, specs, lineage, incidents) as inline:
             yield inline
         return
-    from fedvtc.runtime.cluster import connected, free_resources
-    from fedvtc.runtime.placement import balance, pack
+    from fedvtc.runtime.cluster import connected
+    from fedvtc.runtime.places import reserved
     from fedvtc.runtime.ray_pool import RayPool
 
-    with connected(config.cluster, namespace):
-        num_cpus, num_gpus = free_resources()
-        packing = pack(
-            config.placement, len(specs), num_cpus=num_cpus, num_gpus=num_gpus, where="the cluster, as it is now,"
-        )
+    with (
+        connected(config.cluster, namespace),
+        reserved(config.placement, len(specs), incidents.tell) as (packing, places),
+    ):
         hosted = balance(_costs(config, dataset, specs), packing.num_actors, packing.clients_per_actor)
         pool = RayPool(
-            config, dataset, [[specs[client] for client in clients] for clients in hosted], lineage, incidents
+            config,
+            dataset,
+            [[specs[client] for client in clients] for clients in hosted],
+            places,
+            namespace,
+            lineage,
+            incidents,
         )
         try:
             yield pool

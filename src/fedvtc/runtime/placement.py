@@ -1,9 +1,5 @@
-"""How many processes, and which client lives in which: arithmetic only, no Ray.
+"""What an actor reserves, and how many actors fit where: arithmetic only, no Ray."""
 
-Shape suffix: K clients.
-"""
-
-import heapq
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,12 +9,32 @@ from fedvtc.errors import ClusterError
 
 
 @dataclass(frozen=True)
+class Resources:
+    """What an actor reserves, or what a node or a bundle of a placement group has.
+
+    Attributes:
+        num_cpus: logical CPUs.
+        num_gpus: GPUs; below 1 a share of one.
+        memory_bytes: memory as Ray counts it; where it is not known, as much as one likes.
+    """
+
+    num_cpus: float
+    num_gpus: float = 0.0
+    memory_bytes: float = math.inf
+
+    def __str__(self) -> str:
+        parts = [f"{self.num_cpus:g} CPU", f"{self.num_gpus:g} GPU", f"{self.memory_bytes / 1e9:g} GB of memory"]
+        shown = [True, self.num_gpus > 0, 0 < self.memory_bytes < math.inf]
+        return " and ".join(part for part, is_shown in zip(parts, shown, strict=True) if is_shown)
+
+
+@dataclass(frozen=True)
 class Packing:
     """How many processes, and how full.
 
     Attributes:
         num_actors: processes that host clients.
-        clients_per_actor: clients in the fullest of them.
+        clients_per_actor: most clients that one of them may host.
         num_slots: actors that would fit at a time.
     """
 
@@ -27,66 +43,121 @@ class Packing:
     num_slots: int
 
 
-def pack(placement: PlacementConfig, num_clients: int, *, num_cpus: float, num_gpus: float, where: str) -> Packing:
-    """Fits actors into what there is.
-
-    `auto` takes a slot for every client while there are slots, and shares them out evenly beyond that.
+def actor_needs(placement: PlacementConfig, *, has_gpus: bool) -> Resources:
+    """What an actor reserves; its clients compute on a GPU where that has one, and on the CPU where not.
 
     Args:
-        placement: what an actor reserves, and how many clients it may host.
+        placement: `gpus_per_actor` null goes by `accelerator`.
+        has_gpus: whether there are GPUs where the actors will be.
+    """
+    num_gpus = placement.gpus_per_actor
+    if num_gpus is None:
+        wants_gpu = placement.accelerator == "cuda" or (placement.accelerator == "auto" and has_gpus)
+        num_gpus = 1.0 if wants_gpu else 0.0
+    return Resources(placement.cpus_per_actor, num_gpus, float(placement.memory_bytes_per_actor or 0))
+
+
+def num_wanted(placement: PlacementConfig, num_clients: int) -> int:
+    """Actors that a run has where there is room for all of them."""
+    per_actor = placement.clients_per_actor
+    if isinstance(per_actor, str):
+        return min(num_clients, placement.max_actors or num_clients)
+    return math.ceil(num_clients / per_actor)
+
+
+def slots(needs: Resources, node: Resources) -> int:
+    """Actors that one node has room for at a time."""
+    # The small terms keep 0.3 / 0.1 from counting as 2.
+    counts = [
+        math.floor(has / need + 1e-9)
+        for need, has in ((needs.num_cpus, node.num_cpus), (needs.memory_bytes, node.memory_bytes))
+        if need > 0 and has < math.inf
+    ]
+    if needs.num_gpus >= 1:
+        counts.append(math.floor(node.num_gpus / needs.num_gpus + 1e-9))
+    elif needs.num_gpus > 0:  # A share lies on one GPU.
+        rest, whole = math.modf(node.num_gpus + 1e-9)
+        counts.append(int(whole) * math.floor(1 / needs.num_gpus + 1e-9) + math.floor(rest / needs.num_gpus + 1e-9))
+    return min(counts)
+
+
+def pack(
+    placement: PlacementConfig, num_clients: int, needs: Resources, nodes: Sequence[Resources], where: str
+) -> Packing:
+    """Fits actors into what there is, node by node.
+
+    `auto` takes a slot for every client while there are slots, up to `max_actors`; an actor takes more than one client
+    beyond that.
+
+    Args:
+        placement: how many clients an actor may host.
         num_clients: clients to place.
-        num_cpus: logical CPUs that are free.
-        num_gpus: GPUs that are free.
+        needs: of an actor.
+        nodes: what each has free.
         where: what they belong to, for the error.
 
     Raises:
         ClusterError: the actors asked for do not fit; says what would.
     """
-    supplies = [("CPU", "cpus", placement.cpus_per_actor, num_cpus)]
-    if placement.gpus_per_actor:
-        supplies.append(("GPU", "gpus", placement.gpus_per_actor, num_gpus))
-    # The small term keeps 0.3 / 0.1 from counting as 2.
-    num_slots = min(math.floor(supply / need + 1e-9) for _, _, need, supply in supplies)
+    num_slots = sum(slots(needs, node) for node in nodes)
     per_actor = placement.clients_per_actor
-    packs_itself = isinstance(per_actor, str)
-    num_wanted = num_clients if isinstance(per_actor, str) else math.ceil(num_clients / per_actor)
-    num_actors = max(1, min(num_wanted, num_slots)) if packs_itself else num_wanted
-    for unit, key, need, supply in supplies:
-        if num_actors * need > supply + 1e-6:
-            raise ClusterError(_too_small(num_actors, unit, key, need, supply, packs_itself, where))
-    return Packing(num_actors, math.ceil(num_clients / num_actors), num_slots)
+    if isinstance(per_actor, str):
+        num_actors = max(1, min(num_wanted(placement, num_clients), num_slots))
+        most = 1 if num_actors == num_clients else num_clients
+    else:
+        num_actors = num_wanted(placement, num_clients)
+        most = math.ceil(num_clients / num_actors)
+    if num_actors > num_slots:
+        raise ClusterError(_too_small(placement, num_actors, needs, nodes, where))
+    return Packing(num_actors, most, num_slots)
 
 
-def _too_small(num_actors: int, unit: str, key: str, need: float, supply: float, packs_itself: bool, where: str) -> str:
-    total = num_actors * need
-    actors = f"{num_actors} actor{'s' if num_actors > 1 else ''} x {need:g} {unit}"
-    needs = "needs" if num_actors == 1 else "need"
-    plural = "" if total == 1 else "s"
-    fixes = [] if packs_itself else ["placement.clients_per_actor=auto"]
-    share = supply / num_actors
-    if unit == "GPU" and supply:  # An actor lies on one GPU, so a share is 1/k.
-        share = 1 / math.ceil(num_actors / supply)
+def _too_small(
+    placement: PlacementConfig, num_actors: int, needs: Resources, nodes: Sequence[Resources], where: str
+) -> str:
+    """What is short, and what would fit, in one line."""
+    fixes = [] if placement.clients_per_actor == "auto" or num_actors == 1 else ["placement.clients_per_actor=auto"]
+    kinds = (
+        ("CPU", "cpus", needs.num_cpus, [node.num_cpus for node in nodes]),
+        ("GPU", "gpus", needs.num_gpus, [node.num_gpus for node in nodes]),
+        ("GB", "memory_bytes", needs.memory_bytes, [node.memory_bytes for node in nodes]),
+    )
+    actors = f"{num_actors} actor{'s' if num_actors > 1 else ''} x"
+    for unit, key, need, supplies in kinds:
+        if num_actors * need <= sum(supplies) + 1e-6:
+            continue
+        scale = 1e9 if unit == "GB" else 1
+        total, supply = num_actors * need / scale, sum(supplies) / scale
+        units = "GB of memory" if unit == "GB" else unit if total == 1 else f"{unit}s"
+        what = f"{actors} {need / scale:g} {unit} {'needs' if num_actors == 1 else 'need'} {total:g} {units}"
+        fixes += _fitting(placement, key, num_actors, supplies)
+        return f"placement: {what}; {where} has {supply:g}." + _set(fixes)
+    if not any(slots(needs, node) for node in nodes):
+        what = f"no node of {where} is big enough for one actor of {needs}"
+    else:
+        what = f"{actors} {needs} do not fit; counted node by node, {where} has room for "
+        what += str(sum(slots(needs, node) for node in nodes))
+    for _, key, need, supplies in kinds:
+        if need and sum(supplies) < math.inf and sum(math.floor(supply / need) for supply in supplies) < num_actors:
+            fixes += _fitting(placement, key, num_actors, supplies)
+    return f"placement: {what}." + _set(fixes)
+
+
+def _set(fixes: Sequence[str]) -> str:
+    return f" Set {' or '.join(fixes)}." if fixes else ""
+
+
+def _fitting(placement: PlacementConfig, key: str, num_actors: int, supplies: Sequence[float]) -> list[str]:
+    """The largest reservation of one kind of which every actor finds one, as a fix; none where nothing would do."""
+    if key == "gpus":  # An actor lies on one GPU, so a share is 1/k.
+        if placement.accelerator == "cuda" and not sum(supplies):
+            return ["placement.accelerator=cpu"]
+        supplies = [1.0] * int(sum(supplies))
+    shares = sorted({supply / num for supply in set(supplies) for num in range(1, num_actors + 1) if supply > 0})
+    fits = [share for share in shares if sum(math.floor(supply / share + 1e-9) for supply in supplies) >= num_actors]
+    if key == "memory_bytes":
+        return [f"placement.{key}_per_actor={int(fits[-1])}"] if fits else []
+    if not fits:
+        return ["placement.gpus_per_actor=0"] if key == "gpus" else []
     # Ray counts in ten-thousandths.
-    fixes.append(f"placement.{key}_per_actor={math.floor(share * 10_000) / 10_000:g}")
-    return f"placement: {actors} {needs} {total:g} {unit}{plural}; {where} has {supply:g}. Set {' or '.join(fixes)}."
-
-
-def balance(costs_K: Sequence[float], num_hosts: int, most_per_host: int) -> list[list[int]]:
-    """Deals clients to hosts, the costliest first and each to the host with the least to do so far.
-
-    Args:
-        costs_K: what a round costs each client, in any unit.
-        num_hosts: hosts to fill.
-        most_per_host: clients that one host may take; `num_hosts` times this must be enough for all.
-
-    Returns:
-        The clients of each host, ascending; hosts that got none are left out.
-    """
-    hosts: list[list[int]] = [[] for _ in range(num_hosts)]
-    loads = [(0.0, host) for host in range(num_hosts)]
-    for client in sorted(range(len(costs_K)), key=lambda client: (-costs_K[client], client)):
-        load, host = heapq.heappop(loads)
-        hosts[host].append(client)
-        if len(hosts[host]) < most_per_host:
-            heapq.heappush(loads, (load + costs_K[client], host))
-    return [sorted(clients) for clients in hosts if clients]
+    return [f"placement.{key}_per_actor={math.floor(fits[-1] * 10_000) / 10_000:g}"]

@@ -13,6 +13,7 @@ from fedvtc.config.schema import Config
 from fedvtc.data import Dataset
 from fedvtc.errors import ClientError
 from fedvtc.incidents import Incidents
+from fedvtc.runtime.device import inline_device
 from fedvtc.runtime.host import ClientHost
 from fedvtc.runtime.lineage import CHANGING, Lineage, Step
 from fedvtc.runtime.policy import Verdicts
@@ -70,10 +71,9 @@ class InlinePool:
     ) -> None:
         self._num_threads_before = torch.get_num_threads()
         self._blas_limit = limit_threads(config.placement.threads_per_actor)
-        device = torch.device("cuda", 0) if (config.placement.gpus_per_actor or 0) > 0 else torch.device("cpu")
         self._config, self._lineage = config, lineage or Lineage()
         self._incidents = incidents or Incidents(lambda text: None)
-        self._host = ClientHost(config, dataset, specs, device)
+        self._host = ClientHost(config, dataset, specs, inline_device(config.placement))
         self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
 
     def map(self, task: str, clients: Sequence[int], *arguments: Any) -> Iterator[Any]:

@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import ray
@@ -24,9 +25,9 @@ if TYPE_CHECKING:
     from fedvtc.config.schema import Config
     from fedvtc.data import Dataset
     from fedvtc.incidents import Incidents
+    from fedvtc.runtime.host import ClientHost
     from fedvtc.runtime.lineage import History, Lineage
-
-RESOURCE_POLL_S = 0.5
+    from fedvtc.runtime.places import Place
 
 
 class ClientActor:
@@ -36,19 +37,29 @@ class ClientActor:
         config: of the federation.
         dataset: arrived through the object store, so its arrays are shared by all actors of a node and read-only.
         specs: the clients to host.
+        num_gpus: that the actor has reserved.
     """
 
-    def __init__(self, config: Config, dataset: Dataset, specs: Sequence[ClientSpec]) -> None:
+    def __init__(self, config: Config, dataset: Dataset, specs: Sequence[ClientSpec], num_gpus: float) -> None:
         drop_launcher_variables()
-        import torch
 
-        from fedvtc.runtime.host import ClientHost
         from fedvtc.runtime.pool import limit_threads
 
         limit_threads(config.placement.threads_per_actor)
-        # The GPU is the one that Ray assigned; it is the only one this process sees, so it is number 0.
-        has_gpu = bool(ray.get_runtime_context().get_accelerator_ids().get("GPU"))
-        self._host = ClientHost(config, dataset, specs, torch.device("cuda", 0) if has_gpu else torch.device("cpu"))
+        self._num_gpus, self._parts = num_gpus, (config, dataset, specs)
+
+    @cached_property
+    def _host(self) -> ClientHost:
+        """Made by the first task, as that can say what is wrong in one line, and a constructor cannot.
+
+        Raises:
+            ClusterError: the actor has reserved a GPU, and there is none for it.
+        """
+        from fedvtc.runtime.device import actor_device
+        from fedvtc.runtime.host import ClientHost
+
+        given = ray.get_runtime_context().get_accelerator_ids().get("GPU", [])
+        return ClientHost(*self._parts, actor_device(self._num_gpus, given))
 
     def run(self, task: str, client: int, *arguments: Any) -> Any:
         """One task of the host."""
@@ -57,8 +68,8 @@ class ClientActor:
     def rebuild(self, client: int, history: History) -> list[str]:
         """See `ClientHost.rebuild`; the broadcasts of the history are references."""
         steps = tuple((task, round, ray.get(broadcast)) for task, round, broadcast in history.steps)
-        rebuilt: list[str] = self._host.perform("rebuild", client, replace(history, steps=steps))
-        return rebuilt
+        damaged: list[str] = self._host.perform("rebuild", client, replace(history, steps=steps))
+        return damaged
 
     def adopt(self, specs: Sequence[ClientSpec]) -> None:
         """See `ClientHost.adopt`."""
@@ -74,16 +85,23 @@ class ClientActor:
 
 
 class Home:
-    """An actor, the clients that live in it, and whether it has come up.
+    """An actor, its place, the clients that live in it, and whether it has come up.
 
     Args:
         actor: the handle.
+        place: where it is, or will be once there is room.
         specs: its clients.
     """
 
-    def __init__(self, actor: Any, specs: Sequence[ClientSpec]) -> None:
-        self.actor, self.specs = actor, list(specs)
-        self.up = actor.ready.remote()
+    def __init__(self, actor: Any, place: Place, specs: Sequence[ClientSpec]) -> None:
+        self.actor, self.place, self.specs = actor, place, list(specs)
+        self.up, self._began_s = actor.ready.remote(), time.monotonic()
+
+    def waits_in_vain(self, timeout_s: float) -> bool:
+        """Whether it has not come up for so long, and has no place: its node died, and no other has room."""
+        if time.monotonic() - self._began_s <= timeout_s or ray.wait([self.up], timeout=0, fetch_local=False)[0]:
+            return False
+        return not self.place.is_there
 
 
 class RayPool:
@@ -93,8 +111,13 @@ class RayPool:
         config: of the federation.
         dataset: put into the object store once; every node holds it once.
         hosted: the clients of each actor.
+        places: a place for each actor comes first.
+        namespace: keeps the names of this run's actors apart from those of other runs.
         lineage: how to build clients again.
         incidents: hear of lost actors.
+
+    Raises:
+        ClusterError: an actor has no GPU, and was to have one.
     """
 
     def __init__(
@@ -102,9 +125,12 @@ class RayPool:
         config: Config,
         dataset: Dataset,
         hosted: Sequence[Sequence[ClientSpec]],
+        places: Sequence[Place],
+        namespace: str,
         lineage: Lineage,
         incidents: Incidents,
     ) -> None:
+        self._places, self._namespace = places, namespace
         self.config, self.lineage, self.incidents = config, lineage, incidents
         # One thread works, in the order of the calls; another one writes checkpoints.
         self._actor_class = ray.remote(concurrency_groups={"checkpoint": 1})(ClientActor)  # type: ignore[call-overload]
@@ -112,8 +138,8 @@ class RayPool:
         self._num_started = 0
         self.homes: list[Home] = []
         self._home_of: dict[int, Home] = {}
-        for specs in hosted:
-            self._start(specs)
+        for place, specs in zip(places, hosted, strict=False):
+            self._start(place, specs)
         # Any call would do: actors that are lost on the way up are replaced as in a round.
         for _ in self.map("process_id", sorted(self._home_of)):
             pass
@@ -144,18 +170,22 @@ class RayPool:
         return saved
 
     def replace(self, home: Home) -> list[Home]:
-        """Gives the clients of a lost actor another home; they are not built there yet.
+        """Gives the clients of a lost actor a new one in the same place; they are not built there yet.
 
-        Returns:
-            Their new homes: a new actor, or the ones that are left where none can be started.
-
-        Raises:
-            ClusterError: no actor is left, and there are no free resources for a new one.
+        Where its node died, the new one comes up once Ray has moved the place to a node with room.
         """
         ray.kill(home.actor)
         self.homes.remove(home)
-        if self._slot_is_free():
-            return [self._start(home.specs)]
+        return [self._start(home.place, home.specs)]
+
+    def disperse(self, home: Home) -> list[Home]:
+        """Gives the clients of an actor that found no room to the others; they are not built there yet.
+
+        Raises:
+            ClusterError: there is no other.
+        """
+        ray.kill(home.actor)
+        self.homes.remove(home)
         if not self.homes:
             seconds = self.config.runtime.replace_timeout_s
             raise ClusterError(
@@ -169,16 +199,14 @@ class RayPool:
         for home in self.homes:
             ray.kill(home.actor)
 
-    def _start(self, specs: Sequence[ClientSpec]) -> Home:
-        placement = self.config.placement
+    def _start(self, place: Place, specs: Sequence[ClientSpec]) -> Home:
         # The name of a lost actor may still be taken.
         self._num_started += 1
-        options = {
-            "name": f"clients-{min(spec.client for spec in specs):04d}-{self._num_started}",
-            "num_cpus": placement.cpus_per_actor,
-            "num_gpus": placement.gpus_per_actor or 0.0,
-        }
-        home = Home(self._actor_class.options(**options).remote(self._config_ref, self._dataset_ref, specs), specs)
+        name = f"clients-{min(spec.client for spec in specs):04d}-{self._num_started}"
+        actor = self._actor_class.options(name=name, namespace=self._namespace, **place.options()).remote(
+            self._config_ref, self._dataset_ref, specs, place.needs.num_gpus
+        )
+        home = Home(actor, place, specs)
         self.homes.append(home)
         self._home_of |= {spec.client: home for spec in specs}
         return home
@@ -190,20 +218,6 @@ class RayPool:
         home.specs.append(spec)
         self._home_of[spec.client] = home
         return home
-
-    def _slot_is_free(self) -> bool:
-        """Waits until a new actor would find its resources, for some time only."""
-        from fedvtc.runtime.cluster import free_resources
-
-        placement = self.config.placement
-        until_s = time.monotonic() + self.config.runtime.replace_timeout_s
-        while True:
-            num_cpus, num_gpus = free_resources()
-            if num_cpus >= placement.cpus_per_actor - 1e-6 and num_gpus >= (placement.gpus_per_actor or 0.0) - 1e-6:
-                return True
-            if time.monotonic() > until_s:
-                return False
-            time.sleep(RESOURCE_POLL_S)
 
 
 def drop_launcher_variables() -> None:

@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from fedvtc.config import Config, load
-from fedvtc.config.layers import Layer, read_file
+from fedvtc.config import Config, check_submitted, load
+from fedvtc.config.layers import KeyPath, Layer, read_file
 from fedvtc.config.problems import COMMAND_LINE, Problem, show
 from fedvtc.errors import ConfigError
-from fedvtc.sweep.keys import AshaKeys, SweepKeys, read_keys
+from fedvtc.sweep.keys import AshaKeys, read_keys
 from fedvtc.sweep.naming import trial_names
-from fedvtc.sweep.variants import FILES, Setting, Variant, settings, variants
+from fedvtc.sweep.variants import FILES, Setting, settings, variants
 
 OWN_KEYS = ("run.name", "run.resume")
 """Keys that a sweep sets itself."""
@@ -52,6 +52,7 @@ class Sweep:
         name: of the sweep.
         file: that it was read from.
         path: the folder with all that belongs to it, absolute.
+        output_dir: the folder around it, as it was given.
         trials: in their order.
         max_concurrent: trials at a time; None leaves it to the cluster.
         asha: early stopping, or None.
@@ -60,6 +61,7 @@ class Sweep:
     name: str
     file: Path
     path: Path
+    output_dir: str
     trials: tuple[Trial, ...]
     max_concurrent: int | None
     asha: AshaKeys | None
@@ -92,6 +94,7 @@ def load_sweep(file: Path, overrides: Sequence[str] = ()) -> Sweep:
     values = [{setting.key: setting.value for setting in variant} for variant in found]
     names = trial_names(values)
     trials: list[Trial] = []
+    output_dir = ""
     lines: dict[str, None] = {}
     for trial_name, variant in zip(names, found, strict=True):
         files = [*_files(base, file), *_files([*common, *variant], file)]
@@ -99,17 +102,19 @@ def load_sweep(file: Path, overrides: Sequence[str] = ()) -> Sweep:
         named = [*overrides, f"run.name={trial_name}"]
         try:
             config = load(files, named, methods=methods, layers=[_layer(own, layer)])
+            check_submitted(config)
         except ConfigError as error:
             lines |= dict.fromkeys(error.problems)
             continue
-        placed = _placed(config, name)
+        placed, output_dir = _placed(config, name), config.run.output_dir
         words = [*files, *(_word(setting) for setting in own), *named, *_place_words(config, placed)]
         given = {setting.key: setting.value for setting in variant}
         trials.append(Trial(trial_name, given, placed, tuple(words)))
     if lines:
         raise ConfigError(list(lines))
     _raise([*_alike(names, file), *_shared(trials, file)])
-    return Sweep(name, file, Path(trials[0].config.run.output_dir), tuple(trials), keys.max_concurrent, keys.asha)
+    path = Path(trials[0].config.run.output_dir)
+    return Sweep(name, file, path, output_dir, tuple(trials), keys.max_concurrent, keys.asha)
 
 
 def _placed(config: Config, name: str) -> Config:
@@ -144,7 +149,10 @@ def _check_files(given: Sequence[Setting], file: Path, problems: list[Problem]) 
         if setting.key != FILES:
             continue
         if not all(isinstance(name, str) for name in _listed(setting.value)):
-            what, fix = f"expected a path or a list of paths, not {show(setting.value)}", "They are relative to this file."
+            what, fix = (
+                f"expected a path or a list of paths, not {show(setting.value)}",
+                "They are relative to this file.",
+            )
             problems.append(Problem(FILES, what, setting.where, fix))
             continue
         for path in _files([setting], file):
@@ -165,10 +173,10 @@ def _own_keys(given: Sequence[Setting], overrides: Sequence[str]) -> Iterator[Pr
             yield Problem(key, "a sweep sets it for each of its trials", where, "Take it out.")
 
 
-def _layer(given: Variant | Sequence[Setting], layer: Layer) -> Layer:
+def _layer(given: Sequence[Setting], layer: Layer) -> Layer:
     """Settings as one layer of a config, each where the sweep file has it; later ones win."""
     content: dict[str, Any] = {}
-    lines = {}
+    lines: dict[KeyPath, int] = {}
     for setting in given:
         *above, last = path = tuple(setting.key.split("."))
         node = content
@@ -179,7 +187,7 @@ def _layer(given: Variant | Sequence[Setting], layer: Layer) -> Layer:
             node = inner
         node[last] = setting.value
         lines[path] = int(setting.where.rpartition(":")[2])
-    return Layer(layer.source, content, dict(lines))
+    return Layer(layer.source, content, lines)
 
 
 def _word(setting: Setting) -> str:

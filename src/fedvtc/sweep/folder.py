@@ -117,7 +117,9 @@ class SweepFolder:
         definition = {
             "name": self.sweep.name,
             "file": str(self.sweep.file),
-            "trials": {trial.name: {"values": dict(trial.values), "run": list(trial.words)} for trial in self.sweep.trials},
+            "trials": {
+                trial.name: {"values": dict(trial.values), "run": list(trial.words)} for trial in self.sweep.trials
+            },
         }
         try:
             with replaced(self.path / DEFINITION) as beside:

@@ -1,9 +1,9 @@
 """The keys of a sweep file."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from omegaconf import OmegaConf
 
@@ -64,9 +64,9 @@ def read_keys(file: Path) -> tuple[SweepKeys, Layer]:
     part = valid_part(layer, layer.content, SweepKeys, {}, problems)
     # Not resolved: `${...}` in a value is about the config of a trial, not about this file.
     values = OmegaConf.to_container(OmegaConf.merge(OmegaConf.structured(SweepKeys), part), resolve=False)
-    assert isinstance(values, dict)
-    asha = values.pop("asha")
-    keys = SweepKeys(**values, asha=None if asha is None else AshaKeys(**asha))  # type: ignore[misc]
+    plain: dict[str, Any] = dict(cast("Mapping[str, Any]", values))
+    asha = plain.pop("asha")
+    keys = SweepKeys(**plain, asha=None if asha is None else AshaKeys(**asha))
     problems += _values(keys, layer)
     if problems:
         raise ConfigError([str(problem) for problem in problems])

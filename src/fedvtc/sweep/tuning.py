@@ -15,7 +15,7 @@ from fedvtc.config.schema import Config
 from fedvtc.runtime.cluster import all_nodes, connected
 from fedvtc.runtime.placement import Resources, actor_needs, num_wanted, pack, slots
 from fedvtc.stopping import Stopper
-from fedvtc.sweep.definition import Sweep, Trial
+from fedvtc.sweep.definition import Trial
 from fedvtc.sweep.folder import SweepFolder
 from fedvtc.sweep.trial import Task, run_trial
 
@@ -24,6 +24,8 @@ HEAD = {"memory": 2**20}
 TUNE_SETTINGS = {
     # Records are in the run folders.
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    # Its older output can be turned off.
+    "RAY_AIR_NEW_OUTPUT": "0",
     # Signals are ours to handle.
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
     # Seconds between saves of Tune's own state; its default of 10 would forget short trials.
@@ -173,9 +175,7 @@ class _Tuning:
         return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
-def bundles(
-    config: Config, nodes: Sequence[Resources], num_at_once: int
-) -> tuple[str, list[Mapping[str, float]]]:
+def bundles(config: Config, nodes: Sequence[Resources], num_at_once: int) -> tuple[str, list[Mapping[str, float]]]:
     """The strategy and the bundles of a trial's placement group: one for its coordinator, then one for each actor.
 
     Where `placement.clients_per_actor` is `auto`, the slots of the cluster are shared out evenly among the trials that

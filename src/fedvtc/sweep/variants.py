@@ -13,6 +13,8 @@ from fedvtc.sweep.keys import SweepKeys
 
 FILES = "files"
 """The key of a sweep file that names config files in place of a value."""
+KINDS = ("uniform", "log_uniform", "int", "choice")
+"""Distributions that a value may be drawn from."""
 DIGITS = 4
 """Significant digits of drawn numbers, so that a name can hold them whole."""
 
@@ -102,8 +104,8 @@ def _fault(distribution: Any) -> tuple[str, str] | None:
     if not isinstance(distribution, Mapping) or len(distribution) != 1:
         return f"expected one distribution, not {show(distribution)}", example
     ((kind, numbers),) = distribution.items()
-    if kind not in ("uniform", "log_uniform", "int", "choice"):
-        return f"unknown distribution {show(kind)}", did_you_mean(str(kind), ("uniform", "log_uniform", "int", "choice"))
+    if kind not in KINDS:
+        return f"unknown distribution {show(kind)}", did_you_mean(str(kind), KINDS)
     if not isinstance(numbers, list) or not numbers:
         return f"expected a list, not {show(numbers)}", example
     if kind == "choice":
@@ -124,8 +126,6 @@ def _draw(kind: str, numbers: Sequence[Any], random: Random) -> Any:
     low, high = numbers
     if kind == "int":
         return random.randint(low, high)
-    if kind == "uniform":
-        value = random.uniform(low, high)
-    else:
-        value = math.exp(random.uniform(math.log(low), math.log(high)))
+    is_log = kind == "log_uniform"
+    value = math.exp(random.uniform(math.log(low), math.log(high))) if is_log else random.uniform(low, high)
     return float(f"{value:.{DIGITS}g}")

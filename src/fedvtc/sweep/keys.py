@@ -67,7 +67,8 @@ def read_keys(file: Path) -> tuple[SweepKeys, Layer]:
     plain: dict[str, Any] = dict(cast("Mapping[str, Any]", values))
     asha = plain.pop("asha")
     keys = SweepKeys(**plain, asha=None if asha is None else AshaKeys(**asha))
-    problems += _values(keys, layer)
+    # Keys that are wrong may be those that hold the trials.
+    problems = problems or list(_values(keys, layer))
     if problems:
         raise ConfigError([str(problem) for problem in problems])
     return keys, layer

@@ -269,6 +269,10 @@ def _list(words: argparse.Namespace) -> int:
     from fedvtc import listing
 
     console = _console()
+    if words.cluster and (words.kind != "runs" or words.folders):
+        raise UserError(f"{[words.kind, *words.folders][-1]}: list --cluster shows all jobs. Leave it out.")
+    if words.address and not words.cluster:
+        raise UserError(f"--address={words.address}: goes with --cluster. Give both.")
     if words.cluster:
         from fedvtc import submission
 

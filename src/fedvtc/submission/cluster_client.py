@@ -19,6 +19,8 @@ DEFAULT_URL = "http://127.0.0.1:8265"
 """Where `ray start --head` puts the dashboard of this machine."""
 KNOCK_TIMEOUT_S = 10.0
 """Seconds that a dashboard gets to answer."""
+_TOO_LARGE = ("exceeds the maximum size", "EntityTooLarge", "status code 413")
+"""What the control store of a cluster, its dashboard, and a proxy before it say of a folder that is too large."""
 API_VARIABLE = "RAY_API_SERVER_ADDRESS"
 
 
@@ -71,14 +73,17 @@ def told(url: str) -> Iterator[None]:
     try:
         yield
     except AuthenticationError as error:
-        has_wrong_one = error.message.startswith("Authentication failed")
-        what = "the cluster does not take this token" if has_wrong_one else "the cluster wants a token"
+        what = "the cluster wants a token"
+        if error.message.startswith("RAY_AUTH_TOKEN_PATH"):
+            what = "the file of RAY_AUTH_TOKEN_PATH cannot be read, or is empty"
+        elif error.message.startswith("Authentication failed"):
+            what = "the cluster does not take this token"
         fix = "Set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN_PATH to the file that holds it."
         raise ClusterError(f"{url}: {what}. {fix}") from None
     # Those of the HTTP library are OSErrors, answers that cannot be read are ValueErrors.
     except (OSError, RuntimeError, TypeError, ValueError) as error:
         text = str(error)
-        if "exceeds the maximum size" in text or "status code 413" in text:
+        if any(words in text for words in _TOO_LARGE):
             fix = "Name what the job does not need in a .gitignore or .rayignore there, or under excludes."
             raise ClusterError(f"--working-dir: too large to be sent to the cluster. {fix}") from None
         raise ClusterError(f"{url}: {_line(text)}. Try again, or see `ray job list --address {url}`.") from None

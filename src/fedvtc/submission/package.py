@@ -41,7 +41,10 @@ def read_runtime_env(file: Path) -> dict[str, Any]:
     content = {} if content is None else content
     if not isinstance(content, dict):
         raise UserError(f"{file}: expected keys with values. Write lines such as `env_vars: {{NAME: value}}`.")
-    for name, value in (content.get("env_vars") or {}).items():
+    env_vars = content.get("env_vars") or {}
+    if not isinstance(env_vars, dict):
+        raise UserError(f"{file}: env_vars: expected names with values. Write lines such as `NAME: value`.")
+    for name, value in env_vars.items():
         if _SECRET.search(str(name)) and value and not _REFERENCE.fullmatch(str(value)):
             fix = "Set it in the environment of the cluster itself, such as by a Kubernetes Secret."
             raise UserError(f"{file}: env_vars.{name} is a secret, and Ray shows it to all who see the job. {fix}")

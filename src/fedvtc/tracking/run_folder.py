@@ -101,9 +101,8 @@ class RunFolder:
         path = Path(output_dir) / name
         run_id = os.environ.get(RUN_ID_VARIABLE) or new_id()
         if not re.fullmatch("[0-9a-f]{8}", run_id):
-            raise RunFolderError(
-                f"{RUN_ID_VARIABLE}={run_id}: must be 8 hex digits. Unset it; `fedvtc submit` sets it."
-            )
+            what = f"{RUN_ID_VARIABLE}={run_id!r}: must be 8 hex digits"
+            raise RunFolderError(f"{what}. Unset it; `fedvtc submit` sets it.")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.mkdir()  # The one atomic step: of two runs that want the same name, one gets it.

@@ -90,7 +90,7 @@ def rows_of(path):
 def results_of(path):
     """The records without what clocks and the process's memory say."""
     return [
-        {key: value for key, value in record.items() if not key.startswith(("time/", "memory/"))}
+        {key: value for key, value in record.items() if not key.startswith(("time/", "memory/", "placement/"))}
         for record in records_of(path)
     ]
 

@@ -1,3 +1,4 @@
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -6,8 +7,8 @@ import pytest
 from fedvtc.config import Config, load
 from fedvtc.errors import ClusterError, UserError
 from fedvtc.methods import config_classes
-from fedvtc.planning import ACTOR_BYTES, make_plan, pack_clients, placement_lines, save_picture
-from fedvtc.runtime.placement import Packing
+from fedvtc.planning import ACTOR_BYTES, make_plan, nodes_of, pack_clients, placement_lines, save_picture
+from fedvtc.runtime.placement import Packing, Resources
 
 
 @pytest.fixture(autouse=True)
@@ -19,6 +20,10 @@ def config(*overrides: str) -> Config:
     return load([], overrides, methods=config_classes())
 
 
+def packed(overrides: list[str], cpus: int, gpus: int) -> Packing:
+    return pack_clients(config(*overrides), [Resources(float(cpus), float(gpus))], "this machine")
+
+
 @pytest.mark.parametrize(
     ("overrides", "cpus", "gpus", "packing"),
     [
@@ -27,20 +32,13 @@ def config(*overrides: str) -> Config:
         (["population.num_clients=7"], 3, 0, Packing(3, 7, 3)),
         (["population.num_clients=40", "placement.cpus_per_actor=0.05"], 2, 0, Packing(40, 1, 40)),
         (["population.num_clients=40", "placement.clients_per_actor=20"], 2, 0, Packing(2, 20, 2)),
-        (["population.num_clients=40", "cluster.num_cpus=16"], 2, 0, Packing(16, 40, 16)),
         (["population.num_clients=8", "placement.gpus_per_actor=0.25"], 16, 1, Packing(4, 8, 4)),
-        (["population.num_clients=8", "placement.gpus_per_actor=1", "cluster.num_gpus=2"], 16, 0, Packing(2, 8, 2)),
+        (["population.num_clients=8", "placement.gpus_per_actor=1"], 16, 2, Packing(2, 8, 2)),
         (["population.num_clients=8", "placement.pool=inline"], 1, 0, Packing(0, 8, 1)),
-        (
-            ["population.num_clients=8", "cluster.address=auto", "placement.clients_per_actor=1"],
-            1,
-            0,
-            Packing(8, 1, 8),
-        ),
     ],
 )
 def test_packing(overrides: list[str], cpus: int, gpus: int, packing: Packing):
-    assert pack_clients(config(*overrides), cpus, gpus) == packing
+    assert packed(overrides, cpus, gpus) == packing
 
 
 @pytest.mark.parametrize(
@@ -83,12 +81,12 @@ def test_packing(overrides: list[str], cpus: int, gpus: int, packing: Packing):
 )
 def test_what_does_not_fit_and_what_would(overrides: list[str], cpus: int, gpus: int, line: str):
     with pytest.raises(ClusterError) as caught:
-        pack_clients(config(*overrides), cpus, gpus)
+        packed(overrides, cpus, gpus)
     assert str(caught.value) == line
     assert caught.value.args
     fix = line.rpartition("=")[2].rstrip(".")
     key = line.rpartition("=")[0].rpartition(" ")[2]
-    pack_clients(config(*overrides, f"{key}={fix}"), cpus, gpus)
+    packed([*overrides, f"{key}={fix}"], cpus, gpus)
 
 
 def test_a_plan_of_the_digits():
@@ -117,19 +115,31 @@ def test_the_parameters_include_the_head():
     assert step > 10
 
 
-def test_memory_that_does_not_fit_is_said():
-    plan = make_plan(
-        config("method.name=local", "population.backbones=[{name: cnn_2x8, share: 1}]", "cluster.num_cpus=4")
-    )
-    assert placement_lines(plan, 16 * 10**9)[0] == (
-        "Placement: 8 clients in 4 actors of 1 CPU, up to 8 in one; this machine has slots for 4."
-    )
-    assert len(placement_lines(plan, 16 * 10**9)) == 2
-    assert placement_lines(plan, 10**9)[2] == (
+def test_a_cluster_that_starts_here_has_what_the_config_says():
+    (node,) = nodes_of(config("cluster.num_cpus=16", "cluster.num_gpus=2"))
+    assert (node.num_cpus, node.num_gpus) == (16.0, 2.0)
+    assert 5e8 < node.memory_bytes < 1e13
+    assert pack_clients(config("placement.clients_per_actor=1"), [], "the cluster") == Packing(8, 1, 8)
+
+
+def test_placement_work_and_memory_in_words():
+    small = ["method.name=local", "population.backbones=[{name: cnn_2x8, share: 1}]", "partition.kind=iid"]
+    plan = make_plan(config(*small, "cluster.num_cpus=4", "placement.accelerator=cpu"))
+    placement, work, memory = placement_lines(plan, 16 * 10**9)
+    assert placement == "Placement: 8 clients in 4 actors of 1 CPU, up to 2 in one; this machine has slots for 4."
+    assert re.fullmatch(r"Work: on CPUs; the busiest actor has 1\.0\d times the mean of all, counted as .*", work)
+    assert memory.startswith("Memory: about 2.5 GB in all")
+    assert placement_lines(plan, 10**9)[3] == (
         "Memory: 2.5 GB do not fit, this machine has 1.0 GB. Set a smaller cluster.num_cpus."
     )
-    elsewhere = replace(plan, config=replace(plan.config, cluster=replace(plan.config.cluster, address="auto")))
-    assert len(placement_lines(elsewhere, 10**9)) == 2
+    elsewhere = replace(plan.config, cluster=replace(plan.config.cluster, address="auto"))
+    nodes = [Resources(3.0), Resources(1.0), Resources(3.0), Resources(0.0)]
+    lines = placement_lines(
+        replace(plan, config=elsewhere, nodes=nodes, packing=pack_clients(elsewhere, nodes, "it")), 10**9
+    )
+    assert len(lines) == 3
+    assert lines[0].endswith("; the cluster has slots for 7 now: 3 on each of 2 nodes, 1 on 1 node, 0 on 1 node.")
+    assert placement_lines(replace(plan, config=elsewhere, nodes=[]), 10**9)[0].endswith("for no cluster answers.")
 
 
 def test_the_picture_is_a_png(tmp_path: Path):

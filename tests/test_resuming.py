@@ -235,7 +235,7 @@ def stopped(stop, folder):
 def results_of(path):
     """The records without what clocks, memory and mishaps say."""
     lines = (path / "metrics.jsonl").read_text().splitlines()
-    others = ("time/", "memory/", "incidents")
+    others = ("time/", "memory/", "placement/", "incidents")
     return [{key: value for key, value in json.loads(line).items() if not key.startswith(others)} for line in lines]
 
 

@@ -82,6 +82,23 @@ def test_fitting_is_the_bare_loop_bit_for_bit():
     assert weights_digest(learned) != weights_digest(make_classifier())
 
 
+def test_bfloat16_computes_otherwise_on_weights_that_stay_float32(capfd):
+    classifiers = {precision: make_classifier() for precision in ("32-true", "bf16-mixed")}
+    losses = {}
+    for precision, module in classifiers.items():
+        seen = []
+        module.backbone.projection.register_forward_hook(lambda *args, seen=seen: seen.append(args[2].dtype))
+        losses[precision] = Learner(make_fabric(torch.device("cpu"), precision), module).fit(make_batches())["loss"]
+        assert set(seen) == {torch.float32 if precision == "32-true" else torch.bfloat16}
+        assert {weight.dtype for weight in module.parameters()} == {torch.float32}
+        # What does not train is not rounded.
+        assert module.features(make_batches()[0][0]).dtype == torch.float32
+    assert weights_digest(classifiers["32-true"]) != weights_digest(classifiers["bf16-mixed"])
+    assert losses["bf16-mixed"] != losses["32-true"]
+    assert abs(losses["bf16-mixed"] - losses["32-true"]) < 0.1
+    assert "Automatic Mixed Precision" not in "".join(capfd.readouterr())
+
+
 def test_terms_are_means_over_images_of_what_each_step_saw():
     module = Scripted()
     # Steps: weight 2 on a sum of 3 -> 6, weight -1 on 10 -> -10, weight -11.

@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
-IGNORED = ("time/", "memory/", "incidents")
-"""What keys begin with that a clock, the process's memory or the disturbance itself decides."""
+IGNORED = ("time/", "memory/", "placement/", "incidents")
+"""What keys begin with that a clock, the processes or the disturbance itself decide."""
 
 
 @dataclass(frozen=True)

@@ -56,7 +56,7 @@ class FederatedClient:
         self.phase_name = ""
         self.scalars: dict[str, float] = {}
         self._config, self._data, self._indices_N = config, dataset, to_tensor(spec.indices_N)
-        self._fabric: Fabric = make_fabric(device)
+        self._fabric: Fabric = make_fabric(device, config.training.precision)
         with self.randomness("backbone"):
             backbone = build_backbone(
                 spec.backbone,

@@ -124,7 +124,7 @@ class Federation:
         tally = RoundTally(broadcast)
         uploads = tally.watch(self._enough(round, self._each("run_round", self._participants(round), broadcast)))
         state, broadcast = self._method.server_round(state, uploads)
-        record: Record = {"round": round, "phase": "round", **tally.record()}
+        record: Record = {"round": round, "phase": "round", **tally.record(), **self._pool.record()}
         clients: list[Record] = []
         if round % self._config.evaluate.every == 0 or round == self._config.run.rounds:
             clients = self._evaluate(record)

@@ -58,6 +58,9 @@ ROUND_METRICS = {
     "time/client": "seconds of a client's whole round, summed over participants",
     "time/evaluate": "seconds of evaluation, wall clock",
     "time/round": "seconds of the whole round, wall clock",
+    "time/makespan": "seconds of the clients of one process together, of the process for which they are most",
+    "time/makespan/predicted": "the same as it was expected from earlier rounds; absent in the first one",
+    "placement/actors": "processes that host clients",
     "memory/peak_bytes": "largest resident memory of any process that hosts clients",
     "clients/participating": "clients whose upload entered the round",
 }

@@ -3,7 +3,10 @@
 Shape suffixes: K clients, C classes.
 """
 
+import math
 import os
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,13 +17,16 @@ from rich.console import Console
 from rich.table import Table
 
 from fedvtc.config.schema import Config
-from fedvtc.errors import UserError
+from fedvtc.errors import ClusterError, UserError
 
 if TYPE_CHECKING:  # The runtime imports PyTorch.
-    from fedvtc.runtime.placement import Packing
+    from fedvtc.runtime.placement import Packing, Resources
 
 ACTOR_BYTES = 500_000_000
 """Memory of an actor's process once torch and lightning are imported, before any client is in it."""
+
+RAY_MEMORY_SHARE = 0.7
+"""Of a machine's memory, what Ray gives to actors; the rest is for its object store."""
 
 COPIES_OF_WEIGHTS = 4
 """Weights, gradients and the two moments of Adam, each of 4 bytes."""
@@ -31,7 +37,10 @@ class Plan:
     """All that a plan shows."""
 
     config: Config
+    nodes: "Sequence[Resources]"
     packing: "Packing"
+    costs_K: list[float]
+    hosted: list[list[int]]
     class_names: tuple[str, ...]
     counts_KC: NDArray[np.int64]
     backbones: list[str]
@@ -46,32 +55,53 @@ class Plan:
         return (self.packing.num_actors + 1) * ACTOR_BYTES + weights + self.dataset_bytes
 
 
-def pack_clients(config: Config, num_cpus: int, num_gpus: int) -> "Packing":
-    """How the clients of a config are laid onto a machine, or onto a cluster elsewhere that has room for all.
+def pack_clients(config: Config, nodes: "Sequence[Resources]", where: str) -> "Packing":
+    """How the clients of a config are laid onto nodes.
 
     Args:
         config: the whole config.
-        num_cpus: logical CPUs of this machine, where `cluster.num_cpus` does not say.
-        num_gpus: its GPUs, where `cluster.num_gpus` does not say.
+        nodes: what each has free; none where that is not known, and there is room for all.
+        where: what the nodes belong to, for the error.
 
     Raises:
         ClusterError: if the actors asked for do not fit, with what would.
     """
-    from fedvtc.runtime.placement import Packing, Resources, actor_needs, pack
+    from fedvtc.runtime.placement import Packing, Resources, pack
 
-    placement, cluster, num_clients = config.placement, config.cluster, config.population.num_clients
+    placement, num_clients = config.placement, config.population.num_clients
     if placement.pool == "inline":
         return Packing(num_actors=0, clients_per_actor=num_clients, num_slots=1)
+    needs = needs_on(config, nodes)
+    roomy = [Resources(num_clients * needs.num_cpus, num_clients * needs.num_gpus)]
+    return pack(placement, num_clients, needs, nodes or roomy, where)
+
+
+def needs_on(config: Config, nodes: "Sequence[Resources]") -> "Resources":
+    """What an actor reserves on such nodes."""
+    from fedvtc.runtime.placement import actor_needs
+
+    return actor_needs(config.placement, has_gpus=any(node.num_gpus > 0 for node in nodes))
+
+
+def nodes_of(config: Config) -> "list[Resources]":
+    """What each node has free where the clients of a config would live; empty where no cluster answers."""
+    from fedvtc.runtime.placement import Resources
+
+    cluster, placement = config.cluster, config.placement
     if not _is_here(config):
-        needs = actor_needs(placement, has_gpus=False)
-        roomy = Resources(num_clients * needs.num_cpus, num_clients * needs.num_gpus)
-        return pack(placement, num_clients, needs, [roomy], "the cluster")
-    machine = Resources(
-        float(num_cpus if cluster.num_cpus is None else cluster.num_cpus),
-        float(num_gpus if cluster.num_gpus is None else cluster.num_gpus),
-    )
-    needs = actor_needs(placement, has_gpus=machine.num_gpus > 0)
-    return pack(placement, num_clients, needs, [machine], "this machine")
+        from fedvtc.runtime.cluster import free_elsewhere
+
+        try:
+            return free_elsewhere(cluster.address or os.environ["RAY_ADDRESS"])
+        except ClusterError:
+            return []
+    num_gpus = cluster.num_gpus
+    if num_gpus is None and placement.gpus_per_actor != 0 and placement.accelerator != "cpu":
+        import torch
+
+        num_gpus = torch.cuda.device_count()
+    num_cpus = cluster.num_cpus or os.cpu_count() or 1
+    return [Resources(float(num_cpus), float(num_gpus or 0), RAY_MEMORY_SHARE * (_machine_bytes() or math.inf))]
 
 
 def _is_here(config: Config) -> bool:
@@ -86,13 +116,16 @@ def make_plan(config: Config) -> Plan:
         DataError: if the data are absent or the partition is impossible.
         ClusterError: if the actors do not fit.
     """
-    packing = pack_clients(config, os.cpu_count() or 1, _count_gpus(config))
+    nodes = nodes_of(config)
+    packing = pack_clients(config, nodes, "this machine" if _is_here(config) else "the cluster, as it is now,")
     # Here and not at the top: the check of a config must answer without waiting for PyTorch.
     from fedvtc.data import class_counts, load_dataset, make_partition
     from fedvtc.methods import build
     from fedvtc.models import parameter_counts
     from fedvtc.population import assign_backbones
     from fedvtc.runtime import task_of
+    from fedvtc.runtime.balance import balance
+    from fedvtc.runtime.opening import client_costs
 
     dataset = load_dataset(config.data)
     num_clients, feature_size = config.population.num_clients, config.population.feature_size
@@ -103,9 +136,13 @@ def make_plan(config: Config) -> Plan:
     counts = parameter_counts(
         backbones, num_channels=dataset.num_channels, image_size=dataset.image_size, feature_size=feature_size
     )
+    costs_K = client_costs(config, dataset, backbones, [len(part) for part in parts])
     return Plan(
         config=config,
+        nodes=nodes,
         packing=packing,
+        costs_K=costs_K,
+        hosted=balance(costs_K, packing.num_actors or 1, packing.clients_per_actor),
         class_names=dataset.class_names,
         counts_KC=class_counts(labels_N, parts, dataset.num_classes),
         backbones=backbones,
@@ -191,18 +228,15 @@ def placement_lines(plan: Plan, machine_bytes: int | None) -> list[str]:
     packing, placement = plan.packing, plan.config.placement
     num_clients = plan.config.population.num_clients
     needed = human_bytes(plan.memory_bytes)
+    on_gpu = needs_on(plan.config, plan.nodes).num_gpus > 0
     if placement.pool == "inline":
-        lines = [f"Placement: {num_clients} clients in this process, one after another; no Ray."]
+        where = "on the GPU" if on_gpu else "on the CPU"
+        lines = [f"Placement: {num_clients} clients in this process, one after another, {where}; no Ray."]
     else:
-        each = f"{placement.cpus_per_actor:g} CPU" + (
-            f" and {placement.gpus_per_actor:g} GPU" if placement.gpus_per_actor else ""
-        )
-        slots = f"this machine has slots for {packing.num_slots}"
-        if not _is_here(plan.config):
-            slots = "that is with room for all, the cluster's slots are counted when the run starts"
         lines = [
-            f"Placement: {num_clients} clients in {packing.num_actors} actors of {each}, "
-            f"up to {packing.clients_per_actor} in one; {slots}."
+            f"Placement: {num_clients} clients in {packing.num_actors} actors of {needs_on(plan.config, plan.nodes)}, "
+            f"up to {max(map(len, plan.hosted))} in one; {_slots(plan)}.",
+            _work(plan, "GPUs" if on_gpu else "CPUs"),
         ]
     lines.append(f"Memory: about {needed} in all, {human_bytes(plan.dataset_bytes)} of it images, once per node.")
     if machine_bytes is not None and _is_here(plan.config) and plan.memory_bytes > machine_bytes:
@@ -212,17 +246,39 @@ def placement_lines(plan: Plan, machine_bytes: int | None) -> list[str]:
     return lines
 
 
+def _slots(plan: Plan) -> str:
+    """Where there is room for how many actors."""
+    from fedvtc.runtime.placement import slots
+
+    needs = needs_on(plan.config, plan.nodes)
+    if not plan.nodes:
+        return "that is with room for all, for no cluster answers"
+    if _is_here(plan.config):
+        found = f"this machine has slots for {plan.packing.num_slots}"
+    else:
+        kinds = Counter(slots(needs, node) for node in plan.nodes)
+        each = ", ".join(
+            f"{num} on {f'each of {nodes} nodes' if nodes > 1 else '1 node'}"
+            for num, nodes in sorted(kinds.items(), reverse=True)
+        )
+        found = f"the cluster has slots for {plan.packing.num_slots} now: {each}"
+    if plan.packing.num_actors <= plan.packing.num_slots:
+        return found
+    return f"{found}, and the run waits up to {plan.config.placement.wait_timeout_s:g} s for room"
+
+
+def _work(plan: Plan, device: str) -> str:
+    """How evenly the work is spread, as far as it can be guessed."""
+    from fedvtc.runtime.balance import loads_of
+
+    loads = loads_of(dict(enumerate(plan.costs_K)), plan.hosted)
+    ratio = max(loads) * len(loads) / sum(loads)
+    guess = "images times operations of the backbone"
+    return f"Work: on {device}; the busiest actor has {ratio:.2f} times the mean of all, counted as {guess}."
+
+
 def _table(title: str) -> Table:
     return Table(title=title, title_justify="left", title_style="bold")
-
-
-def _count_gpus(config: Config) -> int:
-    placement = config.placement
-    if placement.gpus_per_actor == 0 or placement.accelerator == "cpu" or config.cluster.num_gpus is not None:
-        return 0
-    import torch
-
-    return torch.cuda.device_count()
 
 
 def _machine_bytes() -> int | None:

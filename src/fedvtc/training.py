@@ -3,18 +3,29 @@
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from lightning import Fabric, LightningModule
+from lightning.fabric.plugins import MixedPrecision
 from torch import Tensor
 
 from fedvtc.seeding import derive_seed
 
+Precision = Literal["32-true", "bf16-mixed"]
 
-def make_fabric(device: torch.device) -> Fabric:
-    """A Fabric for one device of this process; never the one of a rank, which a process beside it may hold."""
-    return Fabric(accelerator=device.type, devices=[device.index or 0] if device.type == "cuda" else 1)
+
+def make_fabric(device: torch.device, precision: Precision = "32-true") -> Fabric:
+    """A Fabric for one device of this process; never the one of a rank, which a process beside it may hold.
+
+    Args:
+        device: where modules are moved.
+        precision: of training steps; what is called on a module itself, and not through a `Learner`, is float32.
+    """
+    devices = [device.index or 0] if device.type == "cuda" else 1
+    # Not by its name: Lightning would print a line for every client.
+    plugins = None if precision == "32-true" else MixedPrecision(precision, device.type)
+    return Fabric(accelerator=device.type, devices=devices, plugins=plugins)
 
 
 @contextmanager
@@ -56,7 +67,9 @@ class Learner:
         num_images = 0
         for index, batch in enumerate(batches):
             self.optimizer.zero_grad()
-            terms: dict[str, Tensor] = self._wrapped.training_step(batch, index)
+            # On one device Fabric leaves this to the caller, but for `forward`.
+            with self._fabric.autocast():
+                terms: dict[str, Tensor] = self._wrapped.training_step(batch, index)
             self._fabric.backward(terms["loss"])
             self.optimizer.step()
             size = len(batch[0])

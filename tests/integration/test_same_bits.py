@@ -27,7 +27,7 @@ pytestmark = pytest.mark.integration
 
 SOURCE = Path(__file__).parents[2] / "src"
 NUM_CLIENTS = 4
-MEASURED = ("time/", "memory/")
+MEASURED = ("time/", "memory/", "placement/")
 SETTINGS = [
     "run.rounds=3",
     "run.participation=0.75",

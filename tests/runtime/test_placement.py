@@ -1,4 +1,5 @@
 import math
+import re
 
 import pytest
 from hypothesis import given
@@ -6,8 +7,7 @@ from hypothesis import strategies as st
 
 from fedvtc.config.schema import PlacementConfig
 from fedvtc.errors import ClusterError
-from fedvtc.runtime.balance import balance
-from fedvtc.runtime.placement import Packing, Resources, actor_needs, pack
+from fedvtc.runtime.placement import Packing, Resources, actor_needs, num_wanted, pack, slots
 
 
 def fit(num_clients, *, num_cpus=4.0, num_gpus=0.0, **placement):
@@ -84,39 +84,121 @@ def test_every_packing_has_room_for_all_and_fits_the_machine(num_clients, num_cp
     assert fixed.num_actors * fixed.clients_per_actor >= num_clients
 
 
-def test_clients_dealt_by_hand():
-    # 9 to host 0, 7 to host 1, 6 to host 1 (7 < 9), 5 to host 0, 3 to host 1 (13 < 14).
-    assert balance([5, 9, 3, 7, 6], 2, 5) == [[0, 1], [2, 3, 4]]
-    # With two clients a host the last one has to go where there is room.
-    assert balance([10, 1, 1], 2, 2) == [[0], [1, 2]]
-    assert balance([1, 1, 10, 10], 2, 2) == [[0, 2], [1, 3]]
-    assert balance([2.0], 3, 1) == [[0]]
+def on(nodes, num_clients=8, **placement):
+    config = PlacementConfig(**placement)
+    needs = actor_needs(config, has_gpus=any(node.num_gpus for node in nodes))
+    return pack(config, num_clients, needs, nodes, "it")
 
 
-@st.composite
-def deals(draw):
-    costs = draw(st.lists(st.floats(0, 1e6), min_size=1, max_size=60))
-    num_hosts = draw(st.integers(1, 12))
-    most = math.ceil(len(costs) / num_hosts) + draw(st.integers(0, 3))
-    return costs, num_hosts, most
+def test_slots_are_counted_node_by_node():
+    # A node of 3 CPUs has room for one actor of 2, and not for half of a second one.
+    assert on([Resources(3.0), Resources(3.0)], cpus_per_actor=2.0).num_slots == 2
+    assert on([Resources(3.0, 0.0, 5e9), Resources(3.0, 0.0, 1e9)], memory_bytes_per_actor=2 * 10**9).num_slots == 2
+    assert on([Resources(8.0, 2.0), Resources(2.0, 1.0)], gpus_per_actor=1 / 3).num_slots == 8
+    # Half of each of two GPUs is no whole one.
+    assert slots(Resources(1.0, 1.0), Resources(8.0, 1.5)) == 1
+    assert slots(Resources(1.0, 0.5), Resources(8.0, 1.6)) == 3
+    assert slots(Resources(1.0, 0.335), Resources(8.0, 2.0)) == 4
 
 
-@given(deals())
-def test_every_client_has_one_host_and_no_host_too_many(deal):
-    costs, num_hosts, most = deal
-    hosts = balance(costs, num_hosts, most)
-    assert sorted(client for clients in hosts for client in clients) == list(range(len(costs)))
-    assert len(hosts) <= num_hosts
-    assert all(0 < len(clients) <= most for clients in hosts)
-    assert all(clients == sorted(clients) for clients in hosts)
-    assert hosts == balance(costs, num_hosts, most)
+@pytest.mark.parametrize(
+    ("placement", "has_gpus", "num_gpus"),
+    [
+        ({}, False, 0.0),
+        ({}, True, 1.0),
+        ({"accelerator": "cpu"}, True, 0.0),
+        ({"accelerator": "cuda"}, False, 1.0),
+        ({"gpus_per_actor": 0.25}, True, 0.25),
+        ({"gpus_per_actor": 0.0}, True, 0.0),
+    ],
+)
+def test_an_actor_has_a_gpu_where_there_are_any_or_where_it_is_asked_for(placement, has_gpus, num_gpus):
+    assert actor_needs(PlacementConfig(**placement), has_gpus=has_gpus).num_gpus == num_gpus
 
 
-@given(st.lists(st.floats(0, 1e6), min_size=1, max_size=60), st.integers(1, 12))
-def test_dealing_the_largest_first_bounds_the_fullest_host(costs, num_hosts):
-    # A host with two clients or more got its last one, at most the (m + 1)-th largest, when it had the least of all
-    # (Graham 1969). A smallest-first deal of 1, 1, ..., 1, m breaks this bound.
-    loads = [sum(costs[client] for client in clients) for clients in balance(costs, num_hosts, len(costs))]
-    ordered = sorted(costs, reverse=True)
-    last = ordered[num_hosts] if len(costs) > num_hosts else 0.0
-    assert max(loads) <= max(ordered[0], sum(costs) / num_hosts + last * (1 - 1 / num_hosts)) + 1e-6
+def test_most_actors_of_auto():
+    assert on([Resources(16.0)], max_actors=3) == Packing(3, 8, 16)
+    assert num_wanted(PlacementConfig(max_actors=3), 2) == 2
+    assert num_wanted(PlacementConfig(clients_per_actor=3, max_actors=1), 7) == 3
+
+
+def test_the_least_is_one_actor_where_the_rest_may_come_later():
+    assert on([Resources(2.0)], clients_per_actor=2, wait="min") == Packing(2, 4, 2)
+    with pytest.raises(ClusterError, match=r"1 actor x 1 CPU needs 1 CPU; it has 0"):
+        on([Resources(0.0)], clients_per_actor=2, wait="min")
+
+
+@pytest.mark.parametrize(
+    ("placement", "total", "num_actors"),
+    [
+        ({"clients_per_actor": 1}, 4.0, 8),
+        ({}, 4.0, 4),
+        ({"max_actors": 3}, 4.0, 3),
+        ({"max_actors": 3}, 0.0, 3),
+        ({}, 0.0, 1),
+        ({"wait": "min"}, 4.0, 1),
+    ],
+)
+def test_what_a_run_that_may_wait_asks_for(placement, total, num_actors):
+    config = PlacementConfig(wait_timeout_s=9.0, **placement)
+    packing = pack(config, 8, Resources(1.0), [Resources(0.0)], "it", total=[Resources(total)])
+    assert (packing.num_actors, packing.num_slots) == (num_actors, 0)
+    assert packing.num_actors * packing.clients_per_actor >= 8
+
+
+@pytest.mark.parametrize(
+    ("placement", "nodes", "line"),
+    [
+        (
+            {"cpus_per_actor": 2.0, "clients_per_actor": 4},
+            [Resources(3.0), Resources(1.0)],
+            "2 actors x 2 CPU do not fit; counted node by node, it has room for 1. "
+            "Set placement.clients_per_actor=auto or placement.cpus_per_actor=1.5.",
+        ),
+        (
+            {"cpus_per_actor": 4.0},
+            [Resources(3.0), Resources(2.0)],
+            "no node of it is big enough for one actor of 4 CPU. Set placement.cpus_per_actor=3.",
+        ),
+        (
+            {"memory_bytes_per_actor": 4 * 10**9, "clients_per_actor": 4},
+            [Resources(8.0, 0.0, 6e9)],
+            "2 actors x 4 GB need 8 GB of memory; it has 6. "
+            "Set placement.clients_per_actor=auto or placement.memory_bytes_per_actor=3000000000.",
+        ),
+        (
+            {"accelerator": "cuda"},
+            [Resources(8.0)],
+            "1 actor x 1 GPU needs 1 GPU; it has 0. Set placement.accelerator=cpu.",
+        ),
+        ({}, [Resources(0.0)], "1 actor x 1 CPU needs 1 CPU; it has 0."),
+    ],
+)
+def test_what_does_not_fit_on_nodes_is_said_with_what_would(placement, nodes, line):
+    with pytest.raises(ClusterError) as caught:
+        on(nodes, **placement)
+    assert str(caught.value) == f"placement: {line}"
+
+
+def test_what_others_have_can_be_waited_for():
+    with pytest.raises(ClusterError, match=r"Other runs have it; placement\.wait_timeout_s=600 waits\.$"):
+        pack(PlacementConfig(), 8, Resources(1.0), [Resources(0.0)], "it", total=[Resources(2.0)])
+
+
+NODES = st.lists(st.builds(Resources, st.integers(0, 9).map(float)), min_size=1, max_size=5)
+
+
+@given(NODES, st.integers(1, 30), st.sampled_from([0.25, 0.5, 1.0, 2.0, 3.0]), st.integers(1, 30))
+def test_what_is_advised_fits(nodes, num_clients, cpus_per_actor, per_actor):
+    keys = {"cpus_per_actor": cpus_per_actor, "clients_per_actor": per_actor}
+    try:
+        packing = on(nodes, num_clients, **keys)
+    except ClusterError as error:
+        for key, value in re.findall(r"placement\.(\w+)=([\w.]*\w)", str(error)):
+            wanted = PlacementConfig(**(keys | {key: value if value == "auto" else float(value)}))
+            smaller = Resources(wanted.cpus_per_actor)
+            # `auto` helps where there is room for one actor at all, and a smaller share always.
+            if key == "cpus_per_actor" or any(slots(smaller, node) for node in nodes):
+                pack(wanted, num_clients, smaller, nodes, "it")
+    else:
+        assert packing.num_actors <= sum(math.floor(node.num_cpus / cpus_per_actor) for node in nodes)

@@ -380,7 +380,7 @@ def saved_weights(tmp_path, draft, client, host_of):
     """The digest of a client that is built from a shard."""
     state = unpack((tmp_path / "checkpoints" / draft / shard_name(client)).read_bytes())
     host = host_of([client])
-    host._clients[client].load_state_dict(state)
+    host._client(client).load_state_dict(state)
     return host.digest(client)
 
 

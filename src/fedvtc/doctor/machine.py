@@ -77,10 +77,11 @@ def ray() -> Iterator[Finding]:
         from fedvtc.runtime.cluster import free_elsewhere
 
         try:
-            num_cpus, num_gpus = free_elsewhere(address)
+            nodes = free_elsewhere(address)
         except ClusterError as error:
             yield fault_of("Ray", error)
             return
+        num_cpus, num_gpus = sum(node.num_cpus for node in nodes), sum(node.num_gpus for node in nodes)
         yield Finding(
             "Ray", "ok", f"the cluster at {address} answers: {num_cpus:g} CPUs and {num_gpus:g} GPUs are free"
         )

@@ -1,5 +1,5 @@
 """The networks of a client."""
 
-from fedvtc.models.backbones import build_backbone, parameter_count, parameter_counts
+from fedvtc.models.backbones import build_backbone, flops_of_image, parameter_count, parameter_counts
 
-__all__ = ["build_backbone", "parameter_count", "parameter_counts"]
+__all__ = ["build_backbone", "flops_of_image", "parameter_count", "parameter_counts"]

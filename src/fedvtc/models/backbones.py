@@ -4,10 +4,12 @@ Shapes: B images in the batch, C channels, S pixels a side, p features.
 """
 
 from collections.abc import Callable, Iterable
-from functools import partial
+from functools import cache, partial
 from typing import cast
 
+import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 from torchvision import models
 
 from fedvtc.errors import ConfigError
@@ -77,6 +79,17 @@ def parameter_counts(names: Iterable[str], *, num_channels: int, image_size: int
     """Parameters of each backbone, each built once, in the order in which the names first come."""
     sizes = {"num_channels": num_channels, "image_size": image_size, "feature_size": feature_size}
     return {name: parameter_count(build_backbone(name, **sizes)) for name in dict.fromkeys(names)}
+
+
+@cache
+def flops_of_image(name: str, *, num_channels: int, image_size: int, feature_size: int) -> int:
+    """Floating-point operations of one image's way through a backbone, counted without computing anything."""
+    with torch.device("meta"):
+        backbone = build_backbone(name, num_channels=num_channels, image_size=image_size, feature_size=feature_size)
+        image = torch.empty(1, num_channels, image_size, image_size)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        backbone.eval()(image)
+    return int(counter.get_total_flops())
 
 
 def parameter_count(module: nn.Module) -> int:

@@ -23,7 +23,8 @@ VISIT_TIMEOUT_S = 30.0
 _VISIT = """
 import json, logging, sys, ray
 ray.init(address=sys.argv[1], log_to_driver=False, logging_level=logging.ERROR)
-print(json.dumps(ray.available_resources()))
+from ray._private.state import available_resources_per_node
+print(json.dumps(list(available_resources_per_node().values())))
 """
 
 
@@ -97,8 +98,8 @@ def _resources(named: Mapping[str, float]) -> Resources:
     return Resources(float(named.get("CPU", 0.0)), float(named.get("GPU", 0.0)), float(named.get("memory", 0.0)))
 
 
-def free_elsewhere(address: str) -> tuple[float, float]:
-    """CPUs and GPUs that a cluster has free, asked by a process of its own: one can be given up on, `ray.init` cannot.
+def free_elsewhere(address: str) -> list[Resources]:
+    """What each node of a cluster has free, asked by a process of its own: one can be given up on, `ray.init` cannot.
 
     Raises:
         ClusterError: no cluster of this version of Ray and Python answers.
@@ -119,8 +120,7 @@ def free_elsewhere(address: str) -> tuple[float, float]:
         reason = str(error)
     else:
         if visit.returncode == 0:
-            free = json.loads(visit.stdout.splitlines()[-1])
-            return float(free.get("CPU", 0.0)), float(free.get("GPU", 0.0))
+            return [_resources(free) for free in json.loads(visit.stdout.splitlines()[-1])]
         reason = next(reversed(visit.stderr.strip().splitlines()), f"exit code {visit.returncode}")
     raise ClusterError(
         f"RAY_ADDRESS={address}: no Ray cluster answers ({reason}). Start one with `ray start --head`, or unset it."

@@ -52,7 +52,9 @@ class ClientHost:
         self._config, self._dataset, self._device = config, dataset, device
         self._method: Method[Any] = build(config.method, task_of(config, dataset))
         self._specs = {spec.client: spec for spec in specs}
-        self._clients = {spec.client: self._built(spec) for spec in specs}
+        # Built by their first task: clients that are restored, or that wait for many others, need not be built twice.
+        self._clients: dict[int, FederatedClient] = {}
+        self._unbuilt = {spec.client for spec in specs}
         self._snapshots = Snapshots()
 
     def perform(self, task: str, client_id: int, *arguments: Any) -> Any:
@@ -99,11 +101,11 @@ class ClientHost:
 
     def evaluate(self, client_id: int) -> NDArray[np.int64]:
         """The client's confusion matrix on the global test set."""
-        return self._clients[client_id].confusion(self._dataset.test)
+        return self._client(client_id).confusion(self._dataset.test)
 
     def samples(self, client_id: int, broadcast: Broadcast, num_per_class: int) -> tuple[Any, list[int]] | None:
         """Generated images as uint8 (N, channels, side, side) and the label of each, or None."""
-        drawn = self._method.samples(self._clients[client_id], broadcast, num_per_class=num_per_class)
+        drawn = self._method.samples(self._client(client_id), broadcast, num_per_class=num_per_class)
         if drawn is None:
             return None
         images, labels_N = drawn
@@ -111,6 +113,7 @@ class ClientHost:
 
     def hold(self, client_id: int) -> None:
         """What the client is now is what `save` will write, whatever it does meanwhile."""
+        self._client(client_id)  # Not by the thread that writes: building draws from PyTorch's global generators.
         self._snapshots.hold(client_id)
 
     def save(self, client_id: int, store: CheckpointStore, draft: str) -> Shard:
@@ -131,10 +134,8 @@ class ClientHost:
         Raises:
             CheckpointError: none of its checkpoints is whole, and its steps do not reach back to the first round.
         """
-        if client_id in self._clients:
-            self._snapshots.before_change(client_id, lambda: self._packed(client_id))
         # While it is not as it should be, it is not there: no task may run on it.
-        self._clients.pop(client_id, None)
+        self.forget(client_id)
         client = self._built(self._specs[client_id])
         start, damaged = self._restored(client, history)
         self._clients[client_id] = client
@@ -143,17 +144,30 @@ class ClientHost:
                 getattr(self, task)(client_id, broadcast)
         return damaged
 
+    def forget(self, client_id: int) -> None:
+        """Lets go of the client, as soon as what `save` has yet to write of it is set aside."""
+        if client_id in self._clients:
+            self._snapshots.before_change(client_id, lambda: self._packed(client_id))
+        self._clients.pop(client_id, None)
+        self._unbuilt.discard(client_id)
+
     def adopt(self, specs: Sequence[ClientSpec]) -> None:
         """Takes on more clients, each of which `rebuild` has to make."""
         self._specs |= {spec.client: spec for spec in specs}
 
     def digest(self, client_id: int) -> str:
         """SHA-256 of the client's weights."""
-        return self._clients[client_id].weights_digest()
+        return self._client(client_id).weights_digest()
 
     def process_id(self, client_id: int) -> int:
         """The process that hosts the client."""
         return os.getpid()
+
+    def _client(self, client_id: int) -> FederatedClient:
+        if client_id in self._unbuilt:
+            self._clients[client_id] = self._built(self._specs[client_id])
+            self._unbuilt.discard(client_id)
+        return self._clients[client_id]
 
     def _built(self, spec: ClientSpec) -> FederatedClient:
         client = FederatedClient(spec, self._config, self._dataset, self._device)
@@ -178,8 +192,8 @@ class ClientHost:
 
     def _begun(self, client_id: int, broadcast: Broadcast) -> FederatedClient:
         """The client, about to take the step that follows the broadcast."""
+        client = self._client(client_id)
         self._snapshots.before_change(client_id, lambda: self._packed(client_id))
-        client = self._clients[client_id]
         client.begin_round(broadcast.round + 1)
         return client
 

@@ -7,8 +7,8 @@ from fedvtc.client import ClientSpec
 from fedvtc.config.schema import Config
 from fedvtc.data import Dataset
 from fedvtc.incidents import Incidents
-from fedvtc.models import parameter_counts
-from fedvtc.runtime.balance import balance
+from fedvtc.models import flops_of_image
+from fedvtc.runtime.balance import Workload, balance
 from fedvtc.runtime.lineage import Lineage
 from fedvtc.runtime.pool import InlinePool, Pool
 
@@ -44,32 +44,40 @@ def open_pool(
     from fedvtc.runtime.places import reserved
     from fedvtc.runtime.ray_pool import RayPool
 
+    sizes = [len(spec.indices_N) for spec in specs]
+    costs_K = client_costs(config, dataset, [spec.backbone for spec in specs], sizes)
     with (
         connected(config.cluster, namespace),
         reserved(config.placement, len(specs), incidents.tell) as (packing, places),
     ):
-        hosted = balance(_costs(config, dataset, specs), packing.num_actors, packing.clients_per_actor)
+        hosted = balance(costs_K, packing.num_actors, packing.clients_per_actor)
         pool = RayPool(
             config,
             dataset,
             [[specs[client] for client in clients] for clients in hosted],
             places,
-            namespace,
-            lineage,
-            incidents,
+            Workload(dict(enumerate(costs_K))),
+            namespace=namespace,
+            lineage=lineage,
+            incidents=incidents,
         )
         try:
+            pool.start()
             yield pool
         finally:
             pool.close()
 
 
-def _costs(config: Config, dataset: Dataset, specs: Sequence[ClientSpec]) -> list[float]:
-    """Images times parameters: a guess that puts large clients before small ones, all that is asked of it."""
-    counts = parameter_counts(
-        (spec.backbone for spec in specs),
-        num_channels=dataset.num_channels,
-        image_size=dataset.image_size,
-        feature_size=config.population.feature_size,
-    )
-    return [float(len(spec.indices_N) * counts[spec.backbone]) for spec in specs]
+def client_costs(
+    config: Config, dataset: Dataset, backbones: Sequence[str], num_images_K: Sequence[int]
+) -> list[float]:
+    """What a round may cost each client: images times the operations of one image's way through the backbone.
+
+    Generators are the same for all, and left out; once rounds have been seen, the seconds that they took count.
+    """
+    sizes = {"num_channels": dataset.num_channels, "image_size": dataset.image_size}
+    feature_size = config.population.feature_size
+    return [
+        float(max(1, num_images) * flops_of_image(backbone, feature_size=feature_size, **sizes))
+        for backbone, num_images in zip(backbones, num_images_K, strict=True)
+    ]

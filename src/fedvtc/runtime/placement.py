@@ -82,34 +82,44 @@ def slots(needs: Resources, node: Resources) -> int:
 
 
 def pack(
-    placement: PlacementConfig, num_clients: int, needs: Resources, nodes: Sequence[Resources], where: str
+    placement: PlacementConfig,
+    num_clients: int,
+    needs: Resources,
+    free: Sequence[Resources],
+    where: str,
+    total: Sequence[Resources] | None = None,
 ) -> Packing:
-    """Fits actors into what there is, node by node.
+    """Fits the actors that a run begins with into what there is, node by node.
 
-    `auto` takes a slot for every client while there are slots, up to `max_actors`; an actor takes more than one client
-    beyond that.
+    `auto` takes a slot for every client while there are slots, up to `max_actors`; beyond that an actor takes more than
+    one client. Where a run may wait, the actors need not fit now.
 
     Args:
-        placement: how many clients an actor may host.
+        placement: how many clients an actor may host, and what may be waited for.
         num_clients: clients to place.
         needs: of an actor.
-        nodes: what each has free.
-        where: what they belong to, for the error.
+        free: what each node has free.
+        where: what the nodes belong to, for the error.
+        total: what each node has in all; None where nobody else is there.
 
     Raises:
         ClusterError: the actors asked for do not fit; says what would.
     """
-    num_slots = sum(slots(needs, node) for node in nodes)
-    per_actor = placement.clients_per_actor
-    if isinstance(per_actor, str):
-        num_actors = max(1, min(num_wanted(placement, num_clients), num_slots))
-        most = 1 if num_actors == num_clients else num_clients
+    num_free, wanted = sum(slots(needs, node) for node in free), num_wanted(placement, num_clients)
+    num_all = num_free if total is None else sum(slots(needs, node) for node in total)
+    packs_itself, may_wait = placement.clients_per_actor == "auto", placement.wait_timeout_s > 0
+    if packs_itself and placement.wait == "all" and may_wait and not num_free:
+        # Without one node, what an autoscaler may bring is not known; `max_actors` is what the user counts on.
+        num_actors = min(wanted, num_all or placement.max_actors or 1)
+    elif packs_itself or placement.wait == "min":
+        num_actors = max(1, min(wanted, num_free))
     else:
-        num_actors = num_wanted(placement, num_clients)
-        most = math.ceil(num_clients / num_actors)
-    if num_actors > num_slots:
-        raise ClusterError(_too_small(placement, num_actors, needs, nodes, where))
-    return Packing(num_actors, most, num_slots)
+        num_actors = wanted
+    if num_actors > num_free and not may_wait:
+        rest = " Other runs have it; placement.wait_timeout_s=600 waits." if num_all >= num_actors else ""
+        raise ClusterError(_too_small(placement, num_actors, needs, free, where) + rest)
+    most = num_clients if packs_itself and num_actors < num_clients else math.ceil(num_clients / num_actors)
+    return Packing(num_actors, most, num_free)
 
 
 def _too_small(

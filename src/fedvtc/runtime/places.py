@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import ray
@@ -89,7 +89,9 @@ def _inside(group: PlacementGroup, placement: PlacementConfig, num_clients: int,
     rooms = [
         Resources(bundle.get("CPU", 0.0), bundle.get("GPU", 0.0), bundle.get("memory", 0.0)) for _, bundle in bundles
     ]
-    packing = pack(placement, num_clients, needs, rooms, "the placement group of this process")
+    # All of it is there already.
+    at_once = replace(placement, wait_timeout_s=0.0)
+    packing = pack(at_once, num_clients, needs, rooms, "the placement group of this process")
     places = [
         Place(group, bundle, needs)
         for (bundle, _), room in zip(bundles, rooms, strict=True)
@@ -106,7 +108,13 @@ def _gathered(
     tell: Callable[[str], None],
 ) -> Reservation:
     """Asks for rooms in groups of their own, each noted in `groups` before it is waited for."""
-    packing, timeout_s = _packing(placement, num_clients, needs)
+    packing = pack(placement, num_clients, needs, free_nodes(), FREE_NOW, total=all_nodes())
+    # What was free a moment ago may be another's by now.
+    timeout_s = (
+        max(placement.wait_timeout_s, RACE_TIMEOUT_S)
+        if packing.num_actors <= packing.num_slots
+        else placement.wait_timeout_s
+    )
 
     def reserve(num: int) -> list[Place]:
         amounts = {"CPU": needs.num_cpus, "GPU": needs.num_gpus, "memory": needs.memory_bytes}
@@ -129,29 +137,6 @@ def _gathered(
             is_told = True
         time.sleep(POLL_S)
     return packing, [*gang, *more]
-
-
-def _packing(placement: PlacementConfig, num_clients: int, needs: Resources) -> tuple[Packing, float]:
-    """The actors to begin with, and the seconds that they may take to be placed."""
-    num_free = sum(slots(needs, node) for node in free_nodes())
-    num_all = sum(slots(needs, node) for node in all_nodes())
-    wanted, packs_itself = num_wanted(placement, num_clients), placement.clients_per_actor == "auto"
-    if placement.wait == "min":
-        num_actors = max(1, min(wanted, num_free))
-    elif packs_itself and not num_free:
-        # Without one node, what an autoscaler may bring is not known; `max_actors` is what the user counts on.
-        num_actors = min(wanted, num_all or placement.max_actors or 1)
-    else:
-        num_actors = max(1, min(wanted, num_free)) if packs_itself else wanted
-    if num_actors <= num_free or placement.wait_timeout_s > 0:
-        most = 1 if num_actors == num_clients else num_clients if packs_itself else -(-num_clients // num_actors)
-        return Packing(num_actors, most, num_free), max(placement.wait_timeout_s, RACE_TIMEOUT_S)
-    try:
-        return pack(placement, num_clients, needs, free_nodes(), FREE_NOW), RACE_TIMEOUT_S
-    except ClusterError as error:
-        if num_all < num_actors:
-            raise
-        raise ClusterError(f"{error} Other runs have it; placement.wait_timeout_s=600 waits.") from None
 
 
 def _table(group: PlacementGroup) -> dict[str, Any]:

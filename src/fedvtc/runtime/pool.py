@@ -13,6 +13,8 @@ from fedvtc.config.schema import Config
 from fedvtc.data import Dataset
 from fedvtc.errors import ClientError
 from fedvtc.incidents import Incidents
+from fedvtc.messages import Upload
+from fedvtc.runtime.balance import Workload
 from fedvtc.runtime.device import inline_device
 from fedvtc.runtime.host import ClientHost
 from fedvtc.runtime.lineage import CHANGING, Lineage, Step
@@ -51,6 +53,9 @@ class Pool(Protocol):
         The futures raise OSError where a state cannot be written, and another error where its process was lost.
         """
 
+    def record(self) -> dict[str, float]:
+        """How the last round was spread over processes, by names of `ROUND_METRICS`."""
+
     def close(self) -> None:
         """Ends what the pool started."""
 
@@ -74,14 +79,20 @@ class InlinePool:
         self._config, self._lineage = config, lineage or Lineage()
         self._incidents = incidents or Incidents(lambda text: None)
         self._host = ClientHost(config, dataset, specs, inline_device(config.placement))
+        self._workload = Workload({spec.client: float(len(spec.indices_N)) for spec in specs})
         self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
 
     def map(self, task: str, clients: Sequence[int], *arguments: Any) -> Iterator[Any]:
         """See `Pool.map`."""
         step = self._lineage.begin(task, arguments[0].round + 1, arguments[0]) if task in CHANGING else None
         verdicts = Verdicts(self._config.runtime, self._incidents, task)
+        if task == "run_round":
+            self._workload.begin([clients])
         for client in clients:
-            yield self._result(task, client, arguments, step, verdicts)
+            result = self._result(task, client, arguments, step, verdicts)
+            if isinstance(result, Upload):
+                self._workload.done(client, self._host, result.scalars["time/client"])
+            yield result
 
     def _result(self, task: str, client: int, arguments: Sequence[Any], step: Step | None, verdicts: Verdicts) -> Any:
         while True:
@@ -108,6 +119,10 @@ class InlinePool:
         for client in clients:
             self._host.hold(client)
         return [self._writer.submit(self._host.save, client, store, draft) for client in clients]
+
+    def record(self) -> dict[str, float]:
+        """See `Pool.record`."""
+        return {"placement/actors": 1, **self._workload.record()}
 
     def close(self) -> None:
         """Gives the process its threads back."""

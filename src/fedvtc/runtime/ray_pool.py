@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 import ray
 
-from fedvtc.errors import ClusterError
+from fedvtc.errors import ClientError, ClusterError
+from fedvtc.runtime.balance import Workload, loads_of, moves
+from fedvtc.runtime.places import Place
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -27,7 +29,6 @@ if TYPE_CHECKING:
     from fedvtc.incidents import Incidents
     from fedvtc.runtime.host import ClientHost
     from fedvtc.runtime.lineage import History, Lineage
-    from fedvtc.runtime.places import Place
 
 
 class ClientActor:
@@ -97,6 +98,11 @@ class Home:
         self.actor, self.place, self.specs = actor, place, list(specs)
         self.up, self._began_s = actor.ready.remote(), time.monotonic()
 
+    @property
+    def clients(self) -> list[int]:
+        """The numbers of its clients."""
+        return [spec.client for spec in self.specs]
+
     def waits_in_vain(self, timeout_s: float) -> bool:
         """Whether it has not come up for so long, and has no place: its node died, and no other has room."""
         if time.monotonic() - self._began_s <= timeout_s or ray.wait([self.up], timeout=0, fetch_local=False)[0]:
@@ -105,19 +111,17 @@ class Home:
 
 
 class RayPool:
-    """Actors that live as long as the run; each client stays where it was put, unless its actor is lost.
+    """Actors that live as long as the run; each client stays where it was put, unless it pays to move it.
 
     Args:
         config: of the federation.
         dataset: put into the object store once; every node holds it once.
         hosted: the clients of each actor.
-        places: a place for each actor comes first.
+        places: one for each actor comes first; those after them are used once they are there.
+        workload: what rounds cost the clients.
         namespace: keeps the names of this run's actors apart from those of other runs.
         lineage: how to build clients again.
         incidents: hear of lost actors.
-
-    Raises:
-        ClusterError: an actor has no GPU, and was to have one.
     """
 
     def __init__(
@@ -126,12 +130,14 @@ class RayPool:
         dataset: Dataset,
         hosted: Sequence[Sequence[ClientSpec]],
         places: Sequence[Place],
+        workload: Workload,
+        *,
         namespace: str,
         lineage: Lineage,
         incidents: Incidents,
     ) -> None:
-        self._places, self._namespace = places, namespace
         self.config, self.lineage, self.incidents = config, lineage, incidents
+        self._places, self._workload, self._namespace = places, workload, namespace
         # One thread works, in the order of the calls; another one writes checkpoints.
         self._actor_class = ray.remote(concurrency_groups={"checkpoint": 1})(ClientActor)  # type: ignore[call-overload]
         self._dataset_ref, self._config_ref = ray.put(dataset), ray.put(config)
@@ -140,6 +146,13 @@ class RayPool:
         self._home_of: dict[int, Home] = {}
         for place, specs in zip(places, hosted, strict=False):
             self._start(place, specs)
+
+    def start(self) -> None:
+        """Returns once every actor answers.
+
+        Raises:
+            ClusterError: an actor has no GPU, and was to have one.
+        """
         # Any call would do: actors that are lost on the way up are replaced as in a round.
         for _ in self.map("process_id", sorted(self._home_of)):
             pass
@@ -152,7 +165,20 @@ class RayPool:
         """See `Pool.map`. Results wait in the object store until their turn; the coordinator holds one at a time."""
         from fedvtc.runtime.calls import Calls
 
-        return Calls(self, task, clients, arguments).results()
+        if task != "run_round":
+            yield from Calls(self, task, clients, arguments).results()
+            return
+        self._rearrange(arguments[0].round + 1)
+        participants = set(clients)
+        self._workload.begin([participants.intersection(home.clients) for home in self.homes])
+        for result in Calls(self, task, clients, arguments).results():
+            if not isinstance(result, ClientError):
+                self._workload.done(result.client, self._home_of[result.client], result.scalars["time/client"])
+            yield result
+
+    def record(self) -> dict[str, float]:
+        """See `Pool.record`."""
+        return {"placement/actors": len(self.homes), **self._workload.record()}
 
     def restore(self, clients: Sequence[int]) -> None:
         """See `Pool.restore`."""
@@ -174,25 +200,29 @@ class RayPool:
 
         Where its node died, the new one comes up once Ray has moved the place to a node with room.
         """
-        ray.kill(home.actor)
-        self.homes.remove(home)
+        self._end(home)
         return [self._start(home.place, home.specs)]
 
     def disperse(self, home: Home) -> list[Home]:
-        """Gives the clients of an actor that found no room to the others; they are not built there yet.
+        """Gives the clients of an actor that found no room to others; they are not built there yet.
+
+        Returns:
+            Their new homes: a new actor where there is a place for one, or those that are left.
 
         Raises:
-            ClusterError: there is no other.
+            ClusterError: there is neither.
         """
-        ray.kill(home.actor)
-        self.homes.remove(home)
+        self._end(home)
+        free = self._free_places()
+        if free:
+            return [self._start(free[0], home.specs)]
         if not self.homes:
             seconds = self.config.runtime.replace_timeout_s
             raise ClusterError(
                 f"cluster: all actors are lost, and in {seconds:g} s no resources for a new one came free. "
                 "Add nodes and resume, or set runtime.replace_timeout_s higher."
             )
-        return [self._move(spec) for spec in home.specs]
+        return [self._settle(spec, self._least_busy()) for spec in home.specs]
 
     def close(self) -> None:
         """Ends the actors."""
@@ -211,13 +241,59 @@ class RayPool:
         self._home_of |= {spec.client: home for spec in specs}
         return home
 
-    def _move(self, spec: ClientSpec) -> Home:
-        """Puts a client into the actor that has fewest."""
-        home = min(self.homes, key=lambda home: len(home.specs))
+    def _end(self, home: Home) -> None:
+        ray.kill(home.actor)
+        self.homes.remove(home)
+
+    def _settle(self, spec: ClientSpec, home: Home) -> Home:
+        """Gives a client a home; it is not built there yet."""
         home.actor.adopt.remote([spec])
         home.specs.append(spec)
         self._home_of[spec.client] = home
         return home
+
+    def _least_busy(self) -> Home:
+        expected = self._workload.expected()
+        return min(self.homes, key=lambda home: sum(expected[client] for client in home.clients))
+
+    def _free_places(self) -> list[Place]:
+        """Places that are there, and no actor in them."""
+        taken = {home.place for home in self.homes}
+        return [place for place in self._places if place not in taken and place.is_there]
+
+    def _rearrange(self, round: int) -> None:
+        """Moves clients before a round, also to new actors in places that came up, where that pays until the end.
+
+        A client that moves is built again from its lineage, as one that was lost.
+        """
+        free = self._free_places()
+        hosts = [home.clients for home in self.homes] + [[] for _ in free]
+        expected = self._workload.expected()
+        limit = self.config.placement.clients_per_actor
+        # With actors lost, there may be more clients in one than it was to have.
+        most = len(expected) if isinstance(limit, str) else max(limit, *map(len, hosts))
+        made = moves(expected, hosts, most)
+        if not made:
+            return
+        after = [[client for client in clients if client not in made] for clients in hosts]
+        for client, host in made.items():
+            after[host].append(client)
+        gain = max(loads_of(expected, hosts)) - max(loads_of(expected, after))
+        rebuilding = sum(expected[client] for client in made) * self.lineage.num_steps
+        if gain * (self.config.run.rounds - round + 1) <= rebuilding:
+            return
+        homes: list[Home | Place] = [*self.homes, *free]
+        for client, host in made.items():
+            old, new = self._home_of[client], homes[host]
+            (spec,) = (spec for spec in old.specs if spec.client == client)
+            old.specs = [spec for spec in old.specs if spec.client != client]
+            # It first sets aside what a checkpoint has yet to write of the client.
+            old.actor.run.remote("forget", client)
+            if isinstance(new, Place):
+                homes[host] = self._start(new, [spec])
+            else:
+                self._settle(spec, new)
+        self.restore(list(made))
 
 
 def drop_launcher_variables() -> None:

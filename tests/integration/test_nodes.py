@@ -1,0 +1,206 @@
+"""Clusters of several nodes: who goes where, nodes that come and go, and runs that share one.
+
+The nodes are processes on this machine: a head without CPUs, and two that work. Some twelve actors are started in all.
+"""
+
+import sys
+import threading
+import time
+import warnings
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+sys.path.append(str(Path(__file__).parent))
+
+from test_same_bits import SETTINGS, Memory, opened
+
+from fedvtc.config import load
+from fedvtc.errors import ClusterError
+from fedvtc.federation import Federation, Population
+from fedvtc.methods import config_classes
+
+pytestmark = pytest.mark.integration
+
+SOURCE = Path(__file__).parents[2] / "src"
+PATIENCE_S = 120
+LIGHT = [
+    *(word for word in SETTINGS if not word.startswith("method.")),
+    "run.rounds=4",
+    "run.participation=1",
+    "method.name=fedproto",
+    "partition.images_per_client=20",
+    "population.num_clients=2",
+    "population.backbones=[{name: cnn_2x8, share: 1}]",
+]
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """Nodes of 3 and of 2 CPUs, under a head that has none."""
+    from ray.cluster_utils import Cluster
+
+    with warnings.catch_warnings(), pytest.MonkeyPatch.context() as patch:
+        warnings.simplefilter("ignore", ResourceWarning)  # Ray leaves log files open when it starts processes.
+        patch.setenv("PYTHONPATH", str(SOURCE))  # Its workers import what this process does.
+        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+        cluster.of_three, cluster.of_two = cluster.add_node(num_cpus=3), cluster.add_node(num_cpus=2)
+        cluster.wait_for_nodes()
+        yield cluster
+        cluster.shutdown()
+
+
+def config_of(cluster, *overrides):
+    pool = ["placement.pool=ray", f"cluster.address={cluster.address}"] if cluster else ["placement.pool=inline"]
+    return load([], [*LIGHT, *pool, *overrides], methods=config_classes())
+
+
+@contextmanager
+def pool_of(config, namespace="nodes"):
+    with opened(config, Population.of(config), namespace) as (pool, _):
+        yield pool
+
+
+class Watcher(Memory):
+    """A tracker that does something to the cluster, once."""
+
+    def __init__(self, after, act):
+        super().__init__()
+        self.after, self.act, self.num_actors = after, act, []
+
+    def client_done(self, client, num_done, num_all):
+        if (len(self.records), num_done) == self.after:
+            self.after = None
+            self.act()
+
+    def log(self, record, clients):
+        self.num_actors.append(record.get("placement/actors"))
+        super().log(record, clients)
+
+
+def results_of(config, after=None, act=None):
+    """Records, rows and digests of a run, and the number of actors by record; `act` gets the pool."""
+    population = Population.of(config)
+    with opened(config, population, "nodes") as (pool, others):
+        watcher = Watcher(after, lambda: act(pool))
+        Federation(config, population, pool, [watcher], **others).run()
+        digests = list(pool.map("digest", range(len(population.specs))))
+    return (watcher.records, watcher.rows, digests), watcher.num_actors
+
+
+def until(condition):
+    until_s = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < until_s
+        time.sleep(0.1)
+
+
+def nodes_of(pool):
+    """The node of each actor, as Ray tells it."""
+    from ray._private.state import actors
+
+    return [actors(home.actor._actor_id.hex())["Address"]["NodeID"] for home in pool.homes]
+
+
+def test_actors_spread_over_nodes_or_keep_together(cluster):
+    import ray
+
+    with pool_of(config_of(cluster)) as pool:
+        assert set(nodes_of(pool)) == {cluster.of_three.node_id, cluster.of_two.node_id}
+        located = ray.experimental.get_object_locations([pool._dataset_ref])[pool._dataset_ref]
+        # One object, of which a node has one copy: the driver's and those of the two nodes.
+        assert located["object_size"] > 1797 * 64
+        assert {cluster.of_three.node_id, cluster.of_two.node_id} <= set(located["node_ids"])
+        assert len(located["node_ids"]) == len(set(located["node_ids"])) <= 3
+    until(lambda: free_cpus(cluster) == [2.0, 3.0])
+    with pool_of(config_of(cluster, "placement.nodes=pack")) as pool:
+        assert len(set(nodes_of(pool))) == 1
+    until(lambda: free_cpus(cluster) == [2.0, 3.0])
+
+
+def free_cpus(cluster):
+    """What the working nodes have free, seen by a driver of its own."""
+    from fedvtc.runtime.cluster import connected, free_nodes
+
+    with connected(config_of(cluster).cluster, "looks"):
+        return sorted(node.num_cpus for node in free_nodes() if node.num_cpus)
+
+
+def test_a_node_of_three_cpus_has_room_for_one_actor_of_two(cluster):
+    config = config_of(cluster, "placement.cpus_per_actor=2", "population.num_clients=4")
+    inline, _ = results_of(config_of(None, "population.num_clients=4"))
+    results, num_actors = results_of(config)
+    assert set(num_actors[:-1]) == {2}
+    assert results == inline
+    until(lambda: free_cpus(cluster) == [2.0, 3.0])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "line"),
+    [
+        (
+            ["placement.cpus_per_actor=2", "population.num_clients=3", "placement.clients_per_actor=1"],
+            r"3 actors x 2 CPU need 6 CPUs; the cluster, as it is now, has 5\. "
+            r"Set placement\.clients_per_actor=auto or placement\.cpus_per_actor=1\.5\.",
+        ),
+        (
+            ["placement.cpus_per_actor=4"],
+            r"no node of the cluster, as it is now, is big enough for one actor of 4 CPU\. "
+            r"Set placement\.cpus_per_actor=3\.",
+        ),
+        (
+            ["placement.cpus_per_actor=4", "placement.wait_timeout_s=2"],
+            r"1 actor of 4 CPU found no room in 2 s\. Set placement\.wait_timeout_s higher.*",
+        ),
+        (["placement.accelerator=cuda"], r".*1 GPU.*Set placement\.accelerator=cpu\."),
+    ],
+)
+def test_what_does_not_fit_is_one_line(cluster, overrides, line, capfd):
+    with pytest.raises(ClusterError, match=f"^placement: {line}$"), pool_of(config_of(cluster, *overrides)):
+        pass
+    assert ("waiting up to 2 s for room" in capfd.readouterr().out) == ("placement.wait_timeout_s=2" in overrides)
+
+
+def test_a_run_waits_for_another_and_then_has_its_place(cluster):
+    """Both in one process that Ray knows, as trials are: neither ends what is the other's."""
+    from fedvtc.runtime.cluster import connected
+
+    whole = ["placement.cpus_per_actor=2", "placement.clients_per_actor=1", "placement.wait_timeout_s=100"]
+    config = config_of(cluster, *whole)
+    with connected(config.cluster, "both"):
+        second = []
+        with pool_of(config, "first") as pool:
+            thread = threading.Thread(target=lambda: second.append(results_of(config)))
+            thread.start()
+            thread.join(timeout=3)
+            assert thread.is_alive()
+            first = list(pool.map("digest", [0, 1]))
+        thread.join(timeout=PATIENCE_S)
+    inline, _ = results_of(config_of(None))
+    with pool_of(config_of(None)) as pool:
+        assert list(pool.map("digest", [0, 1])) == first
+    ((results, num_actors),) = second
+    assert results == inline
+    assert num_actors[0] == 2
+
+
+def test_nodes_that_die_and_join_change_nothing_in_the_results(cluster):
+    """A run on both nodes loses one in the middle of a round; the next one sees it come."""
+    inline, _ = results_of(config_of(None))
+    until(lambda: free_cpus(cluster) == [2.0, 3.0])
+    config = config_of(cluster, "runtime.replace_timeout_s=60")
+    results, _ = results_of(config, (1, 1), lambda _: cluster.remove_node(cluster.of_two, allow_graceful=False))
+    assert results == inline
+    # Now there is one place for an actor of 2 CPUs, and both clients are in it.
+    until(lambda: free_cpus(cluster) == [3.0])
+
+    def join(pool):
+        cluster.of_two = cluster.add_node(num_cpus=2)
+        until(pool._free_places)
+
+    config = config_of(cluster, "placement.cpus_per_actor=2", "placement.wait=min", "run.rounds=8")
+    results, num_actors = results_of(config, (0, 2), join)
+    assert num_actors[0] == 1
+    assert num_actors[1:-1] == [2] * 7
+    assert results == results_of(config_of(None, "run.rounds=8"))[0]

@@ -98,6 +98,8 @@ def test_every_command_is_one_that_the_program_takes(path, tmp_path, monkeypatch
                     word for number, word in enumerate(words) if option not in words[max(0, number - 1) : number + 1]
                 ]
             words = ["run", *(word for word in words[1:] if word != "--no-wait")]
+        if words[0] == "sweep":
+            words = [word for word in words if word != "--results"] + ["--print"]
         if "--cluster" in words:
             # There is none here; the words are read all the same.
             words += ["--help"]
@@ -127,7 +129,15 @@ def test_the_readme_has_the_commands_that_a_reader_starts_with():
     found = commands(ROOT / "README.md")
     targets = re.findall(r"^([\w-]+):.*##", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
 
-    assert {command.split()[1] for command in found} == {"run", "resume", "submit", "plan", "list", "doctor"}
+    assert {command.split()[1] for command in found} == {
+        "run",
+        "resume",
+        "submit",
+        "sweep",
+        "plan",
+        "list",
+        "doctor",
+    }
     for path in DOCUMENTS:
         # In code only: prose has `make` as a verb.
         code = re.findall(r"^(?: {4})?make (\w[\w -]*?)(?: *#.*)?$", path.read_text(encoding="utf-8"), re.MULTILINE)

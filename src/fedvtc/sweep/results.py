@@ -124,7 +124,8 @@ def _group(folder: SweepFolder, values: dict[str, str | None], trials: Sequence[
         for name in METRICS.values():
             if records and records[-1].get(name) is not None:
                 numbers[name].append(float(records[-1][name]))
-        numbers[BYTES].append(sum(value for record in records for key, value in record.items() if key.startswith("bytes/")))
+        parts = [part for record in records for key, part in record.items() if key.startswith("bytes/")]
+        numbers[BYTES].append(float(sum(parts)))
         seconds.append(sum(record.get("time/round") or 0.0 for record in records))
     return Group(
         values={key: value or "" for key, value in values.items()},

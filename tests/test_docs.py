@@ -98,14 +98,14 @@ def test_every_command_is_one_that_the_program_takes(path, tmp_path, monkeypatch
                     word for number, word in enumerate(words) if option not in words[max(0, number - 1) : number + 1]
                 ]
             words = ["run", *(word for word in words[1:] if word != "--no-wait")]
-        if words[0] == "sweep":
-            words = [word for word in words if word != "--results"] + ["--print"]
         if "--cluster" in words:
             # There is none here; the words are read all the same.
             words += ["--help"]
         if words[0] in ("run", "plan"):
             # Reads the config as a run would, and stops there.
             words = ["plan", *words[1:], "--print-config"]
+        elif words[0] == "sweep":
+            words = [*(word for word in words if word != "--results"), "--print"]
         elif words[0] == "resume":
             # The run is not there; what it may be resumed with is checked all the same.
             check_resumable(load([], [], methods=config_classes()), load([], words[2:], methods=config_classes()))

@@ -20,7 +20,7 @@ from fedvtc.sweep.results import write_results
 pytestmark = pytest.mark.integration
 
 ROOT = Path(__file__).parents[2]
-ROUNDS = 40
+ROUNDS = 60
 TINY = {
     "data": {"name": "npz", "path": "tiny.npz"},
     "population": {"num_clients": 2, "backbones": [{"name": "cnn_2x8", "share": 1}], "feature_size": 4},
@@ -67,10 +67,22 @@ def described(trial):
     return json.loads(Path("outputs/mine", trial, "run.json").read_text())
 
 
-def break_off(process, trials, signum, processes_below, still_running):
-    """Sends a signal once each of the trials has done two rounds; what is printed until nothing is left of it."""
+def statuses():
+    """Those that run.json has, of the trials that have begun."""
+    return {
+        file.parent.name: json.loads(file.read_text())["status"] for file in Path("outputs/mine").glob("*/run.json")
+    }
+
+
+def begun():
+    """Trials that are in the middle: two rounds are done, and the last is not."""
+    return [trial for trial, status in statuses().items() if status == "running" and 2 <= num_records(trial) < ROUNDS]
+
+
+def break_off(process, signum, is_time, processes_below, still_running):
+    """Sends a signal once it is time; what is printed until nothing is left of it."""
     until_s = time.monotonic() + PATIENCE_S
-    while any(num_records(trial) < 2 for trial in trials):
+    while not is_time():
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < until_s
         time.sleep(0.05)
@@ -89,21 +101,34 @@ def test_a_sweep_that_is_broken_off_twice_has_the_numbers_of_one_that_is_not(
 
     first = start()
     try:
-        printed, errors = break_off(first, trials[:2], signal.SIGTERM, processes_below, still_running)
+        printed, errors = break_off(first, signal.SIGTERM, begun, processes_below, still_running)
     finally:
         first.kill()
     assert (first.returncode, errors) == (143, "fedvtc: interrupted.\n")
     assert printed.splitlines()[-1] == (
         "every round that has ended is saved; go on with: fedvtc sweep mine.yaml cluster.num_cpus=2"
     )
-    assert [described(trial)["status"] for trial in trials[:2]] == ["interrupted", "interrupted"]
+    half_done = {trial for trial in statuses() if num_records(trial) >= 2}
+    assert {statuses()[trial] for trial in half_done} == {"interrupted"}
 
     second = start()
     try:
-        break_off(second, trials[2:], signal.SIGKILL, processes_below, still_running)
+        break_off(
+            second,
+            signal.SIGKILL,
+            lambda: "finished" in statuses().values() and begun(),
+            processes_below,
+            still_running,
+        )
     finally:
         second.kill()
-    assert [described(trial)["status"] for trial in trials] == ["finished", "finished", "running", "running"]
+    # Two starts have written into one folder of Tune: the second went on with what the first had left.
+    (tune_folder,) = Path("outputs/mine/tune").iterdir()
+    assert len(list(tune_folder.glob("experiment_state-*.json"))) == 2
+    (tune_folder / "tuner.pkl").write_bytes(b"torn")
+    half_done |= set(begun())
+    done = {trial: described(trial) for trial, status in statuses().items() if status == "finished"}
+    assert 1 <= len(done) < 4
 
     last = start()
     try:
@@ -111,15 +136,15 @@ def test_a_sweep_that_is_broken_off_twice_has_the_numbers_of_one_that_is_not(
     finally:
         last.kill()
     assert (last.returncode, errors) == (0, "")
-    assert printed.splitlines()[0] == f"mine: 4 trials, 2 done, in {in_a_folder / 'outputs/mine'}"
+    assert f"{tune_folder.absolute()}: not whole" in printed
+    assert printed.splitlines()[0] == f"mine: 4 trials, {len(done)} done, in {in_a_folder / 'outputs/mine'}"
+    assert statuses() == dict.fromkeys(trials, "finished")
+    assert {trial: described(trial) for trial in done} == done
+    for trial in half_done:
+        assert described(trial)["attempts"][1]["resumed_round"] >= 1, trial
     for trial in trials:
-        run = described(trial)
-        assert (run["status"], len(run["attempts"])) == ("finished", 2), trial
-        assert run["attempts"][1]["resumed_round"] >= 1
-        rounds = [
-            json.loads(line)["round"] for line in Path("outputs/mine", trial, "metrics.jsonl").read_text().splitlines()
-        ]
-        assert rounds == [*range(1, ROUNDS + 1), ROUNDS]
+        lines = Path("outputs/mine", trial, "metrics.jsonl").read_text().splitlines()
+        assert [json.loads(line)["round"] for line in lines] == [*range(1, ROUNDS + 1), ROUNDS]
 
     undisturbed = load_sweep(Path("mine.yaml"), ["run.output_dir=undisturbed", "placement.pool=inline"])
     for trial in undisturbed.trials:

@@ -178,6 +178,10 @@ def test_the_words_of_a_trial_make_its_config(write):
             "asha.reduction_factor: must be above 1, not 1.0 (mine.yaml:3).",
         ),
         (
+            "grid: {run.seed: [0]}\nasha: {metric: test/acuracy/mean}",
+            "asha.metric: unknown metric 'test/acuracy/mean' (mine.yaml:2). Did you mean test/accuracy/mean?",
+        ),
+        (
             "name: a/b\ngrid: {run.seed: [0]}",
             "name: must be the name of one folder, not 'a/b' (mine.yaml:1). "
             "Set run.output_dir for the folder around it.",

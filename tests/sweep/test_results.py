@@ -6,6 +6,7 @@ import pytest
 from rich.console import Console
 
 from fedvtc.config import to_dict
+from fedvtc.errors import RunFolderError
 from fedvtc.sweep import load_sweep
 from fedvtc.sweep.folder import SweepFolder
 from fedvtc.sweep.results import as_table, groups, write_results
@@ -87,6 +88,14 @@ def test_what_not_every_run_has_is_a_mean_over_those_that_have_it(folder):
     write_results(folder)
 
     assert (rows(folder)[0][MISSING], rows(folder)[0][f"{MISSING}/std"]) == ("0.25", "")
+
+
+def test_records_that_are_damaged_are_one_line(folder):
+    record(folder.sweep.trials[0], "finished", {"round": 1}, {"round": 2})
+    (folder.sweep.trials[0].path / "metrics.jsonl").write_text("{\n{}\n")
+
+    with pytest.raises(RunFolderError, match=r"alpha0\.1-seed0: metrics\.jsonl is damaged \(.*\)\. Remove the folder"):
+        write_results(folder)
 
 
 def test_measured_times_are_on_the_terminal_only(folder):

@@ -9,8 +9,9 @@ from omegaconf import OmegaConf
 
 from fedvtc.config.keys import valid_part
 from fedvtc.config.layers import Layer, read_file
-from fedvtc.config.problems import COMMAND_LINE, Problem, show
+from fedvtc.config.problems import COMMAND_LINE, Problem, did_you_mean, show
 from fedvtc.errors import ConfigError
+from fedvtc.metrics import TEST_METRICS
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,7 @@ class AshaKeys:
     """Asynchronous successive halving (Li et al. 2020): what does badly early is stopped."""
 
     metric: str = "test/accuracy/mean"
-    """A key of the records; higher is better."""
+    """A metric of the test set, as in the records; higher is better."""
     grace_rounds: int = 1
     """Rounds before which no trial is stopped, at least 1."""
     reduction_factor: float = 3.0
@@ -82,6 +83,10 @@ def _values(keys: SweepKeys, layer: Layer) -> Iterator[Problem]:
     least = [("num_samples", keys.num_samples), ("max_concurrent", keys.max_concurrent)]
     if keys.asha is not None:
         least.append(("asha.grace_rounds", keys.asha.grace_rounds))
+        if keys.asha.metric not in TEST_METRICS:
+            fix = did_you_mean(keys.asha.metric, TEST_METRICS)
+            what = f"unknown metric {show(keys.asha.metric)}"
+            yield Problem("asha.metric", what, layer.where(("asha", "metric")), fix)
         if not keys.asha.reduction_factor > 1:
             what = f"must be above 1, not {show(keys.asha.reduction_factor)}"
             yield Problem("asha.reduction_factor", what, layer.where(("asha", "reduction_factor")))

@@ -10,6 +10,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from fedvtc.errors import RunFolderError
 from fedvtc.listing import read_records
 from fedvtc.reporting.tables import human_bytes
 from fedvtc.sweep.definition import Trial
@@ -68,13 +69,17 @@ def write_results(folder: SweepFolder) -> list[Group]:
     Measured times are in neither, so that a sweep that was interrupted has the same files as one that was not.
 
     Raises:
-        OSError: they cannot be written, or a run folder cannot be read.
-        ValueError: metrics.jsonl of a run is damaged.
+        RunFolderError: the records of a run are damaged, or the files cannot be written.
     """
     found = groups(folder)
     for name, text in (("results.csv", as_csv(found)), ("results.md", as_markdown(found, folder.sweep.name))):
-        with replaced(folder.path / name) as beside:
-            beside.write_text(text, encoding="utf-8")
+        try:
+            with replaced(folder.path / name) as beside:
+                beside.write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise RunFolderError(
+                f"{folder.path / name}: cannot be written ({error.strerror}). Make room for it."
+            ) from None
     return found
 
 
@@ -120,7 +125,11 @@ def _group(folder: SweepFolder, values: dict[str, str | None], trials: Sequence[
     for trial, state in zip(trials, states, strict=True):
         if state != "finished":
             continue
-        records = read_records(trial.path / "metrics.jsonl")
+        try:
+            records = read_records(trial.path / "metrics.jsonl")
+        except (OSError, ValueError) as error:
+            fix = "Remove the folder, and start the sweep again."
+            raise RunFolderError(f"{trial.path}: metrics.jsonl is damaged ({error}). {fix}") from None
         for name in METRICS.values():
             if records and records[-1].get(name) is not None:
                 numbers[name].append(float(records[-1][name]))

@@ -3,6 +3,7 @@
 The nodes are processes on this machine: a head without CPUs, and two that work. Some twelve actors are started in all.
 """
 
+import re
 import sys
 import threading
 import time
@@ -67,7 +68,7 @@ class Watcher(Memory):
 
     def __init__(self, after, act):
         super().__init__()
-        self.after, self.act, self.num_actors = after, act, []
+        self.after, self.act, self.num_actors, self.incidents = after, act, [], []
 
     def client_done(self, client, num_done, num_all):
         if (len(self.records), num_done) == self.after:
@@ -76,17 +77,18 @@ class Watcher(Memory):
 
     def log(self, record, clients):
         self.num_actors.append(record.get("placement/actors"))
-        super().log(record, clients)
+        super().log({key: value for key, value in record.items() if not key.startswith("incidents")}, clients)
+        self.incidents += record.get("incidents", [])
 
 
 def results_of(config, after=None, act=None):
-    """Records, rows and digests of a run, and the number of actors by record; `act` gets the pool."""
+    """Records, rows and digests of a run, and who watched it; `act` gets the pool."""
     population = Population.of(config)
     with opened(config, population, "nodes") as (pool, others):
         watcher = Watcher(after, lambda: act(pool))
         Federation(config, population, pool, [watcher], **others).run()
         digests = list(pool.map("digest", range(len(population.specs))))
-    return (watcher.records, watcher.rows, digests), watcher.num_actors
+    return (watcher.records, watcher.rows, digests), watcher
 
 
 def until(condition):
@@ -130,8 +132,8 @@ def free_cpus(cluster):
 def test_a_node_of_three_cpus_has_room_for_one_actor_of_two(cluster):
     config = config_of(cluster, "placement.cpus_per_actor=2", "population.num_clients=4")
     inline, _ = results_of(config_of(None, "population.num_clients=4"))
-    results, num_actors = results_of(config)
-    assert set(num_actors[:-1]) == {2}
+    results, watcher = results_of(config)
+    assert set(watcher.num_actors[:-1]) == {2}
     assert results == inline
     until(lambda: free_cpus(cluster) == [2.0, 3.0])
 
@@ -180,9 +182,9 @@ def test_a_run_waits_for_another_and_then_has_its_place(cluster):
     inline, _ = results_of(config_of(None))
     with pool_of(config_of(None)) as pool:
         assert list(pool.map("digest", [0, 1])) == first
-    ((results, num_actors),) = second
+    ((results, watcher),) = second
     assert results == inline
-    assert num_actors[0] == 2
+    assert watcher.num_actors[0] == 2
 
 
 def test_nodes_that_die_and_join_change_nothing_in_the_results(cluster):
@@ -190,8 +192,11 @@ def test_nodes_that_die_and_join_change_nothing_in_the_results(cluster):
     inline, _ = results_of(config_of(None))
     until(lambda: free_cpus(cluster) == [2.0, 3.0])
     config = config_of(cluster, "runtime.replace_timeout_s=60")
-    results, _ = results_of(config, (1, 1), lambda _: cluster.remove_node(cluster.of_two, allow_graceful=False))
+    results, watcher = results_of(config, (1, 1), lambda _: cluster.remove_node(cluster.of_two, allow_graceful=False))
     assert results == inline
+    # One process was lost, however long Ray took to notice that the node was.
+    (line,) = watcher.incidents
+    assert re.match(r"the process of client [01] was lost \(", line)
     # Now there is one place for an actor of 2 CPUs, and both clients are in it.
     until(lambda: free_cpus(cluster) == [3.0])
 
@@ -200,7 +205,6 @@ def test_nodes_that_die_and_join_change_nothing_in_the_results(cluster):
         until(pool._free_places)
 
     config = config_of(cluster, "placement.cpus_per_actor=2", "placement.wait=min", "run.rounds=8")
-    results, num_actors = results_of(config, (0, 2), join)
-    assert num_actors[0] == 1
-    assert num_actors[1:-1] == [2] * 7
+    results, watcher = results_of(config, (0, 2), join)
+    assert watcher.num_actors == [1, *[2] * 7, None]
     assert results == results_of(config_of(None, "run.rounds=8"))[0]

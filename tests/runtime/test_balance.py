@@ -56,7 +56,7 @@ def test_clients_that_move_by_hand():
     # From 4 the longest would come down to 3.5 on two hosts, which is too little, and to 2 on three.
     assert moves({0: 2, 1: 2, 2: 1.5}, [[0, 1], [2]], 9) == {}
     assert moves({0: 2, 1: 2, 2: 1.5}, [[0, 1], [2], []], 9) == {0: 2}
-    assert moves({0: 5, 1: 1, 2: 1}, [[0, 1, 2], [], []], 9) == {1: 1, 2: 2}
+    assert moves({0: 5, 1: 1, 2: 1}, [[0, 1, 2], [], []], 9) == {0: 1}
     # 10 to 8 is not more than a fifth; 10 to 7 is, and two clients have to go for it.
     assert moves({0: 8, 1: 2}, [[0, 1], []], 9) == {}
     assert moves(dict.fromkeys(range(4), 2.5), [[0, 1, 2, 3], []], 9) == {0: 1}
@@ -105,14 +105,19 @@ def test_seconds_take_the_place_of_guesses():
     workload.done(0, "a", 2.0)
     workload.done(1, "b", 4.0)
     assert workload.record() == {"time/makespan": 4.0}
-    # 6 seconds were seen for 400 of the guess; the newest seconds count half.
+    # 6 seconds were seen for 400 of the guess.
     assert workload.expected() == {0: 2.0, 1: 4.0, 2: 3.0}
+    assert not workload.is_known
     workload.begin([[0, 2], [1]])
     workload.done(0, "a", 4.0)
     workload.done(2, "a", 1.5)
     workload.done(1, "b", 4.0)
     assert workload.record() == {"time/makespan": 5.5, "time/makespan/predicted": 5.0}
-    assert workload.expected() == {0: 3.0, 1: 4.0, 2: 1.5}
+    # The first round does not count any more; after it the newest seconds count half.
+    assert workload.expected() == {0: 4.0, 1: 4.0, 2: 1.5}
+    assert workload.is_known
+    workload.done(0, "a", 2.0)
+    assert workload.expected()[0] == 3.0
 
 
 def test_guesses_grow_with_images_and_operations(tiny_config, tiny_dataset):

@@ -411,6 +411,24 @@ def test_a_client_that_is_rebuilt_before_it_was_written_is_written_as_it_was(hos
     assert saved_weights(tmp_path, draft, 0, host_of) == held
 
 
+def test_a_client_that_leaves_before_it_was_written_is_written_as_it_was(host_of, store, tmp_path):
+    host, draft = host_of(), store.draft("round_000001", 1)
+    held = train(host, 0, 1)
+    host.hold(0)
+    host.forget(0)
+    with pytest.raises(ClientError, match="KeyError: 0"):
+        host.perform("digest", 0)
+    host.save(0, store, draft)
+    assert saved_weights(tmp_path, draft, 0, host_of) == held
+
+
+def test_a_client_that_was_never_at_work_is_saved_as_it_begins(host_of, store, tmp_path):
+    host, draft = host_of(), store.draft("round_000001", 1)
+    host.hold(2)
+    host.save(2, store, draft)
+    assert saved_weights(tmp_path, draft, 2, host_of) == host_of([2]).digest(2)
+
+
 def test_a_client_is_written_by_another_thread_while_it_is_built_again_and_works(host_of, store, tmp_path):
     host = host_of([0])
     rounds = []

@@ -88,6 +88,7 @@ class Workload:
     def __init__(self, guesses: Mapping[int, float]) -> None:
         self._guesses = guesses
         self._seconds: dict[int, float] = {}
+        self._warm: set[int] = set()
         self._predicted_s: float | None = None
         self._taken_s: dict[object, float] = {}
 
@@ -105,8 +106,16 @@ class Workload:
     def done(self, client: int, host: object, seconds: float) -> None:
         """A client took so long, on this host."""
         self._taken_s[host] = self._taken_s.get(host, 0.0) + seconds
-        before = self._seconds.get(client, seconds)
+        # Until the second time: the first round of a process takes longer than any other.
+        before = self._seconds[client] if client in self._warm else seconds
+        if client in self._seconds:
+            self._warm.add(client)
         self._seconds[client] = NEWEST_SHARE * seconds + (1 - NEWEST_SHARE) * before
+
+    @property
+    def is_known(self) -> bool:
+        """Whether some client has been seen more than once, so that clients may move for what it took."""
+        return bool(self._warm)
 
     def record(self) -> dict[str, float]:
         """The longest sum of client seconds of any host in this round, and what it was expected to be."""

@@ -21,6 +21,7 @@ from fedvtc.runtime.policy import Verdicts
 if TYPE_CHECKING:
     from fedvtc.runtime.ray_pool import Home, RayPool
 
+NODE_DIED = "its node died"
 TICK_S = 1.0
 """Seconds between looks at actors that may hang."""
 
@@ -150,9 +151,8 @@ class Calls:
         if timeout_s is None:
             return
         for home in list(self._ends.values()):
-            numbers = [spec.client for spec in home.specs]
-            rebuilds = [self._rebuilds[client] for client in numbers if client in self._rebuilds]
-            calls = [self._pending[client] for client in numbers if client in self._pending]
+            rebuilds = [self._rebuilds[client] for client in home.clients if client in self._rebuilds]
+            calls = [self._pending[client] for client in home.clients if client in self._pending]
             calls += [*rebuilds, home.up]
             done, _ = ray.wait(calls, num_returns=len(calls), timeout=0, fetch_local=False)
             num_done, since_s = self._progress[home]
@@ -174,30 +174,30 @@ class Calls:
         """Replaces an actor and has its clients built again; those that were not done take the step again."""
         if home not in self._pool.homes:
             return
-        clients = [spec.client for spec in home.specs]
         waiting = self._waiting(home)
-        names = ", ".join(str(client) for client in clients)
-        self._pool.incidents.add(
-            "processes_lost",
-            f"the process of client{'s' * (len(clients) > 1)} {names} was lost ({reason}); building anew",
-        )
-        if waiting and not self._verdicts.try_elsewhere(waiting[0], self._round, reason):
-            error = ClientError(waiting[0], self._round, self._task, reason)
-            self._pending[waiting.pop(0)] = ray.put(error)
+        # Ray notices the end of a node after some seconds; until then a new actor may have been sent to it in vain.
+        if reason != NODE_DIED or home.has_come_up:
+            names = ", ".join(str(client) for client in home.clients)
+            self._pool.incidents.add(
+                "processes_lost",
+                f"the process of client{'s' * (len(home.clients) > 1)} {names} was lost ({reason}); building anew",
+            )
+            if waiting and not self._verdicts.try_elsewhere(waiting[0], self._round, reason):
+                error = ClientError(waiting[0], self._round, self._task, reason)
+                self._pending[waiting.pop(0)] = ray.put(error)
         self._settle(home, waiting, self._pool.replace(home))
 
     def _waiting(self, home: Home) -> list[int]:
         """The clients of an actor that have yet to answer."""
-        clients = [spec.client for spec in home.specs]
-        return [client for client in clients if client in self._pending and not self._arrived(client)]
+        return [client for client in home.clients if client in self._pending and not self._arrived(client)]
 
     def _settle(self, home: Home, waiting: Sequence[int], homes: Sequence[Home]) -> None:
         """Has the clients of a lost actor built again where they are now; those that wait take the step there."""
         self._ends = {end: other for end, other in self._ends.items() if other is not home}
-        for spec in home.specs:
-            self._rebuilds.pop(spec.client, None)
-            if self._task != "rebuild" or spec.client not in waiting:
-                self._rebuild(spec.client)
+        for client in home.clients:
+            self._rebuilds.pop(client, None)
+            if self._task != "rebuild" or client not in waiting:
+                self._rebuild(client)
         for client in waiting:
             self._submit(client)
         for other in dict.fromkeys(homes):
@@ -254,4 +254,4 @@ def reason_of(error: RayError) -> str:
         raise error
     if "NODE_OUT_OF_MEMORY" in text or "running low on memory" in text:
         return "its node ran out of memory"
-    return "its node died" if "node has died" in text or "node was terminated" in text else "it died"
+    return NODE_DIED if "node has died" in text or "node was terminated" in text else "it died"

@@ -14,6 +14,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import ray
+from ray.exceptions import RayError
 
 from fedvtc.errors import ClientError, ClusterError
 from fedvtc.runtime.balance import Workload, loads_of, moves
@@ -102,6 +103,14 @@ class Home:
     def clients(self) -> list[int]:
         """The numbers of its clients."""
         return [spec.client for spec in self.specs]
+
+    @property
+    def has_come_up(self) -> bool:
+        """Whether it ever answered."""
+        try:
+            return bool(ray.wait([self.up], timeout=0)[0] and ray.get(self.up))
+        except RayError:
+            return False
 
     def waits_in_vain(self, timeout_s: float) -> bool:
         """Whether it has not come up for so long, and has no place: its node died, and no other has room."""
@@ -267,6 +276,8 @@ class RayPool:
         A client that moves is built again from its lineage, as one that was lost.
         """
         free = self._free_places()
+        if not free and not self._workload.is_known:
+            return
         hosts = [home.clients for home in self.homes] + [[] for _ in free]
         expected = self._workload.expected()
         limit = self.config.placement.clients_per_actor

@@ -1,0 +1,45 @@
+import pytest
+import torch
+
+from fedvtc.config.schema import PlacementConfig
+from fedvtc.errors import ClusterError
+from fedvtc.runtime.device import actor_device, inline_device
+
+without_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="says what happens without a GPU")
+with_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+
+
+def test_an_actor_that_reserves_no_gpu_computes_on_the_cpu_whatever_it_sees():
+    assert actor_device(0.0, ["0"]) == torch.device("cpu")
+    assert inline_device(PlacementConfig(accelerator="cpu")) == torch.device("cpu")
+    assert inline_device(PlacementConfig(gpus_per_actor=0.0)) == torch.device("cpu")
+
+
+def test_an_actor_without_the_gpu_that_it_reserved_says_so():
+    with pytest.raises(ClusterError, match=r"^placement\.accelerator: Ray gave an actor no GPU\. Set .*=cpu\.$"):
+        actor_device(0.5, [])
+
+
+@without_gpu
+def test_a_gpu_that_pytorch_does_not_see_is_said():
+    line = r"^placement\.accelerator: PyTorch sees no GPU \(.*\)\. Set placement\.accelerator=cpu\.$"
+    with pytest.raises(ClusterError, match=line):
+        actor_device(1.0, ["0"])
+    for keys in ({"accelerator": "cuda"}, {"gpus_per_actor": 0.5}):
+        with pytest.raises(ClusterError, match=line):
+            inline_device(PlacementConfig(**keys))
+    assert inline_device(PlacementConfig()) == torch.device("cpu")
+
+
+@with_gpu
+def test_a_share_of_a_gpu_is_a_share_of_its_memory():
+    assert inline_device(PlacementConfig()) == torch.device("cuda", 0)
+    device = actor_device(0.25, ["3"])
+    total = torch.cuda.get_device_properties(device).total_memory
+    try:
+        torch.empty(int(total * 0.2), dtype=torch.uint8, device=device)
+        torch.cuda.empty_cache()
+        with pytest.raises(torch.OutOfMemoryError):
+            torch.empty(int(total * 0.3), dtype=torch.uint8, device=device)
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0, device)

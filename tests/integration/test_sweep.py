@@ -17,7 +17,8 @@ from fedvtc.sweep import load_sweep
 from fedvtc.sweep.folder import SweepFolder
 from fedvtc.sweep.results import write_results
 
-pytestmark = pytest.mark.integration
+# Five starts of a cluster, on a busy machine.
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 
 ROOT = Path(__file__).parents[2]
 ROUNDS = 60
@@ -33,7 +34,7 @@ METHODS = {
     "set": TINY,
     "grid": {"method.name": ["local", "fedproto"], "run.seed": [0, 1]},
 }
-PATIENCE_S = 240
+PATIENCE_S = 400
 AGENTS = ("ray::DashboardA", "ray::RuntimeEnv")
 """Processes of Ray that notice only after a minute or so that the driver was killed."""
 

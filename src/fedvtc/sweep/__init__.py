@@ -1,6 +1,6 @@
 """Many federations from one file: a grid, random draws or a list over the keys of a config, and tables over seeds.
 
-Only `tuning.py` and `trial.py` import Ray, and only once a sweep is run.
+Ray is imported only once a sweep is run.
 """
 
 from fedvtc.sweep.definition import Sweep, Trial, load_sweep

@@ -5,7 +5,7 @@ import logging
 import os
 import shutil
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -73,21 +73,15 @@ class _Tuning:
         self._path = self._folder.path / "tune" / self._digest()
 
     def run(self) -> dict[str, str]:
-        from ray import tune
-
+        """Why each trial that failed did, by name."""
         tuner = self._restored()
-        if tuner is None:
-            tuner = self._fresh()
-        try:
-            results = tuner.fit()
-        except tune.TuneError as error:
-            self._tell(f"Ray Tune could not go on ({str(error).splitlines()[0]}); starting over from the run folders")
-            results = self._fresh().fit()
-        return {
-            result.config["trial"]: _reason(result.error)
-            for result in results
-            if result.error is not None and result.config is not None
-        }
+        if tuner is not None:
+            try:
+                return _failures(tuner.fit())
+            # Trials that fail raise nothing here: it is Tune's own state that cannot be gone on with.
+            except Exception as error:
+                self._begin_anew(error)
+        return _failures(self._fresh().fit()) if self._pending else {}
 
     def _restored(self) -> Any:
         """The Tuner of an earlier start, where its state is whole and says what the run folders say; else None."""
@@ -103,8 +97,12 @@ class _Tuning:
             return tune.Tuner.restore(str(self._path), self._trainable(), resume_unfinished=True, resume_errored=True)
         # Whatever may come of a file of pickled objects that is torn or of another version.
         except Exception as error:
-            self._tell(f"{self._path}: not whole ({type(error).__name__}); starting over from the run folders")
+            self._begin_anew(error)
             return None
+
+    def _begin_anew(self, error: Exception) -> None:
+        self._tell(f"{self._path}: not whole ({type(error).__name__}); starting over from the run folders")
+        self._pending = self._folder.pending()
 
     def _fresh(self) -> Any:
         from ray import tune
@@ -121,7 +119,7 @@ class _Tuning:
                 metric=asha.metric,
                 mode="max",
                 # Beyond the last round, for what comes after it is part of the run.
-                max_t=most + 1,
+                max_t=max(most, asha.grace_rounds) + 1,
                 grace_period=asha.grace_rounds,
                 reduction_factor=asha.reduction_factor,
             )
@@ -204,6 +202,10 @@ def bundles(config: Config, nodes: Sequence[Resources], num_at_once: int) -> tup
     amounts = {"CPU": needs.num_cpus, "GPU": needs.num_gpus, "memory": needs.memory_bytes}
     actor = {name: amount for name, amount in amounts.items() if amount > 0}
     return placement.nodes.upper(), [HEAD, *[actor] * num_actors]
+
+
+def _failures(results: Iterable[Any]) -> dict[str, str]:
+    return {str(result.config["trial"]): _reason(result.error) for result in results if result.error is not None}
 
 
 def _name_of(trial: Any) -> str:

@@ -104,6 +104,8 @@ def test_every_command_is_one_that_the_program_takes(path, tmp_path, monkeypatch
         if words[0] in ("run", "plan"):
             # Reads the config as a run would, and stops there.
             words = ["plan", *words[1:], "--print-config"]
+        elif words[0] == "sweep":
+            words = [*(word for word in words if word != "--results"), "--print"]
         elif words[0] == "resume":
             # The run is not there; what it may be resumed with is checked all the same.
             check_resumable(load([], [], methods=config_classes()), load([], words[2:], methods=config_classes()))
@@ -127,7 +129,15 @@ def test_the_readme_has_the_commands_that_a_reader_starts_with():
     found = commands(ROOT / "README.md")
     targets = re.findall(r"^([\w-]+):.*##", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
 
-    assert {command.split()[1] for command in found} == {"run", "resume", "submit", "plan", "list", "doctor"}
+    assert {command.split()[1] for command in found} == {
+        "run",
+        "resume",
+        "submit",
+        "sweep",
+        "plan",
+        "list",
+        "doctor",
+    }
     for path in DOCUMENTS:
         # In code only: prose has `make` as a verb.
         code = re.findall(r"^(?: {4})?make (\w[\w -]*?)(?: *#.*)?$", path.read_text(encoding="utf-8"), re.MULTILINE)

@@ -30,7 +30,7 @@ FLOORS = (
     {"planning", "listing", "doctor", "submission", "sweep"},
     {"cli", "examples", "__main__"},
 )
-WITH_RAY = ("runtime", "submission")
+WITH_RAY = ("runtime", "submission", "sweep")
 FLOOR_OF = {unit: floor for floor, units in enumerate(FLOORS) for unit in units}
 
 
@@ -110,6 +110,7 @@ def test_imports_from_above_and_of_ray_are_found(name, source):
         ("models/zoo/cnn.py", "from . import norm\nfrom ..backbones import ZOO\nfrom ... import errors"),
         ("runtime/ray_pool.py", "import ray\nimport ray.util"),
         ("submission/jobs.py", "from ray.job_submission import JobDetails"),
+        ("sweep/tuning.py", "def later():\n    from ray import tune"),
         ("config/schema.py", "from fedvtc import __version__"),
     ],
 )

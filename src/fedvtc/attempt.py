@@ -26,7 +26,12 @@ PARTITION = "partition.npz"
 
 
 def attempt(
-    config: Config, population: Population, folder: RunFolder, start: Manifest | None, console: PlainConsole
+    config: Config,
+    population: Population,
+    folder: RunFolder,
+    start: Manifest | None,
+    console: PlainConsole,
+    more_trackers: Sequence[Tracker] = (),
 ) -> Record:
     """One attempt at a run, from its start or from a checkpoint to its end.
 
@@ -36,6 +41,7 @@ def attempt(
         folder: locked by this process.
         start: the checkpoint that the run goes on from; None where there is none.
         console: shows it.
+        more_trackers: hear of it besides those of every run.
 
     Returns:
         The final record.
@@ -57,7 +63,7 @@ def attempt(
     incidents = Incidents(console.note)
     stopper = Stopper(console.note, config.runtime.stop_timeout_s)
     lineage = Lineage(store, start)
-    trackers = _trackers(config, population, incidents, console)
+    trackers = [*_trackers(config, population, incidents, console), *more_trackers]
     info = RunInfo(
         id=folder.id,
         name=folder.path.name,

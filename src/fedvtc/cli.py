@@ -1,4 +1,4 @@
-"""The command line: `fedvtc run | resume | submit | plan | list | doctor`.
+"""The command line: `fedvtc run | resume | submit | sweep | plan | list | doctor`.
 
 Nothing heavy is imported at the top, so that help and a config with a mistake answer at once.
 """
@@ -78,6 +78,7 @@ def _dispatch(given: list[str]) -> int:
         "run": _run_parser,
         "resume": _resume_parser,
         "submit": _submit_parser,
+        "sweep": _sweep_parser,
         "plan": _plan_parser,
         "list": _list_parser,
         "doctor": _doctor_parser,
@@ -113,6 +114,7 @@ commands:
   run     runs a federation
   resume  goes on with a run that was stopped or lost
   submit  runs a federation as a job of a Ray cluster
+  sweep   runs many federations from one file, and compares them
   plan    shows what a run would do, without training
   list    shows runs, jobs, data sets, backbones or methods
   doctor  checks the environment, or a run folder, and says what to mend"""
@@ -166,6 +168,15 @@ def _submit_parser() -> _Parser:
     parser.add_argument("--no-wait", action="store_true", help="return once it is submitted")
     parser.add_argument("--debug", action="store_true", help="show where in the code a mistake was noticed")
     parser.set_defaults(command=_submit)
+    return parser
+
+
+def _sweep_parser() -> _Parser:
+    from fedvtc.sweep import command
+
+    parser = _parser("fedvtc sweep", command.ABOUT, examples.SWEEP)
+    command.add_options(parser)
+    parser.set_defaults(command=lambda words: command.run(words, _console()))
     return parser
 
 

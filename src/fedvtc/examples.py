@@ -53,3 +53,12 @@ examples:
   fedvtc submit conf/experiment/digits.yaml run.output_dir=/mnt/shared/outputs --address http://HEAD:8265 --no-wait
   fedvtc submit conf/data/mnist.yaml run.output_dir=/mnt/shared/outputs --runtime-env jobs/runtime_env.yaml
 """
+
+SWEEP = """\
+examples:
+  fedvtc sweep conf/sweep/digits_quick.yaml
+  fedvtc sweep conf/sweep/mnist_methods.yaml run.rounds=20 cluster.address=auto
+  fedvtc sweep conf/sweep/mnist_methods.yaml --print
+  fedvtc sweep conf/sweep/mnist_methods.yaml run.output_dir=/mnt/shared/outputs --executor jobs
+  fedvtc sweep conf/sweep/mnist_methods.yaml --results
+"""

@@ -14,6 +14,7 @@ from fedvtc.errors import CheckpointError, ConfigError, RunFolderError, UserErro
 from fedvtc.federation import Population
 from fedvtc.methods import config_classes
 from fedvtc.naming import default_name
+from fedvtc.tracking import Tracker
 from fedvtc.tracking.choosing import foreign_trackers
 from fedvtc.tracking.console import PlainConsole, make_console_tracker
 from fedvtc.tracking.files import count_recorded
@@ -33,12 +34,13 @@ class RunSummary:
     record: Mapping[str, Any] | None
 
 
-def run_federation(config: Config, *, plain: bool = False) -> RunSummary:
+def run_federation(config: Config, *, plain: bool = False, trackers: Sequence[Tracker] = ()) -> RunSummary:
     """Runs a federation from its config to its run folder, or resumes it where `run.resume` says so.
 
     Args:
         config: whole and checked.
         plain: one line per round instead of a live table.
+        trackers: hear of the run besides those of its own.
 
     Raises:
         UserError: the data, the cluster or the run folder are not as the config needs them.
@@ -48,11 +50,12 @@ def run_federation(config: Config, *, plain: bool = False) -> RunSummary:
     path = Path(config.run.output_dir, config.run.name or default_name(config))
     if config.run.resume == "auto" and (path / "run.json").exists():
         folder = RunFolder.open(path)
-        return _resume(folder, lambda before: same_place(before, config), plain)
+        return _resume(folder, lambda before: same_place(before, config), plain, trackers)
     population = Population.of(config)
     folder = RunFolder.create(config.run.output_dir, path.name, to_dict(config))
     with folder.lock(), _discarded_if_it_cannot_begin(folder):
-        return RunSummary(folder.path, attempt(config, population, folder, None, make_console_tracker(plain)))
+        console = make_console_tracker(plain)
+        return RunSummary(folder.path, attempt(config, population, folder, None, console, trackers))
 
 
 def resume_federation(path: Path, overrides: Sequence[str] = (), *, plain: bool = False) -> RunSummary:
@@ -78,7 +81,9 @@ def resume_federation(path: Path, overrides: Sequence[str] = (), *, plain: bool 
     return _resume(folder, change, plain)
 
 
-def _resume(folder: RunFolder, change: Callable[[Config], Config], plain: bool) -> RunSummary:
+def _resume(
+    folder: RunFolder, change: Callable[[Config], Config], plain: bool, trackers: Sequence[Tracker] = ()
+) -> RunSummary:
     """Goes on with a run whose config is changed as `change` says."""
     with folder.lock():
         before = _config_of(folder)
@@ -101,7 +106,7 @@ def _resume(folder: RunFolder, change: Callable[[Config], Config], plain: bool) 
             ) from None
         what = f"resuming after round {num_done} of {after.run.rounds}" if start else "no checkpoint, starting over"
         console.note(f"{folder.path}: {what}")
-        return RunSummary(folder.path, attempt(after, population, folder, start, console))
+        return RunSummary(folder.path, attempt(after, population, folder, start, console, trackers))
 
 
 def _start(folder: RunFolder, before: Config, after: Config, console: PlainConsole) -> Manifest | None:

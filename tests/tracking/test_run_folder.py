@@ -192,7 +192,7 @@ def test_one_process_at_a_time_writes_a_run(tmp_path):
     with folder.lock():
         with pytest.raises(RunFolderError) as caught, RunFolder.open(folder.path).lock():
             pass
-        who = f"another process writes this run (pid {os.getpid()} on {socket.gethostname()})"
+        who = f"another process writes it (pid {os.getpid()} on {socket.gethostname()})"
         assert str(caught.value) == f"{folder.path}: {who}. Wait for it, or stop it."
     with folder.lock(), pytest.raises(RunFolderError), folder.lock():
         pass

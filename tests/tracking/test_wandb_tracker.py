@@ -10,7 +10,7 @@ from fedvtc.config import load
 from fedvtc.methods import config_classes
 from fedvtc.run import resume_federation, run_federation
 from fedvtc.tracking import RunInfo
-from fedvtc.tracking.wandb_log import logged_values, rows
+from fedvtc.tracking.wandb_log import logged_values, records, rows
 from fedvtc.tracking.wandb_run import HEADLINES, WandbTracker
 
 SETTINGS = (
@@ -47,15 +47,8 @@ def end_of_program():
 
 def wandb_records(folder):
     """The records of every attempt's file, in their order."""
-    from wandb.proto.wandb_internal_pb2 import Record
-
-    from fedvtc.tracking import wandb_log
-
     for file in sorted(folder.glob("wandb/*run-*-*/*.wandb")):
-        for chunk in wandb_log._records(file):
-            record = Record()
-            record.ParseFromString(chunk)
-            yield record
+        yield from records(file)
 
 
 def history(folder):

@@ -18,11 +18,11 @@ demo: env  ## Three methods on the bundled digits, and a table (no download, min
 	done
 	$(BIN)/fedvtc list runs $(DEMO)
 
-test: env  ## All tests, the ones with Ray clusters too
-	$(BIN)/python -m pytest
+test: test-unit  ## All tests, the ones with Ray clusters too
+	$(BIN)/python -m pytest -m integration
 
-test-unit: env  ## The fast tests only
-	$(BIN)/python -m pytest -m "not integration"
+test-unit: env  ## The fast tests only, side by side
+	$(BIN)/python -m pytest -m "not integration" -n auto --maxprocesses 4 --dist loadfile
 
 lint: env  ## Check style, format and types
 	$(BIN)/ruff check .

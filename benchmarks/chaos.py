@@ -58,7 +58,7 @@ def main() -> int:
     for number, trial in enumerate(
         drawn(setting, arguments.faults, arguments.seed, possible(arguments.only, folder)), 1
     ):
-        if number % num_parts != part % num_parts:
+        if number <= arguments.after or number % num_parts != part % num_parts:
             continue
         num_trials += 1
         outcome = runner.disturbed(trial, str(number))
@@ -89,6 +89,7 @@ def parsed() -> argparse.Namespace:
         "--faults", type=int, default=60, help=f"trials; {len(KINDS)} or more have all kinds among them"
     )
     parser.add_argument("--part", metavar="K/N", default="1/1", help="each N-th trial from the K-th on, to share them")
+    parser.add_argument("--after", metavar="N", type=int, default=0, help="leaves the first N out, done before")
     parser.add_argument("--seed", type=int, default=0, help="draws kinds, moments and places")
     parser.add_argument("--rounds", type=int, default=3, help=f"of the federation; a multiple of {EVALUATE_EVERY}")
     parser.add_argument("--images", type=int, default=20, help="training images of a client")

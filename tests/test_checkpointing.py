@@ -362,3 +362,30 @@ def test_the_manifest_is_the_last_to_be_written(saving, tmp_path):
     assert {name: path.stat().st_size for name, path in files.items() if name != "manifest.json"} == sizes
     written = files.pop("manifest.json").stat().st_mtime_ns
     assert all(path.stat().st_mtime_ns <= written for path in files.values())
+
+
+def test_who_sits_out_is_not_written_again_and_still_lies_on_the_disk_twice(saving, tmp_path, tiny_specs, tiny_dataset):
+    run = saving({"keep": 2, "keep_best": False})
+    files, expected = {}, {}
+    for round, participants in enumerate(([0, 1, 2], [0], [0], [0, 1], [0], [0]), start=1):
+        list(run.pool.map("run_round", participants, Broadcast(round - 1)))
+        run.save_and_wait(round)
+        expected[round] = run.digests()
+        folder = tmp_path / f"checkpoints/round_{round:06d}"
+        files[round] = [(folder / f"client_{client:04d}.pt").stat().st_ino for client in range(3)]
+        if round > 1:
+            assert not set(files[round]) & set(files[round - 1])
+
+    # Client 2 took part in the first round alone: two files serve all later checkpoints in turn.
+    assert files[3][2] == files[1][2] == files[5][2]
+    assert files[4][2] == files[2][2] == files[6][2]
+    # Client 1 was another after round 4.
+    assert files[3][1] == files[1][1]
+    assert files[4][1] != files[2][1]
+    newest, previous = run.store.manifests(pytest.fail)
+    assert run.restored_digests(newest, tiny_specs, tiny_dataset) == expected[6]
+    with (tmp_path / "checkpoints/round_000006/client_0002.pt").open("r+b") as file:
+        file.seek(1000)
+        file.write(b"damage")
+    assert [bool(run.store.problems(manifest)) for manifest in (newest, previous)] == [True, False]
+    assert run.restored_digests(previous, tiny_specs, tiny_dataset) == expected[5]

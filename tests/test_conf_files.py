@@ -5,6 +5,7 @@ import pytest
 
 from fedvtc.config import Config, field_docs, load
 from fedvtc.methods import config_classes
+from fedvtc.sweep import load_sweep
 
 ROOT = Path(__file__).parents[1]
 GROUPS = ("data", "population", "method", "cluster", "experiment")
@@ -12,6 +13,8 @@ FILES = [
     "conf/base.yaml",
     *sorted(str(file.relative_to(ROOT)) for group in GROUPS for file in (ROOT / "conf" / group).glob("*.yaml")),
 ]
+
+SWEEPS = sorted(str(file.relative_to(ROOT)) for file in (ROOT / "conf/sweep").glob("*.yaml"))
 
 
 @pytest.fixture(autouse=True)
@@ -30,7 +33,18 @@ def test_a_file_loads_alone(file: str):
     assert config.method.name in config_classes()
 
 
-@pytest.mark.parametrize("file", FILES)
+@pytest.mark.parametrize("file", SWEEPS)
+def test_all_trials_of_a_sweep_have_valid_configs(file: str):
+    sweep = load_sweep(Path(file))
+    assert len(sweep.trials) > 1
+    assert sweep.name == Path(file).stem
+
+
+def test_there_are_sweeps():
+    assert len(SWEEPS) >= 3
+
+
+@pytest.mark.parametrize("file", [*FILES, *SWEEPS])
 def test_a_header_says_what_and_how(file: str):
     header = []
     for line in Path(file).read_text(encoding="utf-8").splitlines():
@@ -46,6 +60,9 @@ def test_a_header_says_what_and_how(file: str):
     for command in commands:
         words = [word for word in shlex.split(command)[2:] if not word.startswith("--")]
         files = [word for word in words if word.endswith(".yaml")]
+        if file in SWEEPS:
+            load_sweep(Path(files[0]), words[1:])
+            continue
         load(files, [word for word in words if word not in files], methods=config_classes())
 
 

@@ -83,7 +83,8 @@ def test_the_locked_dependencies_name_no_registry():
 @pytest.mark.parametrize("path", [path for path in DOCUMENTS if commands(path)], ids=name_of)
 def test_every_command_is_one_that_the_program_takes(path, tmp_path, monkeypatch, capsys):
     """In the order of the document, so that a file that one command writes can be read by the next."""
-    (tmp_path / "conf").symlink_to(ROOT / "conf")
+    for name in ("conf", "jobs"):
+        (tmp_path / name).symlink_to(ROOT / name)
     monkeypatch.chdir(tmp_path)
     if path.name == "adding-a-method.md":
         monkeypatch.setattr(methods, "__path__", [*methods.__path__, str(tmp_path)])
@@ -91,9 +92,20 @@ def test_every_command_is_one_that_the_program_takes(path, tmp_path, monkeypatch
         words = shlex.split(command, comments=True)[1:]
         target = words.pop() if len(words) > 1 and words[-2] == ">" else None
         words = [word for word in words if word not in (">", "--plain", "--debug")]
+        if words[0] == "submit":
+            for option in ("--address", "--runtime-env", "--working-dir"):
+                words = [
+                    word for number, word in enumerate(words) if option not in words[max(0, number - 1) : number + 1]
+                ]
+            words = ["run", *(word for word in words[1:] if word != "--no-wait")]
+        if "--cluster" in words:
+            # There is none here; the words are read all the same.
+            words += ["--help"]
         if words[0] in ("run", "plan"):
             # Reads the config as a run would, and stops there.
             words = ["plan", *words[1:], "--print-config"]
+        elif words[0] == "sweep":
+            words = [*(word for word in words if word != "--results"), "--print"]
         elif words[0] == "resume":
             # The run is not there; what it may be resumed with is checked all the same.
             check_resumable(load([], [], methods=config_classes()), load([], words[2:], methods=config_classes()))
@@ -102,7 +114,11 @@ def test_every_command_is_one_that_the_program_takes(path, tmp_path, monkeypatch
             for folder in ["outputs", *words[2:]]:
                 Path(folder).mkdir(parents=True, exist_ok=True)
 
-        assert main(words) == 0, (command, capsys.readouterr().err)
+        try:
+            code = main(words)
+        except SystemExit as stop:
+            code = stop.code
+        assert code == 0, (command, capsys.readouterr().err)
 
         printed = capsys.readouterr().out
         if target:
@@ -113,7 +129,15 @@ def test_the_readme_has_the_commands_that_a_reader_starts_with():
     found = commands(ROOT / "README.md")
     targets = re.findall(r"^([\w-]+):.*##", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
 
-    assert {command.split()[1] for command in found} == {"run", "resume", "plan", "list", "doctor"}
+    assert {command.split()[1] for command in found} == {
+        "run",
+        "resume",
+        "submit",
+        "sweep",
+        "plan",
+        "list",
+        "doctor",
+    }
     for path in DOCUMENTS:
         # In code only: prose has `make` as a verb.
         code = re.findall(r"^(?: {4})?make (\w[\w -]*?)(?: *#.*)?$", path.read_text(encoding="utf-8"), re.MULTILINE)
@@ -133,7 +157,7 @@ def test_every_key_and_every_file_that_is_named_exists(path):
     for named in re.findall(rf"(?<![\w./-])((?:{top})(?:\.[a-z_]+)+)(?![\w/])", " ".join(code)):
         assert named in keys | sections or files.search(named), named
     if path.name != "adding-a-method.md":
-        for named in re.findall(r"(?<![\w./])((?:conf|src|tests|docs)/[\w./-]*\w\.\w+)", " ".join(code)):
+        for named in re.findall(r"(?<![\w./])((?:conf|src|tests|docs|jobs)/[\w./-]*\w\.\w+)", " ".join(code)):
             assert (ROOT / named).exists(), named
 
 

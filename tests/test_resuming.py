@@ -552,7 +552,7 @@ def test_a_run_that_another_process_writes_is_refused(stopped):
     )
     with holder:
         assert holder.stdout.readline() == "locked\n"
-        with pytest.raises(RunFolderError, match=f"^{path}: another process writes this run"):
+        with pytest.raises(RunFolderError, match=f"^{path}: another process writes it"):
             resume_federation(path, plain=True)
         assert untouched(path) == before
         holder.stdin.close()

@@ -15,6 +15,7 @@ from fedvtc.incidents import Incidents
 from fedvtc.runtime import Lineage, open_pool
 from fedvtc.stopping import Stopper
 from fedvtc.tracking import RunInfo, Tracker
+from fedvtc.tracking.choosing import make_trackers
 from fedvtc.tracking.console import PlainConsole
 from fedvtc.tracking.files import CsvTracker, JsonlTracker
 from fedvtc.tracking.guard import GuardedTracker
@@ -25,7 +26,12 @@ PARTITION = "partition.npz"
 
 
 def attempt(
-    config: Config, population: Population, folder: RunFolder, start: Manifest | None, console: PlainConsole
+    config: Config,
+    population: Population,
+    folder: RunFolder,
+    start: Manifest | None,
+    console: PlainConsole,
+    more_trackers: Sequence[Tracker] = (),
 ) -> Record:
     """One attempt at a run, from its start or from a checkpoint to its end.
 
@@ -35,6 +41,7 @@ def attempt(
         folder: locked by this process.
         start: the checkpoint that the run goes on from; None where there is none.
         console: shows it.
+        more_trackers: hear of it besides those of every run.
 
     Returns:
         The final record.
@@ -56,7 +63,7 @@ def attempt(
     incidents = Incidents(console.note)
     stopper = Stopper(console.note, config.runtime.stop_timeout_s)
     lineage = Lineage(store, start)
-    trackers = _trackers(config, population, incidents, console)
+    trackers = [*_trackers(config, population, incidents, console), *more_trackers]
     info = RunInfo(
         id=folder.id,
         name=folder.path.name,
@@ -66,6 +73,7 @@ def attempt(
         class_counts_KC=population.class_counts_KC,
         backbones=[spec.backbone for spec in population.specs],
         resumed_round=None if number == 1 else (start.round if start else 0),
+        checkpoints=store.location,
     )
     with ExitStack() as stack:
         stack.enter_context(stopper.listening())
@@ -114,7 +122,9 @@ def _trackers(config: Config, population: Population, incidents: Incidents, cons
         incidents.add("disk_errors", text)
 
     files: list[Tracker] = [JsonlTracker(), CsvTracker(), PictureTracker(population.dataset.class_names)]
-    return [*(GuardedTracker(tracker, config.runtime.on_disk_error, report) for tracker in files), console]
+    guarded = [GuardedTracker(tracker, config.runtime.on_disk_error, report) for tracker in files]
+    # They read what the first ones have made of the run folder.
+    return [*guarded, *make_trackers(config, population.dataset.class_names, console.note), console]
 
 
 def _save_partition(folder: RunFolder, population: Population) -> None:

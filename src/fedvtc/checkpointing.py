@@ -17,6 +17,7 @@ from fedvtc.incidents import Incidents
 from fedvtc.messages import Broadcast
 from fedvtc.methods import ServerState
 from fedvtc.runtime import Lineage, Pool
+from fedvtc.runtime.host import shard_name
 
 SERVER_SHARD = "server.pt"
 
@@ -142,17 +143,38 @@ class Checkpointer:
             self._give_up(manifest, error)
             self.wait()
             return
-        saved = self._pool.save(self._clients, self._store, draft)
+        known = self._taken_over(draft) if phase == "round" else {}
+        changed = [client for client in self._clients if client not in known]
+        saved = self._pool.save(changed, self._store, draft)
         self._begun_round = round
-        arguments = (manifest, draft, server, saved)
+        arguments = (manifest, draft, server, list(known.values()), saved)
         self._thread = threading.Thread(target=self._write, args=arguments, name="checkpoint", daemon=True)
         self._thread.start()
         if not self._config.checkpoint.async_:
             self.wait()
 
-    def _write(self, manifest: Manifest, draft: str, server: dict[str, Any], saved: Sequence[Future[Shard]]) -> None:
+    def _taken_over(self, draft: str) -> dict[int, Shard]:
+        """The shards of clients that are as they were two checkpoints ago, now in the draft too.
+
+        Not those of the last one: what is damaged in one of the two newest checkpoints must be whole in the other.
+        """
+        if len(self._kept) < 2:
+            return {}
+        before = self._kept[1]
+        unchanged = set(self._clients) - self._lineage.changed_since(before.round)
+        shards = {client: self._store.take_over(draft, before, shard_name(client)) for client in sorted(unchanged)}
+        return {client: shard for client, shard in shards.items() if shard is not None}
+
+    def _write(
+        self,
+        manifest: Manifest,
+        draft: str,
+        server: dict[str, Any],
+        known: Sequence[Shard],
+        saved: Sequence[Future[Shard]],
+    ) -> None:
         try:
-            shards = [self._store.write(draft, SERVER_SHARD, pack(arrays_to_tensors(server)))]
+            shards = [self._store.write(draft, SERVER_SHARD, pack(arrays_to_tensors(server))), *known]
             shards += [future.result() for future in saved]
             self._store.publish(draft, replace(manifest, shards=tuple(shards)))
         # Whatever it is: in a thread of its own it would go unheard.

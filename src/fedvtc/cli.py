@@ -1,4 +1,4 @@
-"""The command line: `fedvtc run | resume | plan | list | doctor`.
+"""The command line: `fedvtc run | resume | submit | sweep | plan | list | doctor`.
 
 Nothing heavy is imported at the top, so that help and a config with a mistake answer at once.
 """
@@ -13,6 +13,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from fedvtc import examples
 from fedvtc.errors import (
     EXIT_CRASH,
     EXIT_INTERRUPTED,
@@ -33,51 +34,6 @@ DEFAULT_RUNS = Path("outputs")
 
 PLAIN_WIDTH = 160
 """Columns where the output is not a terminal, so that tables in a log keep their rows whole."""
-
-_EXAMPLES = """\
-examples:
-  fedvtc run                                                 the defaults: digits, 8 clients, no download
-  fedvtc run run.rounds=3 partition.alpha=0.5                with other values
-  fedvtc run conf/data/mnist.yaml conf/population/cnn4.yaml  from files, merged left to right
-  fedvtc plan conf/data/cifar10.yaml                         who would hold what, and whether it fits
-  fedvtc resume outputs/mine                                 goes on with a run that was stopped or lost
-  fedvtc list                                                the runs under ./outputs
-  fedvtc doctor                                              whether a run would work here
-"""
-
-_RUN_EXAMPLES = """\
-examples:
-  fedvtc run conf/experiment/digits.yaml
-  fedvtc run conf/experiment/digits.yaml conf/method/local.yaml run.seed=1
-  fedvtc run conf/data/mnist.yaml conf/population/cnn4.yaml population.num_clients=40 run.participation=0.25
-  fedvtc run conf/cluster/inline.yaml run.rounds=2 'population.backbones=[{name: cnn_2x16, share: 1}]'
-"""
-
-_RESUME_EXAMPLES = """\
-examples:
-  fedvtc resume outputs/mine
-  fedvtc resume outputs/mine run.rounds=40 placement.clients_per_actor=2
-"""
-
-_PLAN_EXAMPLES = """\
-examples:
-  fedvtc plan conf/data/mnist.yaml partition.alpha=0.1 population.num_clients=40
-  fedvtc plan conf/data/mnist.yaml --picture partition.png
-  fedvtc plan conf/data/mnist.yaml --print-config > mine.yaml
-"""
-
-_DOCTOR_EXAMPLES = """\
-examples:
-  fedvtc doctor
-  fedvtc doctor outputs/mine
-"""
-
-_LIST_EXAMPLES = """\
-examples:
-  fedvtc list
-  fedvtc list runs outputs/mnist outputs/demo
-  fedvtc list backbones
-"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -121,6 +77,8 @@ def _dispatch(given: list[str]) -> int:
     commands = {
         "run": _run_parser,
         "resume": _resume_parser,
+        "submit": _submit_parser,
+        "sweep": _sweep_parser,
         "plan": _plan_parser,
         "list": _list_parser,
         "doctor": _doctor_parser,
@@ -155,10 +113,12 @@ Federated learning where every client has its own architecture.
 commands:
   run     runs a federation
   resume  goes on with a run that was stopped or lost
+  submit  runs a federation as a job of a Ray cluster
+  sweep   runs many federations from one file, and compares them
   plan    shows what a run would do, without training
-  list    shows runs, data sets, backbones or methods
+  list    shows runs, jobs, data sets, backbones or methods
   doctor  checks the environment, or a run folder, and says what to mend"""
-    parser = _parser("fedvtc", about, _EXAMPLES)
+    parser = _parser("fedvtc", about, examples.ALL)
     parser.usage = "fedvtc COMMAND ..., and fedvtc COMMAND --help for its keys and options"
     parser.add_argument("--version", action="version", version=f"fedvtc {_version()}")
     parser.add_argument("command", metavar="COMMAND", choices=list(commands), help=argparse.SUPPRESS)
@@ -181,7 +141,7 @@ def _config_parser(command: str, about: str, examples: str) -> _Parser:
 
 
 def _run_parser() -> _Parser:
-    parser = _config_parser("run", "Runs a federation and writes its run folder.", _RUN_EXAMPLES)
+    parser = _config_parser("run", "Runs a federation and writes its run folder.", examples.RUN)
     parser.add_argument("--plain", action="store_true", help="one line per round, no live table")
     parser.add_argument("--debug", action="store_true", help="show where in the code a mistake was noticed")
     parser.set_defaults(command=_run)
@@ -190,7 +150,7 @@ def _run_parser() -> _Parser:
 
 def _resume_parser() -> _Parser:
     about = "Goes on with a run from its newest whole checkpoint. A run that has finished stays as it is."
-    parser = _parser("fedvtc resume", about, _RESUME_EXAMPLES)
+    parser = _parser("fedvtc resume", about, examples.RESUME)
     parser.add_argument("folder", type=Path, metavar="RUN", help="the run folder")
     parser.add_argument("words", nargs="*", metavar="key=value", help="keys that may change; see docs/resuming.md")
     parser.add_argument("--plain", action="store_true", help="one line per round, no live table")
@@ -199,11 +159,37 @@ def _resume_parser() -> _Parser:
     return parser
 
 
+def _submit_parser() -> _Parser:
+    about = "Runs a federation as a job of a Ray cluster, and follows its log. A run that the cluster has had goes on."
+    parser = _config_parser("submit", about, examples.SUBMIT)
+    _add_address(parser)
+    parser.add_argument("--runtime-env", type=Path, metavar="FILE", help="a runtime environment of Ray, as YAML")
+    parser.add_argument("--working-dir", type=Path, metavar="DIR", help="a folder that the job runs in a copy of")
+    parser.add_argument("--no-wait", action="store_true", help="return once it is submitted")
+    parser.add_argument("--debug", action="store_true", help="show where in the code a mistake was noticed")
+    parser.set_defaults(command=_submit)
+    return parser
+
+
+def _sweep_parser() -> _Parser:
+    from fedvtc.sweep import command
+
+    parser = _parser("fedvtc sweep", command.ABOUT, examples.SWEEP)
+    command.add_options(parser)
+    parser.set_defaults(command=lambda words: command.run(words, _console()))
+    return parser
+
+
+def _add_address(parser: argparse.ArgumentParser) -> None:
+    text = "the cluster's dashboard; without it RAY_API_SERVER_ADDRESS, RAY_ADDRESS, or http://127.0.0.1:8265"
+    parser.add_argument("--address", metavar="URL", help=text)
+
+
 def _plan_parser() -> _Parser:
     about = (
         "Shows what a run would do: its config, who holds what, bytes per round, processes and memory. Trains nothing."
     )
-    parser = _config_parser("plan", about, _PLAN_EXAMPLES)
+    parser = _config_parser("plan", about, examples.PLAN)
     parser.add_argument("--print-config", action="store_true", help="print the resolved config and nothing else")
     parser.add_argument("--picture", type=Path, metavar="PNG", help="where to put the picture of the partition")
     parser.set_defaults(command=_plan)
@@ -211,16 +197,18 @@ def _plan_parser() -> _Parser:
 
 
 def _list_parser() -> _Parser:
-    parser = _parser("fedvtc list", "Shows runs, data sets, backbones or methods.", _LIST_EXAMPLES)
+    parser = _parser("fedvtc list", "Shows runs, jobs, data sets, backbones or methods.", examples.LIST)
     parser.add_argument("kind", nargs="?", default="runs", choices=("runs", "data", "backbones", "methods"))
     parser.add_argument("folders", nargs="*", type=Path, metavar="FOLDER", help="of runs; ./outputs when left out")
+    parser.add_argument("--cluster", action="store_true", help="show the jobs of a cluster instead")
+    _add_address(parser)
     parser.set_defaults(command=_list)
     return parser
 
 
 def _doctor_parser() -> _Parser:
     about = "Checks the environment and, where one is named, a run folder with every file of its checkpoints."
-    parser = _parser("fedvtc doctor", about, _DOCTOR_EXAMPLES)
+    parser = _parser("fedvtc doctor", about, examples.DOCTOR)
     parser.add_argument("folder", nargs="?", type=Path, metavar="RUN", help="a run folder")
     parser.set_defaults(command=_doctor)
     return parser
@@ -239,6 +227,19 @@ def _resume(words: argparse.Namespace) -> int:
 
     resume_federation(words.folder, words.words, plain=words.plain)
     return EXIT_OK
+
+
+def _submit(words: argparse.Namespace) -> int:
+    config = _load_config(words.words)
+    from fedvtc import submission
+
+    runtime_env = submission.read_runtime_env(words.runtime_env) if words.runtime_env else None
+    job = submission.submit(config, address=words.address, runtime_env=runtime_env, working_dir=words.working_dir)
+    named = [] if config.run.name else [f"run.name={job.run}"]
+    options = {"--address": words.address, "--runtime-env": words.runtime_env, "--working-dir": words.working_dir}
+    given = [str(word) for option, value in options.items() if value for word in (option, value)]
+    print("\n".join(submission.advice(job, words.address, [*words.words, *named, *given])), flush=True)
+    return EXIT_OK if words.no_wait else submission.watch(job, words.address)
 
 
 def _doctor(words: argparse.Namespace) -> int:
@@ -268,6 +269,15 @@ def _list(words: argparse.Namespace) -> int:
     from fedvtc import listing
 
     console = _console()
+    if words.cluster and (words.kind != "runs" or words.folders):
+        raise UserError(f"{[words.kind, *words.folders][-1]}: list --cluster shows all jobs. Leave it out.")
+    if words.address and not words.cluster:
+        raise UserError(f"--address={words.address}: goes with --cluster. Give both.")
+    if words.cluster:
+        from fedvtc import submission
+
+        console.print(submission.jobs_table(submission.statuses(words.address)))
+        return EXIT_OK
     if words.kind != "runs":
         if words.folders:
             raise UserError(f"{words.folders[0]}: list {words.kind} takes no folder. Leave it out.")

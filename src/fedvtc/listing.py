@@ -119,7 +119,7 @@ def _runs_below(folder: Path, levels: int) -> Iterator[Path]:
 def _read_run(folder: Path) -> RunRow:
     run = _mapping(json.loads((folder / "run.json").read_text(encoding="utf-8")), "run.json")
     config = _mapping(yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8")), "config.yaml")
-    records = _read_records(folder / "metrics.jsonl")
+    records = read_records(folder / "metrics.jsonl")
     nothing: dict[str, Any] = {}
     measured = next((record for record in reversed(records) if _METRICS[0][1] in record), nothing)
     last_round = max((record["round"] for record in records if isinstance(record.get("round"), int)), default=0)
@@ -143,8 +143,13 @@ def _read_run(folder: Path) -> RunRow:
     return RunRow(folder, str(run.get("created", "")), cells)
 
 
-def _read_records(file: Path) -> list[dict[str, Any]]:
-    """The records of metrics.jsonl; the last line may be one that is just being written."""
+def read_records(file: Path) -> list[dict[str, Any]]:
+    """The records of metrics.jsonl; the last line may be one that is just being written.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is damaged.
+    """
     if not file.exists():
         return []
     lines = file.read_text(encoding="utf-8").splitlines()

@@ -175,8 +175,8 @@ def save_picture(plan: Plan, path: Path | None) -> Path:
     Raises:
         UserError: if the file cannot be written.
     """
+    from fedvtc.naming import partition_name
     from fedvtc.reporting.figures import partition_picture
-    from fedvtc.run import partition_name
 
     run = plan.config.run
     path = path or Path(run.output_dir) / "plans" / f"{partition_name(plan.config)}-s{run.seed}.png"

@@ -3,17 +3,19 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from fedvtc.attempt import PARTITION, attempt, checkpoint_store, has_begun
 from fedvtc.checkpoint import Manifest
-from fedvtc.config import check_resumable, fingerprint, load, same_place, to_dict
+from fedvtc.config import check_resumable, check_submitted, fingerprint, load, same_place, to_dict
 from fedvtc.config.schema import Config
 from fedvtc.errors import CheckpointError, ConfigError, RunFolderError, UserError
 from fedvtc.federation import Population
 from fedvtc.methods import config_classes
+from fedvtc.naming import default_name
+from fedvtc.tracking import Tracker
+from fedvtc.tracking.choosing import foreign_trackers
 from fedvtc.tracking.console import PlainConsole, make_console_tracker
 from fedvtc.tracking.files import count_recorded
 from fedvtc.tracking.run_folder import RunFolder
@@ -32,25 +34,28 @@ class RunSummary:
     record: Mapping[str, Any] | None
 
 
-def run_federation(config: Config, *, plain: bool = False) -> RunSummary:
+def run_federation(config: Config, *, plain: bool = False, trackers: Sequence[Tracker] = ()) -> RunSummary:
     """Runs a federation from its config to its run folder, or resumes it where `run.resume` says so.
 
     Args:
         config: whole and checked.
         plain: one line per round instead of a live table.
+        trackers: hear of the run besides those of its own.
 
     Raises:
         UserError: the data, the cluster or the run folder are not as the config needs them.
         FedvtcError: the run could not go on.
     """
+    check_submitted(config)
     path = Path(config.run.output_dir, config.run.name or default_name(config))
     if config.run.resume == "auto" and (path / "run.json").exists():
         folder = RunFolder.open(path)
-        return _resume(folder, lambda before: same_place(before, config), plain)
+        return _resume(folder, lambda before: same_place(before, config), plain, trackers)
     population = Population.of(config)
     folder = RunFolder.create(config.run.output_dir, path.name, to_dict(config))
     with folder.lock(), _discarded_if_it_cannot_begin(folder):
-        return RunSummary(folder.path, attempt(config, population, folder, None, make_console_tracker(plain)))
+        console = make_console_tracker(plain)
+        return RunSummary(folder.path, attempt(config, population, folder, None, console, trackers))
 
 
 def resume_federation(path: Path, overrides: Sequence[str] = (), *, plain: bool = False) -> RunSummary:
@@ -66,23 +71,19 @@ def resume_federation(path: Path, overrides: Sequence[str] = (), *, plain: bool 
         FedvtcError: the run could not go on.
     """
     folder = RunFolder.open(path)
-    return _resume(folder, lambda _: _config_of(folder, overrides), plain)
+
+    def change(_: Config) -> Config:
+        config = _config_of(folder, overrides)
+        if not any(text.startswith("tracking.trackers=") for text in overrides):
+            _check_trackers(config, folder)
+        return config
+
+    return _resume(folder, change, plain)
 
 
-def default_name(config: Config) -> str:
-    """Data, partition, method, seed and the time to the second."""
-    method = config.method.label or config.method.name
-    return _file_name(f"{partition_name(config)}-{method}-s{config.run.seed}-{datetime.now():%Y%m%d-%H%M%S}")
-
-
-def partition_name(config: Config) -> str:
-    """Data and partition, in a word that is fit for a file name."""
-    partition = config.partition
-    divided = f"{partition.kind}{partition.alpha:g}" if partition.kind in ("dirichlet", "quantity") else partition.kind
-    return _file_name(f"{Path(config.data.path).stem if config.data.path else config.data.name}-{divided}")
-
-
-def _resume(folder: RunFolder, change: Callable[[Config], Config], plain: bool) -> RunSummary:
+def _resume(
+    folder: RunFolder, change: Callable[[Config], Config], plain: bool, trackers: Sequence[Tracker] = ()
+) -> RunSummary:
     """Goes on with a run whose config is changed as `change` says."""
     with folder.lock():
         before = _config_of(folder)
@@ -105,7 +106,7 @@ def _resume(folder: RunFolder, change: Callable[[Config], Config], plain: bool) 
             ) from None
         what = f"resuming after round {num_done} of {after.run.rounds}" if start else "no checkpoint, starting over"
         console.note(f"{folder.path}: {what}")
-        return RunSummary(folder.path, attempt(after, population, folder, start, console))
+        return RunSummary(folder.path, attempt(after, population, folder, start, console, trackers))
 
 
 def _start(folder: RunFolder, before: Config, after: Config, console: PlainConsole) -> Manifest | None:
@@ -146,12 +147,15 @@ def _check_belongs(start: Manifest, folder: RunFolder, config: Config) -> None:
         )
 
 
+def _check_trackers(config: Config, folder: RunFolder) -> None:
+    """A folder may come from a stranger: what it names is not imported, as nothing in it is run."""
+    if names := foreign_trackers(config):
+        what = f"{names[0]} is named by {folder.path}/config.yaml only, and no code is imported on its word"
+        raise ConfigError([f"tracking.trackers: {what}. Give tracking.trackers=[...] with it, or without it."])
+
+
 def _config_of(folder: RunFolder, overrides: Sequence[str] = ()) -> Config:
     return load([folder.config_layer()], overrides, methods=config_classes())
-
-
-def _file_name(text: str) -> str:
-    return "".join(letter if letter.isalnum() or letter in "-._+" else "-" for letter in text)
 
 
 @contextmanager

@@ -251,3 +251,27 @@ def test_a_store_travels_to_another_process(store, location, tmp_path, save):
 
     assert copy.newest_whole(pytest.fail) == manifest
     assert copy.location == store.location
+
+
+def test_a_shard_can_be_taken_over_from_an_earlier_checkpoint(store, save, manifest_of, contents_of, place):
+    old = save(store, 1)
+    draft = store.draft("round_000002", attempt=1)
+    shards = [store.take_over(draft, old, shard.name) for shard in old.shards]
+    assert shards == list(old.shards)
+    store.publish(draft, new := manifest_of(2, shards))
+    place.delete("round_000001/manifest.json")
+    store.prune([new], keep_best=False)
+
+    assert store.problems(new) == []
+    assert {name: store.read(new, name) for name in NAMES} == contents_of(1)
+
+
+def test_a_shard_that_is_gone_or_cut_is_not_taken_over(store, save, place):
+    old = save(store, 1)
+    draft = store.draft("round_000002", attempt=1)
+    place.delete("round_000001/server.pt")
+    place.change("round_000001/client_0003.pt", lambda content: content[:-1])
+
+    assert store.take_over(draft, old, "server.pt") is None
+    assert store.take_over(draft, old, "client_0003.pt") is None
+    assert store.take_over(draft, old, "client_0099.pt") is None

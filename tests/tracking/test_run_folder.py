@@ -192,7 +192,7 @@ def test_one_process_at_a_time_writes_a_run(tmp_path):
     with folder.lock():
         with pytest.raises(RunFolderError) as caught, RunFolder.open(folder.path).lock():
             pass
-        who = f"another process writes this run (pid {os.getpid()} on {socket.gethostname()})"
+        who = f"another process writes it (pid {os.getpid()} on {socket.gethostname()})"
         assert str(caught.value) == f"{folder.path}: {who}. Wait for it, or stop it."
     with folder.lock(), pytest.raises(RunFolderError), folder.lock():
         pass
@@ -247,3 +247,14 @@ def test_the_lock_dies_with_its_process_although_a_child_lives_on(tmp_path):
         finally:
             holder.kill()
             os.kill(child, signal.SIGKILL)
+
+
+def test_a_job_says_which_id_its_run_has(tmp_path, monkeypatch):
+    monkeypatch.setenv("FEDVTC_RUN_ID", "0a1b2c3d")
+    assert RunFolder.create(tmp_path, "a", CONFIG).id == "0a1b2c3d"
+    assert RunFolder.open(tmp_path / "a").id == "0a1b2c3d"
+    for wrong in ("../../x", "0a1b2c3d\n", "0A1B2C3D"):
+        monkeypatch.setenv("FEDVTC_RUN_ID", wrong)
+        with pytest.raises(RunFolderError, match=r"must be 8 hex digits\. Unset it; `fedvtc submit` sets it\."):
+            RunFolder.create(tmp_path, "b", CONFIG)
+    assert not (tmp_path / "b").exists()

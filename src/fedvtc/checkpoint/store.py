@@ -29,6 +29,7 @@ class _Folders(Protocol):
     def names(self) -> list[str]: ...
     def begin(self, folder: str, attempt: int) -> str: ...
     def write(self, draft: str, name: str, content: bytes) -> None: ...
+    def take_over(self, draft: str, folder: str, name: str) -> None: ...
     def publish(self, draft: str, folder: str, manifest: bytes) -> None: ...
     def size(self, folder: str, name: str) -> int: ...
     def open(self, folder: str, name: str) -> AbstractContextManager[BinaryIO]: ...
@@ -84,6 +85,25 @@ class CheckpointStore:
         assert SHARD_NAME.fullmatch(name)
         self._folders.write(draft, name, content)
         return Shard(name, len(content), hashlib.sha256(content).hexdigest())
+
+    def take_over(self, draft: str, manifest: Manifest, name: str) -> Shard | None:
+        """Puts a shard of an earlier checkpoint into a draft without writing it again.
+
+        In a local folder the two are one file, so damage to it is damage to both.
+
+        Returns:
+            The shard, or None where it cannot be done.
+        """
+        shard = next((shard for shard in manifest.shards if shard.name == name), None)
+        if shard is None:
+            return None
+        try:
+            if self._folders.size(manifest.folder, name) != shard.num_bytes:
+                return None
+            self._folders.take_over(draft, manifest.folder, name)
+        except OSError:
+            return None
+        return shard
 
     def publish(self, draft: str, manifest: Manifest) -> None:
         """Makes the draft a checkpoint; one of that name gives way once the new one is complete.

@@ -5,6 +5,8 @@ from fedvtc.config.docs import FieldDoc as FieldDoc
 from fedvtc.config.docs import field_docs as field_docs
 from fedvtc.config.export import to_dict as to_dict
 from fedvtc.config.export import to_yaml as to_yaml
+from fedvtc.config.jobs import check_submitted as check_submitted
+from fedvtc.config.jobs import lost_outputs as lost_outputs
 from fedvtc.config.loading import load as load
 from fedvtc.config.resuming import check_resumable as check_resumable
 from fedvtc.config.resuming import fingerprint as fingerprint

@@ -131,6 +131,8 @@ def _expected(hint: Any) -> str:
             words.append("one of " + ", ".join(_choices(option)))
         elif get_origin(option) in (list, tuple):
             words.append("a list")
+        elif get_origin(option) is dict:
+            words.append("keys with values")
         elif _dataclass_in(option):
             words.append("keys (" + ", ".join(field.name for field in fields(option)) + ")")
         else:

@@ -83,7 +83,7 @@ def _read_tree(file: Path, above: tuple[Path, ...], asked_at: str, problems: lis
         circle = " -> ".join(str(link) for link in chain)
         problems.append(Problem(str(file), f"includes itself: {circle}", asked_at, "Take one of the includes out."))
         return []
-    layer = _read_file(file, asked_at, problems)
+    layer = read_file(file, asked_at, problems)
     if layer is None:
         return []
     include = layer.content.pop("include", [])
@@ -99,7 +99,14 @@ def _read_tree(file: Path, above: tuple[Path, ...], asked_at: str, problems: lis
     return [*layers, layer]
 
 
-def _read_file(file: Path, asked_at: str, problems: list[Problem]) -> Layer | None:
+def read_file(file: Path, asked_at: str, problems: list[Problem]) -> Layer | None:
+    """The layer of one file, without what it includes; None where it cannot be read.
+
+    Args:
+        file: the YAML file.
+        asked_at: where it was named, for the problem.
+        problems: grows by what is wrong.
+    """
     if not file.is_file():
         what = "is a folder, not a file" if file.is_dir() else "no such file"
         problems.append(Problem(str(file), what, asked_at, _what_lies_beside(file)))

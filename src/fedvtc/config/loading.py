@@ -18,7 +18,13 @@ from fedvtc.config.schema import Config, MethodConfig
 from fedvtc.errors import ConfigError
 
 
-def load(files: Sequence[Path | str], overrides: Sequence[str], *, methods: Mapping[str, type[MethodConfig]]) -> Config:
+def load(
+    files: Sequence[Path | str],
+    overrides: Sequence[str],
+    *,
+    methods: Mapping[str, type[MethodConfig]],
+    layers: Sequence[Layer] = (),
+) -> Config:
     """Merges files left to right over the defaults, then overrides, resolves and checks.
 
     A file may hold `include: [PATH, ...]`, paths relative to itself, merged before its own keys. Mappings merge, lists
@@ -30,6 +36,7 @@ def load(files: Sequence[Path | str], overrides: Sequence[str], *, methods: Mapp
         files: YAML files.
         overrides: `key=value`, with dots in the key and YAML as value.
         methods: the name of each method and the dataclass of its keys.
+        layers: keys that stand in something else than a file of a config; they win over the files.
 
     Raises:
         ConfigError: with one line for every problem: the key, what is wrong, where it was set, what would work.
@@ -37,7 +44,7 @@ def load(files: Sequence[Path | str], overrides: Sequence[str], *, methods: Mapp
     problems: list[Problem] = []
     file_layers = read_files(files, problems)
     override_layers = read_overrides(overrides, problems)
-    name, layers = _choose_method(file_layers, override_layers)
+    name, layers = _choose_method([*file_layers, *layers], override_layers)
     if not isinstance(name, str) or name not in methods:
         what, fix = f"unknown method {show(name)}", did_you_mean(str(name), methods)
         problems.append(Problem("method.name", what, _where(layers, ("method", "name")), fix))

@@ -7,7 +7,7 @@ Shape suffixes: K clients, C classes; images are NCHW.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import matplotlib
 import numpy as np
@@ -69,12 +69,12 @@ def partition_picture(
     figure.savefig(path)
 
 
-def sample_grid(images_NCHW: NDArray[np.uint8], path: Path, labels: Sequence[str]) -> None:
+def sample_grid(images_NCHW: NDArray[np.uint8], path: Path | IO[bytes], labels: Sequence[str]) -> None:
     """Writes images as a PNG grid, one row per label, the label to its left.
 
     Args:
         images_NCHW: uint8, one or three channels, row after row; N is a multiple of the number of labels.
-        path: the PNG to write.
+        path: the PNG to write, or an open file.
         labels: what each row shows.
 
     Raises:

@@ -77,6 +77,10 @@ class Lineage:
         self._steps = [step for step in self._steps if step.round > self._oldest_round]
         self._from_nothing = False
 
+    def changed_since(self, round: int) -> set[int]:
+        """The clients that took a step after this round, which is not before the oldest of the checkpoints."""
+        return {client for step in self._steps if step.round > round for client in step.clients}
+
     def history(self, client: int) -> History:
         """How to build the client as it is now."""
         steps = tuple((step.task, step.round, step.broadcast) for step in self._steps if client in step.clients)

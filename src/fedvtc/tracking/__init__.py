@@ -1,8 +1,9 @@
 """Where a run's records go: what every tracker may hear of.
 
 The coordinator hands the same record to each tracker, one after another: `files` and `pictures` write the run folder,
-with `guard` around them for the day when the disk is full, and `console` shows the run to whoever watches it. The names
-in a record are those of `fedvtc.metrics`, plus `round` and `phase`.
+with `guard` around them for the day when the disk is full, and `console` shows the run to whoever watches it.
+`choosing` adds those of `tracking.trackers`. The names in a record are those of `fedvtc.metrics`, plus `round` and
+`phase`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -29,6 +30,7 @@ class RunInfo:
         class_counts_KC: training images by client and class.
         backbones: architecture by client.
         resumed_round: the round after which a resumed run goes on, 0 where it starts over; None for a new run.
+        checkpoints: where those of the run are, a folder or a URL; None where nobody knows.
     """
 
     id: str
@@ -39,6 +41,7 @@ class RunInfo:
     class_counts_KC: NDArray[np.int64]
     backbones: Sequence[str]
     resumed_round: int | None = None
+    checkpoints: str | None = None
 
 
 class Tracker:

@@ -70,7 +70,7 @@ class JsonlTracker(LineTracker):
 
     def log(self, record: Mapping[str, Any], clients: Sequence[Mapping[str, Any]]) -> None:
         """Appends the record; one write per line, so a reader never meets half of one."""
-        self._file.append(json.dumps(_plain(record), allow_nan=False) + "\n")
+        self._file.append(json.dumps(plain(record), allow_nan=False) + "\n")
 
     def _kept(self, lines: Iterator[bytes], last_round: int) -> Iterator[bytes]:
         """The first record of each round, in ascending order."""
@@ -102,7 +102,7 @@ class CsvTracker(LineTracker):
 
     def log(self, record: Mapping[str, Any], clients: Sequence[Mapping[str, Any]]) -> None:
         """Appends one row per client; `round` and `phase` are the record's."""
-        rows = [_plain({"round": record["round"], "phase": record["phase"], **client}) for client in clients]
+        rows = [plain({"round": record["round"], "phase": record["phase"], **client}) for client in clients]
         self._file.append(self._text(rows) if rows else "")
 
     def _text(self, rows: Sequence[Mapping[str, Any]]) -> str:
@@ -162,6 +162,17 @@ def count_recorded(folder: Path, num_clients: int) -> int:
     return num_done
 
 
+def records_up_to(folder: Path, last_round: int) -> list[dict[str, Any]]:
+    """The records of rounds in a run folder, up to one of them, in order.
+
+    Args:
+        folder: of the run; its metrics.jsonl is cut back, so that it holds each round once.
+        last_round: the last one that is wanted.
+    """
+    records = [json.loads(line) for line in _whole_lines(folder / JsonlTracker.file_name)]
+    return [record for record in records if record["phase"] == "round" and record["round"] <= last_round]
+
+
 def _whole_lines(path: Path) -> Iterator[bytes]:
     """A line without its end may be one that was torn, even where it can be read."""
     if path.is_file():
@@ -174,12 +185,12 @@ def cells_of(line: bytes) -> list[str]:
     return next(csv.reader([line.decode(errors="replace")]), [])
 
 
-def _plain(value: Any) -> Any:
-    """Python values for NumPy ones, None for what JSON has no number for."""
+def plain(value: Any) -> Any:
+    """Python values for NumPy ones, None for what JSON has no number for; through mappings and lists."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if isinstance(value, np.generic):
         value = value.item()
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import re
 import shutil
 import socket
 import uuid
@@ -18,6 +19,8 @@ from omegaconf import OmegaConf
 from fedvtc import versions
 from fedvtc.errors import RunFolderError
 
+RUN_ID_VARIABLE = "FEDVTC_RUN_ID"
+"""Environment variable with the id of the run that a submitted job begins."""
 STATUSES = ("running", "finished", "failed", "interrupted")
 
 
@@ -43,6 +46,27 @@ def replaced(path: Path) -> Iterator[Path]:
         if isinstance(error, OSError):
             error.filename = str(path)
         raise
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Keeps other processes, on any node that shares the folder, from writing it as long as the block lasts.
+
+    The lock belongs to this process: it is gone when the process dies in whatever way, and no child inherits it.
+
+    Raises:
+        RunFolderError: if another process holds it, or the folder cannot be written.
+    """
+    try:
+        lock = os.open(path / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
+    except OSError as error:
+        fix = "Make the folder writable."
+        raise RunFolderError(f"{path}: cannot be written ({error.strerror}). {fix}") from None
+    try:
+        _acquire(lock, path)
+        yield
+    finally:
+        os.close(lock)
 
 
 class RunFolder:
@@ -72,9 +96,13 @@ class RunFolder:
             gpus: names of the GPUs that the run may use.
 
         Raises:
-            RunFolderError: if the folder exists, or cannot be written.
+            RunFolderError: if the folder exists, cannot be written, or FEDVTC_RUN_ID is no id.
         """
         path = Path(output_dir) / name
+        run_id = os.environ.get(RUN_ID_VARIABLE) or new_id()
+        if not re.fullmatch("[0-9a-f]{8}", run_id):
+            what = f"{RUN_ID_VARIABLE}={run_id!r}: must be 8 hex digits"
+            raise RunFolderError(f"{what}. Unset it; `fedvtc submit` sets it.")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.mkdir()  # The one atomic step: of two runs that want the same name, one gets it.
@@ -89,7 +117,7 @@ class RunFolder:
         folder = cls(
             path,
             {
-                "id": uuid.uuid4().hex[:8],
+                "id": run_id,
                 "name": name,
                 "status": "running",
                 "created": attempt["started"],
@@ -217,48 +245,43 @@ class RunFolder:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Keeps other processes, on any node that shares the folder, from writing the run as long as the block lasts.
-
-        The lock belongs to this process: it is gone when the process dies in whatever way, and no child inherits it.
-        What another process wrote to run.json before is read again.
+        """As `locked`; what another process wrote to run.json before is read again.
 
         Raises:
             RunFolderError: if another process holds it, the folder cannot be written, or run.json is damaged.
         """
-        try:
-            lock = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
-        except OSError as error:
-            fix = "Make the folder writable."
-            raise RunFolderError(f"{self.path}: cannot be written ({error.strerror}). {fix}") from None
-        try:
-            self._acquire(lock)
+        with locked(self.path):
             self._description = RunFolder.open(self.path)._description
             yield
-        finally:
-            os.close(lock)
 
     def discard(self) -> None:
         """Removes the folder of a run that never began."""
         shutil.rmtree(self.path)
 
-    def _acquire(self, lock: int) -> None:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = os.pread(lock, 300, 0).decode(errors="replace").strip()
-            who = f"another process writes this run ({holder or 'it has not said which'})"
-            raise RunFolderError(f"{self.path}: {who}. Wait for it, or stop it.") from None
-        except OSError as error:
-            fix = "Put run.output_dir on a file system that has locks."
-            raise RunFolderError(f"{self.path}: cannot be locked ({error.strerror}). {fix}") from None
-        # A full disk keeps nobody from going on; others then do not learn who it is.
-        with suppress(OSError):
-            os.ftruncate(lock, 0)
-            os.pwrite(lock, f"pid {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
-
     def _write(self) -> None:
         with replaced(self.path / "run.json") as beside:
             beside.write_text(json.dumps(self._description, indent=2) + "\n", encoding="utf-8")
+
+
+def _acquire(lock: int, path: Path) -> None:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder = os.pread(lock, 300, 0).decode(errors="replace").strip()
+        who = f"another process writes it ({holder or 'it has not said which'})"
+        raise RunFolderError(f"{path}: {who}. Wait for it, or stop it.") from None
+    except OSError as error:
+        fix = "Put run.output_dir on a file system that has locks."
+        raise RunFolderError(f"{path}: cannot be locked ({error.strerror}). {fix}") from None
+    # A full disk keeps nobody from going on; others then do not learn who it is.
+    with suppress(OSError):
+        os.ftruncate(lock, 0)
+        os.pwrite(lock, f"pid {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+
+
+def new_id() -> str:
+    """An id for a run: 8 hex digits."""
+    return uuid.uuid4().hex[:8]
 
 
 def _now() -> str:

@@ -1,0 +1,32 @@
+#!/usr/bin/env bash
+#SBATCH --job-name=fedvtc
+#SBATCH --nodes=2
+#SBATCH --ntasks-per-node=1
+#SBATCH --cpus-per-task=8
+#SBATCH --exclusive
+#SBATCH --time=04:00:00
+#SBATCH --requeue
+#SBATCH --open-mode=append
+#
+# Runs a federation on the nodes of one Slurm job: Ray on all of them, the coordinator on the first.
+#   sbatch jobs/slurm.sh conf/experiment/digits.yaml run.name=mine run.output_dir=/scratch/shared/outputs
+# Submitted or requeued again with the same words, the run goes on from its newest checkpoint.
+# Once before: `ray get-auth-token --generate` puts a token into ~/.ray, so that others on the nodes are kept out.
+set -euo pipefail
+cd "${SLURM_SUBMIT_DIR:?submit this script by sbatch}"
+
+nodes=$(scontrol show hostnames "$SLURM_JOB_NODELIST")
+HEAD_ADDRESS="${nodes%%$'\n'*}:6379"
+NUM_NODES=$SLURM_JOB_NUM_NODES
+NUM_CPUS=$SLURM_CPUS_PER_TASK
+export HEAD_ADDRESS NUM_NODES NUM_CPUS
+export RAY_AUTH_MODE=token RAY_SYMMETRIC_RUN_CLUSTER_WAIT_TIMEOUT=300
+
+# Lightning reads SLURM_* and RANK and takes actors for ranks of one training, so Ray starts without them. Ray is stopped
+# at the end on these nodes with all that it runs there, hence --exclusive.
+# shellcheck disable=SC2016
+srun --nodes="$NUM_NODES" --ntasks="$NUM_NODES" bash -c '
+    unset ${!SLURM_@} RANK LOCAL_RANK WORLD_SIZE
+    exec ray symmetric-run --address "$HEAD_ADDRESS" --min-nodes "$NUM_NODES" --num-cpus="$NUM_CPUS" -- \
+        python -m fedvtc run "$@" conf/cluster/attached.yaml run.resume=auto --plain
+' fedvtc "$@"

@@ -1,0 +1,113 @@
+"""`fedvtc sweep`: its options, and what it does."""
+
+import argparse
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from fedvtc.errors import EXIT_CRASH, EXIT_OK, UserError
+from fedvtc.sweep.definition import Sweep, load_sweep
+from fedvtc.sweep.folder import SweepFolder
+
+ABOUT = "Runs many federations from one file, side by side, and makes a table of means over seeds."
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The words that `run` takes."""
+    parser.add_argument("words", nargs="+", metavar="FILE | key=value", help="a sweep file, and keys for every trial")
+    parser.add_argument(
+        "--executor", choices=("tune", "jobs"), default="tune", help="Ray Tune in this process, or a job for each trial"
+    )
+    parser.add_argument("--print", action="store_true", help="print the command of each trial, and start nothing")
+    parser.add_argument("--results", action="store_true", help="print and write the table as it is, and start nothing")
+    parser.add_argument("--plain", action="store_true", help="the table as in results.md")
+    parser.add_argument("--debug", action="store_true", help="show where in the code a mistake was noticed")
+    for_jobs = parser.add_argument_group("with --executor jobs")
+    for_jobs.add_argument("--address", metavar="URL", help="the cluster's dashboard, as for fedvtc submit")
+    for_jobs.add_argument("--runtime-env", type=Path, metavar="FILE", help="a runtime environment of Ray, as YAML")
+    for_jobs.add_argument("--working-dir", type=Path, metavar="DIR", help="a folder that each job runs in a copy of")
+
+
+def run(words: argparse.Namespace, console: Console) -> int:
+    """Does what the words say.
+
+    Returns:
+        The exit code: 1 where a trial failed.
+
+    Raises:
+        UserError: the sweep file, its folder or the cluster are not as they need to be.
+        Interrupted: the sweep was asked to end.
+    """
+    sweep = _load(words.words)
+    if words.print:
+        print("\n".join(shlex.join(["fedvtc", "run", *trial.words]) for trial in sweep.trials))
+        return EXIT_OK
+    folder, code = SweepFolder(sweep), EXIT_OK
+    if not words.results:
+        with folder.opened():
+            _say_how_far(folder)
+            code = _with_jobs(sweep, words) if words.executor == "jobs" else _with_tune(folder, words.words)
+    elif not folder.path.is_dir():
+        raise UserError(f"{folder.path}: no such folder, the sweep has not begun. Leave --results out to run it.")
+    if words.executor == "tune" or words.results:
+        _show(folder, console, words.plain)
+    return code
+
+
+def _load(words: Sequence[str]) -> Sweep:
+    files = [word for word in words if "=" not in word or Path(word).exists()]
+    if len(files) != 1:
+        what = f"a sweep takes one sweep file, not {len(files)}"
+        raise UserError(f"{' '.join(files) or 'FILE'}: {what}. Such as conf/sweep/digits_quick.yaml.")
+    return load_sweep(Path(files[0]), [word for word in words if word != files[0]])
+
+
+def _say_how_far(folder: SweepFolder) -> None:
+    num_trials = len(folder.sweep.trials)
+    num_done = num_trials - len(folder.pending())
+    done = f", {num_done} done" if num_done else ""
+    _tell(f"{folder.sweep.name}: {num_trials} trials{done}, in {folder.path}")
+
+
+def _with_tune(folder: SweepFolder, words: Sequence[str]) -> int:
+    from fedvtc.sweep.tuning import run_trials
+
+    again = f"go on with: {shlex.join(['fedvtc', 'sweep', *words])}"
+    try:
+        failures = run_trials(folder, _tell)
+    except KeyboardInterrupt:
+        _tell(f"every round that has ended is saved; {again}")
+        raise
+    finally:
+        folder.settle()
+    for trial in folder.sweep.trials:
+        if trial.name in failures:
+            _tell(f"{trial.name}: failed: {failures[trial.name]} (see {folder.log(trial)})")
+    if failures:
+        _tell(again)
+    return EXIT_CRASH if failures else EXIT_OK
+
+
+def _with_jobs(sweep: Sweep, words: argparse.Namespace) -> int:
+    from fedvtc.sweep.jobs import submit_trials
+
+    submit_trials(sweep, words.address, words.runtime_env, words.working_dir, _tell)
+    _tell(f"once they have ended: {shlex.join(['fedvtc', 'sweep', *words.words, '--results'])}")
+    return EXIT_OK
+
+
+def _show(folder: SweepFolder, console: Console, plain: bool) -> None:
+    from fedvtc.sweep.results import as_markdown, as_table, write_results
+
+    groups = write_results(folder)
+    if plain:
+        print(as_markdown(groups, folder.sweep.name), end="")
+    else:
+        console.print(as_table(groups))
+    _tell(f"table: {folder.path / 'results.csv'}, {folder.path / 'results.md'}")
+
+
+def _tell(line: str) -> None:
+    print(line, flush=True)

@@ -1,0 +1,176 @@
+"""Means over seeds, from run folders alone: a table for the terminal, results.csv and results.md."""
+
+import csv
+import io
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from fedvtc.errors import RunFolderError
+from fedvtc.listing import read_records
+from fedvtc.reporting.tables import human_bytes
+from fedvtc.sweep.definition import Trial
+from fedvtc.sweep.folder import SweepFolder
+from fedvtc.sweep.naming import value_text, varying
+from fedvtc.tracking.run_folder import replaced
+
+SEED = "run.seed"
+METRICS = {
+    "accuracy": "test/accuracy/mean",
+    "worst": "test/accuracy/min",
+    "missing": "test/accuracy/missing/mean",
+}
+"""What is shown of the final record, by the heading of its column."""
+BYTES = "bytes/total"
+"""Bytes that all clients together sent and received, over all rounds."""
+NOTE = "mean +- sample standard deviation over seeds of the runs that have finished"
+
+
+@dataclass(frozen=True)
+class Group:
+    """Trials that differ in their seed alone.
+
+    Attributes:
+        values: what they have in common, as texts, by key.
+        num_trials: all of them.
+        num_finished: those whose numbers are in the means.
+        num_stopped: those that were stopped early.
+        numbers: the values of each metric, in the order of the trials; what a run does not have is left out.
+        seconds: wall clock of the rounds of each.
+    """
+
+    values: Mapping[str, str]
+    num_trials: int
+    num_finished: int
+    num_stopped: int
+    numbers: Mapping[str, Sequence[float]]
+    seconds: Sequence[float]
+
+
+def groups(folder: SweepFolder) -> list[Group]:
+    """The groups of a sweep, in the order of its trials."""
+    trials = folder.sweep.trials
+    keys = [key for key in varying([trial.values for trial in trials]) if key != SEED]
+    members: dict[tuple[str | None, ...], list[Trial]] = {}
+    for trial in trials:
+        # As texts, because a value may be a list.
+        cell = tuple(value_text(key, trial.values[key]) if key in trial.values else None for key in keys)
+        members.setdefault(cell, []).append(trial)
+    return [_group(folder, dict(zip(keys, cell, strict=True)), group) for cell, group in members.items()]
+
+
+def write_results(folder: SweepFolder) -> list[Group]:
+    """Writes results.csv and results.md into the folder of a sweep, and returns what is in them.
+
+    Measured times are in neither, so that a sweep that was interrupted has the same files as one that was not.
+
+    Raises:
+        RunFolderError: the records of a run are damaged, or the files cannot be written.
+    """
+    found = groups(folder)
+    for name, text in (("results.csv", as_csv(found)), ("results.md", as_markdown(found, folder.sweep.name))):
+        try:
+            with replaced(folder.path / name) as beside:
+                beside.write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise RunFolderError(
+                f"{folder.path / name}: cannot be written ({error.strerror}). Make room for it."
+            ) from None
+    return found
+
+
+def as_csv(found: Sequence[Group]) -> str:
+    """One row per group; numbers in full, an empty cell where there is none."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    columns = [*METRICS.values(), BYTES]
+    spreads = [f"{name}{end}" for name in columns for end in ("", "/std")]
+    writer.writerow([*_keys(found), "trials", "finished", "stopped_early", *spreads])
+    for group in found:
+        cells: list[Any] = [group.num_trials, group.num_finished, group.num_stopped]
+        for name in columns:
+            cells += _mean_and_std(group.numbers[name])
+        writer.writerow([*group.values.values(), *("" if cell is None else cell for cell in cells)])
+    return text.getvalue()
+
+
+def as_markdown(found: Sequence[Group], name: str) -> str:
+    """The same as people read it."""
+    rows = [_row(group) for group in found]
+    headings = _headings(found)
+    lines = [" | ".join(headings), " | ".join("---" for _ in headings), *(" | ".join(row) for row in rows)]
+    return "\n".join([f"# {name}", "", f"{NOTE[0].upper()}{NOTE[1:]}.", "", *(f"| {line} |" for line in lines), ""])
+
+
+def as_table(found: Sequence[Group]) -> Table:
+    """The same for the terminal, with the wall clock of a run."""
+    table = Table(box=None, pad_edge=False, header_style="bold", collapse_padding=True, caption=NOTE)
+    table.caption_justify = "left"
+    for heading in [*_headings(found), "seconds"]:
+        table.add_column(heading, justify="left" if heading in _keys(found) else "right")
+    for group in found:
+        seconds = f"{statistics.fmean(group.seconds):.0f}" if group.seconds else "-"
+        table.add_row(*(Text(cell) for cell in [*_row(group), seconds]))
+    return table
+
+
+def _group(folder: SweepFolder, values: dict[str, str | None], trials: Sequence[Trial]) -> Group:
+    states = [folder.state(trial) for trial in trials]
+    numbers: dict[str, list[float]] = {name: [] for name in (*METRICS.values(), BYTES)}
+    seconds = []
+    for trial, state in zip(trials, states, strict=True):
+        if state != "finished":
+            continue
+        try:
+            records = read_records(trial.path / "metrics.jsonl")
+        except (OSError, ValueError) as error:
+            fix = "Remove the folder, and start the sweep again."
+            raise RunFolderError(f"{trial.path}: metrics.jsonl is damaged ({error}). {fix}") from None
+        for name in METRICS.values():
+            if records and records[-1].get(name) is not None:
+                numbers[name].append(float(records[-1][name]))
+        parts = [part for record in records for key, part in record.items() if key.startswith("bytes/")]
+        numbers[BYTES].append(float(sum(parts)))
+        seconds.append(sum(record.get("time/round") or 0.0 for record in records))
+    return Group(
+        values={key: value or "" for key, value in values.items()},
+        num_trials=len(trials),
+        num_finished=states.count("finished"),
+        num_stopped=states.count("stopped early"),
+        numbers=numbers,
+        seconds=seconds,
+    )
+
+
+def _keys(found: Sequence[Group]) -> list[str]:
+    return list(found[0].values) if found else []
+
+
+def _headings(found: Sequence[Group]) -> list[str]:
+    return [*_keys(found), "finished", *METRICS, "bytes"]
+
+
+def _row(group: Group) -> list[str]:
+    finished = f"{group.num_finished}/{group.num_trials}"
+    if group.num_stopped:
+        finished += f", {group.num_stopped} stopped"
+    spreads = [_spread(group.numbers[name]) for name in METRICS.values()]
+    size = _mean_and_std(group.numbers[BYTES])[0]
+    return [*group.values.values(), finished, *spreads, "-" if size is None else human_bytes(size)]
+
+
+def _spread(values: Sequence[float]) -> str:
+    mean, std = _mean_and_std(values)
+    return "-" if mean is None else f"{mean:.4f}" if std is None else f"{mean:.4f} +- {std:.4f}"
+
+
+def _mean_and_std(values: Sequence[float]) -> tuple[float | None, float | None]:
+    """Mean, and sample standard deviation (n - 1), which one value does not have."""
+    return (
+        statistics.fmean(values) if values else None,
+        statistics.stdev(values) if len(values) > 1 else None,
+    )

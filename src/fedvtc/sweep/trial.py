@@ -1,0 +1,92 @@
+"""A trial in its own process: the coordinator of one federation. Imports nothing heavy at the top."""
+
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Mapping, Sequence
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fedvtc.config.schema import Config
+from fedvtc.errors import ClientError, FedvtcError, Interrupted
+from fedvtc.tracking import Tracker
+
+
+class TrialError(Exception):
+    """Why a trial failed, in one line; its log has the rest."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What the process of a trial needs to know.
+
+    Attributes:
+        config: of the run.
+        log: gets all that it prints.
+        folder: that relative paths of the config start from, where this machine has it.
+        data_root: FEDVTC_DATA of who started the sweep.
+        metric: a key of the records that is reported to Ray Tune; None reports nothing.
+    """
+
+    config: Config
+    log: Path
+    folder: Path
+    data_root: str | None
+    metric: str | None
+
+
+class Reporter(Tracker):
+    """Tells Ray Tune how a trial does, and hears there whether it is to go on.
+
+    Args:
+        metric: a key of the records.
+    """
+
+    def __init__(self, metric: str) -> None:
+        self._metric = metric
+
+    def log(self, record: Mapping[str, Any], clients: Sequence[Mapping[str, Any]]) -> None:
+        """Reports the records of rounds that hold the metric."""
+        if record["phase"] != "round" or record.get(self._metric) is None:
+            return
+        from ray import tune
+
+        try:
+            tune.report({"round": record["round"], self._metric: float(record[self._metric])})
+        except SystemExit:
+            # It is to end: all that the run has open is closed on the way.
+            raise Interrupted(signal.SIGTERM) from None
+
+
+def run_trial(task: Task) -> None:
+    """Runs a federation, or goes on with it, inside the placement group of this process.
+
+    Raises:
+        TrialError: it failed.
+        SystemExit: it was stopped early.
+    """
+    from fedvtc.runtime.ray_pool import drop_launcher_variables
+
+    drop_launcher_variables()
+    if task.folder.is_dir():
+        os.chdir(task.folder)
+    if task.data_root is not None:
+        os.environ["FEDVTC_DATA"] = task.data_root
+    with task.log.open("a", buffering=1, encoding="utf-8") as log, redirect_stdout(log), redirect_stderr(log):
+        from fedvtc.run import run_federation
+
+        try:
+            run_federation(task.config, plain=True, trackers=[Reporter(task.metric)] if task.metric else [])
+        except FedvtcError as error:
+            print(f"fedvtc: {error}", file=sys.stderr)
+            if isinstance(error, ClientError) and error.trace:
+                print(error.trace, file=sys.stderr)
+            raise TrialError(str(error).splitlines()[-1]) from None
+        except KeyboardInterrupt:
+            raise SystemExit(0) from None
+        except Exception as error:
+            traceback.print_exc()
+            raise TrialError(f"{type(error).__name__}: {error}") from None

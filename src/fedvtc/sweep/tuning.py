@@ -1,0 +1,235 @@
+"""Trials as those of Ray Tune: each a federation whose clients are actors in the trial's placement group."""
+
+import hashlib
+import logging
+import os
+import shutil
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from fedvtc.config import fingerprint
+from fedvtc.config.schema import Config
+from fedvtc.runtime.cluster import all_nodes, connected
+from fedvtc.runtime.placement import Resources, actor_needs, num_wanted, pack, slots
+from fedvtc.stopping import Stopper
+from fedvtc.sweep.definition import Trial
+from fedvtc.sweep.folder import SweepFolder
+from fedvtc.sweep.trial import Task, run_trial
+
+HEAD = {"memory": 2**20}
+"""What the coordinator of a trial reserves: hardly anything, but a bundle of its own, before those of the actors."""
+TUNE_SETTINGS = {
+    # Records are in the run folders.
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    # Its older output can be turned off.
+    "RAY_AIR_NEW_OUTPUT": "0",
+    # Signals are ours to handle.
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    # Seconds between saves of Tune's own state; its default of 10 would forget short trials.
+    "TUNE_GLOBAL_CHECKPOINT_S": "1",
+    # Paths of a config start from where the sweep was started.
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+}
+
+
+def run_trials(folder: SweepFolder, tell: Callable[[str], None]) -> dict[str, str]:
+    """Runs what is not done yet of a sweep on a Ray cluster, and waits for it.
+
+    Args:
+        folder: of the sweep, opened.
+        tell: gets a line for the user.
+
+    Returns:
+        Why each trial that failed did, by name.
+
+    Raises:
+        ClusterError: there is no cluster at the address, or it has no room for a trial.
+        Interrupted: the sweep was asked to end.
+    """
+    sweep, pending = folder.sweep, folder.pending()
+    if not pending:
+        return {}
+    os.environ.update(TUNE_SETTINGS)
+    stopper = Stopper(tell, 0.0)
+    cluster = pending[0].config.cluster
+    with stopper.listening(), connected(cluster, f"sweep-{sweep.name}"):
+        # Ray has put a handler of its own in the place of ours.
+        stopper.listen()
+        with _quiet():
+            return _Tuning(folder, pending, tell).run()
+
+
+class _Tuning:
+    """One Tuner over the trials that are pending."""
+
+    def __init__(self, folder: SweepFolder, pending: Sequence[Trial], tell: Callable[[str], None]) -> None:
+        self._folder, self._sweep, self._pending, self._tell = folder, folder.sweep, pending, tell
+        nodes = all_nodes()
+        self._bundles = {trial.name: bundles(trial.config, nodes, self._num_at_once()) for trial in self._sweep.trials}
+        # Of another definition, or on a cluster of another size, Tune begins anew in a folder of its own.
+        self._path = self._folder.path / "tune" / self._digest()
+
+    def run(self) -> dict[str, str]:
+        """Why each trial that failed did, by name."""
+        tuner = self._restored()
+        if tuner is not None:
+            try:
+                return _failures(tuner.fit())
+            # Trials that fail raise nothing here: it is Tune's own state that cannot be gone on with.
+            except Exception as error:
+                self._begin_anew(error)
+        return _failures(self._fresh().fit()) if self._pending else {}
+
+    def _restored(self) -> Any:
+        """The Tuner of an earlier start, where its state is whole and says what the run folders say; else None."""
+        from ray import tune
+
+        if not tune.Tuner.can_restore(str(self._path)):
+            return None
+        try:
+            known = tune.ExperimentAnalysis(str(self._path)).trials or []
+            waiting = {str(trial.config["trial"]) for trial in known if trial.status != "TERMINATED"}
+            if waiting != {trial.name for trial in self._pending}:
+                return None
+            return tune.Tuner.restore(str(self._path), self._trainable(), resume_unfinished=True, resume_errored=True)
+        # Whatever may come of a file of pickled objects that is torn or of another version.
+        except Exception as error:
+            self._begin_anew(error)
+            return None
+
+    def _begin_anew(self, error: Exception) -> None:
+        self._tell(f"{self._path}: not whole ({type(error).__name__}); starting over from the run folders")
+        self._pending = self._folder.pending()
+
+    def _fresh(self) -> Any:
+        from ray import tune
+
+        from fedvtc.sweep.progress import Progress
+
+        shutil.rmtree(self._path, ignore_errors=True)
+        asha = self._sweep.asha
+        scheduler = None
+        if asha is not None:
+            most = max(trial.config.run.rounds for trial in self._sweep.trials)
+            scheduler = tune.schedulers.ASHAScheduler(
+                time_attr="round",
+                metric=asha.metric,
+                mode="max",
+                # Beyond the last round, for what comes after it is part of the run.
+                max_t=max(most, asha.grace_rounds) + 1,
+                grace_period=asha.grace_rounds,
+                reduction_factor=asha.reduction_factor,
+            )
+        return tune.Tuner(
+            self._trainable(),
+            param_space={"trial": tune.grid_search([trial.name for trial in self._pending])},
+            tune_config=tune.TuneConfig(
+                scheduler=scheduler,
+                max_concurrent_trials=self._sweep.max_concurrent,
+                trial_name_creator=_name_of,
+                trial_dirname_creator=_name_of,
+            ),
+            run_config=tune.RunConfig(
+                name=self._path.name,
+                storage_path=str(self._path.parent),
+                callbacks=[Progress(self._folder)],
+                verbose=0,
+            ),
+        )
+
+    def _trainable(self) -> Callable[[dict[str, Any]], None]:
+        from ray import tune
+
+        asha = self._sweep.asha
+        tasks = {
+            trial.name: Task(
+                trial.config,
+                self._folder.log(trial),
+                Path.cwd(),
+                os.environ.get("FEDVTC_DATA"),
+                None if asha is None else asha.metric,
+            )
+            for trial in self._sweep.trials
+        }
+        groups = {
+            name: tune.PlacementGroupFactory([dict(bundle) for bundle in parts], strategy=strategy)
+            for name, (strategy, parts) in self._bundles.items()
+        }
+
+        def federation(given: dict[str, Any]) -> None:
+            run_trial(tasks[given["trial"]])
+
+        return tune.with_resources(federation, lambda given: groups[given["trial"]])  # type: ignore[no-any-return]
+
+    def _num_at_once(self) -> int:
+        return min(len(self._sweep.trials), self._sweep.max_concurrent or len(self._sweep.trials))
+
+    def _digest(self) -> str:
+        trials = [(trial.name, fingerprint(trial.config), trial.config.run.rounds) for trial in self._sweep.trials]
+        text = repr((trials, self._sweep.asha, self._sweep.max_concurrent, self._bundles))
+        return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def bundles(config: Config, nodes: Sequence[Resources], num_at_once: int) -> tuple[str, list[Mapping[str, float]]]:
+    """The strategy and the bundles of a trial's placement group: one for its coordinator, then one for each actor.
+
+    Where `placement.clients_per_actor` is `auto`, the slots of the cluster are shared out evenly among the trials that
+    run at a time; a trial has one actor at least, and no more than it has clients or `placement.max_actors` allows.
+
+    Args:
+        config: of the trial.
+        nodes: what each node of the cluster has.
+        num_at_once: trials that would run at a time, were there room for all.
+
+    Raises:
+        ClusterError: not even one trial fits.
+    """
+    placement, num_clients = config.placement, config.population.num_clients
+    if placement.pool == "inline":
+        return "PACK", [{"CPU": placement.cpus_per_actor}]
+    needs = actor_needs(placement, has_gpus=any(node.num_gpus > 0 for node in nodes))
+    if placement.wait_timeout_s > 0:
+        # Nodes that are not there yet may bring more.
+        num_actors = num_wanted(placement, num_clients)
+    else:
+        num_actors = pack(placement, num_clients, needs, nodes, "the cluster").num_actors
+    if placement.clients_per_actor == "auto":
+        num_slots = sum(slots(needs, node) for node in nodes)
+        num_actors = max(1, min(num_actors, num_slots // max(1, min(num_at_once, num_slots))))
+    amounts = {"CPU": needs.num_cpus, "GPU": needs.num_gpus, "memory": needs.memory_bytes}
+    actor = {name: amount for name, amount in amounts.items() if amount > 0}
+    return placement.nodes.upper(), [HEAD, *[actor] * num_actors]
+
+
+def _failures(results: Iterable[Any]) -> dict[str, str]:
+    return {str(result.config["trial"]): _reason(result.error) for result in results if result.error is not None}
+
+
+def _name_of(trial: Any) -> str:
+    return str(trial.config["trial"])
+
+
+def _reason(error: BaseException) -> str:
+    """The last line of what Ray made of an error, without the names of classes before it."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    last = lines[-1] if lines else type(error).__name__
+    return last.partition("TrialError: ")[2] or last
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Ray Tune says nothing of its own."""
+    loggers = [logging.getLogger(name) for name in ("ray.tune", "ray.train", "ray.air")]
+    before = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, before, strict=True):
+            logger.setLevel(level)

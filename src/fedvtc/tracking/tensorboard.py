@@ -1,0 +1,64 @@
+"""A federation in TensorBoard's event files."""
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tensorboardX import SummaryWriter
+
+from fedvtc.tracking import RunInfo, Tracker
+from fedvtc.tracking.files import records_up_to
+from fedvtc.tracking.series import Series, sample_picture, shows_clients
+
+FOLDER = "tensorboard"
+
+
+class TensorBoardTracker(Tracker):
+    """Event files in the run folder, with the round as step; those of an earlier attempt are hidden from where it ends.
+
+    Args:
+        class_names: of the data set, in class order.
+    """
+
+    def __init__(self, class_names: Sequence[str]) -> None:
+        self._class_names = class_names
+        self._series = Series()
+        self._writer: SummaryWriter | None = None
+
+    def start(self, run: RunInfo) -> None:
+        """Opens a file of this attempt."""
+        self._config = run.config
+        for record in records_up_to(run.folder, run.resumed_round or 0):
+            self._series.take(record)
+        self._writer = SummaryWriter(
+            logdir=str(run.folder / FOLDER),
+            purge_step=None if run.resumed_round is None else run.resumed_round + 1,
+            # Its own names tell seconds apart, not attempts.
+            filename_suffix=f".{time.time_ns()}",
+        )
+
+    def log(self, record: Mapping[str, Any], clients: Sequence[Mapping[str, Any]]) -> None:
+        """Writes every number of the record, to the disk at once."""
+        assert self._writer is not None
+        round = record["round"]
+        for name, value in self._series.take(record).items():
+            if name not in ("round", "final/round"):
+                self._writer.add_scalar(name, value, round)
+        if clients and shows_clients(self._config, record):
+            self._writer.add_histogram("clients/accuracy", np.array([client["accuracy"] for client in clients]), round)
+        if record.get("incidents"):
+            self._writer.add_text("incidents", "\n\n".join(record["incidents"]), round)
+        self._writer.flush()
+
+    def show_samples(self, round: int, images_NCHW: NDArray[np.uint8], labels_N: Sequence[int]) -> None:
+        """Writes a picture."""
+        assert self._writer is not None
+        picture = np.asarray(sample_picture(images_NCHW, labels_N, self._class_names))
+        self._writer.add_image("samples", picture, round, dataformats="HWC")
+
+    def finish(self, status: str) -> None:
+        """Closes the file."""
+        if self._writer is not None:
+            self._writer.close()

@@ -1,0 +1,232 @@
+"""A federation as one run of Weights & Biases."""
+
+import os
+import shlex
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedvtc.config.schema import Config
+from fedvtc.tracking import RunInfo, Tracker
+from fedvtc.tracking.files import records_up_to
+from fedvtc.tracking.lenient import reason
+from fedvtc.tracking.series import TOTAL_MB, Series, numbers, sample_picture, shows_clients
+from fedvtc.tracking.wandb_log import logged_values
+
+if TYPE_CHECKING:
+    import wandb
+
+HEADLINES = ("test/accuracy/mean", "test/accuracy/worst10", "test/accuracy/min")
+"""Metrics that are logged a second time, under `mb/`, for curves over megabytes: W&B allows a metric one axis only."""
+BEST = "max/test/accuracy/mean"
+LOCAL_S = 10.0
+"""Seconds that W&B's own service on this machine gets besides those of the server."""
+MAX_TAG_LETTERS = 64
+VARIABLES = {
+    "mode": "WANDB_MODE",
+    "project": "WANDB_PROJECT",
+    "entity": "WANDB_ENTITY",
+    "group": "WANDB_RUN_GROUP",
+    "job_type": "WANDB_JOB_TYPE",
+    "name": "WANDB_NAME",
+}
+"""What wins over the config where it is set."""
+
+
+class WandbTracker(Tracker):
+    """One W&B run per federation; a resumed federation continues it, each round in it once.
+
+    Made for a thread of its own: it waits for the server, up to `tracking.wandb.timeout_s` at the start and in the
+    end. Where the server does not take the run, it goes on in a folder that `wandb sync` uploads.
+
+    Args:
+        class_names: of the data set, in class order.
+        report: gets a line that the user should know: where the run is, or what is left to do.
+    """
+
+    def __init__(self, class_names: Sequence[str], report: Callable[[str], None]) -> None:
+        self._class_names, self._report = class_names, report
+        self._has_begun = self._given_up = False
+        self._series = Series()
+        self._run: wandb.Run | None = None
+        self._pending: dict[str, Any] = {}
+        self._axes: set[str] = set()
+        self._best = -1.0
+        # The reports of its own errors would be waited for in the end, for as long as the server does not answer.
+        os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
+
+    def tell(self, text: str) -> None:
+        """Reports a line, unless it was given up: what fails then is nobody's business any more."""
+        if not self._given_up:
+            self._report(text)
+
+    def start(self, run: RunInfo) -> None:
+        """Opens the run, and brings it up to the round after which the federation goes on."""
+        self._info, self._has_begun = run, True
+        import wandb
+
+        self._logged = {
+            phase: set(logged_values(run.folder / "wandb", run.id, name))
+            for phase, name in (("round", "round"), ("final", "final/round"))
+        }
+        self._run = self._open(run)
+        self._run.define_metric("round")
+        self._run.define_metric(TOTAL_MB)
+        self._run.define_metric("mb/*", step_metric=TOTAL_MB, step_sync=False)
+        self._run.define_metric("final/*", step_metric="final/round", step_sync=False)
+        if self._run.url:
+            self.tell(f"W&B: {self._run.url}")
+        picture = run.folder / "partition.png"
+        if not self._logged["round"] and picture.is_file():
+            self._pending["partition"] = wandb.Image(str(picture))
+        for record in records_up_to(run.folder, run.resumed_round or 0):
+            self.log(record, [])
+
+    def log(self, record: Mapping[str, Any], clients: Sequence[Mapping[str, Any]]) -> None:
+        """Logs one row, unless an earlier attempt did."""
+        assert self._run is not None
+        row: dict[str, Any] = self._series.take(record)
+        pending, self._pending = self._pending, {}
+        self._best = max(self._best, record.get("test/accuracy/mean", -1.0))
+        if record["round"] in self._logged[record["phase"]]:
+            return
+        if record["phase"] == "round":
+            self._define_axes(row)
+            row |= {f"mb/{name}": row[name] for name in HEADLINES if name in row}
+        if record.get("incidents"):
+            row["incidents"] = "\n".join(record["incidents"])
+        if clients and shows_clients(self._info.config, record):
+            row |= _by_client(clients)
+        # Never with a step: W&B drops what comes with a lower one than before.
+        self._run.log(row | pending)
+        if self._best >= 0:
+            self._run.summary[BEST] = self._best
+        if record["phase"] == "final":
+            self._run.summary.update({name: value for name, value in numbers(record).items() if name != "round"})
+
+    def show_samples(self, round: int, images_NCHW: NDArray[np.uint8], labels_N: Sequence[int]) -> None:
+        """Adds a picture to the next row."""
+        import wandb
+
+        picture = sample_picture(images_NCHW, labels_N, self._class_names)
+        self._pending["samples"] = wandb.Image(picture, caption=f"round {round}")
+
+    def finish(self, status: str) -> None:
+        """Uploads what is left, or says how to do that later."""
+        if self._run is None:
+            return
+        sent = True
+        try:
+            if status == "finished" and self._info.config.tracking.wandb.upload_checkpoints:
+                self._upload_checkpoint()
+        finally:
+            try:
+                self._run.finish(exit_code=0 if status == "finished" else 1)
+            except TimeoutError:
+                sent = False
+            self._tell_unsent(sent)
+
+    def give_up(self) -> None:
+        """Leaves W&B's service to itself; for another thread than the one that waits for it."""
+        if self._has_begun:
+            self._tell_unsent(sent=False)
+        self._given_up = True
+        import wandb
+
+        # A program's end would wait for the service, unless it is being torn down already. It ends with its parent.
+        teardown = threading.Thread(target=wandb.teardown, name="wandb-teardown", daemon=True)
+        teardown.start()
+        teardown.join(timeout=1.0)
+
+    def _open(self, run: RunInfo) -> "wandb.Run":
+        import wandb
+
+        try:
+            return self._init(run)
+        except Exception as error:
+            self.tell(f"tracking.wandb: the run is kept in its folder only, as if mode=offline ({reason(error)}).")
+            # Its service still holds the id of the run that it could not open.
+            wandb.teardown()
+            return self._init(run, mode="offline")
+
+    def _init(self, run: RunInfo, **explicit: Any) -> "wandb.Run":
+        import wandb
+
+        keys = run.config.tracking.wandb
+        # Silent, so that it neither asks for a key nor writes into the live table.
+        wandb.setup(settings=wandb.Settings(silent=True))
+        # W&B itself looks at the environment once per process, and only where nothing is given.
+        chosen: dict[str, Any] = {
+            key: os.environ.get(variable) or getattr(keys, key) for key, variable in VARIABLES.items()
+        }
+        chosen["name"] = chosen["name"] or run.name
+        settings = wandb.Settings(
+            console="off",
+            silent=True,
+            init_timeout=keys.timeout_s,
+            finish_timeout=keys.timeout_s,
+            finish_timeout_raises=True,
+            # It would hold the command line.
+            x_disable_meta=True,
+        )
+        return wandb.init(
+            **(chosen | explicit),
+            id=run.id,
+            resume="allow",
+            reinit="create_new",
+            dir=str(run.folder.absolute()),
+            config=dict(run.config_dict),
+            tags=_tags(run.config),
+            settings=settings,
+        )
+
+    def _define_axes(self, row: Mapping[str, Any]) -> None:
+        """Makes the round the axis of every group of metrics; its numbers are always there, so none is filled in."""
+        assert self._run is not None
+        for group in {name.partition("/")[0] for name in row if "/" in name} - self._axes:
+            self._run.define_metric(f"{group}/*", step_metric="round", step_sync=False)
+            self._axes.add(group)
+
+    def _upload_checkpoint(self) -> None:
+        import wandb
+
+        assert self._run is not None
+        if self._info.config.checkpoint.every is None or self._info.checkpoints is None:
+            self.tell("tracking.wandb.upload_checkpoints: there is no final checkpoint, as checkpoint.every is null.")
+            return
+        place = f"{self._info.checkpoints}/final"
+        artifact = wandb.Artifact(f"clients-{self._info.id}", type="model")
+        if "://" in place:
+            artifact.add_reference(place, checksum=False)
+        else:
+            artifact.add_dir(place)
+        self._run.log_artifact(artifact)
+
+    def _tell_unsent(self, sent: bool) -> None:
+        folders = [
+            path
+            for path in sorted((self._info.folder / "wandb").glob(f"offline-run-*-{self._info.id}*"))
+            if not any(path.glob("*.synced"))
+        ]
+        if not sent and self._run is not None and not self._run.offline:
+            folders.append(self._info.folder / "wandb" / os.path.basename(self._run.settings.sync_dir))
+        if not sent:
+            self.tell("tracking.wandb: W&B did not take everything in time.")
+        if folders:
+            self.tell(f"W&B: upload the run with: wandb sync {' '.join(shlex.quote(str(path)) for path in folders)}")
+
+
+def _by_client(clients: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    import wandb
+
+    columns: list[str | int] = list(dict.fromkeys(name for client in clients for name in client))
+    table = wandb.Table(columns=columns, data=[[client.get(str(name)) for name in columns] for client in clients])
+    return {"clients/table": table, "clients/accuracy": wandb.Histogram([client["accuracy"] for client in clients])}
+
+
+def _tags(config: Config) -> list[str]:
+    given = (config.method.label or config.method.name, config.data.name, config.partition.kind)
+    return list(dict.fromkeys(tag[:MAX_TAG_LETTERS] for tag in (*given, *config.tracking.wandb.tags)))

@@ -1,0 +1,328 @@
+"""Jobs of a real cluster of two nodes, which wants a token: submitted over HTTP, stopped, resumed."""
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
+
+ROOT = Path(__file__).parents[2]
+BIN = Path(sys.executable).parent
+PATIENCE_S = 300
+
+
+FOLLOW = """
+import sys
+from fedvtc.submission import follow
+
+sys.exit(follow(sys.argv[1], sys.argv[2], sys.stdout.write, print).exit_code)
+"""
+
+
+def hear_ctrl_c():
+    """A job that a script put into the background ignores SIGINT, and so would all that it starts."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def free_ports(count):
+    """Ports that were free a moment ago, all at once so that they differ."""
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for opened in sockets:
+            opened.bind(("127.0.0.1", 0))
+        return [opened.getsockname()[1] for opened in sockets]
+    finally:
+        for opened in sockets:
+            opened.close()
+
+
+class Cluster:
+    """A head and a worker node, one CPU each, in process groups of their own."""
+
+    def __init__(self, folder, processes_below, still_running):
+        self.folder, self._below, self._left = folder, processes_below, still_running
+        self.nodes = []
+        token = folder / "token"
+        token.write_text("0123456789abcdef" * 2)
+        token.chmod(0o600)
+        outside = {"RAY_ADDRESS", "RAY_API_SERVER_ADDRESS", "RAY_AUTH_TOKEN", "FEDVTC_RUN_ID"}
+        self.stranger = {name: value for name, value in os.environ.items() if name not in outside}
+        self.stranger |= {
+            "PATH": f"{BIN}:{os.environ['PATH']}",
+            "PYTHONPATH": str(ROOT / "src"),
+            "OMP_NUM_THREADS": "1",
+            "RAY_USAGE_STATS_ENABLED": "0",
+            # No token of whoever runs the tests.
+            "HOME": str(folder),
+            "RAY_AUTH_MODE": "disabled",
+        }
+        self.user = self.stranger | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}
+
+    def start(self):
+        head, dashboard, client, *agents = free_ports(11)
+        self.url = f"http://127.0.0.1:{dashboard}"
+        ports = ["--dashboard-agent-listen-port", "--dashboard-agent-grpc-port", "--metrics-export-port"]
+        ports += ["--runtime-env-agent-port"]
+        common = ["--num-cpus=1", "--num-gpus=0", "--object-store-memory=80000000", "--block", "--disable-usage-stats"]
+        common += ["--node-ip-address=127.0.0.1", "--min-worker-port=0", "--max-worker-port=0"]
+        local = [f"--temp-dir={self.folder / 'ray'}", "--dashboard-host=127.0.0.1"]
+        for role in (
+            ["--head", f"--port={head}", f"--dashboard-port={dashboard}", f"--ray-client-server-port={client}", *local],
+            [f"--address=127.0.0.1:{head}"],
+        ):
+            own = [f"{option}={agents.pop()}" for option in ports]
+            with (self.folder / f"node{len(self.nodes)}.log").open("w") as log:
+                command = [str(BIN / "ray"), "start", *role, *common, *own]
+                self.nodes.append(
+                    subprocess.Popen(command, env=self.user, stdout=log, stderr=log, start_new_session=True)
+                )
+            self._wait(len(self.nodes))
+
+    def _wait(self, num_nodes):
+        """Until that many nodes are there."""
+        until_s = time.monotonic() + PATIENCE_S
+        while time.monotonic() < until_s:
+            # Refused while the head starts; an answer without a result a little later.
+            with contextlib.suppress(OSError, TypeError, KeyError):
+                if sum(node["state"] == "ALIVE" for node in self.rows("nodes")) == num_nodes:
+                    return
+            time.sleep(0.5)
+        logs = "\n".join(file.read_text() for file in self.folder.glob("node*.log"))
+        raise AssertionError(f"{num_nodes} nodes did not start:\n{logs}")
+
+    def rows(self, kind):
+        """What the dashboard lists: nodes or actors."""
+        token = Path(self.user["RAY_AUTH_TOKEN_PATH"]).read_text()
+        request = urllib.request.Request(f"{self.url}/api/v0/{kind}", headers={"Authorization": f"Bearer {token}"})
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return json.load(answer)["data"]["result"]["result"]
+
+    def ray(self, *words, timeout=PATIENCE_S):
+        command = [str(BIN / "ray"), *words]
+        return subprocess.run(command, env=self.user, capture_output=True, text=True, timeout=timeout)
+
+    def fedvtc(self, *words, env=None, cwd=None):
+        command = [sys.executable, "-m", "fedvtc", *words]
+        return subprocess.run(
+            command, env=env or self.user, cwd=cwd or self.folder, capture_output=True, text=True, timeout=PATIENCE_S
+        )
+
+    def stop(self):
+        families = {}
+        for node in self.nodes:
+            families |= {node.pid: "ray", **self._below(node.pid)}
+        for node in reversed(self.nodes):
+            node.terminate()
+            node.wait(timeout=PATIENCE_S)
+        for pid in self._left({pid: name for pid, name in families.items() if pid not in {n.pid for n in self.nodes}}):
+            os.kill(pid, signal.SIGKILL)
+
+
+class Wire:
+    """Connections to a dashboard that can be cut, as those through a network are."""
+
+    def __init__(self, url):
+        self._there = ("127.0.0.1", int(url.rpartition(":")[2]))
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        self._open = []
+        self.is_away = False
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self):
+        with contextlib.suppress(OSError):
+            while True:
+                here = self._listener.accept()[0]
+                if self.is_away:
+                    here.close()
+                    continue
+                there = socket.create_connection(self._there)
+                self._open += [here, there]
+                for source, target in ((here, there), (there, here)):
+                    threading.Thread(target=self._pump, args=(source, target), daemon=True).start()
+
+    @staticmethod
+    def _pump(source, target):
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                target.sendall(data)
+            target.shutdown(socket.SHUT_WR)
+
+    def cut(self):
+        """Ends all connections there are."""
+        cut, self._open = self._open, []
+        for end in cut:
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+            end.close()
+
+    def close(self):
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self.cut()
+
+
+@pytest.fixture(scope="module")
+def cluster(processes_below, still_running):
+    # A short path, for that of a socket has at most 107 bytes.
+    folder = Path(tempfile.mkdtemp(prefix="fj", dir="/tmp"))
+    made = Cluster(folder, processes_below, still_running)
+    try:
+        made.start()
+        yield made
+    finally:
+        made.stop()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def words(tiny_folder):
+    """A small federation of two clients, each in an actor of its own that needs a whole node."""
+    folder = tiny_folder("jobs")
+    return [
+        *("data.name=npz", f"data.path={folder / 'tiny.npz'}", "partition.kind=iid", "population.num_clients=2"),
+        *("population.backbones=[{name: cnn_2x8, share: 1}]", "population.feature_size=6", "method.name=fedproto"),
+        *("placement.clients_per_actor=1", "evaluate.every=1", f"run.output_dir={folder / 'outputs'}"),
+    ]
+
+
+@pytest.fixture
+def wire(cluster):
+    made = Wire(cluster.url)
+    yield made
+    made.close()
+
+
+def test_a_job_is_followed_stopped_and_resumed(cluster, wire, words):
+    submit = [sys.executable, "-m", "fedvtc", "submit", *words, "run.name=mine", "--address", wire.url]
+    output_dir = Path(next(word for word in words if word.startswith("run.output_dir=")).partition("=")[2])
+    with subprocess.Popen(
+        [*submit, "run.rounds=100000"],
+        env=cluster.user,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=hear_ctrl_c,
+    ) as process:
+        try:
+            head = next(process.stdout)
+            job_id = head.split()[1]
+            assert job_id.endswith("-1")
+            assert head == f"job {job_id} on {wire.url}: run mine, attempt 1\n"
+            log = read_until(process, "round 3/100000")
+            wire.is_away = True
+            wire.cut()
+            lost = f"fedvtc: {wire.url} does not answer; trying again for 300 s. The job does not need it.\n"
+            assert process.stderr.readline() == lost
+            wire.is_away = False
+            log += read_until(process, "round 9/100000")
+            rounds = [int(line.split()[1].split("/")[0]) for line in log if line.startswith("round ")]
+            assert rounds == list(range(1, 10))
+
+            actors = [row for row in cluster.rows("actors") if row["class_name"] != "JobSupervisor"]
+            assert len({actor["node_id"] for actor in actors if actor["state"] == "ALIVE"}) == 2, actors
+
+            process.send_signal(signal.SIGINT)
+            _, errors = process.communicate(timeout=PATIENCE_S)
+        finally:
+            process.kill()
+    assert (process.returncode, errors) == (130, f"fedvtc: no longer followed; job {job_id} goes on.\n")
+
+    follow = [sys.executable, "-c", FOLLOW, job_id, cluster.url]
+    with subprocess.Popen(
+        follow, env=cluster.user, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            read_until(process, "round 9/100000")
+            again = cluster.fedvtc(*submit[3:], "run.rounds=5")
+            assert (again.returncode, again.stderr) == (
+                2,
+                f"fedvtc: run.name=mine: job {job_id} is at it (RUNNING). "
+                f"Wait for it, or stop it: ray job stop {job_id} --address {wire.url}\n",
+            )
+            stopped = cluster.ray("job", "stop", job_id, "--address", cluster.url)
+            assert stopped.returncode == 0, stopped.stderr
+            rest, errors = process.communicate(timeout=PATIENCE_S)
+        finally:
+            process.kill()
+    assert "go on with: fedvtc resume" in rest
+    assert (process.returncode, errors) == (143, "")
+
+    folder = output_dir / "mine"
+    described = json.loads((folder / "run.json").read_text())
+    assert (described["status"], f"{described['id']}-1") == ("interrupted", job_id)
+    num_done = len((folder / "metrics.jsonl").read_text().splitlines())
+    assert num_done >= 3
+    assert list((folder / "checkpoints").glob("round_*/manifest.json"))
+
+    resumed = cluster.fedvtc(*submit[3:], f"run.rounds={num_done + 2}")
+    assert (resumed.returncode, resumed.stderr) == (0, "")
+    assert resumed.stdout.startswith(f"job {described['id']}-2 on {wire.url}: run mine, attempt 2\n")
+    described = json.loads((folder / "run.json").read_text())
+    assert (described["status"], len(described["attempts"])) == ("finished", 2)
+    assert described["attempts"][1]["resumed_round"] > 0
+    rounds = [json.loads(line)["round"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert rounds[:-1] == list(range(1, num_done + 3))
+
+    listed = cluster.fedvtc("list", "--cluster", "--address", cluster.url)
+    rows = [line.split()[:4] for line in listed.stdout.splitlines()[1:]]
+    assert rows == [["mine", described["id"], "1", "STOPPED"], ["mine", described["id"], "2", "SUCCEEDED"]]
+    assert "0123456789abcdef" not in (folder / "config.yaml").read_text() + (folder / "run.json").read_text()
+
+
+def read_until(process, start):
+    """The lines that a process prints up to one that begins so."""
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        if line.startswith(start):
+            return lines
+    raise AssertionError("".join([*lines, process.stderr.read()]))
+
+
+def test_without_a_token_one_line_says_so(cluster, words):
+    for command in (["submit", *words], ["list", "--cluster"]):
+        done = cluster.fedvtc(*command, "--address", cluster.url, env=cluster.stranger)
+        assert (done.returncode, done.stderr) == (
+            2,
+            f"fedvtc: {cluster.url}: the cluster wants a token. "
+            "Set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN_PATH to the file that holds it.\n",
+        )
+
+
+def test_a_relative_output_folder_is_refused_in_a_job_too(cluster, words):
+    command = ["python", "-m", "fedvtc", "run", *words, "run.output_dir=outputs", "--plain"]
+    ran = cluster.ray("job", "submit", "--address", cluster.url, "--", *command)
+    assert ran.returncode == 1
+    line = "fedvtc: run.output_dir: must be an absolute path in a job, which runs in a temporary folder, not 'outputs'."
+    assert line in ran.stdout + ran.stderr
+
+
+def test_a_job_that_fails_gives_its_exit_code(cluster, words):
+    done = cluster.fedvtc("submit", *words, "data.path=/absent/tiny.npz", "--address", cluster.url)
+    assert done.returncode == 2
+    assert "fedvtc: /absent/tiny.npz: " in done.stdout
+    assert "FAILED, exit code 2" in done.stdout.splitlines()[-1]
+
+
+def test_a_folder_that_is_too_large_is_told(cluster, words, tmp_path):
+    with (tmp_path / "large.bin").open("wb") as file:
+        file.truncate(101 * 2**20)
+    done = cluster.fedvtc("submit", *words, "--working-dir", tmp_path, "--address", cluster.url)
+    assert (done.returncode, done.stderr) == (
+        2,
+        "fedvtc: --working-dir: too large to be sent to the cluster. "
+        "Name what the job does not need in a .gitignore or .rayignore there, or under excludes.\n",
+    )

@@ -1,0 +1,183 @@
+"""Sweeps with Ray Tune on a cluster of two CPUs: broken off and gone on with, with trials that fail or do badly."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+
+from fedvtc.run import run_federation
+from fedvtc.sweep import load_sweep
+from fedvtc.sweep.folder import SweepFolder
+from fedvtc.sweep.results import write_results
+
+# Five starts of a cluster, on a busy machine.
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
+
+ROOT = Path(__file__).parents[2]
+ROUNDS = 60
+TINY = {
+    "data": {"name": "npz", "path": "tiny.npz"},
+    "population": {"num_clients": 2, "backbones": [{"name": "cnn_2x8", "share": 1}], "feature_size": 4},
+    "partition": {"kind": "iid"},
+    "training": {"batch_size": 8},
+    "evaluate": {"every": 1, "samples_every": 1000},
+    "run": {"rounds": ROUNDS},
+}
+METHODS = {
+    "set": TINY,
+    "grid": {"method.name": ["local", "fedproto"], "run.seed": [0, 1]},
+}
+PATIENCE_S = 400
+AGENTS = ("ray::DashboardA", "ray::RuntimeEnv")
+"""Processes of Ray that notice only after a minute or so that the driver was killed."""
+
+
+@pytest.fixture
+def in_a_folder(tiny_folder, monkeypatch):
+    """With the tiny data set and a sweep file; what is written there under `here`."""
+    folder = tiny_folder("sweep")
+    monkeypatch.chdir(folder)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT / "src"))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    return folder
+
+
+def write(definition):
+    Path("mine.yaml").write_text(yaml.safe_dump(definition, sort_keys=False))
+
+
+def start(*words):
+    command = [sys.executable, "-m", "fedvtc", "sweep", "mine.yaml", "cluster.num_cpus=2", *words]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+
+
+def num_records(trial):
+    file = Path("outputs/mine", trial, "metrics.jsonl")
+    return file.read_text().count("\n") if file.exists() else 0
+
+
+def described(trial):
+    return json.loads(Path("outputs/mine", trial, "run.json").read_text())
+
+
+def statuses():
+    """Those that run.json has, of the trials that have begun."""
+    return {
+        file.parent.name: json.loads(file.read_text())["status"] for file in Path("outputs/mine").glob("*/run.json")
+    }
+
+
+def begun():
+    """Trials that are in the middle: two rounds are done, and the last is not."""
+    return [trial for trial, status in statuses().items() if status == "running" and 2 <= num_records(trial) < ROUNDS]
+
+
+def break_off(process, signum, is_time, processes_below, still_running):
+    """Sends a signal once it is time; what is printed until nothing is left of it."""
+    until_s = time.monotonic() + PATIENCE_S
+    while not is_time():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < until_s
+        time.sleep(0.05)
+    family = {pid: name for pid, name in processes_below(process.pid).items() if name not in AGENTS}
+    os.kill(process.pid, signum)
+    printed = process.communicate(timeout=PATIENCE_S)
+    assert not still_running(family, patience_s=60)
+    return printed
+
+
+def test_a_sweep_that_is_broken_off_twice_has_the_numbers_of_one_that_is_not(
+    in_a_folder, processes_below, still_running
+):
+    write(METHODS)
+    trials = ["local-seed0", "local-seed1", "fedproto-seed0", "fedproto-seed1"]
+
+    first = start()
+    try:
+        printed, errors = break_off(first, signal.SIGTERM, begun, processes_below, still_running)
+    finally:
+        first.kill()
+    assert (first.returncode, errors) == (143, "fedvtc: interrupted.\n")
+    assert printed.splitlines()[-1] == (
+        "every round that has ended is saved; go on with: fedvtc sweep mine.yaml cluster.num_cpus=2"
+    )
+    half_done = {trial for trial in statuses() if num_records(trial) >= 2}
+    assert {statuses()[trial] for trial in half_done} == {"interrupted"}
+
+    second = start()
+    try:
+        break_off(
+            second,
+            signal.SIGKILL,
+            lambda: "finished" in statuses().values() and begun(),
+            processes_below,
+            still_running,
+        )
+    finally:
+        second.kill()
+    # Two starts have written into one folder of Tune: the second went on with what the first had left.
+    (tune_folder,) = Path("outputs/mine/tune").iterdir()
+    assert len(list(tune_folder.glob("experiment_state-*.json"))) == 2
+    (tune_folder / "tuner.pkl").write_bytes(b"torn")
+    half_done |= set(begun())
+    done = {trial: described(trial) for trial, status in statuses().items() if status == "finished"}
+    assert 1 <= len(done) < 4
+
+    last = start()
+    try:
+        printed, errors = last.communicate(timeout=PATIENCE_S)
+    finally:
+        last.kill()
+    assert (last.returncode, errors) == (0, "")
+    assert f"{tune_folder.absolute()}: not whole" in printed
+    assert printed.splitlines()[0] == f"mine: 4 trials, {len(done)} done, in {in_a_folder / 'outputs/mine'}"
+    assert statuses() == dict.fromkeys(trials, "finished")
+    assert {trial: described(trial) for trial in done} == done
+    for trial in half_done:
+        assert described(trial)["attempts"][1]["resumed_round"] >= 1, trial
+    for trial in trials:
+        lines = Path("outputs/mine", trial, "metrics.jsonl").read_text().splitlines()
+        assert [json.loads(line)["round"] for line in lines] == [*range(1, ROUNDS + 1), ROUNDS]
+
+    undisturbed = load_sweep(Path("mine.yaml"), ["run.output_dir=undisturbed", "placement.pool=inline"])
+    for trial in undisturbed.trials:
+        run_federation(trial.config, plain=True)
+    write_results(SweepFolder(undisturbed))
+    for name in ("results.csv", "results.md"):
+        assert Path("outputs/mine", name).read_bytes() == Path("undisturbed/mine", name).read_bytes()
+
+
+def test_who_does_badly_is_stopped_and_who_fails_is_named(in_a_folder):
+    lists = [
+        {"run.seed": 1, "training.optimizer.lr": 0.02},
+        {"run.seed": 2, "training.optimizer.lr": 1e-9},
+        {"run.seed": 3, "training.optimizer": {"name": "sgd", "lr": 1e30}},
+    ]
+    tiny = {**TINY, "method": {"name": "local"}, "placement": {"pool": "inline"}}
+    # One after the other, for who is stopped depends on who came before.
+    write({"set": tiny, "list": lists, "max_concurrent": 1, "asha": {"grace_rounds": 30}})
+
+    process = start()
+    try:
+        printed, errors = process.communicate(timeout=PATIENCE_S)
+    finally:
+        process.kill()
+
+    folder = SweepFolder(load_sweep(Path("mine.yaml")))
+    good, bad, explosive = folder.sweep.trials
+    assert (process.returncode, errors) == (1, "")
+    assert folder.stopped_early() == {bad.name: 30}
+    assert [folder.state(trial) for trial in (good, bad, explosive)] == ["finished", "stopped early", "failed"]
+    assert folder.pending() == [explosive]
+    log = folder.log(explosive)
+    assert f"{explosive.name}: failed: client 0, round 1, train: loss is nan (see {log})" in printed.splitlines()
+    assert "fedvtc: client 0, round 1, train: loss is nan" in log.read_text().splitlines()
+    assert replace(good.config.run, seed=0) == replace(bad.config.run, seed=0, name=good.name)

@@ -1,0 +1,207 @@
+"""Whole programs: a W&B that does not answer harms no run, and one that is killed leaves one curve all the same."""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from fedvtc.tracking.wandb_log import logged_values
+
+pytestmark = pytest.mark.integration
+
+SOURCE = Path(__file__).parents[2] / "src"
+KEY = "a1b2c3d4" * 5
+SETTINGS = (
+    "placement.pool=inline",
+    "run.name=mine",
+    "run.rounds=5",
+    "data.name=npz",
+    "data.path=tiny.npz",
+    "partition.alpha=100",
+    "population.num_clients=2",
+    "population.backbones=[{name: cnn_2x8, share: 1}]",
+    "population.feature_size=6",
+    "method.name=local",
+    "evaluate.every=1",
+    "checkpoint.every=1",
+)
+KILLER = """
+import os, signal, time
+from fedvtc.tracking import Tracker
+from fedvtc.tracking.wandb_log import logged_values
+
+class AtOnce(Tracker):
+    def start(self, run):
+        self.run = run
+
+    def log(self, record, clients):
+        if record["round"] == 3:
+            self.wait()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def wait(self):
+        pass
+
+class OnceLogged(AtOnce):
+    def wait(self):
+        while 3 not in logged_values(self.run.folder / "wandb", self.run.id, "round"):
+            time.sleep(0.05)
+"""
+
+
+@pytest.fixture
+def program(tiny_folder):
+    """Starts `fedvtc` in a folder with the tiny data set, W&B set up as the keywords say."""
+    folder = tiny_folder("program")
+    (folder / "killer.py").write_text(KILLER)
+    started = []
+
+    def start(*arguments, **environment):
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
+        process = subprocess.Popen(
+            [sys.executable, "-m", "fedvtc", *arguments],
+            cwd=folder,
+            env=inherited | {"PYTHONPATH": f"{SOURCE}:{folder}", "HOME": str(folder)} | environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        started.append(process)
+        return process
+
+    yield folder, start
+    for process in started:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+
+
+@pytest.fixture(params=["refuses", "is silent"])
+def address(request):
+    """Of a server that is not there, or takes connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"http://127.0.0.1:{server.getsockname()[1]}"
+        if request.param == "refuses":
+            server.close()
+        yield address
+
+
+def records(folder):
+    return [json.loads(line) for line in (folder / "outputs/mine/metrics.jsonl").read_text().splitlines()]
+
+
+def logged(folder):
+    path = folder / "outputs/mine"
+    run_id = json.loads((path / "run.json").read_text())["id"]
+    return logged_values(path / "wandb", run_id, "round"), logged_values(path / "wandb", run_id, "test/accuracy/mean")
+
+
+def files_with(folder, text):
+    files = [path for path in folder.rglob("*") if path.is_file() and not path.is_symlink()]
+    assert files
+    return [path for path in files if text.encode() in path.read_bytes()]
+
+
+def services(folder):
+    """W&B's processes whose folder that is."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            if (entry / "comm").read_text().strip() == "wandb-core" and os.readlink(entry / "cwd") == str(folder):
+                found.append(int(entry.name))
+        # It has ended meanwhile.
+        except OSError:
+            continue
+    return found
+
+
+def gone(folder, patience_s=30):
+    until_s = time.monotonic() + patience_s
+    while services(folder) and time.monotonic() < until_s:
+        time.sleep(0.1)
+    return not services(folder)
+
+
+def test_a_server_that_does_not_answer_costs_two_lines_and_no_record(program, address):
+    folder, start = program
+    process = start(
+        "run",
+        *SETTINGS,
+        "tracking.trackers=[wandb]",
+        "tracking.wandb.timeout_s=3",
+        WANDB_BASE_URL=address,
+        WANDB_API_KEY=KEY,
+    )
+    out, err = process.communicate(timeout=120)
+    assert (process.returncode, err) == (0, "")
+    about = [line for line in out.splitlines() if "andb" in line or "W&B" in line]
+    (offline,) = (folder / "outputs/mine/wandb").glob("offline-run-*")
+    assert len(about) == 2
+    assert about[0].startswith("tracking.wandb: the run is kept in its folder only, as if mode=offline (CommError: ")
+    assert about[1] == f"W&B: upload the run with: wandb sync outputs/mine/wandb/{offline.name}"
+    assert [record["round"] for record in records(folder)] == [1, 2, 3, 4, 5, 5]
+    assert logged(folder)[0] == [1, 2, 3, 4, 5]
+    assert gone(folder)
+    assert files_with(folder, KEY) == []
+
+
+def test_without_a_key_nobody_is_asked_for_one(program):
+    folder, start = program
+    process = start("run", *SETTINGS, "tracking.trackers=[wandb]", WANDB_BASE_URL="http://127.0.0.1:9")
+    out, err = process.communicate(timeout=120)
+    assert (process.returncode, err) == (0, "")
+    assert "(UsageError: No API key configured. Use `wandb login` to log in)." in out
+    assert logged(folder)[0] == [1, 2, 3, 4, 5]
+
+
+def test_a_second_signal_ends_what_waits_for_the_server(program):
+    folder, start = program
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        process = start(
+            "run",
+            *SETTINGS,
+            "tracking.trackers=[wandb]",
+            "tracking.wandb.timeout_s=300",
+            WANDB_BASE_URL=f"http://127.0.0.1:{server.getsockname()[1]}",
+            WANDB_API_KEY=KEY,
+        )
+        path = folder / "outputs/mine/metrics.jsonl"
+        while not path.exists() or '"final"' not in path.read_text():
+            assert process.poll() is None
+            time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        try:
+            process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGINT)
+        process.wait(timeout=60)
+    assert process.returncode == 130
+    assert gone(folder)
+
+
+@pytest.mark.parametrize("when", ["AtOnce", "OnceLogged"])
+def test_a_run_that_was_killed_goes_on_as_one_curve(program, when):
+    """Killed in round 3, before or after W&B had it, and before its checkpoint: round 3, at least, is done again."""
+    folder, start = program
+    killed = start("run", *SETTINGS, f"tracking.trackers=[wandb, killer:{when}]", WANDB_MODE="offline")
+    out, err = killed.communicate(timeout=120)
+    assert killed.returncode == -signal.SIGKILL, (out, err)
+    assert gone(folder)
+    held = logged(folder)[0]
+    assert held == list(range(1, len(held) + 1))
+    assert when == "AtOnce" or held == [1, 2, 3]
+
+    resumed = start("resume", "outputs/mine", "tracking.trackers=[wandb]", WANDB_MODE="offline")
+    out, err = resumed.communicate(timeout=120)
+    assert (resumed.returncode, err) == (0, "")
+    assert re.search(r"resuming after round [12] of 5", out)
+    rounds, accuracies = logged(folder)
+    assert rounds == [1, 2, 3, 4, 5]
+    assert accuracies == [record["test/accuracy/mean"] for record in records(folder) if record["phase"] == "round"]

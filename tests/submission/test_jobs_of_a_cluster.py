@@ -1,0 +1,194 @@
+import http.server
+import os
+import socket
+import threading
+
+import pytest
+from ray.job_submission import JobDetails
+
+from fedvtc.cli import main
+from fedvtc.errors import ClusterError, UserError
+from fedvtc.submission import Job, advice, jobs_table
+from fedvtc.submission.cluster_client import cluster_url, connect, told
+from fedvtc.submission.jobs import _federations
+from fedvtc.submission.submitting import _next_attempt, _settled
+
+
+@pytest.fixture(autouse=True)
+def no_cluster(monkeypatch):
+    for name in ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS", "RAY_AUTH_MODE"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def job(run="mine", run_id="0a1b2c3d", attempt=1, status="SUCCEEDED", **more):
+    return Job(f"{run_id}-{attempt}", run, run_id, attempt, "/mnt/outputs", status, **more)
+
+
+def test_the_address_that_is_given_wins_over_the_environment(monkeypatch):
+    assert cluster_url(None) == "http://127.0.0.1:8265"
+    monkeypatch.setenv("RAY_ADDRESS", "http://one:8265")
+    assert cluster_url(None) == "http://one:8265"
+    monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "https://two:443/")
+    assert cluster_url(None) == "https://two:443"
+    assert cluster_url("http://three:8265") == "http://three:8265"
+
+
+@pytest.mark.parametrize("address", ["auto", "HEAD:6379", "ray://HEAD:10001", "http://"])
+def test_what_is_no_dashboard_is_told_with_its_source(monkeypatch, address):
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    with pytest.raises(ClusterError) as refused:
+        cluster_url(None)
+    fix = "Give --address http://HEAD:8265."
+    assert str(refused.value) == f"RAY_ADDRESS={address}: not the URL of a cluster's dashboard. {fix}"
+
+
+def test_a_password_in_the_url_is_not_shown():
+    with pytest.raises(ClusterError) as refused:
+        cluster_url("https://me:abc123@head")
+    assert "abc123" not in str(refused.value)
+
+
+def test_no_cluster_is_one_line_and_exits_two(capsys):
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{unused.getsockname()[1]}"
+    line = (
+        f"fedvtc: {url}: no cluster answers ([Errno 111] Connection refused). "
+        "Give the dashboard's URL by --address, or start a cluster with `ray start --head`.\n"
+    )
+    for words in (["submit", "run.output_dir=/mnt/outputs"], ["list", "--cluster"]):
+        assert main([*words, "--address", url]) == 2
+        assert capsys.readouterr().err == line
+
+
+def test_mistakes_of_the_config_come_before_the_cluster(capsys):
+    assert main(["submit", "run.sede=1", "--address", "http://127.0.0.1:1"]) == 2
+    assert capsys.readouterr().err.startswith("fedvtc: run.sede: unknown key")
+    assert main(["submit", "--address", "http://127.0.0.1:1"]) == 2
+    assert capsys.readouterr().err == (
+        "fedvtc: run.output_dir: must be an absolute path in a job, which runs in a temporary folder, not 'outputs'. "
+        "Name a folder on storage that all nodes share, such as /mnt/shared/outputs.\n"
+    )
+
+
+def serve(status, body):
+    """The URL of a server that answers everything alike, and the server."""
+
+    class Answer(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_):
+            """Nothing is printed."""
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answer)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    return f"http://127.0.0.1:{server.server_port}", server
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "what"),
+    [
+        (404, b"nothing here", "Version check returned 404"),
+        (200, b"<html>", "Expecting value"),
+        (200, b'{"ray_version": "1.2.0"}', "Ray version 1.2.0 is running on the cluster"),
+        (401, b"Unauthorized", "the cluster wants a token"),
+        (403, b"Forbidden", "the cluster does not take this token"),
+    ],
+)
+def test_a_server_that_is_no_cluster_for_us_is_one_line(status, body, what, monkeypatch):
+    monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "http://elsewhere:8265")
+    url, server = serve(status, body)
+    try:
+        with pytest.raises(ClusterError) as refused:
+            connect(url)
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert str(refused.value).startswith(f"{url}: {what}")
+    assert len(str(refused.value).splitlines()) == 1
+    assert os.environ["RAY_API_SERVER_ADDRESS"] == "http://elsewhere:8265"
+
+
+def test_what_the_control_store_says_of_a_large_folder_is_understood():
+    from ray._private.runtime_env.packaging import GCS_STORAGE_MAX_SIZE, upload_package_to_gcs
+
+    with pytest.raises(ClusterError, match=r"^--working-dir: too large to be sent"), told("http://head:8265"):
+        # Zeros that are never touched take no memory.
+        upload_package_to_gcs("gcs://_ray_pkg_0.zip", bytes(GCS_STORAGE_MAX_SIZE))
+
+
+@pytest.mark.parametrize(
+    ("status", "driver_exit_code", "code"),
+    [
+        ("SUCCEEDED", 0, 0),
+        ("FAILED", 2, 2),
+        ("FAILED", -9, 137),
+        ("FAILED", None, 1),
+        ("STOPPED", None, 143),
+    ],
+)
+def test_the_exit_code_is_that_of_the_job(status, driver_exit_code, code):
+    ended = job(status=status, driver_exit_code=driver_exit_code)
+    assert ended.is_over
+    assert ended.exit_code == code
+    assert not job(status="RUNNING").is_over
+
+
+def test_jobs_of_others_are_left_out():
+    ours = {"fedvtc_run": "mine", "fedvtc_run_id": "0a1b2c3d", "fedvtc_attempt": "2", "fedvtc_output_dir": "/mnt"}
+    common = {"type": "SUBMISSION", "entrypoint": "python", "start_time": 1500}
+    details = [
+        JobDetails(status="RUNNING", submission_id="0a1b2c3d-2", metadata=ours, **common),
+        JobDetails(status="RUNNING", submission_id="raysubmit_1", metadata={}, **common),
+        JobDetails(status="RUNNING", submission_id="raysubmit_2", metadata={**ours, "fedvtc_attempt": "x"}, **common),
+        JobDetails(status="RUNNING", submission_id=None, metadata=None, **common),
+    ]
+    assert _federations(details) == [Job("0a1b2c3d-2", "mine", "0a1b2c3d", 2, "/mnt", "RUNNING", started_s=1.5)]
+
+
+def test_a_run_of_the_same_name_and_place_goes_on(tiny_config):
+    from fedvtc.config.schema import ClusterConfig, RunConfig
+
+    config = _settled(
+        tiny_config(run=RunConfig(name="mine", output_dir="/mnt/outputs"), cluster=ClusterConfig(address="HEAD:6379"))
+    )
+    assert (config.run.resume, config.cluster.address) == ("auto", None)
+
+    run_id, attempt = _next_attempt([job("other"), job("mine", "ffffffff")], config, "http://head")
+    assert (run_id, attempt) == ("ffffffff", 2)
+    earlier = [job(attempt=1, started_s=1, status="FAILED"), job(attempt=2, started_s=5, status="STOPPED")]
+    assert _next_attempt(earlier, config, "http://head") == ("0a1b2c3d", 3)
+    fresh, attempt = _next_attempt([job("other")], config, "http://head")
+    assert (len(fresh), attempt) == (8, 1)
+    with pytest.raises(UserError, match=r"job 0a1b2c3d-2 is at it \(PENDING\)\. Wait for it, or stop it: ray job stop"):
+        _next_attempt([job(), job(attempt=2, status="PENDING")], config, "http://head")
+
+
+def test_a_run_without_a_name_gets_one(tiny_config):
+    assert _settled(tiny_config()).run.name.startswith("digits-dirichlet0.1-local-s3-")
+
+
+def test_the_user_learns_how_to_go_on():
+    lines = advice(job(attempt=2), "http://head:8265/", ["a b.yaml", "run.name=mine"])
+    assert lines == [
+        "job 0a1b2c3d-2 on http://head:8265: run mine, attempt 2",
+        "  follow: ray job logs 0a1b2c3d-2 --follow --address http://head:8265",
+        "  stop:   ray job stop 0a1b2c3d-2 --address http://head:8265",
+        "  resume: fedvtc submit 'a b.yaml' run.name=mine",
+        "  fetch:  /mnt/outputs/mine on the storage of the cluster",
+    ]
+
+
+def test_the_table_has_a_row_per_job():
+    from rich.console import Console
+
+    console = Console(width=160, record=True, file=open(os.devnull, "w"))  # noqa: SIM115
+    with console.file:
+        console.print(jobs_table([job(started_s=1.0, ended_s=3726.0, message="Job\nfinished"), job(status="PENDING")]))
+    _, first, second = console.export_text().splitlines()
+    cells = first.split()
+    assert (cells[:4], cells[6:]) == (["mine", "0a1b2c3d", "1", "SUCCEEDED"], ["1:02:05", "0a1b2c3d-1", "Job"])
+    assert second.split() == ["mine", "0a1b2c3d", "1", "PENDING", "-", "-", "0a1b2c3d-1"]

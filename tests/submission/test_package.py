@@ -1,0 +1,136 @@
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from fedvtc.config import Config, load
+from fedvtc.config.schema import CheckpointConfig, DataConfig, PartitionConfig, RunConfig, RuntimeConfig
+from fedvtc.errors import ConfigError, UserError
+from fedvtc.methods import config_classes
+from fedvtc.submission.package import check_sendable, job_environment, packed, read_runtime_env
+
+ABSOLUTE = Config(run=RunConfig(name="mine", output_dir="/mnt/outputs"))
+
+
+@pytest.fixture
+def file(tmp_path):
+    return tmp_path / "env.yaml"
+
+
+def test_a_runtime_environment_is_read(file):
+    file.write_text(
+        "env_vars: {NAME: value, WANDB_API_KEY: '${WANDB_API_KEY}', RAY_AUTH_TOKEN_PATH: /a}\npip: [attrs]\n"
+    )
+    assert read_runtime_env(file)["env_vars"]["NAME"] == "value"
+    file.write_text("# nothing yet\n")
+    assert read_runtime_env(file) == {}
+
+
+@pytest.mark.parametrize(
+    "name", ["WANDB_API_KEY", "HF_TOKEN", "DB_PASSWORD", "aws_secret_access_key", "CLIENT_SECRET", "OPENAI_APIKEY"]
+)
+def test_a_secret_is_refused_and_not_shown(file, name):
+    file.write_text(f"env_vars: {{{name}: abc123}}\n")
+    with pytest.raises(UserError) as refused:
+        read_runtime_env(file)
+    assert str(refused.value).startswith(f"{file}: env_vars.{name} is a secret, and Ray shows it to all")
+    assert "Kubernetes Secret" in str(refused.value)
+    assert "abc123" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "start"),
+    [
+        ("pip: ['--index-url https://me:abc123@pypi.example.com/simple']", "a URL carries a password"),
+        ("- a list", "expected keys with values."),
+        ("a: b: c", "cannot be read (mapping values are not allowed here"),
+        ("env_vars: {NUMBER: 1}", "Ray does not take it ("),
+        ("pip: [a]\nconda: b", "Ray does not take it ("),
+        ("env_vars: [1]", "env_vars: expected names with values."),
+    ],
+)
+def test_what_ray_would_not_take_is_one_line(file, text, start):
+    file.write_text(text)
+    with pytest.raises(UserError) as refused:
+        read_runtime_env(file)
+    assert str(refused.value).startswith(f"{file}: {start}")
+    assert len(str(refused.value).splitlines()) == 1
+    assert "abc123" not in str(refused.value)
+
+
+def test_a_file_that_is_absent_is_one_line(file):
+    with pytest.raises(UserError, match=r"cannot be read \(No such file or directory\)\. Give a YAML file"):
+        read_runtime_env(file)
+
+
+def test_a_job_has_time_to_save():
+    environment, folder = job_environment({}, ABSOLUTE)
+    assert (environment, folder) == ({"env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": "120"}}, None)
+
+    patient = replace(ABSOLUTE, runtime=RuntimeConfig(stop_timeout_s=300.5))
+    given = {"env_vars": {"NAME": "value"}, "pip": ["attrs"], "working_dir": "code"}
+    environment, folder = job_environment(given, patient)
+    assert environment == {"env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": "361", "NAME": "value"}, "pip": ["attrs"]}
+    assert folder == Path("code")
+    assert given["env_vars"] == {"NAME": "value"}
+
+    own = {"env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": "7"}}
+    assert job_environment(own, patient)[0] == own
+
+
+def test_a_folder_elsewhere_cannot_take_the_config():
+    with pytest.raises(UserError, match=r"^working_dir=s3://code\.zip: the config could not be put into it"):
+        job_environment({"working_dir": "s3://code.zip"}, ABSOLUTE)
+
+
+def test_paths_that_a_job_would_lose_or_not_find_are_refused_at_once(tmp_path):
+    config = Config(
+        run=RunConfig(output_dir="outputs"),
+        checkpoint=CheckpointConfig(dir="checkpoints"),
+        data=DataConfig(root="data", path="images.npz"),
+        partition=PartitionConfig(file="p.npz"),
+    )
+    with pytest.raises(ConfigError) as refused:
+        check_sendable(config, None)
+    keys = [line.split(":")[0] for line in refused.value.problems]
+    assert keys == ["run.output_dir", "checkpoint.dir", "data.root", "data.path", "partition.file"]
+
+    (tmp_path / "images.npz").touch()
+    (tmp_path / "p.npz").touch()
+    good = replace(
+        config,
+        run=RunConfig(output_dir="/mnt/outputs"),
+        checkpoint=CheckpointConfig(dir="s3://bucket/fedvtc"),
+        data=DataConfig(root="~/data", path="images.npz"),
+    )
+    check_sendable(good, tmp_path)
+
+
+def test_a_folder_must_exist_and_leave_the_name_of_the_config_free(tmp_path):
+    with pytest.raises(UserError, match=r"absent: no such folder\."):
+        check_sendable(ABSOLUTE, tmp_path / "absent")
+    (tmp_path / "config.yaml").touch()
+    with pytest.raises(UserError, match=r"has a config\.yaml, the name of the config that is sent\."):
+        check_sendable(ABSOLUTE, tmp_path)
+
+
+def test_what_is_sent_is_the_config_and_the_folder(tmp_path, monkeypatch):
+    from ray._private.runtime_env.packaging import create_package
+
+    code = tmp_path / "code"
+    (code / "package").mkdir(parents=True)
+    (code / "package/module.py").write_text("x = 1\n")
+    (code / "results.bin").touch()
+    (code / ".gitignore").write_text("*.bin\n")
+    monkeypatch.chdir(tmp_path)
+
+    with packed(ABSOLUTE, Path("code")) as folder:
+        assert load([folder / "config.yaml"], [], methods=config_classes()).run == ABSOLUTE.run
+        create_package(str(folder), tmp_path / "sent.zip", include_gitignore=True)
+    assert not folder.exists()
+    assert (code / "package/module.py").exists()
+    from zipfile import ZipFile
+
+    with ZipFile("sent.zip") as sent:
+        assert sorted(sent.namelist()) == [".gitignore", "config.yaml", "package/module.py"]
+        assert sent.read("package/module.py") == b"x = 1\n"

@@ -1,0 +1,97 @@
+"""`fedvtc sweep` where it starts no cluster."""
+
+import shlex
+
+import pytest
+
+from fedvtc.cli import main
+from fedvtc.config import load, to_dict
+from fedvtc.methods import config_classes
+from fedvtc.sweep import load_sweep
+from fedvtc.tracking.run_folder import RunFolder
+
+
+@pytest.fixture
+def mine(write):
+    return write("mine.yaml", "set: {run.rounds: 2}\ngrid: {run.seed: [0, 1]}")
+
+
+def run(capsys, *words):
+    code = main(["sweep", "mine.yaml", *words])
+    printed = capsys.readouterr()
+    return code, printed.out.splitlines(), printed.err.splitlines()
+
+
+def test_print_gives_a_command_for_each_trial_and_starts_nothing(mine, capsys, tmp_path):
+    code, lines, errors = run(capsys, "--print", "data.path=a b")
+
+    assert (code, errors) == (0, [])
+    sweep = load_sweep(mine, ["data.path=a b"])
+    for line, trial in zip(lines, sweep.trials, strict=True):
+        program, command, *words = shlex.split(line)
+        assert (program, command) == ("fedvtc", "run")
+        assert load([], words, methods=config_classes()) == trial.config
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.yaml"]
+
+
+def test_results_of_a_sweep_that_has_not_begun(mine, capsys):
+    code, lines, errors = run(capsys, "--results")
+
+    assert (code, lines) == (2, [])
+    (error,) = errors
+    assert error.endswith("outputs/mine: no such folder, the sweep has not begun. Leave --results out to run it.")
+
+
+def test_results_as_markdown(mine, capsys, tmp_path):
+    for trial in load_sweep(mine).trials:
+        RunFolder.create(trial.config.run.output_dir, trial.name, to_dict(trial.config)).set_status("failed")
+
+    code, lines, errors = run(capsys, "--results", "--plain")
+
+    assert (code, errors, lines[0]) == (0, [], "# mine")
+    assert "| 0/2 | - | - | - | - |" in lines
+    folder = tmp_path / "outputs/mine"
+    assert lines[-1] == f"table: {folder / 'results.csv'}, {folder / 'results.md'}"
+
+
+def test_a_sweep_with_nothing_left_to_do_needs_no_cluster(mine, capsys):
+    for trial in load_sweep(mine).trials:
+        folder = RunFolder.create(trial.config.run.output_dir, trial.name, to_dict(trial.config))
+        (folder.path / "metrics.jsonl").write_text('{"round": 2, "phase": "final", "test/accuracy/mean": 0.5}\n')
+        folder.set_status("finished")
+
+    code, lines, errors = run(capsys, "cluster.address=127.0.0.1:9")
+
+    assert (code, errors) == (0, [])
+    assert lines[0].startswith("mine: 2 trials, 2 done, in ")
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        ((), "run.output_dir: must be an absolute path in a job, which runs in a temporary folder, not 'outputs'."),
+        (("run.output_dir={}",), "http://127.0.0.1:9: no cluster answers"),
+    ],
+)
+def test_jobs_that_would_lose_their_output_or_have_no_cluster(mine, capsys, tmp_path, words, problem):
+    given = [word.format(tmp_path / "there") for word in words]
+
+    code, _, errors = run(capsys, "--executor", "jobs", "--address", "http://127.0.0.1:9", *given)
+
+    assert (code, len(errors)) == (2, 1)
+    assert errors[0].startswith(f"fedvtc: {problem}")
+
+
+@pytest.mark.parametrize("words", [[], ["run.seed=1"], ["a.yaml", "b.yaml"]])
+def test_it_takes_one_file(write, capsys, words):
+    assert main(["sweep", *words, "run.rounds=1"]) == 2
+
+    assert "a sweep takes one sweep file, not" in capsys.readouterr().err
+
+
+def test_a_cluster_that_is_not_there_is_one_line(mine, capsys):
+    code, _, errors = run(capsys, "cluster.address=127.0.0.1:9")
+
+    assert code == 2
+    (error,) = errors
+    assert error.startswith("fedvtc: cluster.address=127.0.0.1:9: no Ray cluster answers")

@@ -1,0 +1,140 @@
+import csv
+import json
+import math
+
+import pytest
+from rich.console import Console
+
+from fedvtc.config import to_dict
+from fedvtc.errors import RunFolderError
+from fedvtc.sweep import load_sweep
+from fedvtc.sweep.folder import SweepFolder
+from fedvtc.sweep.results import as_table, groups, write_results
+from fedvtc.tracking.run_folder import RunFolder
+
+ACCURACY, WORST, MISSING = "test/accuracy/mean", "test/accuracy/min", "test/accuracy/missing/mean"
+
+
+@pytest.fixture
+def folder(write):
+    """Three seeds of two values of alpha."""
+    return SweepFolder(load_sweep(write("mine.yaml", "grid: {partition.alpha: [0.1, 0.5], run.seed: [0, 1, 2]}")))
+
+
+def record(trial, status, *records):
+    run = RunFolder.create(trial.config.run.output_dir, trial.name, to_dict(trial.config))
+    (run.path / "metrics.jsonl").write_text("".join(json.dumps(one) + "\n" for one in records))
+    run.set_status(status)
+
+
+def finish(trial, accuracy, *, worst=0.1, missing=0.0, seconds=1.0):
+    final = {ACCURACY: accuracy, WORST: worst, MISSING: missing}
+    record(
+        trial,
+        "finished",
+        # What a round measured is not what counts.
+        {"round": 1, "phase": "round", "bytes/up/prototypes": 70, ACCURACY: 0.99, "time/round": seconds},
+        {"round": 2, "phase": "round", "bytes/up/prototypes": 70, "bytes/down/prototypes": 50, "time/round": seconds},
+        {"round": 2, "phase": "final", "bytes/down/prototypes": 10, **final, "time/round": seconds},
+    )
+
+
+def rows(folder):
+    with (folder.path / "results.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_means_and_sample_deviations_over_seeds_worked_by_hand(folder):
+    for trial, accuracy in zip(folder.sweep.trials[:3], (0.5, 0.6, 0.7), strict=True):
+        finish(trial, accuracy, worst=accuracy / 2)
+
+    write_results(folder)
+
+    skewed, other = rows(folder)
+    assert (skewed["partition.alpha"], skewed["trials"], skewed["finished"]) == ("0.1", "3", "3")
+    assert math.isclose(float(skewed[ACCURACY]), 0.6)
+    # Deviations -0.1, 0, 0.1: squares add up to 0.02, by n - 1 = 2 that is 0.01.
+    assert math.isclose(float(skewed[f"{ACCURACY}/std"]), 0.1)
+    assert math.isclose(float(skewed[f"{WORST}/std"]), 0.05)
+    # 70 + 70 + 50 + 10 of each run.
+    assert (float(skewed["bytes/total"]), float(skewed["bytes/total/std"])) == (200.0, 0.0)
+    assert (other["partition.alpha"], other["trials"], other["finished"], other[ACCURACY]) == ("0.5", "3", "0", "")
+    assert (folder.path / "results.md").read_text().splitlines()[4:] == [
+        "| partition.alpha | finished | accuracy | worst | missing | bytes |",
+        "| --- | --- | --- | --- | --- | --- |",
+        "| 0.1 | 3/3 | 0.6000 +- 0.1000 | 0.3000 +- 0.0500 | 0.0000 +- 0.0000 | 200 B |",
+        "| 0.5 | 0/3 | - | - | - | - |",
+    ]
+
+
+def test_only_runs_that_have_finished_count(folder):
+    first, second, third, *_ = folder.sweep.trials
+    finish(first, 0.5)
+    record(second, "failed", {"round": 1, "phase": "round", ACCURACY: 0.9})
+    record(third, "running", {"round": 1, "phase": "round", ACCURACY: 0.9})
+
+    write_results(folder)
+
+    row = rows(folder)[0]
+    # One value has no deviation.
+    assert (row["finished"], row[ACCURACY], row[f"{ACCURACY}/std"]) == ("1", "0.5", "")
+
+
+def test_what_not_every_run_has_is_a_mean_over_those_that_have_it(folder):
+    first, second, *_ = folder.sweep.trials
+    finish(first, 0.5, missing=None)
+    finish(second, 0.5, missing=0.25)
+
+    write_results(folder)
+
+    assert (rows(folder)[0][MISSING], rows(folder)[0][f"{MISSING}/std"]) == ("0.25", "")
+
+
+def test_records_that_are_damaged_are_one_line(folder):
+    record(folder.sweep.trials[0], "finished", {"round": 1}, {"round": 2})
+    (folder.sweep.trials[0].path / "metrics.jsonl").write_text("{\n{}\n")
+
+    with pytest.raises(RunFolderError, match=r"alpha0\.1-seed0: metrics\.jsonl is damaged \(.*\)\. Remove the folder"):
+        write_results(folder)
+
+
+def test_measured_times_are_on_the_terminal_only(folder):
+    finish(folder.sweep.trials[0], 0.5, seconds=11.0)
+    found = write_results(folder)
+    before = (folder.path / "results.csv").read_bytes()
+    console = Console(width=160)
+
+    with console.capture() as shown:
+        console.print(as_table(found))
+
+    assert found[0].seconds == [33.0]
+    assert "33" in shown.get()
+    assert b"33" not in before
+
+
+def test_groups_keep_the_order_of_the_sweep_file_and_values_may_be_lists(write):
+    file = write(
+        "mine.yaml",
+        "grid: {population.backbones: [[{name: cnn_2x8, share: 1}], [{name: cnn_2x16, share: 1}]], run.seed: [1, 0]}",
+    )
+    folder = SweepFolder(load_sweep(file))
+
+    found = groups(folder)
+
+    assert [list(group.values.values()) for group in found] == [
+        ["[{'name': 'cnn_2x8', 'share': 1}]"],
+        ["[{'name': 'cnn_2x16', 'share': 1}]"],
+    ]
+    assert [group.num_trials for group in found] == [2, 2]
+
+
+def test_who_was_stopped_early_is_counted(write):
+    folder = SweepFolder(load_sweep(write("mine.yaml", "grid: {run.seed: [0, 1]}\nasha: {}")))
+    finish(folder.sweep.trials[0], 0.5)
+    record(folder.sweep.trials[1], "interrupted")
+    folder.note_stopped("seed1", 1)
+
+    write_results(folder)
+
+    assert (rows(folder)[0]["finished"], rows(folder)[0]["stopped_early"]) == ("1", "1")
+    assert "| 1/2, 1 stopped |" in (folder.path / "results.md").read_text()

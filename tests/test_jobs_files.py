@@ -1,0 +1,199 @@
+"""The files under jobs/: each is valid where its schema can be had, and its commands are ones that fedvtc takes."""
+
+import re
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+from fedvtc.cli import main
+from fedvtc.config import Config, field_docs, load
+from fedvtc.methods import config_classes
+from fedvtc.submission import read_runtime_env
+from fedvtc.submission.package import ENTRYPOINT
+
+ROOT = Path(__file__).parents[1]
+FILES = sorted(path for path in (ROOT / "jobs").iterdir() if path.name != "README.md")
+
+
+@pytest.fixture(autouse=True)
+def in_the_project(monkeypatch):
+    monkeypatch.chdir(ROOT)
+
+
+def check_words(words, capsys):
+    """Loads the config as the command would."""
+    assert main(["plan", *(word for word in words if word not in ("--plain", "--debug")), "--print-config"]) == 0
+    return yaml.safe_load(capsys.readouterr().out)
+
+
+def words_after_run(text):
+    """Those of the one command in a script or an entrypoint, its continued lines joined."""
+    (line,) = re.findall(r"python -m fedvtc run (.*)", text.replace("\\\n", " "))
+    return shlex.split(line)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+def test_a_file_is_tested_here_and_says_what_it_is(path):
+    text = path.read_text(encoding="utf-8")
+
+    assert text.isascii()
+    assert path.name in Path(__file__).read_text(encoding="utf-8")
+    assert path.name in (ROOT / "jobs/README.md").read_text(encoding="utf-8")
+    assert f"jobs/{path.name}" in "".join(line for line in text.splitlines(True) if line.startswith("# "))
+
+
+@pytest.mark.parametrize("name", ["submit.sh", "slurm.sh"])
+def test_a_script_is_one_that_the_shell_reads(name, capsys):
+    path = ROOT / "jobs" / name
+    text = path.read_text(encoding="utf-8")
+
+    assert path.stat().st_mode & 0o111
+    assert "set -euo pipefail" in text
+    subprocess.run(["bash", "-n", path], check=True)
+    if name == "slurm.sh":
+        # What stands between quotes is a script of its own.
+        (inner,) = re.findall(r"bash -c '(.*?)'", text, re.DOTALL)
+        subprocess.run(["bash", "-n", "-c", inner], check=True)
+    words = [word for word in words_after_run(text) if word != "$@"]
+    (example,) = re.findall(rf"^#   (?:sbatch )?jobs/{name} (.*)$", text, re.MULTILINE)
+    config = check_words([*shlex.split(example), *words], capsys)
+    assert config["run"]["resume"] == "auto"
+    assert Path(config["run"]["output_dir"]).is_absolute()
+    if name == "slurm.sh":
+        assert config["cluster"]["address"] == "auto"
+
+
+def test_the_variables_of_slurm_are_gone_before_ray_starts():
+    text = (ROOT / "jobs/slurm.sh").read_text(encoding="utf-8")
+    (line,) = re.findall(r"^ +(unset .*)$", text, re.MULTILINE)
+    environment = {"SLURM_PROCID": "2", "SLURM_JOB_ID": "7", "RANK": "1", "NUM_NODES": "2", "PATH": "/usr/bin:/bin"}
+    left = subprocess.run(["bash", "-c", f"{line}; env"], env=environment, capture_output=True, text=True, check=True)
+
+    assert "SLURM" not in left.stdout
+    assert "RANK" not in left.stdout
+    assert "NUM_NODES=2" in left.stdout
+
+
+def test_the_options_of_the_scripts_are_ones_that_ray_has():
+    from ray.dashboard.modules.job.cli import submit
+    from ray.scripts.symmetric_run import symmetric_run
+
+    for name, command in (("submit.sh", submit), ("slurm.sh", symmetric_run)):
+        text = (ROOT / "jobs" / name).read_text(encoding="utf-8").replace("\\\n", " ")
+        (line,) = re.findall(r"exec ray (?:job submit|symmetric-run) (.*?) -- ", text)
+        given = set(re.findall(r"--[a-z-]+", line)) - {"--num-cpus"}  # That is one of `ray start`.
+        assert given <= {option for parameter in command.params for option in parameter.opts}
+
+
+def test_runtime_env_yaml_is_one_that_ray_takes():
+    content = read_runtime_env(ROOT / "jobs/runtime_env.yaml")
+
+    assert content["env_vars"]["RAY_JOB_STOP_WAIT_TIME_S"] == "120"
+
+
+def test_cluster_aws_yaml_fits_the_schema_of_ray():
+    from ray.autoscaler._private.util import prepare_config, validate_config
+
+    config = yaml.safe_load((ROOT / "jobs/cluster-aws.yaml").read_text(encoding="utf-8"))
+    whole = prepare_config(config)
+    validate_config(whole)
+
+    assert whole["head_node_type"] in whole["available_node_types"]
+    assert sum(kind["max_workers"] for kind in whole["available_node_types"].values()) >= whole["max_workers"] > 0
+
+
+# Fields of RayJob and RayCluster in ray.io/v1, by the API reference of KubeRay 1.6; there is no schema of them here.
+RAY_JOB = {"entrypoint", "backoffLimit", "shutdownAfterJobFinishes", "ttlSecondsAfterFinished", "runtimeEnvYAML"}
+RAY_JOB |= {"rayClusterSpec", "activeDeadlineSeconds", "metadata", "submissionMode", "jobId", "suspend"}
+RAY_CLUSTER = {"rayVersion", "authOptions", "enableInTreeAutoscaling", "autoscalerOptions", "headGroupSpec"}
+RAY_CLUSTER |= {"workerGroupSpecs"}
+WORKERS = {"groupName", "replicas", "minReplicas", "maxReplicas", "rayStartParams", "template", "numOfHosts"}
+
+
+def test_kuberay_rayjob_yaml_has_the_fields_of_kuberay(capsys):
+    text = (ROOT / "jobs/kuberay-rayjob.yaml").read_text(encoding="utf-8")
+    claim, job = yaml.safe_load_all(text)
+
+    assert (claim["apiVersion"], claim["kind"]) == ("v1", "PersistentVolumeClaim")
+    assert (job["apiVersion"], job["kind"], set(job)) == (
+        "ray.io/v1",
+        "RayJob",
+        {"apiVersion", "kind", "metadata", "spec"},
+    )
+    spec = job["spec"]
+    cluster = spec["rayClusterSpec"]
+    assert set(spec) <= RAY_JOB
+    assert set(cluster) <= RAY_CLUSTER
+    assert set(cluster["headGroupSpec"]) <= {"rayStartParams", "template", "serviceType"}
+    assert cluster["enableInTreeAutoscaling"]
+    assert cluster["rayVersion"] == locked("ray")
+    for group in cluster["workerGroupSpecs"]:
+        assert set(group) <= WORKERS
+        assert group["minReplicas"] <= group["replicas"] <= group["maxReplicas"]
+    for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
+        assert all(isinstance(value, str) for value in group["rayStartParams"].values())
+        pod = group["template"]["spec"]
+        (container,) = pod["containers"]
+        volumes = {volume["name"]: volume["persistentVolumeClaim"]["claimName"] for volume in pod["volumes"]}
+        assert {volumes[mount["name"]] for mount in container["volumeMounts"]} == {claim["metadata"]["name"]}
+        assert container["envFrom"] == [{"secretRef": {"name": "fedvtc-secrets", "optional": True}}]
+    config = check_words([word.removeprefix("/fedvtc/") for word in words_after_run(spec["entrypoint"])], capsys)
+    mounts = cluster["headGroupSpec"]["template"]["spec"]["containers"][0]["volumeMounts"]
+    assert config["run"]["output_dir"] in {mount["mountPath"] for mount in mounts}
+    assert config["run"]["resume"] == "auto"
+
+
+def test_the_runtime_environment_of_the_rayjob_is_one_that_ray_takes(tmp_path):
+    _, job = yaml.safe_load_all((ROOT / "jobs/kuberay-rayjob.yaml").read_text(encoding="utf-8"))
+    (tmp_path / "env.yaml").write_text(job["spec"]["runtimeEnvYAML"])
+
+    content = read_runtime_env(tmp_path / "env.yaml")
+
+    assert content["env_vars"] == read_runtime_env(ROOT / "jobs/runtime_env.yaml")["env_vars"]
+
+
+def test_wandb_sweep_yaml_makes_commands_that_fedvtc_takes(capsys):
+    from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args
+
+    sweep = yaml.safe_load((ROOT / "jobs/wandb-sweep.yaml").read_text(encoding="utf-8"))
+    own = [doc.key for cls in config_classes().values() for doc in field_docs(cls, "method")]
+
+    assert sweep["method"] in ("grid", "random", "bayes")
+    assert sweep["metric"]["goal"] in ("maximize", "minimize")
+    assert set(sweep["parameters"]) <= {doc.key for doc in field_docs(Config)} | set(own)
+    # As the agent puts a command together.
+    drawn = {key: {"value": parameter["values"][0]} for key, parameter in sweep["parameters"].items()}
+    words = create_sweep_command_args({"args": drawn})["args_no_hyphens"]
+    command = create_sweep_command(sweep["command"])
+    assert command[:3] == ["${env}", sweep["program"], "run"]
+    assert command[-1] == "${args_no_hyphens}"
+    config = check_words([*command[3:-1], *words], capsys)
+    for key, value in drawn.items():
+        section, name = key.rsplit(".", 1)
+        node = config
+        for step in section.split("."):
+            node = node[step]
+        assert node[name] == value["value"]
+
+
+def test_the_entrypoint_of_a_submitted_job_is_a_command(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("config.yaml").write_text("run: {rounds: 3}\n")
+
+    assert check_words(words_after_run(ENTRYPOINT), capsys)["run"]["rounds"] == 3
+
+
+def locked(package):
+    """The release of a package that the project is tried with."""
+    return re.search(rf"^{package}(?:\[.*\])?==(\S+)", (ROOT / "requirements.lock").read_text(), re.MULTILINE)[1]
+
+
+def test_every_yaml_under_conf_and_jobs_is_read_by_some_test():
+    groups = {path.parent.name for path in (ROOT / "conf").rglob("*.yaml")} - {"conf"}
+    tested = (ROOT / "tests/test_conf_files.py").read_text(encoding="utf-8")
+
+    assert [group for group in sorted(groups) if f'"{group}"' not in tested] == []
+    assert load(["conf/base.yaml"], [], methods=config_classes()).run.resume == "never"

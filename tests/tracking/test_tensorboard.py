@@ -1,0 +1,104 @@
+"""The event files hold what metrics.jsonl holds."""
+
+import io
+import json
+import struct
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+
+from fedvtc.config import load
+from fedvtc.methods import config_classes
+from fedvtc.tracking import RunInfo
+from fedvtc.tracking.files import JsonlTracker
+from fedvtc.tracking.tensorboard import TensorBoardTracker
+
+
+def events(file):
+    """The events of one file, whose format is length, check, data, check."""
+    content = file.read_bytes()
+    place = 0
+    while place < len(content):
+        (num_bytes,) = struct.unpack_from("<Q", content, place)
+        event = Event()
+        event.ParseFromString(content[place + 12 : place + 12 + num_bytes])
+        yield event
+        place += 16 + num_bytes
+
+
+def shown(folder):
+    """What TensorBoard shows: values by name and step, without those that a later start has purged."""
+    values = {}
+    for file in sorted((folder / "tensorboard").iterdir()):
+        for event in events(file):
+            if event.session_log.status == SessionLog.START:
+                values = {key: value for key, value in values.items() if key[1] < event.step}
+            for value in event.summary.value:
+                assert (value.tag, event.step) not in values
+                values[value.tag, event.step] = value
+    return values
+
+
+def record(round, phase="round", **values):
+    return {"round": round, "phase": phase, "loss/train": 0.1 * round, "bytes/up/generator": 500_000, **values}
+
+
+@pytest.fixture
+def run(tmp_path):
+    config = load([], ["evaluate.every=1", "tracking.clients_every=2"], methods=config_classes())
+    counts_KC = np.ones((2, 2), dtype=np.int64)
+    return RunInfo("id", "run", tmp_path, config, {}, counts_KC, ["cnn", "vit"])
+
+
+def attempt(run, records):
+    """One attempt with the records, as a coordinator makes it."""
+    trackers = (JsonlTracker(), TensorBoardTracker(["a", "b"]))
+    for tracker in trackers:
+        tracker.start(run)
+    clients = [{"client": 0, "accuracy": 0.25}, {"client": 1, "accuracy": 0.75}]
+    for each in records:
+        for tracker in trackers:
+            tracker.log(each, clients)
+    return trackers
+
+
+def test_every_number_is_there_once_also_after_an_attempt_that_was_lost(run):
+    # Nobody finishes it: what was logged is on the disk all the same.
+    lost = attempt(run, [record(1), record(2), record(3, **{"test/accuracy/mean": 0.9})])
+    done = attempt(
+        replace(run, resumed_round=1),
+        [record(2), record(3, **{"test/accuracy/mean": 0.3}), record(3, "final", incidents=["lost"])],
+    )
+    for tracker in done:
+        tracker.finish("finished")
+
+    expected, total_bytes = {}, 0
+    for line in (run.folder / "metrics.jsonl").read_text().splitlines():
+        each = json.loads(line)
+        total_bytes += each["bytes/up/generator"]
+        prefix = "final/" if each["phase"] == "final" else ""
+        for name, value in {**each, "bytes/total_mb": total_bytes / 1e6}.items():
+            if name not in ("round", "phase", "incidents"):
+                expected[prefix + name, each["round"]] = float(np.float32(value))
+    values = shown(run.folder)
+    scalars = {key: value.simple_value for key, value in values.items() if value.WhichOneof("value") == "simple_value"}
+    assert scalars == expected
+    assert expected["test/accuracy/mean", 3] == float(np.float32(0.3))
+    histograms = [key for key, value in values.items() if value.WhichOneof("value") == "histo"]
+    # Round 2, and the end after round 3.
+    assert histograms == [("clients/accuracy", 2), ("clients/accuracy", 3)]
+    assert (values["clients/accuracy", 3].histo.num, values["clients/accuracy", 3].histo.sum) == (2, 1.0)
+    for tracker in lost:
+        tracker.finish("failed")
+
+
+def test_pictures_are_as_the_run_folder_has_them(run):
+    tracker = TensorBoardTracker(["a", "b"])
+    tracker.start(run)
+    tracker.show_samples(4, np.full((4, 1, 8, 8), 200, dtype=np.uint8), [0, 0, 1, 1])
+    tracker.finish("finished")
+    picture = shown(run.folder)["samples", 4].image
+    assert np.asarray(Image.open(io.BytesIO(picture.encoded_image_string))).shape == (picture.height, picture.width, 3)

@@ -1,0 +1,297 @@
+"""What W&B is given is what metrics.jsonl holds: every number once, in one run over all attempts."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from fedvtc.config import load
+from fedvtc.methods import config_classes
+from fedvtc.run import resume_federation, run_federation
+from fedvtc.tracking import RunInfo
+from fedvtc.tracking.wandb_log import logged_values, rows
+from fedvtc.tracking.wandb_run import HEADLINES, WandbTracker
+
+SETTINGS = (
+    "placement.pool=inline",
+    "run.name=tracked",
+    "run.rounds=3",
+    "data.name=npz",
+    "partition.alpha=100",
+    "population.num_clients=3",
+    "population.backbones=[{name: cnn_2x8, share: 1}]",
+    "population.feature_size=6",
+    "method.name=fedvtc",
+    "method.generator.epochs=1",
+    "method.generator.width=4",
+    "method.finetune.epochs=1",
+    "method.finetune.images_per_class=4",
+    "evaluate.every=2",
+    "evaluate.samples_every=2",
+    "evaluate.samples_per_class=2",
+    "tracking.trackers=[wandb]",
+    "tracking.clients_every=2",
+    "tracking.wandb.group=mine",
+    "tracking.wandb.tags=[first, fedvtc]",
+    "tracking.wandb.upload_checkpoints=true",
+)
+
+
+def end_of_program():
+    """W&B's service closes its files a moment after a run has finished; the end of a program waits for that."""
+    import wandb
+
+    wandb.teardown()
+
+
+def wandb_records(folder):
+    """The records of every attempt's file, in their order."""
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    from fedvtc.tracking import wandb_log
+
+    for file in sorted(folder.glob("wandb/*run-*-*/*.wandb")):
+        for chunk in wandb_log._records(file):
+            record = Record()
+            record.ParseFromString(chunk)
+            yield record
+
+
+def history(folder):
+    """The rows of every attempt: values by name."""
+    return [
+        {item.key or ".".join(item.nested_key): json.loads(item.value_json) for item in record.history.item}
+        for record in wandb_records(folder)
+        if record.HasField("history")
+    ]
+
+
+def summary(folder):
+    found = {}
+    for record in wandb_records(folder):
+        for item in record.summary.update:
+            found[item.key or ".".join(item.nested_key)] = json.loads(item.value_json)
+    return found
+
+
+def metrics(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def numbers(values):
+    return {name: value for name, value in values.items() if isinstance(value, int | float) and name[0] != "_"}
+
+
+def assert_same(folder, rounds, records):
+    """The rows of rounds are the records, to the last bit, plus what is made of them."""
+    total_bytes, total_mb = 0, []
+    for row, record in zip(rounds, records, strict=True):
+        expected = numbers(record)
+        total_bytes += sum(value for name, value in expected.items() if name.startswith(("bytes/up/", "bytes/down/")))
+        total_mb.append(total_bytes / 1e6)
+        doubles = {f"mb/{name}": record[name] for name in HEADLINES if name in record}
+        found = {name: value for name, value in numbers(row).items() if "." not in name}
+        assert found == expected | doubles | {"bytes/total_mb": total_mb[-1]}
+    return total_mb
+
+
+@pytest.fixture(scope="module")
+def tracked(tiny_folder):
+    """The folder of a run of three rounds that was made longer by two; what W&B held in between; what was said."""
+    folder = tiny_folder("wandb")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("WANDB_MODE", "offline")
+        overrides = [*SETTINGS, f"data.path={folder}/tiny.npz", f"run.output_dir={folder}/outputs"]
+        path = run_federation(load([], overrides, methods=config_classes()), plain=True).folder
+        end_of_program()
+        before = metrics(path), history(path), summary(path)
+        resume_federation(path, ["run.rounds=5"], plain=True)
+        end_of_program()
+    return path, before
+
+
+def test_every_number_of_every_round_is_there_once(tracked):
+    path, (records, rows_before, _) = tracked
+    rounds = [row for row in rows_before if "round" in row]
+    assert [row["round"] for row in rounds] == [1, 2, 3]
+    assert_same(path, rounds, records[:-1])
+
+
+def test_the_end_is_a_row_of_its_own_and_the_summary(tracked):
+    _, (records, rows_before, summary_before) = tracked
+    last, final = rows_before[-1], records[-1]
+    assert final["phase"] == "final"
+    found = {name.removeprefix("final/"): value for name, value in numbers(last).items() if name.startswith("final/")}
+    assert found.pop("bytes/total_mb") > max(row.get("bytes/total_mb", 0) for row in rows_before[:-1])
+    assert found == numbers(final)
+    expected = {name: value for name, value in numbers(final).items() if name != "round"}
+    assert {name: summary_before[name] for name in expected} == expected
+    best = max(record["test/accuracy/mean"] for record in records if "test/accuracy/mean" in record)
+    assert summary_before["max/test/accuracy/mean"] == best
+
+
+def test_a_run_that_goes_on_continues_the_curve(tracked):
+    path, (before, _, _) = tracked
+    all_rows = history(path)
+    rounds = [row for row in all_rows if "round" in row]
+    assert [row["round"] for row in rounds] == [1, 2, 3, 4, 5]
+    # The records that were there before are unchanged, and cut of their end.
+    records = metrics(path)
+    assert records[:3] == before[:3]
+    total_mb = assert_same(path, rounds, records[:-1])
+    assert total_mb == sorted(total_mb)
+    assert [row["final/round"] for row in all_rows if "final/round" in row] == [3, 5]
+    assert {record.run.run_id for record in wandb_records(path) if record.HasField("run")} == {
+        json.loads((path / "run.json").read_text())["id"]
+    }
+
+
+def test_the_run_is_described(tracked):
+    path, _ = tracked
+    run = next(record.run for record in wandb_records(path) if record.HasField("run"))
+    assert (run.project, run.run_group, run.job_type) == ("fedvtc", "mine", "federation")
+    assert run.display_name == "tracked"
+    assert list(run.tags) == ["fedvtc", "npz", "dirichlet", "first"]
+    config = {item.key: json.loads(item.value_json) for item in run.config.update}
+    assert config["method"]["generator"]["width"] == 4
+    assert config["population"]["backbones"] == [{"name": "cnn_2x8", "share": 1.0}]
+
+
+def test_axes_are_the_round_and_the_megabytes(tracked):
+    path, _ = tracked
+    axes = {
+        record.metric.glob_name: record.metric.step_metric
+        for record in wandb_records(path)
+        if record.HasField("metric") and record.metric.glob_name
+    }
+    assert axes["mb/*"] == "bytes/total_mb"
+    assert axes["final/*"] == "final/round"
+    assert {axes[f"{group}/*"] for group in ("test", "loss", "time", "bytes", "memory", "clients")} == {"round"}
+
+
+def test_clients_and_pictures_are_shown_when_they_are_due(tracked):
+    path, _ = tracked
+    shown = {
+        name: [row.get("round", row.get("final/round")) for row in history(path) if f"{name}._type" in row]
+        for name in ("clients/table", "clients/accuracy", "samples", "partition")
+    }
+    # Rounds 2 and 4, and both ends: the one after round 3 was an end too, until the run went on.
+    assert shown["clients/table"] == shown["clients/accuracy"] == [2, 3, 4, 5]
+    assert shown["samples"] == [2, 3, 4, 5]
+    assert shown["partition"] == [1]
+    tables = sorted(path.glob("wandb/*/files/media/table/clients/*.json"))
+    accuracies = [
+        [dict(zip(table["columns"], row, strict=True))["accuracy"] for row in table["data"]]
+        for table in map(json.loads, (table.read_text() for table in tables))
+    ]
+    means = {round(record["test/accuracy/mean"], 9) for record in metrics(path) if "test/accuracy/mean" in record}
+    assert means & {round(float(np.mean(values)), 9) for values in accuracies}
+
+
+def test_the_final_checkpoint_is_an_artifact_where_that_is_asked_for(tracked):
+    path, _ = tracked
+    names = {
+        content.path
+        for record in wandb_records(path)
+        if record.HasField("artifact")
+        for content in record.artifact.manifest.contents
+    }
+    assert {"manifest.json", "client_0000.pt", "client_0002.pt"} <= names
+
+
+def test_what_w_and_b_writes_names_no_command_line(tracked):
+    path, _ = tracked
+    assert list(path.glob("wandb/*/files/wandb-metadata.json")) == []
+
+
+@pytest.fixture
+def run(tmp_path):
+    config = load([], ["tracking.wandb.timeout_s=20"], methods=config_classes())
+    counts_KC = np.ones((2, 2), dtype=np.int64)
+    return RunInfo("abcd1234", "by-hand", tmp_path, config, {"run": {"rounds": 2}}, counts_KC, ["cnn", "vit"])
+
+
+def record(round, **values):
+    return {"round": round, "phase": "round", "loss/train": round / 2, **values}
+
+
+def test_rounds_that_were_never_sent_are_sent_by_the_next_attempt(run, monkeypatch):
+    """The first attempt got to round 2, of which W&B got the first; an interrupted row of text spans its blocks."""
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    said = []
+    first = WandbTracker(["a", "b"], said.append)
+    first.start(run)
+    first.log(record(1, incidents=["x" * 100_000]), [])
+    first.finish("failed")
+    end_of_program()
+    assert len(said) == 1
+    assert said[0].startswith(f"W&B: upload the run with: wandb sync {run.folder}/wandb/offline-run-")
+    (run.folder / "metrics.jsonl").write_text("".join(json.dumps(record(round)) + "\n" for round in (1, 2)))
+
+    second = WandbTracker(["a", "b"], said.append)
+    second.start(replace(run, resumed_round=2))
+    second.log(record(3, **{"bad": float("nan"), "absent": None}), [])
+    second.finish("finished")
+    end_of_program()
+    assert [row["round"] for row in history(run.folder)] == [1, 2, 3]
+    assert not {"bad", "absent"} & set(history(run.folder)[-1])
+    assert said[1].count("offline-run-") == 2
+
+
+def test_a_file_that_ends_within_a_record_is_read_up_to_there(run, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    tracker = WandbTracker(["a", "b"], print)
+    tracker.start(run)
+    for round in (1, 2, 3):
+        tracker.log(record(round, incidents=["x" * 40_000]), [])
+    tracker.finish("failed")
+    end_of_program()
+    (file,) = run.folder.glob("wandb/offline-run-*/*.wandb")
+    content = file.read_bytes()
+    counts = []
+    for num_bytes in (*range(0, len(content), 10_007), len(content)):
+        file.write_bytes(content[:num_bytes])
+        counts.append(len(list(rows(file))))
+    assert counts == sorted(counts)
+    assert (counts[0], counts[-1]) == (0, 3)
+    assert logged_values(run.folder / "wandb", run.id, "round") == [1, 2, 3]
+
+
+def test_the_environment_wins_and_disabled_is_silent(run, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    said = []
+    tracker = WandbTracker(["a", "b"], said.append)
+    tracker.start(run)
+    tracker.log(record(1), [])
+    tracker.finish("finished")
+    assert said == []
+    assert not (run.folder / "wandb").exists()
+
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_PROJECT", "theirs")
+    tracker = WandbTracker(["a", "b"], said.append)
+    tracker.start(run)
+    tracker.finish("finished")
+    end_of_program()
+    (project,) = {record.run.project for record in wandb_records(run.folder) if record.HasField("run")}
+    assert project == "theirs"
+
+
+def test_one_that_was_given_up_says_what_is_left_and_no_more(run, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    said = []
+    unbegun = WandbTracker(["a", "b"], said.append)
+    unbegun.give_up()
+    assert said == []
+
+    tracker = WandbTracker(["a", "b"], said.append)
+    tracker.start(run)
+    tracker.log(record(1), [])
+    tracker.give_up()
+    tracker.tell("what fails from now on")
+    (folder,) = run.folder.glob("wandb/offline-run-*")
+    assert said == [
+        "tracking.wandb: W&B did not take everything in time.",
+        f"W&B: upload the run with: wandb sync {folder}",
+    ]

@@ -126,7 +126,8 @@ def test_a_sweep_that_is_broken_off_twice_has_the_numbers_of_one_that_is_not(
     # Two starts have written into one folder of Tune: the second went on with what the first had left.
     (tune_folder,) = Path("outputs/mine/tune").iterdir()
     assert len(list(tune_folder.glob("experiment_state-*.json"))) == 2
-    (tune_folder / "tuner.pkl").write_bytes(b"torn")
+    for file in [tune_folder / "tuner.pkl", *tune_folder.glob("experiment_state-*.json")]:
+        file.write_bytes(b"torn")
     half_done |= set(begun())
     done = {trial: described(trial) for trial, status in statuses().items() if status == "finished"}
     assert 1 <= len(done) < 4

@@ -11,8 +11,8 @@ read back: one for each trial, all in one group, and in each every round once.
 import argparse
 import json
 import os
+import secrets
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -135,6 +135,9 @@ class Sent:
         done = subprocess.run(
             [RAY, "job", command, "--address", self._address, *words], capture_output=True, text=True, check=False
         )
+        if "try again later" in done.stderr:  # The cluster has only just come up.
+            time.sleep(2)
+            return self._ray(command, *words)
         if done.returncode and command == "submit":
             raise SystemExit(done.stdout + done.stderr)
         return done.stdout + done.stderr
@@ -144,7 +147,12 @@ class Sent:
 def cluster(num_cpus: int) -> Iterator[str]:
     """The address of a Ray cluster on this machine, for jobs."""
     port, dashboard = free_port(), free_port()
+    # Short, for the sockets in it have paths of limited length.
     temporary = tempfile.mkdtemp(prefix="r", dir="/tmp")
+    token = Path(temporary, "token")
+    token.write_text(secrets.token_hex(32))
+    token.chmod(0o600)
+    os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}
     head = subprocess.Popen(
         [
             *(RAY, "start", "--head", "--block", f"--num-cpus={num_cpus}", f"--port={port}"),
@@ -156,14 +164,15 @@ def cluster(num_cpus: int) -> Iterator[str]:
     address = f"http://127.0.0.1:{dashboard}"
     try:
         until_s = time.monotonic() + 60
-        while subprocess.run([RAY, "job", "list", "--address", address], capture_output=True, check=False).returncode:
+        knock = [RAY, "job", "list", "--address", address]
+        while (answer := subprocess.run(knock, capture_output=True, text=True, check=False)).returncode:
             if time.monotonic() > until_s:
-                raise SystemExit("the cluster does not answer")
+                raise SystemExit(f"the cluster does not answer: {answer.stderr}")
             time.sleep(1)
         yield address
     finally:
-        os.killpg(head.pid, signal.SIGTERM)
-        head.wait(60)
+        head.terminate()
+        head.wait(120)
         shutil.rmtree(temporary, ignore_errors=True)
 
 

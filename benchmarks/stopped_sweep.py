@@ -146,7 +146,7 @@ class Sent:
 @contextmanager
 def cluster(num_cpus: int) -> Iterator[str]:
     """The address of a Ray cluster on this machine, for jobs."""
-    port, dashboard = free_port(), free_port()
+    port, dashboard, agent = free_port(), free_port(), free_port()
     # Short, for the sockets in it have paths of limited length.
     temporary = tempfile.mkdtemp(prefix="r", dir="/tmp")
     token = Path(temporary, "token")
@@ -156,7 +156,12 @@ def cluster(num_cpus: int) -> Iterator[str]:
     head = subprocess.Popen(
         [
             *(RAY, "start", "--head", "--block", f"--num-cpus={num_cpus}", f"--port={port}"),
-            *(f"--dashboard-port={dashboard}", f"--temp-dir={temporary}", "--disable-usage-stats"),
+            *(
+                f"--dashboard-port={dashboard}",
+                f"--temp-dir={temporary}",
+                "--disable-usage-stats",
+                f"--dashboard-agent-listen-port={agent}",
+            ),
         ],
         stdout=subprocess.DEVNULL,
         start_new_session=True,

@@ -9,12 +9,9 @@ from fedvtc.sweep import load_sweep
 
 ROOT = Path(__file__).parents[1]
 GROUPS = ("data", "population", "method", "cluster", "experiment")
-FILES = [
-    "conf/base.yaml",
-    *sorted(str(file.relative_to(ROOT)) for group in GROUPS for file in (ROOT / "conf" / group).glob("*.yaml")),
-]
-
-SWEEPS = sorted(str(file.relative_to(ROOT)) for file in (ROOT / "conf/sweep").glob("*.yaml"))
+YAMLS = sorted(str(file.relative_to(ROOT)) for file in (ROOT / "conf").rglob("*.yaml"))
+SWEEPS = [file for file in YAMLS if file.startswith("conf/sweep/")]
+FILES = [file for file in YAMLS if file not in SWEEPS]
 
 
 @pytest.fixture(autouse=True)

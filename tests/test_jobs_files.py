@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from fedvtc.cli import main
-from fedvtc.config import Config, field_docs, load
+from fedvtc.config import Config, field_docs
 from fedvtc.methods import config_classes
 from fedvtc.submission import read_runtime_env
 from fedvtc.submission.package import ENTRYPOINT
@@ -189,11 +189,3 @@ def test_the_entrypoint_of_a_submitted_job_is_a_command(tmp_path, monkeypatch, c
 def locked(package):
     """The release of a package that the project is tried with."""
     return re.search(rf"^{package}(?:\[.*\])?==(\S+)", (ROOT / "requirements.lock").read_text(), re.MULTILINE)[1]
-
-
-def test_every_yaml_under_conf_and_jobs_is_read_by_some_test():
-    groups = {path.parent.name for path in (ROOT / "conf").rglob("*.yaml")} - {"conf"}
-    tested = (ROOT / "tests/test_conf_files.py").read_text(encoding="utf-8")
-
-    assert [group for group in sorted(groups) if f'"{group}"' not in tested] == []
-    assert load(["conf/base.yaml"], [], methods=config_classes()).run.resume == "never"

@@ -34,8 +34,12 @@ def open_pool(
         incidents: hear of lost actors and failed clients.
 
     Raises:
+        ConfigError: the images are too small for a backbone.
         ClusterError: there is no cluster at the address, or it is too small.
     """
+    # For every pool: images too small for a backbone are refused here, before anything begins.
+    sizes = [len(spec.indices_N) for spec in specs]
+    costs_K = client_costs(config, dataset, [spec.backbone for spec in specs], sizes)
     if config.placement.pool == "inline":
         with InlinePool(config, dataset, specs, lineage, incidents) as inline:
             yield inline
@@ -44,8 +48,6 @@ def open_pool(
     from fedvtc.runtime.places import reserved
     from fedvtc.runtime.ray_pool import RayPool
 
-    sizes = [len(spec.indices_N) for spec in specs]
-    costs_K = client_costs(config, dataset, [spec.backbone for spec in specs], sizes)
     with (
         connected(config.cluster, namespace),
         reserved(config.placement, len(specs), incidents.tell) as (packing, places),

@@ -106,7 +106,7 @@ class Sent:
             raise SystemExit(self._ray("logs", job))
 
     def status(self, job: str) -> str:
-        printed = self._ray("status", job)
+        printed = self._ray("status", job).upper()
         return next((state for state in END if state in printed), "RUNNING")
 
     def sweep_folder(self) -> Path:

@@ -179,6 +179,8 @@ def test_who_does_badly_is_stopped_and_who_fails_is_named(in_a_folder):
     assert [folder.state(trial) for trial in (good, bad, explosive)] == ["finished", "stopped early", "failed"]
     assert folder.pending() == [explosive]
     log = folder.log(explosive)
+    # Lines of Tune's own.
+    assert "Last result" not in printed
     assert f"{explosive.name}: failed: client 0, round 1, train: loss is nan (see {log})" in printed.splitlines()
     assert "fedvtc: client 0, round 1, train: loss is nan" in log.read_text().splitlines()
     assert replace(good.config.run, seed=0) == replace(bad.config.run, seed=0, name=good.name)

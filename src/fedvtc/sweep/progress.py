@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from ray.tune import Callback
+from ray.tune.progress_reporter import TrialProgressCallback
 
 from fedvtc.sweep.folder import SweepFolder
 
@@ -10,17 +10,22 @@ if TYPE_CHECKING:
     from fedvtc.sweep.definition import Trial
 
 
-class Progress(Callback):
+class Progress(TrialProgressCallback):
     """A line when a trial begins and when it ends; what is stopped early is written down.
 
-    It is pickled with Tune's state, so it holds nothing of this process.
+    Of this class, because Tune adds its own where it is given none, and that prints lines beside these. It is pickled
+    with Tune's state, so it holds nothing of this process.
 
     Args:
         folder: of the sweep.
     """
 
     def __init__(self, folder: SweepFolder) -> None:
+        super().__init__()
         self._folder = folder
+
+    def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: Any, **info: Any) -> None:
+        """Says nothing: records are in the log of the trial."""
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Says that it begins or goes on."""

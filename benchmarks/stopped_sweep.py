@@ -226,7 +226,8 @@ def offline(sweep: Path, num_trials: int) -> list[str]:
                 if "round" in row and "clients/participating" in row:
                     rounds[file.parents[2].name].append(row["round"])
     resumed = {run: len(set(folders)) for run, folders in attempts.items() if len(set(folders)) > 1}
-    print(f"W&B: {sum(map(len, groups.values()))} runs in {len(groups)} group, {len(resumed)} of them in more than one attempt")
+    num_runs = sum(map(len, groups.values()))
+    print(f"W&B: {num_runs} runs in {len(groups)} group, {len(resumed)} of them in more than one attempt")
     faults = [] if len(groups) == 1 and len(attempts) == num_trials else ["W&B's runs"]
     for name, seen in sorted(rounds.items()):
         expected = [record["round"] for record in lines(sweep / name) if record["phase"] == "round"]

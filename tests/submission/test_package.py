@@ -41,7 +41,7 @@ def test_a_secret_is_refused_and_not_shown(file, name):
 @pytest.mark.parametrize(
     ("text", "start"),
     [
-        ("pip: ['--index-url https://me:abc123@pypi.example.com/simple']", "a URL carries a password"),
+        ("pip: ['--find-links https://me:abc123@example.com/wheels']", "a URL carries a password"),
         ("- a list", "expected keys with values."),
         ("a: b: c", "cannot be read (mapping values are not allowed here"),
         ("env_vars: {NUMBER: 1}", "Ray does not take it ("),

@@ -75,6 +75,10 @@ class Manifest:
         """The name of its folder: `round_000010` or `final`."""
         return f"round_{self.round:06d}" if self.phase == "round" else "final"
 
+    def shard(self, name: str) -> Shard | None:
+        """The file of this name; None where it is not part of the checkpoint."""
+        return next((shard for shard in self.shards if shard.name == name), None)
+
     def to_json(self) -> str:
         """The text of manifest.json; an accuracy that is not finite becomes null."""
         accuracy = None if self.accuracy is None or not math.isfinite(self.accuracy) else float(self.accuracy)

@@ -94,7 +94,7 @@ class CheckpointStore:
         Returns:
             The shard, or None where it cannot be done.
         """
-        shard = next((shard for shard in manifest.shards if shard.name == name), None)
+        shard = manifest.shard(name)
         if shard is None:
             return None
         try:
@@ -153,7 +153,7 @@ class CheckpointStore:
         Raises:
             CheckpointError: it is not there, cannot be read, or is not what was written.
         """
-        shard = next((shard for shard in manifest.shards if shard.name == name), None)
+        shard = manifest.shard(name)
         if shard is None:
             raise CheckpointError(f"{self._label}/{manifest.folder}: {name} is not part of it")
         with self._shard(manifest, shard) as file:

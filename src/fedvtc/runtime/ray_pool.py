@@ -98,6 +98,7 @@ class Home:
     def __init__(self, actor: Any, place: Place, specs: Sequence[ClientSpec]) -> None:
         self.actor, self.place, self.specs = actor, place, list(specs)
         self.up, self._began_s = actor.ready.remote(), time.monotonic()
+        self._is_known = False
 
     @property
     def clients(self) -> list[int]:
@@ -114,9 +115,11 @@ class Home:
 
     def waits_in_vain(self, timeout_s: float) -> bool:
         """Whether it has not come up for so long, and has no place: its node died, and no other has room."""
-        if time.monotonic() - self._began_s <= timeout_s or ray.wait([self.up], timeout=0, fetch_local=False)[0]:
+        if self._is_known or time.monotonic() - self._began_s <= timeout_s:
             return False
-        return not self.place.is_there
+        # Remembered, for this is asked of every actor each time that another one is done.
+        self._is_known = bool(ray.wait([self.up], timeout=0, fetch_local=False)[0])
+        return not self._is_known and not self.place.is_there
 
 
 class RayPool:

@@ -14,7 +14,7 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from fedvtc.checkpoint import CheckpointStore, Manifest
-from fedvtc.checkpoint.trees import unpack
+from fedvtc.checkpoint.trees import read_tree
 from fedvtc.checkpointing import Checkpointer, read_server
 from fedvtc.config import fingerprint
 from fedvtc.config.schema import CheckpointConfig, MethodConfig, RuntimeConfig
@@ -35,10 +35,10 @@ class SlowStore(CheckpointStore):
         super().__init__(location)
         self.gate, self.is_asked = threading.Event(), threading.Event()
 
-    def write(self, draft, name, content):
+    def write(self, draft, name, save):
         self.is_asked.set()
         assert self.gate.wait(TIMEOUT_S)
-        return super().write(draft, name, content)
+        return super().write(draft, name, save)
 
 
 class StubbornStore(CheckpointStore):
@@ -75,7 +75,7 @@ class Saving:
         return [manifest.round for manifest in self.store.manifests(pytest.fail) if manifest.phase == "round"]
 
     def clients_of(self, manifest):
-        return [unpack(self.store.read(manifest, f"client_{client:04d}.pt")) for client in range(3)]
+        return [read_tree(self.store.read(manifest, f"client_{client:04d}.pt")) for client in range(3)]
 
     def restored_digests(self, manifest, specs, dataset):
         """What the weights of clients are that are built from a checkpoint."""

@@ -1,7 +1,7 @@
 """Whole runs in this process, on a data set of three classes, and the folders that they leave."""
 
 import csv
-import hashlib
+import io
 import json
 import re
 from dataclasses import replace
@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from fedvtc.checkpoint import CheckpointStore
-from fedvtc.checkpoint.trees import pack, unpack
+from fedvtc.checkpoint.shard_file import ShardFile
+from fedvtc.checkpoint.trees import read_tree, write_tree
 from fedvtc.checkpointing import read_server
 from fedvtc.cli import main
 from fedvtc.client import FederatedClient
@@ -240,8 +241,11 @@ def saved(path, round):
     """The server's state after a round, and the clients' weights, from the run's own checkpoint."""
     store = CheckpointStore(path / "checkpoints")
     manifest = next(found for found in store.manifests(pytest.fail) if (found.phase, found.round) == ("round", round))
-    shards = [unpack(store.read(manifest, f"client_{client:04d}.pt")) for client in range(NUM_CLIENTS)]
-    weights = [hashlib.sha256(pack(shard["classifier"])).hexdigest() for shard in shards]
+    weights = []
+    for client in range(NUM_CLIENTS):
+        shard = read_tree(store.read(manifest, f"client_{client:04d}.pt"))
+        write_tree(shard["classifier"], file := ShardFile("classifier", io.BytesIO()))
+        weights.append(file.shard.sha256)
     return read_server(store, manifest)[0], weights
 
 

@@ -15,7 +15,7 @@ import torch
 from fsspec.implementations.memory import MemoryFileSystem
 
 from fedvtc.checkpoint import CheckpointStore
-from fedvtc.checkpoint.trees import unpack
+from fedvtc.checkpoint.trees import read_tree
 from fedvtc.client import FederatedClient
 from fedvtc.config import check_resumable, field_docs, fingerprint, load, same_place
 from fedvtc.config.problems import show
@@ -250,7 +250,7 @@ def store_of(path, location=None):
 def models_of(store):
     """All that the clients were at the end, by file."""
     final = next(manifest for manifest in store.manifests(pytest.fail) if manifest.phase == "final")
-    return {shard.name: unpack(store.read(final, shard.name)) for shard in final.shards if shard.name != "server.pt"}
+    return {shard.name: read_tree(store.read(final, shard.name)) for shard in final.shards if shard.name != "server.pt"}
 
 
 def trees_are_equal(first, second):

@@ -5,11 +5,12 @@ from collections.abc import Sequence
 from concurrent.futures import Future, wait
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from fedvtc import versions
 from fedvtc.checkpoint import CheckpointStore, Manifest, Shard
-from fedvtc.checkpoint.trees import arrays_to_tensors, pack, tensors_to_arrays, unpack
+from fedvtc.checkpoint.trees import arrays_to_tensors, read_tree, tensors_to_arrays, write_tree
 from fedvtc.config import fingerprint
 from fedvtc.config.schema import Config
 from fedvtc.errors import DiskError
@@ -174,7 +175,7 @@ class Checkpointer:
         saved: Sequence[Future[Shard]],
     ) -> None:
         try:
-            shards = [self._store.write(draft, SERVER_SHARD, pack(arrays_to_tensors(server))), *known]
+            shards = [self._store.write(draft, SERVER_SHARD, partial(write_tree, arrays_to_tensors(server))), *known]
             shards += [future.result() for future in saved]
             self._store.publish(draft, replace(manifest, shards=tuple(shards)))
         # Whatever it is: in a thread of its own it would go unheard.
@@ -226,5 +227,5 @@ def read_server(store: CheckpointStore, manifest: Manifest) -> tuple[ServerState
     Raises:
         CheckpointError: it is damaged.
     """
-    tree: Any = tensors_to_arrays(unpack(store.read(manifest, SERVER_SHARD)))
+    tree: Any = tensors_to_arrays(read_tree(store.read(manifest, SERVER_SHARD)))
     return tree["state"], Broadcast(manifest.round, tree["broadcast"])

@@ -1,5 +1,6 @@
 """Stores of all kinds, and their files reached without them."""
 
+from operator import methodcaller
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,7 @@ def _contents_of(round):
 
 def _save(store, round, **keys):
     draft = store.draft(_manifest_of(round, **keys).folder, attempt=1)
-    shards = [store.write(draft, name, content) for name, content in _contents_of(round).items()]
+    shards = [store.write(draft, name, methodcaller("write", content)) for name, content in _contents_of(round).items()]
     manifest = _manifest_of(round, shards, **keys)
     store.publish(draft, manifest)
     return manifest

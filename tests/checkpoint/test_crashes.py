@@ -13,12 +13,13 @@ SOURCE = str(Path(__file__).parents[2] / "src")
 # change of the disk, until one gets through.
 CRASHES = """
 import os, shutil, sys
+from operator import methodcaller
 from pathlib import Path
 from fedvtc.checkpoint import CheckpointStore, Manifest
 
 def save(store, round, content):
     draft = store.draft(f"round_{round:06d}", 1)
-    shards = tuple(store.write(draft, name, content) for name in ("server.pt", "client_0000.pt"))
+    shards = tuple(store.write(draft, name, methodcaller("write", content)) for name in ("server.pt", "client_0000.pt"))
     store.publish(draft, Manifest(content.decode(), round, "round", "f00d", None, shards, {}, "now"))
 
 SCENARIOS = {
@@ -58,7 +59,7 @@ while True:
     if scenario == "cleared":
         place = root / str(crash) / "checkpoints/round_000001"
         place.rename(f"{place}.replaced.tmp")
-        store.write(store.draft("round_000001", 1), "server.pt", b"unfinished")
+        store.write(store.draft("round_000001", 1), "server.pt", methodcaller("write", b"unfinished"))
     process = os.fork()
     if process == 0:
         left = crash

@@ -2,6 +2,7 @@ import errno
 import json
 import os
 import pickle
+from operator import methodcaller
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ NAMES = ("server.pt", "client_0003.pt", "client_0012.pt")
 def test_a_draft_in_a_folder_leaves_the_old_one_whole(local, save):
     manifest = save(local, 5)
 
-    local.write(local.draft("round_000005", attempt=2), "server.pt", b"new")
+    local.write(local.draft("round_000005", attempt=2), "server.pt", methodcaller("write", b"new"))
 
     assert local.newest_whole(pytest.fail) == manifest
 
@@ -34,10 +35,11 @@ def test_everything_is_on_the_disk_before_it_gets_its_place(local, tmp_path, mon
 
 def test_drafts_of_two_attempts_do_not_meet(local, manifest_of):
     drafts = [local.draft("round_000005", attempt) for attempt in (1, 2)]
-    shards = [local.write(draft, "server.pt", b"of %d" % attempt) for attempt, draft in enumerate(drafts, 1)]
+    contents = [methodcaller("write", b"of %d" % attempt) for attempt in (1, 2)]
+    shards = [local.write(draft, "server.pt", content) for draft, content in zip(drafts, contents, strict=True)]
 
     local.publish(drafts[1], manifest_of(5, shards[1:]))
-    local.write(drafts[0], "server.pt", b"late")
+    local.write(drafts[0], "server.pt", methodcaller("write", b"late"))
 
     assert local.read(local.newest_whole(pytest.fail), "server.pt") == b"of 2"
 
@@ -60,8 +62,9 @@ def test_disks_that_refuse_raise_os_errors(tmp_path):
     with pytest.raises(NotADirectoryError):
         store.draft("round_000001", attempt=1)
     # As for a process on a node that does not reach the folder.
+    elsewhere = CheckpointStore(tmp_path / "other")
     with pytest.raises(FileNotFoundError):
-        CheckpointStore(tmp_path / "other").write("round_000001.attempt-1.tmp", "server.pt", b"x")
+        elsewhere.write("round_000001.attempt-1.tmp", "server.pt", methodcaller("write", b"x"))
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
@@ -70,7 +73,7 @@ def test_a_full_disk_raises_its_error(local, tmp_path):
     (tmp_path / "checkpoints" / draft / "server.pt").symlink_to("/dev/full")
 
     with pytest.raises(OSError, match="No space left") as raised:
-        local.write(draft, "server.pt", b"x" * 100)
+        local.write(draft, "server.pt", methodcaller("write", b"x" * 100))
     assert raised.value.errno == errno.ENOSPC
 
 

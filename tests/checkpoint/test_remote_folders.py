@@ -1,3 +1,5 @@
+from operator import methodcaller
+
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
@@ -9,7 +11,7 @@ from fedvtc.errors import CheckpointError
 def test_a_begun_draft_behind_a_url_claims_nothing(tmp_path, save):
     store = CheckpointStore(f"memory:/{tmp_path}/checkpoints")
     save(store, 5)
-    store.write(store.draft("round_000005", attempt=2), "server.pt", b"new")
+    store.write(store.draft("round_000005", attempt=2), "server.pt", methodcaller("write", b"new"))
     lines = []
 
     assert store.newest_whole(lines.append) is None
@@ -30,9 +32,13 @@ class Stubborn(MemoryFileSystem):
 def test_errors_of_a_url_s_library_become_os_errors():
     folders = RemoteFolders(Stubborn(), "/checkpoints")
 
+    def write():
+        with folders.create("final", "server.pt") as file:
+            file.write(b"")
+
     for reach in (
         folders.names,
-        lambda: folders.write("final", "server.pt", b""),
+        write,
         lambda: folders.size("final", "server.pt"),
         folders.clear_drafts,
     ):

@@ -1,3 +1,4 @@
+import errno
 import io
 import os
 import pickle
@@ -11,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from fedvtc.checkpoint.trees import arrays_to_tensors, pack, tensors_to_arrays, unpack
+from fedvtc.checkpoint.trees import arrays_to_tensors, read_tree, tensors_to_arrays, write_tree
 from fedvtc.errors import CheckpointError
 
 DTYPES = (np.float32, np.float64, np.int64, np.int32, np.uint8, np.bool_)
@@ -19,6 +20,11 @@ arrays = st.sampled_from(DTYPES).flatmap(
     lambda dtype: npst.arrays(dtype, npst.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=4))
 )
 plain = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
+
+
+def pack(tree):
+    write_tree(tree, file := io.BytesIO())
+    return file.getvalue()
 
 
 def trees(leaves):
@@ -56,7 +62,7 @@ def assert_same(left, right):
 @settings(max_examples=60, deadline=None)
 @given(trees(plain | arrays))
 def test_a_tree_of_arrays_comes_back_with_types_and_shapes(tree):
-    back = tensors_to_arrays(unpack(pack(arrays_to_tensors(tree))))
+    back = tensors_to_arrays(read_tree(pack(arrays_to_tensors(tree))))
 
     assert_same(back, tree)
 
@@ -81,7 +87,7 @@ def test_read_only_and_strided_arrays_are_saved_without_a_warning_and_come_back_
 
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        back = tensors_to_arrays(unpack(pack(arrays_to_tensors(tree))))
+        back = tensors_to_arrays(read_tree(pack(arrays_to_tensors(tree))))
 
     assert_same(back, tree)
     assert writable_arrays(back) == [True] * 5
@@ -90,7 +96,7 @@ def test_read_only_and_strided_arrays_are_saved_without_a_warning_and_come_back_
 
 
 def test_a_number_of_numpy_comes_back_as_an_array_of_no_dimension():
-    back = tensors_to_arrays(unpack(pack(arrays_to_tensors({"mean": np.float32(0.1)}))))
+    back = tensors_to_arrays(read_tree(pack(arrays_to_tensors({"mean": np.float32(0.1)}))))
 
     assert_same(back, {"mean": np.array(0.1, dtype=np.float32)})
 
@@ -101,7 +107,7 @@ def test_the_states_of_a_module_and_its_optimizer_come_back():
     model(torch.ones(2, 2, 5, 5)).sum().backward()
     optimizer.step()
 
-    back = unpack(pack({"model": model.state_dict(), "optimizer": optimizer.state_dict()}))
+    back = read_tree(pack({"model": model.state_dict(), "optimizer": optimizer.state_dict()}))
 
     assert_same(back["model"], dict(model.state_dict()))
     assert_same(back["optimizer"], optimizer.state_dict())
@@ -113,7 +119,7 @@ def test_the_states_of_a_module_and_its_optimizer_come_back():
 
 
 def test_a_parameter_is_saved_as_a_plain_tensor():
-    back = unpack(pack(OrderedDict(weight=torch.nn.Parameter(torch.ones(2)))))
+    back = read_tree(pack(OrderedDict(weight=torch.nn.Parameter(torch.ones(2)))))
 
     assert type(back) is dict
     assert type(back["weight"]) is torch.Tensor
@@ -126,7 +132,7 @@ def test_a_view_does_not_drag_its_storage_along():
     content = pack({"row": storage[10:20], "column": storage.view(1000, 1000)[:, 3], "same": storage[:1].expand(7)})
 
     assert len(content) < 20_000
-    assert {name: tuple(tensor.shape) for name, tensor in unpack(content).items()} == {
+    assert {name: tuple(tensor.shape) for name, tensor in read_tree(content).items()} == {
         "row": (10,),
         "column": (1000,),
         "same": (7,),
@@ -137,6 +143,29 @@ def test_a_view_does_not_drag_its_storage_along():
 def test_what_could_not_be_loaded_is_not_saved(leaf):
     with pytest.raises(TypeError, match=type(leaf).__name__):
         pack({"a": [leaf]})
+
+
+class FullDisk:
+    """Takes so many writes."""
+
+    def __init__(self, num_writes):
+        self.num_left = num_writes
+
+    def write(self, content):
+        self.num_left -= 1
+        if self.num_left < 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return len(content)
+
+    def flush(self):
+        pass
+
+
+@pytest.mark.parametrize("num_writes", range(12))
+def test_a_disk_that_is_full_at_any_byte_says_so_itself(num_writes):
+    with pytest.raises(OSError, match="No space left") as raised:
+        write_tree({"weight": torch.ones(3), "bias": torch.ones(1)}, FullDisk(num_writes))
+    assert raised.value.errno == errno.ENOSPC
 
 
 class Payload:
@@ -161,7 +190,7 @@ def test_code_in_a_checkpoint_does_not_run(tmp_path, monkeypatch, kind, is_force
     # PyTorch warns where the variable counts; as an error the warning would end the load before the trap.
     warnings.simplefilter("ignore")
     with pytest.raises(CheckpointError, match=r"^round_000003/server\.pt: is damaged, or holds code"):
-        unpack(buffer.getvalue(), "round_000003/server.pt")
+        read_tree(buffer.getvalue(), "round_000003/server.pt")
     assert not trap.exists()
 
     # The trap works where code is run.
@@ -176,5 +205,5 @@ def test_a_damaged_content_is_a_user_error_of_one_line():
 
     for content in damaged:
         with pytest.raises(CheckpointError) as raised:
-            unpack(content)
+            read_tree(content)
         assert "\n" not in str(raised.value)

@@ -2,13 +2,14 @@
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 
 from fedvtc.checkpoint import CheckpointStore, Manifest
-from fedvtc.checkpoint.trees import pack, unpack
+from fedvtc.checkpoint.trees import read_tree, write_tree
 from fedvtc.client import FederatedClient
 from fedvtc.config.schema import MethodConfig, OptimizerConfig, RuntimeConfig, TrainingConfig
 from fedvtc.errors import CheckpointError, ClientError, ClientMemoryError
@@ -354,9 +355,9 @@ def test_the_newest_whole_checkpoint_is_where_it_starts(host_of, store, tmp_path
 
 def test_a_file_that_is_not_of_this_client_is_an_error_and_no_client(host_of, store):
     host = host_of()
-    content = pack({"classifier": {"module": {}, "optimizer": {}}})
+    shard = partial(write_tree, {"classifier": {"module": {}, "optimizer": {}}})
     draft = store.draft("round_000001", 1)
-    manifest = Manifest("run", 1, "round", "f00d", None, (store.write(draft, shard_name(0), content),), {}, "now")
+    manifest = Manifest("run", 1, "round", "f00d", None, (store.write(draft, shard_name(0), shard),), {}, "now")
     store.publish(draft, manifest)
     with pytest.raises(ClientError, match=r"^client 0, round 0, rebuild: "):
         host.perform("rebuild", 0, History(store, (manifest,), False, ()))
@@ -378,7 +379,7 @@ def test_adopted_clients_are_there_once_they_are_built(host_of, tiny_specs):
 
 def saved_weights(tmp_path, draft, client, host_of):
     """The digest of a client that is built from a shard."""
-    state = unpack((tmp_path / "checkpoints" / draft / shard_name(client)).read_bytes())
+    state = read_tree((tmp_path / "checkpoints" / draft / shard_name(client)).read_bytes())
     host = host_of([client])
     host._client(client).load_state_dict(state)
     return host.digest(client)

@@ -1,5 +1,6 @@
 """Snapshots between threads: whatever the order, what is written is what a client was when it was held."""
 
+import io
 import threading
 import time
 from collections import Counter
@@ -20,17 +21,24 @@ class Client:
     """A state that is not whole while it changes, and a count of how often it was read."""
 
     def __init__(self, number=0, state=b"0"):
-        self.number, self.state, self.num_packed = number, state, 0
+        self.number, self.state, self.num_saved = number, state, 0
 
-    def pack(self):
-        self.num_packed += 1
-        return self.state
+    def save(self, file):
+        self.num_saved += 1
+        file.write(self.state)
 
     def change(self, held, state):
-        held.before_change(self.number, self.pack)
+        held.before_change(self.number, self.save)
         self.state = b"half of " + state
         time.sleep(0)
         self.state = state
+
+
+def take(held, client, save=None):
+    """What is written of a client."""
+    file = io.BytesIO()
+    held.save(client.number, save or client.save, file)
+    return file.getvalue()
 
 
 @pytest.fixture
@@ -53,10 +61,10 @@ def worker():
 def test_a_client_that_does_not_work_is_read_where_it_lies(held):
     client = Client()
     held.hold(0)
-    assert client.num_packed == 0
-    assert held.take(0, client.pack) == b"0"
+    assert client.num_saved == 0
+    assert take(held, client) == b"0"
     client.change(held, b"1")
-    assert (client.state, client.num_packed) == (b"1", 1)
+    assert (client.state, client.num_saved) == (b"1", 1)
 
 
 def test_a_client_that_works_first_is_set_aside(held):
@@ -64,8 +72,8 @@ def test_a_client_that_works_first_is_set_aside(held):
     held.hold(0)
     client.change(held, b"1")
     client.change(held, b"2")
-    assert held.take(0, client.pack) == b"0"
-    assert client.num_packed == 1
+    assert take(held, client) == b"0"
+    assert client.num_saved == 1
 
 
 def test_a_client_that_is_not_held_costs_nothing(held):
@@ -73,7 +81,7 @@ def test_a_client_that_is_not_held_costs_nothing(held):
     client.change(held, b"1")
     held.hold(1)
     client.change(held, b"2")
-    assert client.num_packed == 0
+    assert client.num_saved == 0
 
 
 def test_who_is_held_again_is_what_it_is_then(held):
@@ -83,23 +91,23 @@ def test_who_is_held_again_is_what_it_is_then(held):
     # The first one was given up: its writing failed.
     held.hold(0)
     client.change(held, b"2")
-    assert held.take(0, client.pack) == b"1"
+    assert take(held, client) == b"1"
     held.hold(0)
     client.change(held, b"3")
     held.hold(0)
-    assert held.take(0, client.pack) == b"3"
+    assert take(held, client) == b"3"
 
 
 def test_a_client_waits_while_it_is_read(held, writer, worker):
     client, begun, may_end = Client(), threading.Event(), threading.Event()
 
-    def slow_pack():
+    def save_slowly(file):
         begun.set()
         assert may_end.wait(TIMEOUT_S)
-        return client.state
+        client.save(file)
 
     held.hold(0)
-    taking = writer.submit(held.take, 0, slow_pack)
+    taking = writer.submit(take, held, client, save_slowly)
     assert begun.wait(TIMEOUT_S)
     changing = worker.submit(client.change, held, b"1")
     # Others are not kept from working.
@@ -114,19 +122,19 @@ def test_a_client_waits_while_it_is_read(held, writer, worker):
 
 
 def test_a_reading_that_fails_keeps_nobody_waiting(held, worker):
-    def fail():
+    def fail(file):
         raise MemoryError
 
+    client = Client()
     held.hold(0)
     with pytest.raises(MemoryError):
-        held.take(0, fail)
-    client = Client()
+        take(held, client, fail)
     worker.submit(client.change, held, b"1").result(TIMEOUT_S)
-    assert (client.state, client.num_packed) == (b"1", 0)
+    assert (client.state, client.num_saved) == (b"1", 0)
 
 
 def test_a_state_that_cannot_be_set_aside_stays_held(held):
-    def fail():
+    def fail(file):
         raise MemoryError
 
     client = Client()
@@ -134,7 +142,7 @@ def test_a_state_that_cannot_be_set_aside_stays_held(held):
     with pytest.raises(MemoryError):
         held.before_change(0, fail)
     client.change(held, b"1")
-    assert held.take(0, client.pack) == b"0"
+    assert take(held, client) == b"0"
 
 
 def test_work_waits_for_the_writing_where_too_much_is_set_aside(held, worker, monkeypatch):
@@ -148,17 +156,17 @@ def test_work_waits_for_the_writing_where_too_much_is_set_aside(held, worker, mo
     changing = worker.submit(clients[2].change, held, b"1")
     with pytest.raises(TimeoutError):
         changing.result(SOON_S)
-    assert clients[2].num_packed == 0
+    assert clients[2].num_saved == 0
     # Who was written already, or is set aside, works on.
     clients[0].change(held, b"2")
-    assert held.take(3, clients[3].pack) == bytes(6)
+    assert take(held, clients[3]) == bytes(6)
     clients[3].change(held, b"1")
     with pytest.raises(TimeoutError):
         changing.result(SOON_S)
-    assert held.take(0, clients[0].pack) == bytes(6)
+    assert take(held, clients[0]) == bytes(6)
     changing.result(TIMEOUT_S)
-    assert [held.take(number, clients[number].pack) for number in (1, 2)] == [bytes(6)] * 2
-    assert [client.num_packed for client in clients] == [1, 1, 1, 1]
+    assert [take(held, clients[number]) for number in (1, 2)] == [bytes(6)] * 2
+    assert [client.num_saved for client in clients] == [1, 1, 1, 1]
 
 
 def test_who_waits_for_room_is_written_itself_at_last(held, worker, monkeypatch):
@@ -170,9 +178,9 @@ def test_who_waits_for_room_is_written_itself_at_last(held, worker, monkeypatch)
     changing = worker.submit(second.change, held, b"1")
     with pytest.raises(TimeoutError):
         changing.result(SOON_S)
-    assert held.take(1, second.pack) == b"0"
+    assert take(held, second) == b"0"
     changing.result(TIMEOUT_S)
-    assert held.take(0, first.pack) == b"0"
+    assert take(held, first) == b"0"
 
 
 NUM_CLIENTS = 4
@@ -188,28 +196,28 @@ def test_what_is_written_is_what_was_held(rounds, max_aside_bytes):
     held, clients = Snapshots(), [Client(number, f"{number} as made".encode()) for number in range(NUM_CLIENTS)]
     written, expected, packed = [], [], []
 
-    def take(order, pause):
+    def write(order, pause):
         for number in order:
             if pause is not None:
                 time.sleep(pause)
-            written.append((number, held.take(number, clients[number].pack)))
+            written.append((number, take(held, clients[number])))
 
     def work_and_save(pool):
         writing = None
         for index, (order, pause, work) in enumerate(rounds):
             if writing is not None:
                 writing.result(TIMEOUT_S)
-                packed.append([client.num_packed for client in clients])
+                packed.append([client.num_saved for client in clients])
             for client in clients:
                 held.hold(client.number)
             expected.extend((number, clients[number].state) for number in order)
-            writing = pool.submit(take, order, pause)
+            writing = pool.submit(write, order, pause)
             for step, (number, rest) in enumerate(work):
                 if rest is not None:
                     time.sleep(rest)
                 clients[number].change(held, f"{number} in {index}.{step}".encode())
         writing.result(TIMEOUT_S)
-        packed.append([client.num_packed for client in clients])
+        packed.append([client.num_saved for client in clients])
 
     with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor(1) as pool, ThreadPoolExecutor(1) as main:
         patch.setattr(snapshots, "MAX_ASIDE_BYTES", max_aside_bytes)

@@ -1,6 +1,6 @@
-"""What a run leaves behind to be resumed from: trees of tensors as bytes, a manifest, and folders that hold both.
+"""What a run leaves behind to be resumed from: trees of tensors in files, a manifest, and folders that hold both.
 
-`fedvtc.checkpoint.trees` makes the bytes; it imports PyTorch and is therefore not imported here.
+`fedvtc.checkpoint.trees` writes the trees; it imports PyTorch and is therefore not imported here.
 """
 
 from fedvtc.checkpoint.manifest import Manifest, Phase, Shard

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from io import BytesIO
 from typing import Any, BinaryIO
 
 from fedvtc.checkpoint.manifest import FOLDER_NAME, MANIFEST_FILE
@@ -38,10 +39,16 @@ class RemoteFolders:
             self._fs.makedirs(self._path(folder), exist_ok=True)
         return folder
 
-    def write(self, draft: str, name: str, content: bytes) -> None:
-        """Writes a file; once it returns, the store has taken the content."""
-        with _only_os_errors():
-            self._fs.pipe_file(self._path(draft, name), content)
+    @contextmanager
+    def create(self, draft: str, name: str) -> Iterator[BinaryIO]:
+        """Opens a new file for writing; once the block is left, the store has taken its content.
+
+        It is sent as a whole and then only: who writes it need not wait for a network.
+        """
+        with BytesIO() as file:
+            yield file
+            with _only_os_errors():
+                self._fs.pipe_file(self._path(draft, name), file.getvalue())
 
     def take_over(self, draft: str, folder: str, name: str) -> None:
         """Has the store copy a file of another folder; nothing is sent."""
@@ -51,7 +58,8 @@ class RemoteFolders:
     def publish(self, draft: str, folder: str, manifest: bytes) -> None:
         """Writes the manifest."""
         assert draft == folder
-        self.write(folder, MANIFEST_FILE, manifest)
+        with self.create(draft, MANIFEST_FILE) as file:
+            file.write(manifest)
 
     def size(self, folder: str, name: str) -> int:
         """Bytes of a file."""

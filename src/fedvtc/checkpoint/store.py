@@ -13,6 +13,7 @@ from fsspec.implementations.local import LocalFileSystem
 from fedvtc.checkpoint.local import LocalFolders
 from fedvtc.checkpoint.manifest import FOLDER_NAME, MANIFEST_FILE, SHARD_NAME, Manifest, Phase, Shard
 from fedvtc.checkpoint.remote import RemoteFolders
+from fedvtc.checkpoint.shard_file import Save, ShardFile
 from fedvtc.errors import CheckpointError
 
 Report = Callable[[str], None]
@@ -28,7 +29,7 @@ class _Folders(Protocol):
 
     def names(self) -> list[str]: ...
     def begin(self, folder: str, attempt: int) -> str: ...
-    def write(self, draft: str, name: str, content: bytes) -> None: ...
+    def create(self, draft: str, name: str) -> AbstractContextManager[BinaryIO]: ...
     def take_over(self, draft: str, folder: str, name: str) -> None: ...
     def publish(self, draft: str, folder: str, manifest: bytes) -> None: ...
     def size(self, folder: str, name: str) -> int: ...
@@ -80,11 +81,19 @@ class CheckpointStore:
         """
         return self._folders.begin(folder, attempt)
 
-    def write(self, draft: str, name: str, content: bytes) -> Shard:
-        """Writes one shard durably; may be done again, and by several processes for different shards."""
+    def write(self, draft: str, name: str, save: Save) -> Shard:
+        """Writes one shard durably; may be done again, and by several processes for different shards.
+
+        Args:
+            draft: as `draft` named it.
+            name: of the shard.
+            save: writes its content into a file; once it returns, what it read may change.
+        """
         assert SHARD_NAME.fullmatch(name)
-        self._folders.write(draft, name, content)
-        return Shard(name, len(content), hashlib.sha256(content).hexdigest())
+        with self._folders.create(draft, name) as file:
+            shard_file = ShardFile(name, file)
+            save(shard_file)
+        return shard_file.shard
 
     def take_over(self, draft: str, manifest: Manifest, name: str) -> Shard | None:
         """Puts a shard of an earlier checkpoint into a draft without writing it again.

@@ -1,39 +1,45 @@
-"""Trees as bytes: what clients and server remember, written by PyTorch and read back without running any code.
+"""Trees in files: what clients and server remember, written by PyTorch and read back without running any code.
 
 A tree is a tensor, a string, a number, a truth value or None, or a mapping, list or tuple of trees.
 """
 
 import io
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import IO, Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from fedvtc.checkpoint.shard_file import Sink
 from fedvtc.errors import CheckpointError
 
 _PLAIN = (str, int, float, bool, type(None))
 
 
-def pack(tree: Any) -> bytes:
-    """The tree as bytes for `unpack`; tensors of any device are saved as tensors of the CPU.
+def write_tree(tree: Any, file: Sink) -> None:
+    """Writes the tree for `read_tree`, straight from its tensors; those of any device become tensors of the CPU.
 
     Mappings come back as dicts. Modules' and optimizers' `state_dict()`s are trees.
 
     Raises:
-        TypeError: it holds something else, which `unpack` would refuse.
+        TypeError: it holds something else, which `read_tree` would refuse.
+        OSError: the file does not take it.
     """
-    buffer = io.BytesIO()
-    torch.save(_map_leaves(_for_disk, tree), buffer)
-    return buffer.getvalue()
+    try:
+        torch.save(_map_leaves(_for_disk, tree), cast(IO[bytes], file))
+    except RuntimeError as error:
+        # Where the file fails, PyTorch still tries to end its archive, and complains that it is not what it should be.
+        if isinstance(error.__context__, OSError):
+            raise error.__context__ from None
+        raise
 
 
-def unpack(content: bytes, where: str = "checkpoint") -> Any:
-    """The inverse of `pack`: fresh, writable tensors on the CPU.
+def read_tree(content: bytes, where: str = "checkpoint") -> Any:
+    """The inverse of `write_tree`: fresh, writable tensors on the CPU.
 
     Args:
-        content: as `pack` made it.
+        content: as `write_tree` wrote it.
         where: named in the error.
 
     Raises:

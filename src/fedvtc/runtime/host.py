@@ -16,7 +16,8 @@ import torch
 from numpy.typing import NDArray
 
 from fedvtc.checkpoint import CheckpointStore, Shard
-from fedvtc.checkpoint.trees import pack, unpack
+from fedvtc.checkpoint.shard_file import Save, Sink
+from fedvtc.checkpoint.trees import read_tree, write_tree
 from fedvtc.client import ClientSpec, FederatedClient
 from fedvtc.config.schema import Config
 from fedvtc.data import Dataset
@@ -122,8 +123,11 @@ class ClientHost:
         Raises:
             OSError: it cannot be written.
         """
-        content = self._snapshots.take(client_id, lambda: self._packed(client_id))
-        return store.write(draft, shard_name(client_id), content)
+
+        def save_snapshot(file: Sink) -> None:
+            self._snapshots.save(client_id, self._saver(client_id), file)
+
+        return store.write(draft, shard_name(client_id), save_snapshot)
 
     def rebuild(self, client_id: int, history: History) -> list[str]:
         """Makes the client anew as its history says, and forgets what it was.
@@ -147,7 +151,7 @@ class ClientHost:
     def forget(self, client_id: int) -> None:
         """Lets go of the client, as soon as what `save` has yet to write of it is set aside."""
         if client_id in self._clients:
-            self._snapshots.before_change(client_id, lambda: self._packed(client_id))
+            self._snapshots.before_change(client_id, self._saver(client_id))
         self._clients.pop(client_id, None)
         self._unbuilt.discard(client_id)
 
@@ -180,7 +184,7 @@ class ClientHost:
         for manifest in history.checkpoints:
             assert history.store is not None
             try:
-                state = unpack(history.store.read(manifest, shard_name(client.id)))
+                state = read_tree(history.store.read(manifest, shard_name(client.id)))
             except CheckpointError as error:
                 damaged.append(str(error))
                 continue
@@ -193,12 +197,12 @@ class ClientHost:
     def _begun(self, client_id: int, broadcast: Broadcast) -> FederatedClient:
         """The client, about to take the step that follows the broadcast."""
         client = self._client(client_id)
-        self._snapshots.before_change(client_id, lambda: self._packed(client_id))
+        self._snapshots.before_change(client_id, self._saver(client_id))
         client.begin_round(broadcast.round + 1)
         return client
 
-    def _packed(self, client_id: int) -> bytes:
-        return pack(self._clients[client_id].state_dict())
+    def _saver(self, client_id: int) -> Save:
+        return lambda file: write_tree(self._clients[client_id].state_dict(), file)
 
 
 def shard_name(client_id: int) -> str:

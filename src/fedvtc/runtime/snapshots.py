@@ -4,13 +4,13 @@ A client that is not at work does not change, so its state is read where it lies
 a client is to work again before its turn to be written, its state is set aside.
 """
 
+import io
 import threading
-from collections.abc import Callable
+
+from fedvtc.checkpoint.shard_file import Save, Sink
 
 MAX_ASIDE_BYTES = 2**30
 """States set aside at a time; with more, work waits for the writing."""
-
-Pack = Callable[[], bytes]
 
 
 class Snapshots:
@@ -23,39 +23,48 @@ class Snapshots:
         self._aside: dict[int, bytes] = {}
 
     def hold(self, client: int) -> None:
-        """The state that the client has now is to be written; called before `take` and before its next work."""
+        """The state that the client has now is to be written; called before `save` and before its next work."""
         with self._changed:
             self._aside.pop(client, None)
             self._held.add(client)
 
-    def take(self, client: int, pack: Pack) -> bytes:
-        """The state that the client had when it was held; called by the thread that writes.
+    def save(self, client: int, save: Save, file: Sink) -> None:
+        """Writes the state that the client had when it was held; called by the thread that writes.
 
         Args:
             client: its number.
-            pack: reads the client's state as it is now.
+            save: writes the client's state as it is now.
+            file: what it is written into.
         """
         with self._changed:
             self._held.discard(client)
-            if client in self._aside:
-                content = self._aside.pop(client)
-                self._changed.notify_all()
-                return content
-            self._reading.add(client)
+            content = self._aside.pop(client, None)
+            if content is None:
+                self._reading.add(client)
+            self._changed.notify_all()
         try:
-            return pack()
+            if content is None:
+                save(file)
+            else:
+                file.write(content)
         finally:
             with self._changed:
                 self._reading.discard(client)
                 self._changed.notify_all()
 
-    def before_change(self, client: int, pack: Pack) -> None:
-        """Returns once the client may change; called by the thread that works."""
+    def before_change(self, client: int, save: Save) -> None:
+        """Returns once the client may change; called by the thread that works.
+
+        Args:
+            client: its number.
+            save: writes the client's state as it is now.
+        """
         with self._changed:
             self._changed.wait_for(lambda: self._may_go_on(client))
             if client in self._held:
-                # In this order: a state that could not be packed is still held.
-                self._aside[client] = pack()
+                # In this order: a state that could not be set aside is still held.
+                save(memory := io.BytesIO())
+                self._aside[client] = memory.getvalue()
                 self._held.discard(client)
 
     def _may_go_on(self, client: int) -> bool:

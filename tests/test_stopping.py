@@ -251,22 +251,6 @@ except Interrupted:
     assert outcome(scenario) == (["ended"], 0)
 
 
-def test_handlers_that_another_library_put_in_their_place_are_put_back(outcome):
-    scenario = """
-before = handlers()
-try:
-    with stopper.listening():
-        own = handlers()
-        signal.signal(signal.SIGTERM, lambda *_: os._exit(9))
-        stopper.listen()
-        say(handlers() == own)
-        ask(signal.SIGTERM)
-except Interrupted as error:
-    say(error.signum, handlers() == before)
-"""
-    assert outcome(scenario) == (["True", "15 True"], 0)
-
-
 def test_a_run_that_ends_by_itself_leaves_the_handlers_as_they_were():
     before = [signal.getsignal(signum) for signum in NUMBERS]
     stopper = Stopper(pytest.fail, 1.0)
@@ -287,7 +271,6 @@ def test_other_threads_install_nothing():
     def run():
         stopper = Stopper(pytest.fail, 1.0)
         with stopper.listening():
-            stopper.listen()
             found.append([signal.getsignal(signum) for signum in NUMBERS])
 
     thread = threading.Thread(target=run)

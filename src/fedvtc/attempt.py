@@ -89,7 +89,6 @@ def attempt(
             incidents=incidents,
         )
         pool = stack.enter_context(opened)
-        stopper.listen()
         stack.enter_context(_tracking(trackers, info))
         checkpoints = Checkpointer(
             config, store, pool, lineage, incidents, run_id=folder.id, attempt=number, start=start

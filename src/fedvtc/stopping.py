@@ -41,7 +41,9 @@ class Stopper:
             return
         numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)
         before = [(signum, signal.getsignal(signum)) for signum in numbers]
-        self.listen()
+        signal.signal(signal.SIGINT, self._asked)
+        signal.signal(signal.SIGTERM, self._asked)
+        signal.signal(signal.SIGALRM, self._too_late)
         try:
             yield
         except KeyboardInterrupt:
@@ -53,13 +55,6 @@ class Stopper:
             signal.setitimer(signal.ITIMER_REAL, 0)
             for signum, handler in before:
                 signal.signal(signum, handler)
-
-    def listen(self) -> None:
-        """Installs the handlers; again after `ray.init`, whose own would kill this process 3 s after a SIGTERM."""
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGINT, self._asked)
-            signal.signal(signal.SIGTERM, self._asked)
-            signal.signal(signal.SIGALRM, self._too_late)
 
     @contextmanager
     def deferred(self) -> Iterator[None]:

@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -71,14 +72,11 @@ def hear_ctrl_c():
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-@pytest.mark.parametrize(
-    ("words", "hosts"), [(INLINE, set()), ([*SMALL, "cluster.num_cpus=1"], {"raylet", "gcs_server"})]
-)
-def test_ctrl_c(words, hosts, processes_below, still_running):
-    command = [sys.executable, "-m", "fedvtc", "run", *words, "run.rounds=100000", "run.name=long"]
-    # A group of its own, all of which gets Ctrl-C, as in a terminal.
+@contextmanager
+def started(words, line):
+    """`fedvtc run` in a group of its own, all of which gets Ctrl-C as in a terminal, once a line begins so."""
     with subprocess.Popen(
-        command,
+        [sys.executable, "-m", "fedvtc", "run", *words],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -86,13 +84,21 @@ def test_ctrl_c(words, hosts, processes_below, still_running):
         preexec_fn=hear_ctrl_c,
     ) as process:
         try:
-            assert any(line.startswith("round 1/") for line in process.stdout), process.stderr.read()
-            family = processes_below(process.pid)
-            assert hosts <= set(family.values())
-            os.killpg(process.pid, signal.SIGINT)
-            _, errors = process.communicate(timeout=60)
+            assert any(printed.startswith(line) for printed in process.stdout), process.stderr.read()
+            yield process
         finally:
             process.kill()
+
+
+@pytest.mark.parametrize(
+    ("words", "hosts"), [(INLINE, set()), ([*SMALL, "cluster.num_cpus=1"], {"raylet", "gcs_server"})]
+)
+def test_ctrl_c(words, hosts, processes_below, still_running):
+    with started([*words, "run.rounds=100000", "run.name=long"], "round 1/") as process:
+        family = processes_below(process.pid)
+        assert hosts <= set(family.values())
+        os.killpg(process.pid, signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
     assert (process.returncode, errors) == (130, "fedvtc: interrupted.\n")
     assert not still_running(family)
     described = json.loads(Path("outputs/long/run.json").read_text())
@@ -100,3 +106,14 @@ def test_ctrl_c(words, hosts, processes_below, still_running):
     records = [json.loads(line) for line in Path("outputs/long/metrics.jsonl").read_text().splitlines()]
     assert [record["round"] for record in records] == list(range(1, len(records) + 1))
     assert records
+
+
+def test_a_run_that_waits_for_room_ends_at_sigterm(processes_below, still_running):
+    words = [*SMALL, "cluster.num_cpus=1", "placement.cpus_per_actor=2", "placement.wait_timeout_s=300"]
+    with started([*words, "run.name=waits"], "waiting up to 300 s for room") as process:
+        family = processes_below(process.pid)
+        process.terminate()
+        _, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (143, "fedvtc: interrupted.\n")
+    assert not still_running(family)
+    assert json.loads(Path("outputs/waits/run.json").read_text())["status"] == "interrupted"

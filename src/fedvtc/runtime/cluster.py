@@ -3,9 +3,11 @@
 import json
 import logging
 import os
+import signal
 import socket
 import subprocess
 import sys
+import threading
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -53,7 +55,7 @@ def connected(config: ClusterConfig, namespace: str) -> Iterator[None]:
     quiet: dict[str, Any] = {"namespace": namespace, "log_to_driver": False, "logging_level": logging.ERROR}
     try:
         try:
-            with warnings.catch_warnings():
+            with _own_handler_of(signal.SIGTERM), warnings.catch_warnings():
                 # Ray 2.60 leaves log files open when it starts processes.
                 warnings.simplefilter("ignore", ResourceWarning)
                 if address:
@@ -77,6 +79,20 @@ def connected(config: ClusterConfig, namespace: str) -> Iterator[None]:
     finally:
         # Also where Ctrl-C came in the middle of the start: what is half there crashes the interpreter at its end.
         ray.shutdown()
+
+
+@contextmanager
+def _own_handler_of(signum: int) -> Iterator[None]:
+    """This process handles the signal as before once the block has ended, if this is the main thread.
+
+    What `ray.init` installs for SIGTERM would kill the process 3 s after one.
+    """
+    handler = signal.getsignal(signum)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signum, handler)
 
 
 def free_nodes() -> list[Resources]:

@@ -55,11 +55,8 @@ def run_trials(folder: SweepFolder, tell: Callable[[str], None]) -> dict[str, st
     os.environ.update(TUNE_SETTINGS)
     stopper = Stopper(tell, 0.0)
     cluster = pending[0].config.cluster
-    with stopper.listening(), connected(cluster, f"sweep-{sweep.name}"):
-        # Ray has put a handler of its own in the place of ours.
-        stopper.listen()
-        with _quiet():
-            return _Tuning(folder, pending, tell).run()
+    with stopper.listening(), connected(cluster, f"sweep-{sweep.name}"), _quiet():
+        return _Tuning(folder, pending, tell).run()
 
 
 class _Tuning:

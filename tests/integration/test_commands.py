@@ -6,7 +6,7 @@ import re
 import signal
 import subprocess
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -117,3 +117,17 @@ def test_a_run_that_waits_for_room_ends_at_sigterm(processes_below, still_runnin
     assert (process.returncode, errors) == (143, "fedvtc: interrupted.\n")
     assert not still_running(family)
     assert json.loads(Path("outputs/waits/run.json").read_text())["status"] == "interrupted"
+
+
+def test_sigterm_to_every_process_of_a_run(processes_below, still_running):
+    """As Slurm ends a job: Ray's head and the actors are gone while the run closes."""
+    with started([*SMALL, "cluster.num_cpus=1", "run.rounds=100000", "run.name=long"], "round 1/") as process:
+        family = processes_below(process.pid)
+        assert "gcs_server" in family.values()
+        for pid in (process.pid, *family):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM)
+        printed, errors = process.communicate(timeout=120)
+    assert (process.returncode, errors.splitlines()[-1]) == (143, "fedvtc: interrupted."), printed
+    assert not still_running(family)
+    assert json.loads(Path("outputs/long/run.json").read_text())["status"] == "interrupted"

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -20,6 +21,8 @@ from fedvtc.runtime.placement import Packing, Resources, actor_needs, num_wanted
 
 RACE_TIMEOUT_S = 10.0
 """Seconds that actors get to be placed where there was room a moment ago."""
+GIVE_BACK_TIMEOUT_S = 5.0
+"""Seconds that a cluster gets to take rooms back; Ray ends a process that waits a minute for a head that is gone."""
 POLL_S = 0.1
 Reservation = tuple[Packing, list["Place"]]
 """How many actors to begin with, and the places: those of these actors come first, others may come up later."""
@@ -79,9 +82,8 @@ def reserved(placement: PlacementConfig, num_clients: int, tell: Callable[[str],
         yield _gathered(groups, placement, num_clients, needs, tell)
     finally:
         # However the block ended, Ctrl-C while it waited included.
-        for group in groups:
-            if ray.is_initialized():
-                remove_placement_group(group)
+        if ray.is_initialized():
+            _give_back(groups)
 
 
 def _inside(group: PlacementGroup, placement: PlacementConfig, num_clients: int, needs: Resources) -> Reservation:
@@ -137,6 +139,18 @@ def _gathered(
             is_told = True
         time.sleep(POLL_S)
     return packing, [*gang, *more]
+
+
+def _give_back(groups: Sequence[PlacementGroup]) -> None:
+    """Gives the rooms back to the cluster, if it still answers; one that has lost its head never does."""
+
+    def remove() -> None:
+        for group in groups:
+            remove_placement_group(group)
+
+    thread = threading.Thread(target=remove, name="give-back", daemon=True)
+    thread.start()
+    thread.join(GIVE_BACK_TIMEOUT_S)
 
 
 def _table(group: PlacementGroup) -> dict[str, Any]:

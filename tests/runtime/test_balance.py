@@ -57,9 +57,11 @@ def test_clients_that_move_by_hand():
     assert moves({0: 2, 1: 2, 2: 1.5}, [[0, 1], [2]], 9) == {}
     assert moves({0: 2, 1: 2, 2: 1.5}, [[0, 1], [2], []], 9) == {0: 2}
     assert moves({0: 5, 1: 1, 2: 1}, [[0, 1, 2], [], []], 9) == {0: 1}
-    # 10 to 8 is not more than a fifth; 10 to 7 is, and two clients have to go for it.
+    # 10 to 8 is not more than a fifth. From 10 to 7.5 is, and from there to 5 it is as well.
     assert moves({0: 8, 1: 2}, [[0, 1], []], 9) == {}
-    assert moves(dict.fromkeys(range(4), 2.5), [[0, 1, 2, 3], []], 9) == {0: 1}
+    assert moves(dict.fromkeys(range(4), 2.5), [[0, 1, 2, 3], []], 9) == {0: 1, 1: 1}
+    # From 10 to 6; to 5 would be less than a fifth again.
+    assert moves(dict.fromkeys(range(10), 1), [list(range(10)), []], 99) == dict.fromkeys(range(4), 1)
     # No host has room.
     assert moves({0: 1, 1: 1, 2: 1}, [[0, 1, 2], []], 0) == {}
 
@@ -85,6 +87,8 @@ def test_moves_pay_or_are_not_made(layout):
         assert shorter < longest * (1 - WORTH_MOVING) * (1 + 1e-9)
         assert all(client not in hosts[host] for client, host in made.items())
         assert moves(costs, hosts, len(costs)) == made
+        # All at once, for each move builds clients again.
+        assert moves(costs, moved, len(costs)) == {}
     elif len(hosts) > 1:
         assert shorter == longest
 
@@ -93,9 +97,11 @@ def test_moves_pay_or_are_not_made(layout):
 def test_clients_alike_all_on_one_host_are_evened_out(num_clients, num_hosts):
     hosts = [list(range(num_clients)), *([] for _ in range(num_hosts - 1))]
     made = moves(dict.fromkeys(range(num_clients), 1.0), hosts, num_clients)
-    least = next(num for num in range(num_clients + 1) if num_clients - num < num_clients * (1 - WORTH_MOVING))
-    # No fewer would do.
-    assert len(made) == (0 if num_clients == 1 else least)
+    longest = max(map(len, after(hosts, made)))
+    ideal = max(num_clients / num_hosts, 1)
+    assert longest == math.ceil(ideal) or longest * (1 - WORTH_MOVING) <= ideal
+    # The last one to move did not do so in vain.
+    assert not made or (longest + 1) * (1 - WORTH_MOVING) > ideal
 
 
 def test_seconds_take_the_place_of_guesses():

@@ -39,9 +39,10 @@ def loads_of(costs: Mapping[int, float], hosts: Sequence[Collection[int]]) -> li
 
 
 def moves(costs: Mapping[int, float], hosts: Sequence[Collection[int]], most_per_host: int) -> dict[int, int]:
-    """The moves that make the longest host shorter by more than `WORTH_MOVING`, few of them, or none.
+    """The moves that make the longest host shorter by more than `WORTH_MOVING`, or none.
 
-    Each step takes that client from the longest host to the shortest which leaves the longer of the two shortest.
+    Each step takes that client from the longest host to the shortest which leaves the longer of the two shortest. Steps
+    end where no deal, however good, could be shorter by so much again.
 
     Args:
         costs: what a round costs each client, in any unit.
@@ -53,12 +54,12 @@ def moves(costs: Mapping[int, float], hosts: Sequence[Collection[int]], most_per
     """
     places = [set(clients) for clients in hosts]
     loads = loads_of(costs, hosts)
-    goal = max(loads) * (1 - WORTH_MOVING)
+    before, shortest_of_all = max(loads), max(sum(loads) / len(loads), max(costs.values(), default=0.0))
     made: dict[int, int] = {}
     for _ in range(sum(map(len, places))):
         longest = max(range(len(places)), key=lambda host: loads[host])
-        if loads[longest] < goal:
-            return {client: host for client, host in made.items() if client not in hosts[host]}
+        if loads[longest] * (1 - WORTH_MOVING) <= shortest_of_all:
+            break
         free = [host for host, clients in enumerate(places) if len(clients) < most_per_host and host != longest]
         if not free:
             break
@@ -75,7 +76,9 @@ def moves(costs: Mapping[int, float], hosts: Sequence[Collection[int]], most_per
         places[longest].remove(client)
         places[shortest].add(client)
         made[client] = shortest
-    return {}
+    if max(loads) >= before * (1 - WORTH_MOVING):
+        return {}
+    return {client: host for client, host in made.items() if client not in hosts[host]}
 
 
 class Workload:

@@ -18,7 +18,7 @@ from ray.exceptions import RayError
 
 from fedvtc.errors import ClientError, ClusterError
 from fedvtc.runtime.balance import Workload, loads_of, moves
-from fedvtc.runtime.places import Place
+from fedvtc.runtime.places import Place, those_there
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -271,7 +271,7 @@ class RayPool:
     def _free_places(self) -> list[Place]:
         """Places that are there, and no actor in them."""
         taken = {home.place for home in self.homes}
-        return [place for place in self._places if place not in taken and place.is_there]
+        return those_there([place for place in self._places if place not in taken])
 
     def _rearrange(self, round: int) -> None:
         """Moves clients before a round, also to new actors in places that came up, where that pays until the end.

@@ -33,7 +33,10 @@ def test_the_address_that_is_given_wins_over_the_environment(monkeypatch):
     assert cluster_url("http://three:8265") == "http://three:8265"
 
 
-@pytest.mark.parametrize("address", ["auto", "HEAD:6379", "ray://HEAD:10001", "http://"])
+@pytest.mark.parametrize(
+    "address",
+    ["auto", "HEAD:6379", "ray://HEAD:10001", "http://", "http://[HEAD:8265", "http://HEAD:port", "http://HEAD:99999"],
+)
 def test_what_is_no_dashboard_is_told_with_its_source(monkeypatch, address):
     monkeypatch.setenv("RAY_ADDRESS", address)
     with pytest.raises(ClusterError) as refused:
@@ -42,10 +45,20 @@ def test_what_is_no_dashboard_is_told_with_its_source(monkeypatch, address):
     assert str(refused.value) == f"RAY_ADDRESS={address}: not the URL of a cluster's dashboard. {fix}"
 
 
-def test_a_password_in_the_url_is_not_shown():
+def test_an_address_that_cannot_be_read_exits_two(capsys):
+    assert main(["list", "--cluster", "--address", "http://[HEAD:8265"]) == 2
+    line = "--address=http://[HEAD:8265: not the URL of a cluster's dashboard. Give --address http://HEAD:8265."
+    assert capsys.readouterr().err == f"fedvtc: {line}\n"
+
+
+@pytest.mark.parametrize(
+    "url", ["https://me:abc123@head", "http://abc123@head:8265", "me:abc123@head", "http://abc123@["]
+)
+def test_a_secret_in_the_url_is_not_shown(url):
     with pytest.raises(ClusterError) as refused:
-        cluster_url("https://me:abc123@head")
-    assert "abc123" not in str(refused.value)
+        cluster_url(url)
+    fix = "Put the token into the file of RAY_AUTH_TOKEN_PATH instead."
+    assert str(refused.value) == f"--address: the URL carries a password or token. {fix}"
 
 
 def test_no_cluster_is_one_line_and_exits_two(capsys):

@@ -13,6 +13,7 @@ import yaml
 from fedvtc.config import lost_outputs, to_yaml
 from fedvtc.config.problems import Problem, show
 from fedvtc.config.schema import Config
+from fedvtc.config.secrets import is_reference, secret_keys
 from fedvtc.errors import ConfigError, UserError
 
 CONFIG_FILE = "config.yaml"
@@ -22,9 +23,12 @@ STOP_WAIT_S = 120
 SAVE_S = 60
 """Seconds within that for the checkpoint of a round that may still end first."""
 
-_SECRET = re.compile(r"(API_?KEY|ACCESS_KEY|TOKEN|PASSWORD|PASSWD|SECRET|CREDENTIALS)$", re.IGNORECASE)
-_REFERENCE = re.compile(r"\$\{\w+\}")
-_LOGIN = re.compile(r"://[^/\s@]+:[^/\s@]+@")
+_SECRET = re.compile(
+    r"(API_?KEY|ACCESS_KEY|TOKEN|PASSWORD|PASSWD|SECRET|CREDENTIALS"
+    # Whole words only, for there are names such as COMPASS.
+    r"|(^|_)(PAT|PASS|PASSPHRASE|CONNECTION_STRING|(STORAGE|SECRET|PRIVATE|ACCOUNT)_KEY))$",
+    re.IGNORECASE,
+)
 
 
 def read_runtime_env(file: Path) -> dict[str, Any]:
@@ -45,12 +49,14 @@ def read_runtime_env(file: Path) -> dict[str, Any]:
     if not isinstance(env_vars, dict):
         raise UserError(f"{file}: env_vars: expected names with values. Write lines such as `NAME: value`.")
     for name, value in env_vars.items():
-        if _SECRET.search(str(name)) and value and not _REFERENCE.fullmatch(str(value)):
+        if _SECRET.search(str(name)) and value and not is_reference(str(value)):
             fix = "Set it in the environment of the cluster itself, such as by a Kubernetes Secret."
             raise UserError(f"{file}: env_vars.{name} is a secret, and Ray shows it to all who see the job. {fix}")
-    if _LOGIN.search(yaml.safe_dump(content)):
-        fix = "Put it into the environment of the cluster itself."
-        raise UserError(f"{file}: a URL carries a password, and Ray shows it to all who see the job. {fix}")
+    for key in secret_keys(content):
+        fix = "Put it into the environment of the cluster itself, and ${NAME} in its place."
+        raise UserError(
+            f"{file}: {key}: a URL carries a password or token, and Ray shows it to all who see the job. {fix}"
+        )
     _check_with_ray(file, content)
     return content
 

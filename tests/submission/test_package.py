@@ -4,7 +4,15 @@ from pathlib import Path
 import pytest
 
 from fedvtc.config import Config, load
-from fedvtc.config.schema import CheckpointConfig, DataConfig, PartitionConfig, RunConfig, RuntimeConfig
+from fedvtc.config.schema import (
+    CheckpointConfig,
+    DataConfig,
+    PartitionConfig,
+    RunConfig,
+    RuntimeConfig,
+    TrackingConfig,
+    WandbConfig,
+)
 from fedvtc.errors import ConfigError, UserError
 from fedvtc.methods import config_classes
 from fedvtc.submission.package import check_sendable, job_environment, packed, read_runtime_env
@@ -106,12 +114,29 @@ def test_a_job_has_time_to_save():
     patient = replace(ABSOLUTE, runtime=RuntimeConfig(stop_timeout_s=300.5))
     given = {"env_vars": {"NAME": "value"}, "pip": ["attrs"], "working_dir": "code"}
     environment, folder = job_environment(given, patient)
+    # 300.5 s for the round and 60 s for its checkpoint.
     assert environment == {"env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": "361", "NAME": "value"}, "pip": ["attrs"]}
     assert folder == Path("code")
     assert given["env_vars"] == {"NAME": "value"}
 
-    own = {"env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": "7"}}
-    assert job_environment(own, patient)[0] == own
+
+def stop_wait(config, **env_vars):
+    return job_environment({"env_vars": env_vars}, config)[0]["env_vars"]["RAY_JOB_STOP_WAIT_TIME_S"]
+
+
+def test_a_job_never_has_less_time_to_save_than_it_needs():
+    patient = replace(ABSOLUTE, runtime=RuntimeConfig(stop_timeout_s=300.5))
+    assert stop_wait(patient, RAY_JOB_STOP_WAIT_TIME_S="120") == "361"
+    assert stop_wait(patient, RAY_JOB_STOP_WAIT_TIME_S="600") == "600"
+    with pytest.raises(UserError, match=r"^env_vars\.RAY_JOB_STOP_WAIT_TIME_S=2m: must be whole seconds \(runtime env"):
+        stop_wait(patient, RAY_JOB_STOP_WAIT_TIME_S="2m")
+
+
+def test_a_job_has_time_for_the_last_rows_of_wandb():
+    # 60 s for the round, 60 for its checkpoint, what the server gets and 10 for the service on the node.
+    for timeout_s, seconds in ((60.0, "190"), (300.2, "431")):
+        tracking = TrackingConfig(trackers=["wandb"], wandb=WandbConfig(timeout_s=timeout_s))
+        assert stop_wait(replace(ABSOLUTE, tracking=tracking)) == seconds
 
 
 def test_a_folder_elsewhere_cannot_take_the_config():

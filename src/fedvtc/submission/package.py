@@ -18,10 +18,11 @@ from fedvtc.errors import ConfigError, UserError
 
 CONFIG_FILE = "config.yaml"
 ENTRYPOINT = f"python -m fedvtc run {CONFIG_FILE} --plain"
+STOP_WAIT_VARIABLE = "RAY_JOB_STOP_WAIT_TIME_S"
 STOP_WAIT_S = 120
 """Seconds, at least, that a job that is stopped gets to save; Ray's own default is 3."""
 SAVE_S = 60
-"""Seconds within that for the checkpoint of a round that may still end first."""
+"""Seconds for the checkpoint, after those in which a round may still end."""
 
 _SECRET = re.compile(
     r"(API_?KEY|ACCESS_KEY|TOKEN|PASSWORD|PASSWD|SECRET|CREDENTIALS"
@@ -84,11 +85,15 @@ def job_environment(runtime_env: Mapping[str, Any], config: Config) -> tuple[dic
         It, and the folder that it asks to be sent, which is taken out of it.
 
     Raises:
-        UserError: it asks for a folder that cannot be sent from here.
+        UserError: it asks for a folder that cannot be sent from here, or its time to stop is no number.
     """
     environment = {key: value for key, value in runtime_env.items() if key != "working_dir"}
-    wait_s = max(STOP_WAIT_S, math.ceil(config.runtime.stop_timeout_s) + SAVE_S)
-    env_vars = {"RAY_JOB_STOP_WAIT_TIME_S": str(wait_s), **(environment.get("env_vars") or {})}
+    env_vars = dict(environment.get("env_vars") or {})
+    asked = str(env_vars.get(STOP_WAIT_VARIABLE, STOP_WAIT_S))
+    if not asked.isdecimal():
+        what = "must be whole seconds (runtime environment)"
+        raise UserError(f"env_vars.{STOP_WAIT_VARIABLE}={asked}: {what}. Leave it out, or give such as {STOP_WAIT_S}.")
+    env_vars[STOP_WAIT_VARIABLE] = str(max(int(asked), _stop_s(config)))
     folder = runtime_env.get("working_dir")
     if folder is None:
         return {**environment, "env_vars": env_vars}, None
@@ -96,6 +101,17 @@ def job_environment(runtime_env: Mapping[str, Any], config: Config) -> tuple[dic
         fix = "Give a folder of this machine, or send your code by py_modules."
         raise UserError(f"working_dir={folder}: the config could not be put into it (runtime environment). {fix}")
     return {**environment, "env_vars": env_vars}, Path(folder)
+
+
+def _stop_s(config: Config) -> int:
+    """Seconds that a run may take to end once it is asked to."""
+    seconds = config.runtime.stop_timeout_s + SAVE_S
+    if "wandb" in config.tracking.trackers:
+        # Here, for pictures come along with it.
+        from fedvtc.tracking.wandb_run import LOCAL_S
+
+        seconds += config.tracking.wandb.timeout_s + LOCAL_S
+    return max(STOP_WAIT_S, math.ceil(seconds))
 
 
 def check_sendable(config: Config, working_dir: Path | None) -> None:

@@ -191,8 +191,32 @@ def test_the_user_learns_how_to_go_on():
         "  follow: ray job logs 0a1b2c3d-2 --follow --address http://head:8265",
         "  stop:   ray job stop 0a1b2c3d-2 --address http://head:8265",
         "  resume: fedvtc submit 'a b.yaml' run.name=mine",
-        "  fetch:  /mnt/outputs/mine on the storage of the cluster",
+        "  fetch:  rsync -a HEAD:/mnt/outputs/mine .    (HEAD: a machine that has the storage of the cluster)",
     ]
+    elsewhere = advice(job(run="my run"), "http://head:8265", [], "s3://bucket/fedvtc/")
+    assert elsewhere[-2].startswith("  fetch:  rsync -a 'HEAD:/mnt/outputs/my run' . ")
+    assert elsewhere[-1] == "  models: s3://bucket/fedvtc/my run-*"
+
+
+@pytest.mark.parametrize("variable", ["RAY_API_SERVER_ADDRESS", "RAY_ADDRESS"])
+def test_a_command_that_is_told_acts_on_the_cluster_of_the_job(tiny_config, monkeypatch, variable):
+    from ray.dashboard.utils import get_address_for_submission_client
+
+    from fedvtc.config.schema import RunConfig
+
+    config = _settled(tiny_config(run=RunConfig(name="mine", output_dir="/mnt/outputs")))
+    monkeypatch.setenv(variable, "http://other:8265")
+    # Why the option would not do.
+    assert get_address_for_submission_client("http://head:8265") == "http://other:8265"
+    _, follow, stop, *_ = advice(job(), "http://head:8265", [])
+    assert follow == "  follow: RAY_API_SERVER_ADDRESS=http://head:8265 ray job logs 0a1b2c3d-1 --follow"
+    assert stop == "  stop:   RAY_API_SERVER_ADDRESS=http://head:8265 ray job stop 0a1b2c3d-1"
+    with pytest.raises(UserError, match=r"stop it: RAY_API_SERVER_ADDRESS=http://head:8265 ray job stop 0a1b2c3d-1$"):
+        _next_attempt([job(status="RUNNING")], config, "http://head:8265")
+
+    monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "http://head:8265/")
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    assert advice(job(), None, [])[2] == "  stop:   ray job stop 0a1b2c3d-1 --address http://head:8265"
 
 
 def test_the_table_has_a_row_per_job():

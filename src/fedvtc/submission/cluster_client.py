@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shlex
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -42,6 +43,17 @@ def cluster_url(address: str | None) -> str:
         fix = "Give --address http://HEAD:8265."
         raise ClusterError(f"{source}={url}: not the URL of a cluster's dashboard. {fix}")
     return url.rstrip("/")
+
+
+def ray_job(words: str, url: str) -> str:
+    """The command `ray job WORDS` for the cluster at a URL, as the user may type it.
+
+    With Ray the environment wins over an address that is given.
+    """
+    others = [os.environ.get(name) for name in (API_VARIABLE, "RAY_ADDRESS")]
+    if any(other and other.rstrip("/") != url for other in others):
+        return f"{API_VARIABLE}={shlex.quote(url)} ray job {words}"
+    return f"ray job {words} --address {shlex.quote(url)}"
 
 
 def _is_dashboard(url: str) -> bool:
@@ -94,7 +106,7 @@ def told(url: str) -> Iterator[None]:
         if any(words in text for words in _TOO_LARGE):
             fix = "Name what the job does not need in a .gitignore or .rayignore there, or under excludes."
             raise ClusterError(f"--working-dir: too large to be sent to the cluster. {fix}") from None
-        raise ClusterError(f"{url}: {_line(text)}. Try again, or see `ray job list --address {url}`.") from None
+        raise ClusterError(f"{url}: {_line(text)}. Try again, or see `{ray_job('list', url)}`.") from None
 
 
 def _knock(url: str) -> None:

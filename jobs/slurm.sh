@@ -25,7 +25,7 @@ export RAY_AUTH_MODE=token RAY_SYMMETRIC_RUN_CLUSTER_WAIT_TIMEOUT=300
 # Lightning reads SLURM_* and RANK and takes actors for ranks of one training, so Ray starts without them. Ray is stopped
 # at the end on these nodes with all that it runs there, hence --exclusive.
 # shellcheck disable=SC2016
-srun --nodes="$NUM_NODES" --ntasks="$NUM_NODES" bash -c '
+srun --nodes="$NUM_NODES" --ntasks="$NUM_NODES" --cpus-per-task="$NUM_CPUS" bash -c '
     unset ${!SLURM_@} RANK LOCAL_RANK WORLD_SIZE
     exec ray symmetric-run --address "$HEAD_ADDRESS" --min-nodes "$NUM_NODES" --num-cpus="$NUM_CPUS" -- \
         python -m fedvtc run "$@" conf/cluster/attached.yaml run.resume=auto --plain

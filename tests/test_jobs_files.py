@@ -77,6 +77,26 @@ def test_the_variables_of_slurm_are_gone_before_ray_starts():
     assert "NUM_NODES=2" in left.stdout
 
 
+def test_slurm_gives_each_node_its_cpus(tmp_path):
+    """Since Slurm 22.05 the tasks of `srun` do not take over what `sbatch` was given."""
+    for name, does in (("scontrol", "printf 'one\\ntwo\\n'"), ("srun", 'printf "%s\\n" "$HEAD_ADDRESS" "$@"')):
+        (tmp_path / name).write_text(f"#!/bin/sh\n{does}\n")
+        (tmp_path / name).chmod(0o755)
+    environment = {
+        "PATH": f"{tmp_path}:/usr/bin:/bin",
+        "SLURM_SUBMIT_DIR": str(tmp_path),
+        "SLURM_JOB_NODELIST": "[one,two]",
+        "SLURM_JOB_NUM_NODES": "2",
+        "SLURM_CPUS_PER_TASK": "8",
+    }
+    command = ["bash", ROOT / "jobs/slurm.sh", "a b.yaml"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+
+    said = done.stdout.splitlines()
+    assert said[:6] == ["one:6379", "--nodes=2", "--ntasks=2", "--cpus-per-task=8", "bash", "-c"]
+    assert said[-2:] == ["fedvtc", "a b.yaml"]
+
+
 def test_the_options_of_the_scripts_are_ones_that_ray_has():
     from ray.dashboard.modules.job.cli import submit
     from ray.scripts.symmetric_run import symmetric_run

@@ -569,11 +569,29 @@ def test_a_job_that_is_started_again_and_again_ends_once(stop, start, undisturbe
     # The word that made the run go on is the only difference in the config.
     assert same_end(path, undisturbed(*FEDPROTO))
     before = untouched(path)
+    capsys.readouterr()
     assert start("job", *words) == path
     assert capsys.readouterr().out == f"{path}: finished after {ROUNDS} rounds, nothing to resume.\n"
     assert untouched(path) == before
     with pytest.raises(RunFolderError, match="already holds a run"):
         start("job", *FEDPROTO)
+
+
+def test_a_later_job_of_a_run_whose_folder_is_gone_says_that_it_begins_another(start, folder, monkeypatch, capsys):
+    words = (*FEDPROTO, "run.rounds=1", "run.resume=auto")
+    monkeypatch.setenv("FEDVTC_RUN_ID", "0a1b2c3d")
+    monkeypatch.setenv("FEDVTC_ATTEMPT", "2")
+    path = start("gone", *words)
+    drawn = json.loads((path / "run.json").read_text())["id"]
+    assert drawn != "0a1b2c3d"
+    said = capsys.readouterr().out
+    assert said.startswith(f"{path}: there is no folder of run 0a1b2c3d; a new run begins, {drawn}\n")
+
+    # The next one finds it, and has nothing to tell.
+    monkeypatch.setenv("FEDVTC_ATTEMPT", "3")
+    assert start("gone", *words) == path
+    assert capsys.readouterr().out == f"{path}: finished after 1 rounds, nothing to resume.\n"
+    assert json.loads((path / "run.json").read_text())["id"] == drawn
 
 
 def test_a_run_goes_on_where_it_lies_now_with_the_partition_that_it_had(stopped, undisturbed, folder, monkeypatch):

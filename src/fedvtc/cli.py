@@ -238,7 +238,8 @@ def _submit(words: argparse.Namespace) -> int:
     named = [] if config.run.name else [f"run.name={job.run}"]
     options = {"--address": words.address, "--runtime-env": words.runtime_env, "--working-dir": words.working_dir}
     given = [str(word) for option, value in options.items() if value for word in (option, value)]
-    print("\n".join(submission.advice(job, words.address, [*words.words, *named, *given])), flush=True)
+    lines = submission.advice(job, words.address, [*words.words, *named, *given], config.checkpoint.dir)
+    print("\n".join(lines), flush=True)
     return EXIT_OK if words.no_wait else submission.watch(job, words.address)
 
 

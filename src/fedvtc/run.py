@@ -1,5 +1,6 @@
 """A run from its config, or from its folder on."""
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from fedvtc.tracking import Tracker
 from fedvtc.tracking.choosing import foreign_trackers
 from fedvtc.tracking.console import PlainConsole, make_console_tracker
 from fedvtc.tracking.files import count_recorded
-from fedvtc.tracking.run_folder import RunFolder
+from fedvtc.tracking.run_folder import RUN_ID_VARIABLE, RunFolder
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,9 @@ def run_federation(config: Config, *, plain: bool = False, trackers: Sequence[Tr
     folder = RunFolder.create(config.run.output_dir, path.name, to_dict(config))
     with folder.lock(), _discarded_if_it_cannot_begin(folder):
         console = make_console_tracker(plain)
+        submitted_as = os.environ.get(RUN_ID_VARIABLE) or folder.id
+        if folder.id != submitted_as:
+            console.note(f"{folder.path}: there is no folder of run {submitted_as}; a new run begins, {folder.id}")
         return RunSummary(folder.path, attempt(config, population, folder, None, console, trackers))
 
 

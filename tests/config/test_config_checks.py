@@ -142,3 +142,31 @@ def test_shares_may_miss_one_by_rounding_only():
     assert validate(with_shares(0.3333, 0.3333, 0.3334)) == []
     assert [problem.key for problem in validate(with_shares(0.33, 0.33, 0.33))] == ["population.backbones"]
     assert len(validate(with_shares(math.nan))) == 2
+
+
+@pytest.mark.parametrize(
+    ("key", "fix"),
+    [
+        (
+            "checkpoint.dir",
+            "Leave it out of the URL, and set FSSPEC_PROTOCOL_PASSWORD, such as FSSPEC_FTP_PASSWORD, on every node.",
+        ),
+        ("cluster.address", "Leave it out of the URL."),
+        ("data.path", "Leave it out of the URL."),
+    ],
+)
+def test_a_url_with_a_password_is_not_taken_nor_shown(key: str, fix: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("PLACE", "ftp://me:hunter2@host/x")
+    what = "the URL carries a password or token, which would get into files and logs"
+    for value in ("ftp://me:hunter2@host/x", "https://hunter2@host/x", "${oc.env:PLACE}"):
+        assert problems(f"{key}={value}") == [f"{key}: {what} (command line). {fix}"]
+
+
+def test_a_url_that_only_names_a_user_is_taken():
+    for url in ("ftp://me@host/x", "abfs://container@account/x", "s3://bucket/me@x", "sftp://me@host/x"):
+        assert load([], [f"checkpoint.dir={url}"], methods={"fedvtc": MethodConfig}).checkpoint.dir == url
+
+
+def test_a_list_of_texts_is_looked_through():
+    (line,) = problems("tracking.wandb.tags=[plain, 'see https://hunter2@host']")
+    assert line.startswith("tracking.wandb.tags[1]: the URL carries")

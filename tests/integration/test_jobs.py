@@ -57,7 +57,7 @@ class Cluster:
         token = folder / "token"
         token.write_text("0123456789abcdef" * 2)
         token.chmod(0o600)
-        outside = {"RAY_ADDRESS", "RAY_API_SERVER_ADDRESS", "RAY_AUTH_TOKEN", "FEDVTC_RUN_ID"}
+        outside = {"RAY_ADDRESS", "RAY_API_SERVER_ADDRESS", "RAY_AUTH_TOKEN", "FEDVTC_RUN_ID", "FEDVTC_ATTEMPT"}
         self.stranger = {name: value for name, value in os.environ.items() if name not in outside}
         self.stranger |= {
             "PATH": f"{BIN}:{os.environ['PATH']}",
@@ -280,6 +280,13 @@ def test_a_job_is_followed_stopped_and_resumed(cluster, wire, words):
     rows = [line.split()[:4] for line in listed.stdout.splitlines()[1:]]
     assert rows == [["mine", described["id"], "1", "STOPPED"], ["mine", described["id"], "2", "SUCCEEDED"]]
     assert "0123456789abcdef" not in (folder / "config.yaml").read_text() + (folder / "run.json").read_text()
+
+    shutil.rmtree(folder)
+    anew = cluster.fedvtc(*submit[3:], "run.rounds=1")
+    assert (anew.returncode, anew.stderr) == (0, "")
+    assert anew.stdout.startswith(f"job {described['id']}-3 on {wire.url}: run mine, attempt 3\n")
+    drawn = json.loads((folder / "run.json").read_text())["id"]
+    assert f"{folder}: there is no folder of run {described['id']}; a new run begins, {drawn}\n" in anew.stdout
 
 
 def read_until(process, start):

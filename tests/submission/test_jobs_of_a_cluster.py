@@ -33,7 +33,10 @@ def test_the_address_that_is_given_wins_over_the_environment(monkeypatch):
     assert cluster_url("http://three:8265") == "http://three:8265"
 
 
-@pytest.mark.parametrize("address", ["auto", "HEAD:6379", "ray://HEAD:10001", "http://"])
+@pytest.mark.parametrize(
+    "address",
+    ["auto", "HEAD:6379", "ray://HEAD:10001", "http://", "http://[HEAD:8265", "http://HEAD:port", "http://HEAD:99999"],
+)
 def test_what_is_no_dashboard_is_told_with_its_source(monkeypatch, address):
     monkeypatch.setenv("RAY_ADDRESS", address)
     with pytest.raises(ClusterError) as refused:
@@ -42,10 +45,20 @@ def test_what_is_no_dashboard_is_told_with_its_source(monkeypatch, address):
     assert str(refused.value) == f"RAY_ADDRESS={address}: not the URL of a cluster's dashboard. {fix}"
 
 
-def test_a_password_in_the_url_is_not_shown():
+def test_an_address_that_cannot_be_read_exits_two(capsys):
+    assert main(["list", "--cluster", "--address", "http://[HEAD:8265"]) == 2
+    line = "--address=http://[HEAD:8265: not the URL of a cluster's dashboard. Give --address http://HEAD:8265."
+    assert capsys.readouterr().err == f"fedvtc: {line}\n"
+
+
+@pytest.mark.parametrize(
+    "url", ["https://me:abc123@head", "http://abc123@head:8265", "me:abc123@head", "http://abc123@["]
+)
+def test_a_secret_in_the_url_is_not_shown(url):
     with pytest.raises(ClusterError) as refused:
-        cluster_url("https://me:abc123@head")
-    assert "abc123" not in str(refused.value)
+        cluster_url(url)
+    fix = "Put the token into the file of RAY_AUTH_TOKEN_PATH instead."
+    assert str(refused.value) == f"--address: the URL carries a password or token. {fix}"
 
 
 def test_no_cluster_is_one_line_and_exits_two(capsys):
@@ -178,8 +191,32 @@ def test_the_user_learns_how_to_go_on():
         "  follow: ray job logs 0a1b2c3d-2 --follow --address http://head:8265",
         "  stop:   ray job stop 0a1b2c3d-2 --address http://head:8265",
         "  resume: fedvtc submit 'a b.yaml' run.name=mine",
-        "  fetch:  /mnt/outputs/mine on the storage of the cluster",
+        "  fetch:  rsync -a HEAD:/mnt/outputs/mine .    (HEAD: a machine that has the storage of the cluster)",
     ]
+    elsewhere = advice(job(run="my run"), "http://head:8265", [], "s3://bucket/fedvtc/")
+    assert elsewhere[-2].startswith("  fetch:  rsync -a 'HEAD:/mnt/outputs/my run' . ")
+    assert elsewhere[-1] == "  models: s3://bucket/fedvtc/my run-*"
+
+
+@pytest.mark.parametrize("variable", ["RAY_API_SERVER_ADDRESS", "RAY_ADDRESS"])
+def test_a_command_that_is_told_acts_on_the_cluster_of_the_job(tiny_config, monkeypatch, variable):
+    from ray.dashboard.utils import get_address_for_submission_client
+
+    from fedvtc.config.schema import RunConfig
+
+    config = _settled(tiny_config(run=RunConfig(name="mine", output_dir="/mnt/outputs")))
+    monkeypatch.setenv(variable, "http://other:8265")
+    # Why the option would not do.
+    assert get_address_for_submission_client("http://head:8265") == "http://other:8265"
+    _, follow, stop, *_ = advice(job(), "http://head:8265", [])
+    assert follow == "  follow: RAY_API_SERVER_ADDRESS=http://head:8265 ray job logs 0a1b2c3d-1 --follow"
+    assert stop == "  stop:   RAY_API_SERVER_ADDRESS=http://head:8265 ray job stop 0a1b2c3d-1"
+    with pytest.raises(UserError, match=r"stop it: RAY_API_SERVER_ADDRESS=http://head:8265 ray job stop 0a1b2c3d-1$"):
+        _next_attempt([job(status="RUNNING")], config, "http://head:8265")
+
+    monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "http://head:8265/")
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    assert advice(job(), None, [])[2] == "  stop:   ray job stop 0a1b2c3d-1 --address http://head:8265"
 
 
 def test_the_table_has_a_row_per_job():

@@ -4,7 +4,15 @@ from pathlib import Path
 import pytest
 
 from fedvtc.config import Config, load
-from fedvtc.config.schema import CheckpointConfig, DataConfig, PartitionConfig, RunConfig, RuntimeConfig
+from fedvtc.config.schema import (
+    CheckpointConfig,
+    DataConfig,
+    PartitionConfig,
+    RunConfig,
+    RuntimeConfig,
+    TrackingConfig,
+    WandbConfig,
+)
 from fedvtc.errors import ConfigError, UserError
 from fedvtc.methods import config_classes
 from fedvtc.submission.package import check_sendable, job_environment, packed, read_runtime_env
@@ -27,9 +35,14 @@ def test_a_runtime_environment_is_read(file):
 
 
 @pytest.mark.parametrize(
-    "name", ["WANDB_API_KEY", "HF_TOKEN", "DB_PASSWORD", "aws_secret_access_key", "CLIENT_SECRET", "OPENAI_APIKEY"]
+    "name",
+    [
+        *("WANDB_API_KEY", "HF_TOKEN", "DB_PASSWORD", "aws_secret_access_key", "CLIENT_SECRET", "OPENAI_APIKEY"),
+        *("GITHUB_PAT", "PAT", "DB_PASS", "SSH_PASSPHRASE", "BLOB_CONNECTION_STRING", "CONNECTION_STRING"),
+        *("AZURE_STORAGE_KEY", "SECRET_KEY", "private_key", "AZURE_ACCOUNT_KEY"),
+    ],
 )
-def test_a_secret_is_refused_and_not_shown(file, name):
+def test_a_variable_with_a_secret_is_refused_and_not_shown(file, name):
     file.write_text(f"env_vars: {{{name}: abc123}}\n")
     with pytest.raises(UserError) as refused:
         read_runtime_env(file)
@@ -38,10 +51,41 @@ def test_a_secret_is_refused_and_not_shown(file, name):
     assert "abc123" not in str(refused.value)
 
 
+@pytest.mark.parametrize("name", ["COMPASS", "MY_PATH", "SPAT", "STORAGE_KEYS", "RAY_AUTH_TOKEN_PATH", "SORT_KEY"])
+def test_a_variable_that_only_sounds_so_is_taken(file, name):
+    file.write_text(f"env_vars: {{{name}: abc123}}\n")
+    assert read_runtime_env(file)["env_vars"] == {name: "abc123"}
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ("pip: ['--find-links https://me:abc123@example.com/wheels']", "pip[0]"),
+        ("pip: [attrs, 'git+https://abc123@github.com/me/x.git']", "pip[1]"),
+        ("pip: {packages: ['--find-links https://abc123:@example.com']}", "pip.packages[0]"),
+        ("env_vars: {DATABASE: 'postgres://me:abc123@host/db'}", "env_vars.DATABASE"),
+        ("working_dir: https://abc123@example.com/code.zip", "working_dir"),
+    ],
+)
+def test_a_url_with_a_secret_is_refused_and_not_shown(file, text, key):
+    file.write_text(text)
+    with pytest.raises(UserError) as refused:
+        read_runtime_env(file)
+    assert str(refused.value).startswith(f"{file}: {key}: a URL carries a password or token, and Ray shows it to all")
+    assert "${NAME} in its place." in str(refused.value)
+    assert "abc123" not in str(refused.value)
+
+
+def test_a_url_without_a_secret_is_taken(file):
+    urls = ["git+ssh://git@github.com/me/x.git", "git+https://github.com/me/x.git@v1"]
+    urls += ["git+https://${GITHUB_PAT}@github.com/me/x.git", "git+https://me:${GITHUB_PAT}@github.com/me/x.git"]
+    file.write_text(f"pip: {urls}\n")
+    assert read_runtime_env(file)["pip"] == urls
+
+
 @pytest.mark.parametrize(
     ("text", "start"),
     [
-        ("pip: ['--find-links https://me:abc123@example.com/wheels']", "a URL carries a password"),
         ("- a list", "expected keys with values."),
         ("a: b: c", "cannot be read (mapping values are not allowed here"),
         ("env_vars: {NUMBER: 1}", "Ray does not take it ("),
@@ -70,12 +114,29 @@ def test_a_job_has_time_to_save():
     patient = replace(ABSOLUTE, runtime=RuntimeConfig(stop_timeout_s=300.5))
     given = {"env_vars": {"NAME": "value"}, "pip": ["attrs"], "working_dir": "code"}
     environment, folder = job_environment(given, patient)
+    # 300.5 s for the round and 60 s for its checkpoint.
     assert environment == {"env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": "361", "NAME": "value"}, "pip": ["attrs"]}
     assert folder == Path("code")
     assert given["env_vars"] == {"NAME": "value"}
 
-    own = {"env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": "7"}}
-    assert job_environment(own, patient)[0] == own
+
+def stop_wait(config, **env_vars):
+    return job_environment({"env_vars": env_vars}, config)[0]["env_vars"]["RAY_JOB_STOP_WAIT_TIME_S"]
+
+
+def test_a_job_never_has_less_time_to_save_than_it_needs():
+    patient = replace(ABSOLUTE, runtime=RuntimeConfig(stop_timeout_s=300.5))
+    assert stop_wait(patient, RAY_JOB_STOP_WAIT_TIME_S="120") == "361"
+    assert stop_wait(patient, RAY_JOB_STOP_WAIT_TIME_S="600") == "600"
+    with pytest.raises(UserError, match=r"^env_vars\.RAY_JOB_STOP_WAIT_TIME_S=2m: must be whole seconds \(runtime env"):
+        stop_wait(patient, RAY_JOB_STOP_WAIT_TIME_S="2m")
+
+
+def test_a_job_has_time_for_the_last_rows_of_wandb():
+    # 60 s for the round, 60 for its checkpoint, what the server gets and 10 for the service on the node.
+    for timeout_s, seconds in ((60.0, "190"), (300.2, "431")):
+        tracking = TrackingConfig(trackers=["wandb"], wandb=WandbConfig(timeout_s=timeout_s))
+        assert stop_wait(replace(ABSOLUTE, tracking=tracking)) == seconds
 
 
 def test_a_folder_elsewhere_cannot_take_the_config():

@@ -249,6 +249,16 @@ def test_the_lock_dies_with_its_process_although_a_child_lives_on(tmp_path):
             os.kill(child, signal.SIGKILL)
 
 
+def test_a_later_job_whose_folder_is_gone_begins_another_run(tmp_path, monkeypatch):
+    monkeypatch.setenv("FEDVTC_RUN_ID", "0a1b2c3d")
+    monkeypatch.setenv("FEDVTC_ATTEMPT", "1")
+    assert RunFolder.create(tmp_path, "a", CONFIG).id == "0a1b2c3d"
+    monkeypatch.setenv("FEDVTC_ATTEMPT", "2")
+    drawn = RunFolder.create(tmp_path, "b", CONFIG).id
+    assert re.fullmatch("[0-9a-f]{8}", drawn)
+    assert drawn != "0a1b2c3d"
+
+
 def test_a_job_says_which_id_its_run_has(tmp_path, monkeypatch):
     monkeypatch.setenv("FEDVTC_RUN_ID", "0a1b2c3d")
     assert RunFolder.create(tmp_path, "a", CONFIG).id == "0a1b2c3d"

@@ -4,8 +4,10 @@ import math
 from collections.abc import Callable, Iterator
 from operator import attrgetter
 
+from fedvtc.config.export import to_dict
 from fedvtc.config.problems import Problem, did_you_mean, show
 from fedvtc.config.schema import BACKBONE_NAMES, DATASET_NAMES, TRACKER_NAMES, Config
+from fedvtc.config.secrets import secret_keys
 from fedvtc.seeding import round_half_up
 
 _AT_LEAST_ONE = (
@@ -67,6 +69,7 @@ def validate(config: Config) -> list[Problem]:
     problems += _placement(config)
     problems += _trackers(config)
     problems += _method(config)
+    problems += _secrets(config)
     return problems
 
 
@@ -183,3 +186,11 @@ def _method(config: Config) -> Iterator[Problem]:
     for text in config.method.problems():
         key, _, what = text.partition(" ")
         yield Problem(f"method.{key.rstrip(':')}", what.rstrip("."))
+
+
+def _secrets(config: Config) -> Iterator[Problem]:
+    for key in secret_keys(to_dict(config)):
+        fix = "Leave it out of the URL"
+        if key == "checkpoint.dir":
+            fix += ", and set FSSPEC_PROTOCOL_PASSWORD, such as FSSPEC_FTP_PASSWORD, on every node"
+        yield Problem(key, "the URL carries a password or token, which would get into files and logs", fix=f"{fix}.")

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shlex
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from http.client import HTTPException
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from fedvtc.config.secrets import carries_secret
 from fedvtc.errors import ClusterError
 
 if TYPE_CHECKING:
@@ -28,20 +30,38 @@ def cluster_url(address: str | None) -> str:
     """The URL of a cluster's dashboard: as given, else of RAY_API_SERVER_ADDRESS, RAY_ADDRESS, or this machine's.
 
     Raises:
-        ClusterError: it is not an HTTP URL, or carries a password.
+        ClusterError: it is not an HTTP URL, or carries a password or token.
     """
     source, url = "--address", address or DEFAULT_URL
     if not address:
         found = [(name, os.environ[name]) for name in (API_VARIABLE, "RAY_ADDRESS") if os.environ.get(name)]
         source, url = found[0] if found else (source, url)
-    parts = urlsplit(url)
-    if parts.password:
-        # Not shown, for it is a secret.
-        raise ClusterError(f"{source}: the URL carries a password. Put a token into RAY_AUTH_TOKEN_PATH instead.")
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    if carries_secret(url if "://" in url else f"http://{url}"):
+        what, fix = "the URL carries a password or token", "Put the token into the file of RAY_AUTH_TOKEN_PATH instead."
+        raise ClusterError(f"{source}: {what}. {fix}")
+    if not _is_dashboard(url):
         fix = "Give --address http://HEAD:8265."
         raise ClusterError(f"{source}={url}: not the URL of a cluster's dashboard. {fix}")
     return url.rstrip("/")
+
+
+def ray_job(words: str, url: str) -> str:
+    """The command `ray job WORDS` for the cluster at a URL, as the user may type it.
+
+    With Ray the environment wins over an address that is given.
+    """
+    others = [os.environ.get(name) for name in (API_VARIABLE, "RAY_ADDRESS")]
+    if any(other and other.rstrip("/") != url for other in others):
+        return f"{API_VARIABLE}={shlex.quote(url)} ray job {words}"
+    return f"ray job {words} --address {shlex.quote(url)}"
+
+
+def _is_dashboard(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # Of a bracket that is not closed, or a port that is no number.
+        return False
 
 
 def connect(url: str) -> "JobSubmissionClient":
@@ -86,7 +106,7 @@ def told(url: str) -> Iterator[None]:
         if any(words in text for words in _TOO_LARGE):
             fix = "Name what the job does not need in a .gitignore or .rayignore there, or under excludes."
             raise ClusterError(f"--working-dir: too large to be sent to the cluster. {fix}") from None
-        raise ClusterError(f"{url}: {_line(text)}. Try again, or see `ray job list --address {url}`.") from None
+        raise ClusterError(f"{url}: {_line(text)}. Try again, or see `{ray_job('list', url)}`.") from None
 
 
 def _knock(url: str) -> None:

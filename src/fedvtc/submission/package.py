@@ -13,18 +13,23 @@ import yaml
 from fedvtc.config import lost_outputs, to_yaml
 from fedvtc.config.problems import Problem, show
 from fedvtc.config.schema import Config
+from fedvtc.config.secrets import is_reference, secret_keys
 from fedvtc.errors import ConfigError, UserError
 
 CONFIG_FILE = "config.yaml"
 ENTRYPOINT = f"python -m fedvtc run {CONFIG_FILE} --plain"
+STOP_WAIT_VARIABLE = "RAY_JOB_STOP_WAIT_TIME_S"
 STOP_WAIT_S = 120
 """Seconds, at least, that a job that is stopped gets to save; Ray's own default is 3."""
 SAVE_S = 60
-"""Seconds within that for the checkpoint of a round that may still end first."""
+"""Seconds for the checkpoint, after those in which a round may still end."""
 
-_SECRET = re.compile(r"(API_?KEY|ACCESS_KEY|TOKEN|PASSWORD|PASSWD|SECRET|CREDENTIALS)$", re.IGNORECASE)
-_REFERENCE = re.compile(r"\$\{\w+\}")
-_LOGIN = re.compile(r"://[^/\s@]+:[^/\s@]+@")
+_SECRET = re.compile(
+    r"(API_?KEY|ACCESS_KEY|TOKEN|PASSWORD|PASSWD|SECRET|CREDENTIALS"
+    # Whole words only, for there are names such as COMPASS.
+    r"|(^|_)(PAT|PASS|PASSPHRASE|CONNECTION_STRING|(STORAGE|SECRET|PRIVATE|ACCOUNT)_KEY))$",
+    re.IGNORECASE,
+)
 
 
 def read_runtime_env(file: Path) -> dict[str, Any]:
@@ -45,12 +50,14 @@ def read_runtime_env(file: Path) -> dict[str, Any]:
     if not isinstance(env_vars, dict):
         raise UserError(f"{file}: env_vars: expected names with values. Write lines such as `NAME: value`.")
     for name, value in env_vars.items():
-        if _SECRET.search(str(name)) and value and not _REFERENCE.fullmatch(str(value)):
+        if _SECRET.search(str(name)) and value and not is_reference(str(value)):
             fix = "Set it in the environment of the cluster itself, such as by a Kubernetes Secret."
             raise UserError(f"{file}: env_vars.{name} is a secret, and Ray shows it to all who see the job. {fix}")
-    if _LOGIN.search(yaml.safe_dump(content)):
-        fix = "Put it into the environment of the cluster itself."
-        raise UserError(f"{file}: a URL carries a password, and Ray shows it to all who see the job. {fix}")
+    for key in secret_keys(content):
+        fix = "Put it into the environment of the cluster itself, and ${NAME} in its place."
+        raise UserError(
+            f"{file}: {key}: a URL carries a password or token, and Ray shows it to all who see the job. {fix}"
+        )
     _check_with_ray(file, content)
     return content
 
@@ -78,11 +85,15 @@ def job_environment(runtime_env: Mapping[str, Any], config: Config) -> tuple[dic
         It, and the folder that it asks to be sent, which is taken out of it.
 
     Raises:
-        UserError: it asks for a folder that cannot be sent from here.
+        UserError: it asks for a folder that cannot be sent from here, or its time to stop is no number.
     """
     environment = {key: value for key, value in runtime_env.items() if key != "working_dir"}
-    wait_s = max(STOP_WAIT_S, math.ceil(config.runtime.stop_timeout_s) + SAVE_S)
-    env_vars = {"RAY_JOB_STOP_WAIT_TIME_S": str(wait_s), **(environment.get("env_vars") or {})}
+    env_vars = dict(environment.get("env_vars") or {})
+    asked = str(env_vars.get(STOP_WAIT_VARIABLE, STOP_WAIT_S))
+    if not asked.isdecimal():
+        what = "must be whole seconds (runtime environment)"
+        raise UserError(f"env_vars.{STOP_WAIT_VARIABLE}={asked}: {what}. Leave it out, or give such as {STOP_WAIT_S}.")
+    env_vars[STOP_WAIT_VARIABLE] = str(max(int(asked), _stop_s(config)))
     folder = runtime_env.get("working_dir")
     if folder is None:
         return {**environment, "env_vars": env_vars}, None
@@ -90,6 +101,17 @@ def job_environment(runtime_env: Mapping[str, Any], config: Config) -> tuple[dic
         fix = "Give a folder of this machine, or send your code by py_modules."
         raise UserError(f"working_dir={folder}: the config could not be put into it (runtime environment). {fix}")
     return {**environment, "env_vars": env_vars}, Path(folder)
+
+
+def _stop_s(config: Config) -> int:
+    """Seconds that a run may take to end once it is asked to."""
+    seconds = config.runtime.stop_timeout_s + SAVE_S
+    if "wandb" in config.tracking.trackers:
+        # Here, for pictures come along with it.
+        from fedvtc.tracking.wandb_run import LOCAL_S
+
+        seconds += config.tracking.wandb.timeout_s + LOCAL_S
+    return max(STOP_WAIT_S, math.ceil(seconds))
 
 
 def check_sendable(config: Config, working_dir: Path | None) -> None:

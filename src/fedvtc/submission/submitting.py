@@ -8,10 +8,10 @@ from typing import Any
 from fedvtc.config.schema import Config
 from fedvtc.errors import UserError
 from fedvtc.naming import default_name
-from fedvtc.submission.cluster_client import cluster_url, connect, told
+from fedvtc.submission.cluster_client import cluster_url, connect, ray_job, told
 from fedvtc.submission.jobs import ATTEMPT, OUTPUT_DIR, RUN, RUN_ID, Job, jobs_of
 from fedvtc.submission.package import ENTRYPOINT, check_sendable, job_environment, packed
-from fedvtc.tracking.run_folder import RUN_ID_VARIABLE, new_id
+from fedvtc.tracking.run_folder import ATTEMPT_VARIABLE, RUN_ID_VARIABLE, new_id
 
 
 def submit(
@@ -45,7 +45,7 @@ def submit(
     run_id, attempt = _next_attempt(jobs_of(client, url), config, url)
     job = Job(f"{run_id}-{attempt}", str(config.run.name), run_id, attempt, config.run.output_dir, "PENDING")
     metadata = {RUN: job.run, RUN_ID: run_id, ATTEMPT: str(attempt), OUTPUT_DIR: job.output_dir}
-    environment["env_vars"][RUN_ID_VARIABLE] = run_id
+    environment["env_vars"] |= {RUN_ID_VARIABLE: run_id, ATTEMPT_VARIABLE: str(attempt)}
     with packed(config, working_dir) as folder, told(url):
         client.submit_job(
             entrypoint=ENTRYPOINT,
@@ -71,7 +71,7 @@ def _next_attempt(jobs: Sequence[Job], config: Config, url: str) -> tuple[str, i
     earlier = [job for job in jobs if (job.run, job.output_dir) == (config.run.name, config.run.output_dir)]
     for job in earlier:
         if not job.is_over:
-            fix = f"Wait for it, or stop it: ray job stop {job.id} --address {url}"
+            fix = f"Wait for it, or stop it: {ray_job(f'stop {job.id}', url)}"
             raise UserError(f"run.name={job.run}: job {job.id} is at it ({job.status}). {fix}")
     if not earlier:
         return new_id(), 1

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fedvtc.errors import EXIT_INTERRUPTED
-from fedvtc.submission.cluster_client import cluster_url
+from fedvtc.submission.cluster_client import cluster_url, ray_job
 from fedvtc.submission.following import follow
 from fedvtc.submission.jobs import Job
 
@@ -19,21 +19,26 @@ MAX_MESSAGE = 60
 """Characters of what Ray says of a job."""
 
 
-def advice(job: Job, address: str | None, words: Sequence[str]) -> list[str]:
+def advice(job: Job, address: str | None, words: Sequence[str], checkpoint_dir: str | None = None) -> list[str]:
     """How to follow, stop, resume and fetch.
 
     Args:
         job: just submitted.
         address: the URL of the cluster's dashboard; None takes the environment's, or this machine's.
         words: those after `fedvtc submit` that submit its next attempt.
+        checkpoint_dir: where the models go instead of the run folder.
     """
     url = cluster_url(address)
+    folder = shlex.quote(f"HEAD:{Path(job.output_dir, job.run)}")
+    # The id of a run is not that of its job where the folder was gone.
+    models = [f"  models: {checkpoint_dir.rstrip('/')}/{job.run}-*"] if checkpoint_dir else []
     return [
         f"job {job.id} on {url}: run {job.run}, attempt {job.attempt}",
-        f"  follow: ray job logs {job.id} --follow --address {url}",
-        f"  stop:   ray job stop {job.id} --address {url}",
+        f"  follow: {ray_job(f'logs {job.id} --follow', url)}",
+        f"  stop:   {ray_job(f'stop {job.id}', url)}",
         f"  resume: fedvtc submit {shlex.join(words)}",
-        f"  fetch:  {Path(job.output_dir, job.run)} on the storage of the cluster",
+        f"  fetch:  rsync -a {folder} .    (HEAD: a machine that has the storage of the cluster)",
+        *models,
     ]
 
 

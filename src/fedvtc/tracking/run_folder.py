@@ -21,6 +21,8 @@ from fedvtc.errors import RunFolderError
 
 RUN_ID_VARIABLE = "FEDVTC_RUN_ID"
 """Environment variable with the id of the run that a submitted job begins."""
+ATTEMPT_VARIABLE = "FEDVTC_ATTEMPT"
+"""Environment variable with the number of a submitted job among those of its run, from 1."""
 STATUSES = ("running", "finished", "failed", "interrupted")
 
 
@@ -89,6 +91,8 @@ class RunFolder:
     ) -> Self:
         """Makes output_dir/name, which must not exist yet, and writes run.json (status `running`) and config.yaml.
 
+        The id is new, or that of FEDVTC_RUN_ID in the first job of a run.
+
         Args:
             output_dir: the folder that holds run folders; made where it is absent.
             name: the run's name.
@@ -103,6 +107,9 @@ class RunFolder:
         if not re.fullmatch("[0-9a-f]{8}", run_id):
             what = f"{RUN_ID_VARIABLE}={run_id!r}: must be 8 hex digits"
             raise RunFolderError(f"{what}. Unset it; `fedvtc submit` sets it.")
+        if os.environ.get(ATTEMPT_VARIABLE, "1") != "1":
+            # Under the id of the run whose folder is gone, trackers would add a second curve to its first.
+            run_id = new_id()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.mkdir()  # The one atomic step: of two runs that want the same name, one gets it.

@@ -21,7 +21,8 @@ def config(*overrides: str) -> Config:
 
 
 def packed(overrides: list[str], cpus: int, gpus: int) -> Packing:
-    return pack_clients(config(*overrides), [Resources(float(cpus), float(gpus))], "this machine")
+    nodes = [Resources(float(cpus), float(gpus))]
+    return pack_clients(config(*overrides), nodes, nodes, "this machine")[1]
 
 
 @pytest.mark.parametrize(
@@ -116,10 +117,20 @@ def test_the_parameters_include_the_head():
 
 
 def test_a_cluster_that_starts_here_has_what_the_config_says():
-    (node,) = nodes_of(config("cluster.num_cpus=16", "cluster.num_gpus=2"))
+    (node,), total = nodes_of(config("cluster.num_cpus=16", "cluster.num_gpus=2"))
+    assert total == [node]
     assert (node.num_cpus, node.num_gpus) == (16.0, 2.0)
     assert 5e8 < node.memory_bytes < 1e13
-    assert pack_clients(config("placement.clients_per_actor=1"), [], "the cluster") == Packing(8, 1, 8)
+    _, packing = pack_clients(config("placement.clients_per_actor=1"), [], [], "it")
+    assert packing == Packing(8, 1, 8)
+
+
+def test_an_actor_reserves_a_gpu_where_all_of_them_are_taken_as_in_a_run():
+    free, total = [Resources(4.0, 0.0)], [Resources(4.0, 1.0)]
+    needs, _ = pack_clients(config("placement.wait_timeout_s=60"), free, total, "it")
+    assert needs.num_gpus == 1
+    with pytest.raises(ClusterError, match="1 actor x 1 GPU needs 1 GPU; it has 0"):
+        pack_clients(config(), free, total, "it")
 
 
 def test_placement_work_and_memory_in_words():
@@ -134,12 +145,11 @@ def test_placement_work_and_memory_in_words():
     )
     elsewhere = replace(plan.config, cluster=replace(plan.config.cluster, address="auto"))
     nodes = [Resources(3.0), Resources(1.0), Resources(3.0), Resources(0.0)]
-    lines = placement_lines(
-        replace(plan, config=elsewhere, nodes=nodes, packing=pack_clients(elsewhere, nodes, "it")), 10**9
-    )
+    _, packing = pack_clients(elsewhere, nodes, nodes, "it")
+    lines = placement_lines(replace(plan, config=elsewhere, free=nodes, packing=packing), 10**9)
     assert len(lines) == 3
     assert lines[0].endswith("; the cluster has slots for 7 now: 3 on each of 2 nodes, 1 on 1 node, 0 on 1 node.")
-    assert placement_lines(replace(plan, config=elsewhere, nodes=[]), 10**9)[0].endswith("for no cluster answers.")
+    assert placement_lines(replace(plan, config=elsewhere, free=[]), 10**9)[0].endswith("for no cluster answers.")
 
 
 def test_the_picture_is_a_png(tmp_path: Path):

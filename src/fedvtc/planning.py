@@ -37,7 +37,8 @@ class Plan:
     """All that a plan shows."""
 
     config: Config
-    nodes: "Sequence[Resources]"
+    free: "Sequence[Resources]"
+    needs: "Resources"
     packing: "Packing"
     costs_K: list[float]
     hosted: list[list[int]]
@@ -55,53 +56,49 @@ class Plan:
         return (self.packing.num_actors + 1) * ACTOR_BYTES + weights + self.dataset_bytes
 
 
-def pack_clients(config: Config, nodes: "Sequence[Resources]", where: str) -> "Packing":
-    """How the clients of a config are laid onto nodes.
+def pack_clients(
+    config: Config, free: "Sequence[Resources]", total: "Sequence[Resources]", where: str
+) -> "tuple[Resources, Packing]":
+    """What an actor reserves, and how the clients of a config are laid onto nodes; as a run does it.
 
     Args:
         config: the whole config.
-        nodes: what each has free; none where that is not known, and there is room for all.
+        free: what each node has free; none where that is not known, and there is room for all.
+        total: what each has in all.
         where: what the nodes belong to, for the error.
 
     Raises:
         ClusterError: if the actors asked for do not fit, with what would.
     """
-    from fedvtc.runtime.placement import Packing, Resources, pack
+    from fedvtc.runtime.placement import Packing, Resources, actor_needs, pack
 
     placement, num_clients = config.placement, config.population.num_clients
+    needs = actor_needs(placement, has_gpus=any(node.num_gpus > 0 for node in total))
     if placement.pool == "inline":
-        return Packing(num_actors=0, clients_per_actor=num_clients, num_slots=1)
-    needs = needs_on(config, nodes)
+        return needs, Packing(num_actors=0, clients_per_actor=num_clients, num_slots=1)
     roomy = [Resources(num_clients * needs.num_cpus, num_clients * needs.num_gpus)]
-    return pack(placement, num_clients, needs, nodes or roomy, where)
+    return needs, pack(placement, num_clients, needs, free or roomy, where, total=total or roomy)
 
 
-def needs_on(config: Config, nodes: "Sequence[Resources]") -> "Resources":
-    """What an actor reserves on such nodes."""
-    from fedvtc.runtime.placement import actor_needs
-
-    return actor_needs(config.placement, has_gpus=any(node.num_gpus > 0 for node in nodes))
-
-
-def nodes_of(config: Config) -> "list[Resources]":
-    """What each node has free where the clients of a config would live; empty where no cluster answers."""
+def nodes_of(config: Config) -> "tuple[list[Resources], list[Resources]]":
+    """What each node has free where the clients of a config would live, and in all; empty where no cluster answers."""
+    from fedvtc.runtime.cluster import count_cpus, nodes_elsewhere
     from fedvtc.runtime.placement import Resources
 
     cluster, placement = config.cluster, config.placement
     if not _is_here(config):
-        from fedvtc.runtime.cluster import free_elsewhere
-
         try:
-            return free_elsewhere(cluster.address or os.environ["RAY_ADDRESS"])
+            return nodes_elsewhere(cluster.address or os.environ["RAY_ADDRESS"])
         except ClusterError:
-            return []
+            return [], []
     num_gpus = cluster.num_gpus
     if num_gpus is None and placement.gpus_per_actor != 0 and placement.accelerator != "cpu":
         import torch
 
         num_gpus = torch.cuda.device_count()
-    num_cpus = cluster.num_cpus or os.cpu_count() or 1
-    return [Resources(float(num_cpus), float(num_gpus or 0), RAY_MEMORY_SHARE * (_machine_bytes() or math.inf))]
+    memory_bytes = RAY_MEMORY_SHARE * (_machine_bytes() or math.inf)
+    here = [Resources(float(cluster.num_cpus or count_cpus()), float(num_gpus or 0), memory_bytes)]
+    return here, here
 
 
 def _is_here(config: Config) -> bool:
@@ -116,8 +113,9 @@ def make_plan(config: Config) -> Plan:
         DataError: if the data are absent or the partition is impossible.
         ClusterError: if the actors do not fit.
     """
-    nodes = nodes_of(config)
-    packing = pack_clients(config, nodes, "this machine" if _is_here(config) else "the cluster, as it is now,")
+    free, total = nodes_of(config)
+    where = "this machine" if _is_here(config) else "the cluster, as it is now,"
+    needs, packing = pack_clients(config, free, total, where)
     # Here and not at the top: the check of a config must answer without waiting for PyTorch.
     from fedvtc.data import class_counts, load_dataset, make_partition
     from fedvtc.methods import build
@@ -139,7 +137,8 @@ def make_plan(config: Config) -> Plan:
     costs_K = client_costs(config, dataset, backbones, [len(part) for part in parts])
     return Plan(
         config=config,
-        nodes=nodes,
+        free=free,
+        needs=needs,
         packing=packing,
         costs_K=costs_K,
         hosted=balance(costs_K, packing.num_actors or 1, packing.clients_per_actor),
@@ -228,13 +227,13 @@ def placement_lines(plan: Plan, machine_bytes: int | None) -> list[str]:
     packing, placement = plan.packing, plan.config.placement
     num_clients = plan.config.population.num_clients
     needed = human_bytes(plan.memory_bytes)
-    on_gpu = needs_on(plan.config, plan.nodes).num_gpus > 0
+    on_gpu = plan.needs.num_gpus > 0
     if placement.pool == "inline":
         where = "on the GPU" if on_gpu else "on the CPU"
         lines = [f"Placement: {num_clients} clients in this process, one after another, {where}; no Ray."]
     else:
         lines = [
-            f"Placement: {num_clients} clients in {packing.num_actors} actors of {needs_on(plan.config, plan.nodes)}, "
+            f"Placement: {num_clients} clients in {packing.num_actors} actors of {plan.needs}, "
             f"up to {max(map(len, plan.hosted))} in one; {_slots(plan)}.",
             _work(plan, "GPUs" if on_gpu else "CPUs"),
         ]
@@ -250,13 +249,12 @@ def _slots(plan: Plan) -> str:
     """Where there is room for how many actors."""
     from fedvtc.runtime.placement import slots
 
-    needs = needs_on(plan.config, plan.nodes)
-    if not plan.nodes:
+    if not plan.free:
         return "that is with room for all, for no cluster answers"
     if _is_here(plan.config):
         found = f"this machine has slots for {plan.packing.num_slots}"
     else:
-        kinds = Counter(slots(needs, node) for node in plan.nodes)
+        kinds = Counter(slots(plan.needs, node) for node in plan.free)
         each = ", ".join(
             f"{num} on {f'each of {nodes} nodes' if nodes > 1 else '1 node'}"
             for num, nodes in sorted(kinds.items(), reverse=True)

@@ -74,14 +74,14 @@ def ray() -> Iterator[Finding]:
     address = os.environ.get("RAY_ADDRESS")
     if address and address != "local":
         from fedvtc.errors import ClusterError
-        from fedvtc.runtime.cluster import free_elsewhere
+        from fedvtc.runtime.cluster import nodes_elsewhere
 
         try:
-            nodes = free_elsewhere(address)
+            free, _ = nodes_elsewhere(address)
         except ClusterError as error:
             yield fault_of("Ray", error)
             return
-        num_cpus, num_gpus = sum(node.num_cpus for node in nodes), sum(node.num_gpus for node in nodes)
+        num_cpus, num_gpus = sum(node.num_cpus for node in free), sum(node.num_gpus for node in free)
         yield Finding(
             "Ray", "ok", f"the cluster at {address} answers: {num_cpus:g} CPUs and {num_gpus:g} GPUs are free"
         )

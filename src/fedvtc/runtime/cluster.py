@@ -26,7 +26,8 @@ _VISIT = """
 import json, logging, sys, ray
 ray.init(address=sys.argv[1], log_to_driver=False, logging_level=logging.ERROR)
 from ray._private.state import available_resources_per_node
-print(json.dumps(list(available_resources_per_node().values())))
+total = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+print(json.dumps([list(available_resources_per_node().values()), total]))
 """
 
 
@@ -114,8 +115,17 @@ def _resources(named: Mapping[str, float]) -> Resources:
     return Resources(float(named.get("CPU", 0.0)), float(named.get("GPU", 0.0)), float(named.get("memory", 0.0)))
 
 
-def free_elsewhere(address: str) -> list[Resources]:
-    """What each node of a cluster has free, asked by a process of its own: one can be given up on, `ray.init` cannot.
+def count_cpus() -> int:
+    """CPUs of a cluster started here, as Ray counts them: in a container those that it may use."""
+    from ray._private.utils import get_num_cpus
+
+    return int(get_num_cpus())
+
+
+def nodes_elsewhere(address: str) -> tuple[list[Resources], list[Resources]]:
+    """What each node of a cluster has free, and what in all.
+
+    A process of its own asks: that one can be given up on, `ray.init` cannot.
 
     Raises:
         ClusterError: no cluster of this version of Ray and Python answers.
@@ -136,7 +146,8 @@ def free_elsewhere(address: str) -> list[Resources]:
         reason = str(error)
     else:
         if visit.returncode == 0:
-            return [_resources(free) for free in json.loads(visit.stdout.splitlines()[-1])]
+            free, total = json.loads(visit.stdout.splitlines()[-1])
+            return [_resources(node) for node in free], [_resources(node) for node in total]
         reason = next(reversed(visit.stderr.strip().splitlines()), f"exit code {visit.returncode}")
     raise ClusterError(
         f"RAY_ADDRESS={address}: no Ray cluster answers ({reason}). Start one with `ray start --head`, or unset it."

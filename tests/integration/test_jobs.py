@@ -224,7 +224,7 @@ def test_a_job_is_followed_stopped_and_resumed(cluster, wire, words):
             log = read_until(process, "round 3/100000")
             wire.is_away = True
             wire.cut()
-            lost = f"fedvtc: {wire.url} does not answer; trying again for 300 s. The job does not need it.\n"
+            lost = f"fedvtc: {wire.url} does not answer; trying again for 300 s. Its jobs go on meanwhile.\n"
             assert process.stderr.readline() == lost
             wire.is_away = False
             log += read_until(process, "round 9/100000")

@@ -15,6 +15,11 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+import yaml
+
+from fedvtc.sweep import load_sweep
+from fedvtc.sweep.folder import SweepFolder
+from fedvtc.sweep.results import groups
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 
@@ -108,6 +113,22 @@ class Cluster:
         request = urllib.request.Request(f"{self.url}/api/v0/{kind}", headers={"Authorization": f"Bearer {token}"})
         with urllib.request.urlopen(request, timeout=60) as answer:
             return json.load(answer)["data"]["result"]["result"]
+
+    def jobs(self, sweep):
+        """What the dashboard lists of the jobs of a sweep, the first to start first."""
+        token = Path(self.user["RAY_AUTH_TOKEN_PATH"]).read_text()
+        request = urllib.request.Request(f"{self.url}/api/jobs/", headers={"Authorization": f"Bearer {token}"})
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            jobs = [job for job in json.load(answer) if (job["metadata"] or {}).get("fedvtc_sweep") == sweep]
+        return sorted(jobs, key=lambda job: job["start_time"])
+
+    def ended_jobs(self, sweep):
+        """The same once all have ended."""
+        until_s = time.monotonic() + PATIENCE_S
+        while any(job["status"] in ("PENDING", "RUNNING") for job in self.jobs(sweep)):
+            assert time.monotonic() < until_s
+            time.sleep(0.5)
+        return self.jobs(sweep)
 
     def ray(self, *words, timeout=PATIENCE_S):
         command = [str(BIN / "ray"), *words]
@@ -224,7 +245,7 @@ def test_a_job_is_followed_stopped_and_resumed(cluster, wire, words):
             log = read_until(process, "round 3/100000")
             wire.is_away = True
             wire.cut()
-            lost = f"fedvtc: {wire.url} does not answer; trying again for 300 s. The job does not need it.\n"
+            lost = f"fedvtc: {wire.url} does not answer; trying again for 300 s. Its jobs go on meanwhile.\n"
             assert process.stderr.readline() == lost
             wire.is_away = False
             log += read_until(process, "round 9/100000")
@@ -333,3 +354,67 @@ def test_a_folder_that_is_too_large_is_told(cluster, words, tmp_path):
         "fedvtc: --working-dir: too large to be sent to the cluster. "
         "Name what the job does not need in a .gitignore or .rayignore there, or under excludes.\n",
     )
+
+
+def write_sweep(words, **more):
+    """A sweep file, `mine.yaml` beside the data: the same small federation with two seeds."""
+    keys = dict(word.split("=", 1) for word in words if not word.startswith("placement."))
+    set_ = {key: yaml.safe_load(value) for key, value in keys.items()}
+    file = Path(keys["data.path"]).with_name("mine.yaml")
+    file.write_text(yaml.safe_dump({"set": set_, "grid": {"run.seed": [0, 1]}, **more}))
+    return file.parent, Path(keys["run.output_dir"])
+
+
+def test_a_sweep_of_jobs_is_whole_and_goes_on_one_at_a_time(cluster, words):
+    folder, outputs = write_sweep(words)
+    command = ["sweep", "mine.yaml", "run.rounds=3", "--executor", "jobs", "--address", cluster.url]
+    outputs.mkdir(exist_ok=True)
+
+    # Each takes both nodes, for `placement` is as it is by default.
+    sent = cluster.fedvtc(*command, cwd=folder)
+
+    assert (sent.returncode, sent.stderr) == (0, "")
+    ended = cluster.ended_jobs("mine")
+    assert [job["status"] for job in ended] == ["SUCCEEDED"] * 2, [job["message"] for job in ended]
+    assert sent.stdout.splitlines() == [
+        f"mine: 2 trials, in {outputs / 'mine'}",
+        "a trial that finds no room waits for it, up to 7 days (placement.wait_timeout_s is 0)",
+        *(f"{job['metadata']['fedvtc_run']}: job {job['submission_id']}, attempt 1" for job in ended),
+        "once they have ended: fedvtc sweep mine.yaml run.rounds=3 --results",
+    ]
+
+    write_sweep(words, max_concurrent=1)
+    command[2:3] = ["run.rounds=4", "placement.pool=inline"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "fedvtc", *command],
+        env=cluster.user,
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            head = read_until(process, "seed0: job ")
+            process.send_signal(signal.SIGTERM)
+            rest, errors = process.communicate(timeout=PATIENCE_S)
+        finally:
+            process.kill()
+    assert (process.returncode, errors) == (143, "fedvtc: interrupted.\n")
+    assert head[:-1] == [
+        f"mine: 2 trials, in {outputs / 'mine'}\n",
+        "at most 1 at a time (max_concurrent); this command stays until the last is sent\n",
+    ]
+    assert rest == f"the jobs that were sent go on; go on with: fedvtc {' '.join(command)}\n"
+
+    again = cluster.fedvtc(*command, cwd=folder)
+
+    assert (again.returncode, again.stderr) == (0, "")
+    first, second = cluster.ended_jobs("mine")[2:]
+    assert [job["metadata"]["fedvtc_run"] for job in (first, second)] == ["seed0", "seed1"]
+    assert [job["status"] for job in (first, second)] == ["SUCCEEDED"] * 2
+    assert first["end_time"] <= second["start_time"]
+    for seed in (0, 1):
+        lines = (outputs / "mine" / f"seed{seed}" / "metrics.jsonl").read_text().splitlines()
+        assert [json.loads(line)["round"] for line in lines if json.loads(line)["phase"] == "round"] == [1, 2, 3, 4]
+    (group,) = groups(SweepFolder(load_sweep(folder / "mine.yaml", ["run.rounds=4"])))
+    assert (group.num_trials, group.num_finished) == (2, 2)

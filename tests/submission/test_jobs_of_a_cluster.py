@@ -1,4 +1,5 @@
 import http.server
+import json
 import os
 import socket
 import threading
@@ -8,7 +9,7 @@ from ray.job_submission import JobDetails
 
 from fedvtc.cli import main
 from fedvtc.errors import ClusterError, UserError
-from fedvtc.submission import Job, advice, jobs_table
+from fedvtc.submission import Job, Patience, advice, jobs_table, submit
 from fedvtc.submission.cluster_client import cluster_url, connect, told
 from fedvtc.submission.jobs import _federations
 from fedvtc.submission.submitting import _next_attempt, _settled
@@ -152,14 +153,19 @@ def test_the_exit_code_is_that_of_the_job(status, driver_exit_code, code):
 
 def test_jobs_of_others_are_left_out():
     ours = {"fedvtc_run": "mine", "fedvtc_run_id": "0a1b2c3d", "fedvtc_attempt": "2", "fedvtc_output_dir": "/mnt"}
+    longer = {**ours, "fedvtc_attempt": "3", "fedvtc_rounds": "20"}
     common = {"type": "SUBMISSION", "entrypoint": "python", "start_time": 1500}
     details = [
         JobDetails(status="RUNNING", submission_id="0a1b2c3d-2", metadata=ours, **common),
+        JobDetails(status="PENDING", submission_id="0a1b2c3d-3", metadata=longer, **common),
         JobDetails(status="RUNNING", submission_id="raysubmit_1", metadata={}, **common),
         JobDetails(status="RUNNING", submission_id="raysubmit_2", metadata={**ours, "fedvtc_attempt": "x"}, **common),
         JobDetails(status="RUNNING", submission_id=None, metadata=None, **common),
     ]
-    assert _federations(details) == [Job("0a1b2c3d-2", "mine", "0a1b2c3d", 2, "/mnt", "RUNNING", started_s=1.5)]
+    assert _federations(details) == [
+        Job("0a1b2c3d-2", "mine", "0a1b2c3d", 2, "/mnt", "RUNNING", started_s=1.5),
+        Job("0a1b2c3d-3", "mine", "0a1b2c3d", 3, "/mnt", "PENDING", started_s=1.5, rounds=20),
+    ]
 
 
 def test_a_run_of_the_same_name_and_place_goes_on(tiny_config):
@@ -178,6 +184,39 @@ def test_a_run_of_the_same_name_and_place_goes_on(tiny_config):
     assert (len(fresh), attempt) == (8, 1)
     with pytest.raises(UserError, match=r"job 0a1b2c3d-2 is at it \(PENDING\)\. Wait for it, or stop it: ray job stop"):
         _next_attempt([job(), job(attempt=2, status="PENDING")], config, "http://head")
+
+
+def test_jobs_that_are_known_are_not_asked_for_again(tiny_config):
+    import ray
+
+    from fedvtc.config.schema import RunConfig
+
+    # It gives the same answer to who asks for its jobs, and that is no list of any.
+    url, server = serve(200, json.dumps({"ray_version": ray.__version__}).encode())
+    config = tiny_config(run=RunConfig(name="mine", output_dir="/mnt/outputs"))
+    try:
+        with pytest.raises(UserError, match=r"^run\.name=mine: job 0a1b2c3d-1 is at it \(RUNNING\)"):
+            submit(config, address=url, jobs=[job(status="RUNNING")])
+        with pytest.raises(ClusterError):
+            submit(config, address=url)
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def test_a_cluster_that_is_away_is_borne_for_a_while(monkeypatch):
+    notes = []
+    patience = Patience("http://head:8265", notes.append)
+    line = "http://head:8265 does not answer; trying again for 300 s. Its jobs go on meanwhile."
+
+    assert patience.is_left()
+    assert patience.is_left()
+    assert notes == [line]
+    monkeypatch.setattr("fedvtc.submission.following.PATIENCE_S", 0.0)
+    assert not patience.is_left()
+    patience.renew()
+    assert patience.is_left()
+    assert len(notes) == 2
 
 
 def test_a_run_without_a_name_gets_one(tiny_config):

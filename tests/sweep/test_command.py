@@ -82,6 +82,29 @@ def test_jobs_that_would_lose_their_output_or_have_no_cluster(mine, capsys, tmp_
     assert errors[0].startswith(f"fedvtc: {problem}")
 
 
+def test_jobs_are_not_stopped_early(write, capsys, tmp_path):
+    write("mine.yaml", "grid: {run.seed: [0, 1]}\nasha: {}")
+
+    code, lines, errors = run(capsys, "--executor", "jobs", f"run.output_dir={tmp_path}")
+
+    what = "jobs do not hear of each other, so none can be stopped early"
+    assert (code, lines) == (2, [])
+    assert errors == [f"fedvtc: mine.yaml: asha: {what}. Take it out, or leave --executor jobs out."]
+
+
+def test_jobs_need_no_folder_of_this_machine(mine, capsys, tmp_path):
+    there = tmp_path / "there"
+    words = ("--executor", "jobs", "--address", "http://127.0.0.1:9", f"run.output_dir={there}")
+
+    _, lines, _ = run(capsys, *words)
+
+    what = "is not here, or cannot be written, so the jobs of the cluster say what is done"
+    assert lines == [f"mine: 2 trials; {there} {what}"]
+    assert not there.exists()
+    there.mkdir()
+    assert run(capsys, *words)[1] == [f"mine: 2 trials, in {there / 'mine'}"]
+
+
 @pytest.mark.parametrize("words", [[], ["run.seed=1"], ["a.yaml", "b.yaml"]])
 def test_it_takes_one_file(write, capsys, words):
     assert main(["sweep", *words, "run.rounds=1"]) == 2

@@ -106,6 +106,20 @@ def test_a_folder_that_cannot_be_made_is_one_line(opened):
         pass
 
 
+def test_it_is_here_where_its_storage_is(opened):
+    folder = opened()
+    assert not folder.is_here
+
+    folder.path.parent.write_text("a file")
+    assert not folder.is_here
+
+    folder.path.parent.unlink()
+    folder.path.parent.mkdir()
+    assert folder.is_here
+    with folder.opened():
+        assert folder.is_here
+
+
 def test_runs_whose_process_is_gone_are_marked(opened, monkeypatch):
     folder = opened("running", "running")
     first, second = folder.sweep.trials

@@ -39,26 +39,47 @@ def follow(job_id: str, address: str | None, write: Callable[[str], object], not
     return asyncio.run(_Follower(connect(url), url, job_id, write).follow(note))
 
 
+class Patience:
+    """With a cluster that is out of reach for a while.
+
+    Args:
+        url: of its dashboard.
+        note: takes a line for the user.
+    """
+
+    def __init__(self, url: str, note: Callable[[str], object]) -> None:
+        self._url, self._note = url, note
+        self._lost_at_s: float | None = None
+
+    def is_left(self) -> bool:
+        """Whether to try again, now that it did not answer."""
+        now_s = time.monotonic()
+        if self._lost_at_s is None:
+            self._lost_at_s = now_s
+            self._note(f"{self._url} does not answer; trying again for {PATIENCE_S:g} s. Its jobs go on meanwhile.")
+        return now_s - self._lost_at_s <= PATIENCE_S
+
+    def renew(self) -> None:
+        """After an answer."""
+        self._lost_at_s = None
+
+
 class _Follower:
     def __init__(self, client: "JobSubmissionClient", url: str, job_id: str, write: Callable[[str], object]) -> None:
         self._client, self._url, self._job_id, self._write = client, url, job_id, write
         self._num_written = 0
 
     async def follow(self, note: Callable[[str], object]) -> Job:
-        lost_at_s = None
+        patience = Patience(self._url, note)
         while True:
             await self._tail()
             try:
                 job = job_of(self._client, self._url, self._job_id)
             except ClusterError:
-                now_s = time.monotonic()
-                if lost_at_s is None:
-                    lost_at_s = now_s
-                    note(f"{self._url} does not answer; trying again for {PATIENCE_S:g} s. The job does not need it.")
-                if now_s - lost_at_s > PATIENCE_S:
+                if not patience.is_left():
                     raise
             else:
-                lost_at_s = None
+                patience.renew()
                 if job.is_over:
                     self._write_rest()
                     return job

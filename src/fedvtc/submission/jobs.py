@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from ray.job_submission import JobDetails, JobSubmissionClient
 
 RUN, RUN_ID, ATTEMPT, OUTPUT_DIR = "fedvtc_run", "fedvtc_run_id", "fedvtc_attempt", "fedvtc_output_dir"
+ROUNDS = "fedvtc_rounds"
 """Metadata by which a job says which run it is of."""
 
 
@@ -29,6 +30,7 @@ class Job:
         ended_s: Unix time; None while it runs.
         message: what Ray says of it.
         driver_exit_code: of the process; None while it runs, and where Ray does not know it.
+        rounds: that the run is to have; None where the job does not say.
     """
 
     id: str
@@ -41,6 +43,7 @@ class Job:
     ended_s: float | None = None
     message: str = ""
     driver_exit_code: int | None = None
+    rounds: int | None = None
 
     @property
     def is_over(self) -> bool:
@@ -111,6 +114,7 @@ def _federations(details: Iterable["JobDetails"]) -> list[Job]:
                     ended_s=detail.end_time / 1000 if detail.end_time else None,
                     message=detail.message or "",
                     driver_exit_code=detail.driver_exit_code,
+                    rounds=int(metadata[ROUNDS]) if metadata.get(ROUNDS, "").isdecimal() else None,
                 )
             )
     return jobs

@@ -9,7 +9,7 @@ from fedvtc.config.schema import Config
 from fedvtc.errors import UserError
 from fedvtc.naming import default_name
 from fedvtc.submission.cluster_client import cluster_url, connect, ray_job, told
-from fedvtc.submission.jobs import ATTEMPT, OUTPUT_DIR, RUN, RUN_ID, Job, jobs_of
+from fedvtc.submission.jobs import ATTEMPT, OUTPUT_DIR, ROUNDS, RUN, RUN_ID, Job, jobs_of
 from fedvtc.submission.package import ENTRYPOINT, check_sendable, job_environment, packed
 from fedvtc.tracking.run_folder import ATTEMPT_VARIABLE, RUN_ID_VARIABLE, new_id
 
@@ -21,6 +21,7 @@ def submit(
     runtime_env: Mapping[str, Any] | None = None,
     working_dir: Path | None = None,
     metadata_extra: Mapping[str, str] | None = None,
+    jobs: Sequence[Job] | None = None,
 ) -> Job:
     """Submits a run; one of the same name and place that the cluster has had before goes on.
 
@@ -32,6 +33,7 @@ def submit(
         runtime_env: as Ray has it; see `read_runtime_env`.
         working_dir: a folder that is sent along and is the job's own.
         metadata_extra: more that the job is to say of itself.
+        jobs: what `statuses` gives for the cluster; None asks it.
 
     Raises:
         UserError: the job would lose or not find something, an earlier one still runs, or the cluster does not take it.
@@ -42,9 +44,23 @@ def submit(
     working_dir = working_dir or asked
     check_sendable(config, working_dir)
     client = connect(url)
-    run_id, attempt = _next_attempt(jobs_of(client, url), config, url)
-    job = Job(f"{run_id}-{attempt}", str(config.run.name), run_id, attempt, config.run.output_dir, "PENDING")
-    metadata = {RUN: job.run, RUN_ID: run_id, ATTEMPT: str(attempt), OUTPUT_DIR: job.output_dir}
+    run_id, attempt = _next_attempt(jobs_of(client, url) if jobs is None else jobs, config, url)
+    job = Job(
+        id=f"{run_id}-{attempt}",
+        run=str(config.run.name),
+        run_id=run_id,
+        attempt=attempt,
+        output_dir=config.run.output_dir,
+        status="PENDING",
+        rounds=config.run.rounds,
+    )
+    metadata = {
+        RUN: job.run,
+        RUN_ID: run_id,
+        ATTEMPT: str(attempt),
+        OUTPUT_DIR: job.output_dir,
+        ROUNDS: str(job.rounds),
+    }
     environment["env_vars"] |= {RUN_ID_VARIABLE: run_id, ATTEMPT_VARIABLE: str(attempt)}
     with packed(config, working_dir) as folder, told(url):
         client.submit_job(

@@ -3,11 +3,13 @@
 import argparse
 import shlex
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 from rich.console import Console
 
 from fedvtc.errors import EXIT_CRASH, EXIT_OK, UserError
+from fedvtc.stopping import Stopper
 from fedvtc.sweep.definition import Sweep, load_sweep
 from fedvtc.sweep.folder import SweepFolder
 
@@ -45,14 +47,16 @@ def run(words: argparse.Namespace, console: Console) -> int:
         print("\n".join(shlex.join(["fedvtc", "run", *trial.words]) for trial in sweep.trials))
         return EXIT_OK
     folder, code = SweepFolder(sweep), EXIT_OK
-    if not words.results:
+    if words.results:
+        if not folder.path.is_dir():
+            raise UserError(f"{folder.path}: no such folder, the sweep has not begun. Leave --results out to run it.")
+    elif words.executor == "jobs":
+        return _with_jobs(folder, words)
+    else:
         with folder.opened():
             _say_how_far(folder)
-            code = _with_jobs(sweep, words) if words.executor == "jobs" else _with_tune(folder, words.words)
-    elif not folder.path.is_dir():
-        raise UserError(f"{folder.path}: no such folder, the sweep has not begun. Leave --results out to run it.")
-    if words.executor == "tune" or words.results:
-        _show(folder, console, words.plain)
+            code = _with_tune(folder, words.words)
+    _show(folder, console, words.plain)
     return code
 
 
@@ -90,11 +94,28 @@ def _with_tune(folder: SweepFolder, words: Sequence[str]) -> int:
     return EXIT_CRASH if failures else EXIT_OK
 
 
-def _with_jobs(sweep: Sweep, words: argparse.Namespace) -> int:
-    from fedvtc.sweep.jobs import submit_trials
+def _with_jobs(folder: SweepFolder, words: argparse.Namespace) -> int:
+    from fedvtc.sweep.jobs import check_as_jobs, submit_trials
 
-    submit_trials(sweep, words.address, words.runtime_env, words.working_dir, _tell)
-    _tell(f"once they have ended: {shlex.join(['fedvtc', 'sweep', *words.words, '--results'])}")
+    check_as_jobs(folder.sweep)
+    options = {"--address": words.address, "--runtime-env": words.runtime_env, "--working-dir": words.working_dir}
+    given = [str(word) for option, value in options.items() if value for word in (option, value)]
+    is_here = folder.is_here
+    with folder.opened() if is_here else nullcontext():
+        if is_here:
+            _say_how_far(folder)
+        else:
+            what = "is not here, or cannot be written, so the jobs of the cluster say what is done"
+            _tell(f"{folder.sweep.name}: {len(folder.sweep.trials)} trials; {folder.sweep.output_dir} {what}")
+        try:
+            with Stopper(_tell, 0.0).listening():
+                submit_trials(folder, is_here, words.address, words.runtime_env, words.working_dir, _tell)
+        except KeyboardInterrupt:
+            again = shlex.join(["fedvtc", "sweep", *words.words, "--executor", "jobs", *given])
+            _tell(f"the jobs that were sent go on; go on with: {again}")
+            raise
+    where = "" if is_here else ", where that folder is"
+    _tell(f"once they have ended{where}: {shlex.join(['fedvtc', 'sweep', *words.words, '--results'])}")
     return EXIT_OK
 
 

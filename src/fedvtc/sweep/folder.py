@@ -1,6 +1,7 @@
 """The folder of a sweep: what its run folders say of each trial. They are the truth, whatever Ray Tune remembers."""
 
 import json
+import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -30,6 +31,12 @@ class SweepFolder:
 
     def __init__(self, sweep: Sweep) -> None:
         self.sweep, self.path = sweep, sweep.path
+
+    @property
+    def is_here(self) -> bool:
+        """Whether this machine has the storage that it is on, or is to be on, and may write there."""
+        there = self.path if os.path.exists(self.path) else self.path.parent
+        return os.path.isdir(there) and os.access(there, os.R_OK | os.W_OK | os.X_OK)
 
     @contextmanager
     def opened(self) -> Iterator[None]:

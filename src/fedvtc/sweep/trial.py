@@ -41,16 +41,19 @@ class Task:
 class Reporter(Tracker):
     """Tells Ray Tune how a trial does, and hears there whether it is to go on.
 
+    The last round is not told, for a rung may lie there, and who is stopped saves nothing then but the end of the run.
+
     Args:
         metric: a key of the records.
+        num_rounds: of the run.
     """
 
-    def __init__(self, metric: str) -> None:
-        self._metric = metric
+    def __init__(self, metric: str, num_rounds: int) -> None:
+        self._metric, self._num_rounds = metric, num_rounds
 
     def log(self, record: Mapping[str, Any], clients: Sequence[Mapping[str, Any]]) -> None:
-        """Reports the records of rounds that hold the metric."""
-        if record["phase"] != "round" or record.get(self._metric) is None:
+        """Reports the records of rounds that hold the metric, but for the last."""
+        if record["phase"] != "round" or record["round"] >= self._num_rounds or record.get(self._metric) is None:
             return
         from ray import tune
 
@@ -78,8 +81,9 @@ def run_trial(task: Task) -> None:
     with task.log.open("a", buffering=1, encoding="utf-8") as log, redirect_stdout(log), redirect_stderr(log):
         from fedvtc.run import run_federation
 
+        trackers = [Reporter(task.metric, task.config.run.rounds)] if task.metric else []
         try:
-            run_federation(task.config, plain=True, trackers=[Reporter(task.metric)] if task.metric else [])
+            run_federation(task.config, plain=True, trackers=trackers)
         except FedvtcError as error:
             print(f"fedvtc: {error}", file=sys.stderr)
             if isinstance(error, ClientError) and error.trace:

@@ -118,8 +118,8 @@ class _Tuning:
                 time_attr="round",
                 metric=asha.metric,
                 mode="max",
-                # Beyond the last round, for what comes after it is part of the run.
-                max_t=max(most, asha.grace_rounds) + 1,
+                # No trial reports its last round, so none is ended for having come so far.
+                max_t=max(most, asha.grace_rounds),
                 grace_period=asha.grace_rounds,
                 reduction_factor=asha.reduction_factor,
             )

@@ -17,7 +17,7 @@ from fedvtc.sweep import load_sweep
 from fedvtc.sweep.folder import SweepFolder
 from fedvtc.sweep.results import write_results
 
-# Five starts of a cluster, on a busy machine.
+# Six starts of a cluster, on a busy machine.
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 
 ROOT = Path(__file__).parents[2]
@@ -184,3 +184,20 @@ def test_who_does_badly_is_stopped_and_who_fails_is_named(in_a_folder):
     assert f"{explosive.name}: failed: client 0, round 1, train: loss is nan (see {log})" in printed.splitlines()
     assert "fedvtc: client 0, round 1, train: loss is nan" in log.read_text().splitlines()
     assert replace(good.config.run, seed=0) == replace(bad.config.run, seed=0, name=good.name)
+
+
+def test_a_sweep_without_room_says_so_and_ends_when_it_has_waited_long_enough(in_a_folder):
+    tiny = {**TINY, "placement": {"pool": "inline", "cpus_per_actor": 3.0, "wait_timeout_s": 7.0}}
+    write({"set": tiny, "grid": {"run.seed": [0, 1]}})
+
+    process = start()
+    try:
+        printed, errors = process.communicate(timeout=PATIENCE_S)
+    finally:
+        process.kill()
+
+    what = "1 actor of 3 CPU"
+    assert process.returncode == 2, errors
+    assert printed.splitlines()[1] == f"waiting up to 7 s for room for {what}"
+    fix = "Set placement.wait_timeout_s higher, or placement.cpus_per_actor lower."
+    assert errors == f"fedvtc: placement: {what} found no room in 7 s. {fix}\n"

@@ -71,9 +71,14 @@ def run_trial(task: Task) -> None:
         TrialError: it failed.
         SystemExit: it was stopped early.
     """
+    import ray
+
     from fedvtc.runtime.ray_pool import drop_launcher_variables
 
     drop_launcher_variables()
+    if not ray.get_gpu_ids():
+        # Ray shows a process that has reserved none all that its node has.
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
     if task.folder.is_dir():
         os.chdir(task.folder)
     if task.data_root is not None:

@@ -5,22 +5,20 @@ import logging
 import os
 import shutil
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from fedvtc.config import fingerprint
-from fedvtc.config.schema import Config
-from fedvtc.runtime.cluster import all_nodes, connected
-from fedvtc.runtime.placement import Resources, actor_needs, num_wanted, pack, slots
+from fedvtc.errors import ClusterError
+from fedvtc.runtime.cluster import all_nodes, connected, free_nodes
 from fedvtc.stopping import Stopper
 from fedvtc.sweep.definition import Trial
 from fedvtc.sweep.folder import SweepFolder
+from fedvtc.sweep.rooms import bundles, described
 from fedvtc.sweep.trial import Task, run_trial
 
-HEAD = {"memory": 2**20}
-"""What the coordinator of a trial reserves: hardly anything, but a bundle of its own, before those of the actors."""
 TUNE_SETTINGS = {
     # Records are in the run folders.
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
@@ -46,7 +44,7 @@ def run_trials(folder: SweepFolder, tell: Callable[[str], None]) -> dict[str, st
         Why each trial that failed did, by name.
 
     Raises:
-        ClusterError: there is no cluster at the address, or it has no room for a trial.
+        ClusterError: there is no cluster at the address, or no room for a trial in `placement.wait_timeout_s`.
         Interrupted: the sweep was asked to end.
     """
     sweep, pending = folder.sweep, folder.pending()
@@ -67,8 +65,10 @@ class _Tuning:
 
     def __init__(self, folder: SweepFolder, pending: Sequence[Trial], tell: Callable[[str], None]) -> None:
         self._folder, self._sweep, self._pending, self._tell = folder, folder.sweep, pending, tell
-        nodes = all_nodes()
-        self._bundles = {trial.name: bundles(trial.config, nodes, self._num_at_once()) for trial in self._sweep.trials}
+        free, total = free_nodes(), all_nodes()
+        self._bundles = {
+            trial.name: bundles(trial.config, free, total, self._num_at_once()) for trial in self._sweep.trials
+        }
         # Of another definition, or on a cluster of another size, Tune begins anew in a folder of its own.
         self._path = self._folder.path / "tune" / self._digest()
 
@@ -78,6 +78,8 @@ class _Tuning:
         if tuner is not None:
             try:
                 return _failures(tuner.fit())
+            except ClusterError:
+                raise
             # Trials that fail raise nothing here: it is Tune's own state that cannot be gone on with.
             except Exception as error:
                 self._begin_anew(error)
@@ -110,6 +112,7 @@ class _Tuning:
         from fedvtc.sweep.progress import Progress
 
         shutil.rmtree(self._path, ignore_errors=True)
+        rooms = {name: described(parts) for name, (_, parts) in self._bundles.items()}
         asha = self._sweep.asha
         scheduler = None
         if asha is not None:
@@ -135,7 +138,7 @@ class _Tuning:
             run_config=tune.RunConfig(
                 name=self._path.name,
                 storage_path=str(self._path.parent),
-                callbacks=[Progress(self._folder)],
+                callbacks=[Progress(self._folder, rooms)],
                 verbose=0,
             ),
         )
@@ -171,37 +174,6 @@ class _Tuning:
         trials = [(trial.name, fingerprint(trial.config), trial.config.run.rounds) for trial in self._sweep.trials]
         text = repr((trials, self._sweep.asha, self._sweep.max_concurrent, self._bundles))
         return hashlib.sha256(text.encode()).hexdigest()[:8]
-
-
-def bundles(config: Config, nodes: Sequence[Resources], num_at_once: int) -> tuple[str, list[Mapping[str, float]]]:
-    """The strategy and the bundles of a trial's placement group: one for its coordinator, then one for each actor.
-
-    Where `placement.clients_per_actor` is `auto`, the slots of the cluster are shared out evenly among the trials that
-    run at a time; a trial has one actor at least, and no more than it has clients or `placement.max_actors` allows.
-
-    Args:
-        config: of the trial.
-        nodes: what each node of the cluster has.
-        num_at_once: trials that would run at a time, were there room for all.
-
-    Raises:
-        ClusterError: not even one trial fits.
-    """
-    placement, num_clients = config.placement, config.population.num_clients
-    if placement.pool == "inline":
-        return "PACK", [{"CPU": placement.cpus_per_actor}]
-    needs = actor_needs(placement, has_gpus=any(node.num_gpus > 0 for node in nodes))
-    if placement.wait_timeout_s > 0:
-        # Nodes that are not there yet may bring more.
-        num_actors = num_wanted(placement, num_clients)
-    else:
-        num_actors = pack(placement, num_clients, needs, nodes, "the cluster").num_actors
-    if placement.clients_per_actor == "auto":
-        num_slots = sum(slots(needs, node) for node in nodes)
-        num_actors = max(1, min(num_actors, num_slots // max(1, min(num_at_once, num_slots))))
-    amounts = {"CPU": needs.num_cpus, "GPU": needs.num_gpus, "memory": needs.memory_bytes}
-    actor = {name: amount for name, amount in amounts.items() if amount > 0}
-    return placement.nodes.upper(), [HEAD, *[actor] * num_actors]
 
 
 def _failures(results: Iterable[Any]) -> dict[str, str]:

@@ -2,14 +2,17 @@
 
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import ray
+from ray import cloudpickle
 from ray.tune.progress_reporter import TrialProgressCallback
 from ray.util.placement_group import placement_group_table
 
 from fedvtc.errors import ClusterError
 from fedvtc.sweep.folder import SweepFolder
+from fedvtc.sweep.trial import is_lost
 
 if TYPE_CHECKING:
     from fedvtc.sweep.definition import Trial
@@ -84,8 +87,11 @@ class Progress(TrialProgressCallback):
             print(f"{mine.name}: finished{how}", flush=True)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Says that it failed; why is told at the end."""
-        print(f"{_name(trial)}: failed", flush=True)
+        """Says that it failed, and why at the end; or that it is lost, after which it may begin again."""
+        # In its folder on this machine, for it is not in that of the sweep yet.
+        file = trial.pickled_error_file
+        error = cloudpickle.loads(Path(file).read_bytes()) if file else None
+        print(f"{_name(trial)}: {'lost' if is_lost(error) else 'failed'}", flush=True)
 
     def _trial(self, trial: Any) -> "Trial":
         return next(mine for mine in self._folder.sweep.trials if mine.name == _name(trial))

@@ -19,6 +19,13 @@ class TrialError(Exception):
     """Why a trial failed, in one line; its log has the rest."""
 
 
+def is_lost(error: BaseException | None) -> bool:
+    """Whether the process of a trial is gone, as with its node or for want of memory; not where its code raised."""
+    from ray.exceptions import RayError, RayTaskError
+
+    return isinstance(error, RayError) and not isinstance(error, RayTaskError)
+
+
 @dataclass(frozen=True)
 class Task:
     """What the process of a trial needs to know.

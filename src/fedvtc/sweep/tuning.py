@@ -5,7 +5,7 @@ import logging
 import os
 import shutil
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,10 @@ from fedvtc.stopping import Stopper
 from fedvtc.sweep.definition import Trial
 from fedvtc.sweep.folder import SweepFolder
 from fedvtc.sweep.rooms import bundles, described
-from fedvtc.sweep.trial import Task, run_trial
+from fedvtc.sweep.trial import Task, is_lost, run_trial
 
+MOST_RETURNS = 3
+"""How often a trial whose process was lost is started again before it counts as failed."""
 TUNE_SETTINGS = {
     # Records are in the run folders.
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
@@ -35,6 +37,9 @@ TUNE_SETTINGS = {
 
 def run_trials(folder: SweepFolder, tell: Callable[[str], None]) -> dict[str, str]:
     """Runs what is not done yet of a sweep on a Ray cluster, and waits for it.
+
+    A trial whose process is lost, with its node for instance, is started again once the others have ended; what failed
+    by an error of its own would fail again, and is not.
 
     Args:
         folder: of the sweep, opened.
@@ -57,7 +62,25 @@ def run_trials(folder: SweepFolder, tell: Callable[[str], None]) -> dict[str, st
         # Ray has put a handler of its own in the place of ours.
         stopper.listen()
         with _quiet():
-            return _Tuning(folder, pending, tell).run()
+            return _failures(folder, pending, tell)
+
+
+def _failures(folder: SweepFolder, pending: Sequence[Trial], tell: Callable[[str], None]) -> dict[str, str]:
+    failures: dict[str, str] = {}
+    for num_left in reversed(range(1 + MOST_RETURNS)):
+        try:
+            errors = _Tuning(folder, pending, tell).run()
+        except ClusterError as error:
+            if num_left == MOST_RETURNS:
+                raise
+            # What was lost may not fit any more; what the others came to is told all the same.
+            return failures | {trial.name: str(error) for trial in pending}
+        pending = [trial for trial in pending if num_left and is_lost(errors.get(trial.name))]
+        again = {trial.name for trial in pending}
+        failures |= {name: _reason(error) for name, error in errors.items() if name not in again}
+        if not pending:
+            break
+    return failures
 
 
 class _Tuning:
@@ -72,18 +95,18 @@ class _Tuning:
         # Of another definition, or on a cluster of another size, Tune begins anew in a folder of its own.
         self._path = self._folder.path / "tune" / self._digest()
 
-    def run(self) -> dict[str, str]:
-        """Why each trial that failed did, by name."""
+    def run(self) -> dict[str, BaseException]:
+        """The errors of the trials that failed, by name."""
         tuner = self._restored()
         if tuner is not None:
             try:
-                return _failures(tuner.fit())
+                return _errors(tuner.fit())
             except ClusterError:
                 raise
             # Trials that fail raise nothing here: it is Tune's own state that cannot be gone on with.
             except Exception as error:
                 self._begin_anew(error)
-        return _failures(self._fresh().fit()) if self._pending else {}
+        return _errors(self._fresh().fit()) if self._pending else {}
 
     def _restored(self) -> Any:
         """The Tuner of an earlier start, where its state is whole and says what the run folders say; else None."""
@@ -104,7 +127,8 @@ class _Tuning:
 
     def _begin_anew(self, error: Exception) -> None:
         self._tell(f"{self._path}: not whole ({type(error).__name__}); starting over from the run folders")
-        self._pending = self._folder.pending()
+        pending = {trial.name for trial in self._pending}
+        self._pending = [trial for trial in self._folder.pending() if trial.name in pending]
 
     def _fresh(self) -> Any:
         from ray import tune
@@ -176,8 +200,8 @@ class _Tuning:
         return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
-def _failures(results: Iterable[Any]) -> dict[str, str]:
-    return {str(result.config["trial"]): _reason(result.error) for result in results if result.error is not None}
+def _errors(results: Any) -> dict[str, BaseException]:
+    return {str(result.config["trial"]): result.error for result in results if result.error is not None}
 
 
 def _name_of(trial: Any) -> str:
@@ -186,6 +210,8 @@ def _name_of(trial: Any) -> str:
 
 def _reason(error: BaseException) -> str:
     """The last line of what Ray made of an error, without the names of classes before it."""
+    if is_lost(error):
+        return f"its process was lost {1 + MOST_RETURNS} times, with its node or for want of memory"
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     last = lines[-1] if lines else type(error).__name__
     return last.partition("TrialError: ")[2] or last

@@ -17,7 +17,7 @@ from fedvtc.sweep import load_sweep
 from fedvtc.sweep.folder import SweepFolder
 from fedvtc.sweep.results import write_results
 
-# Five starts of a cluster, on a busy machine.
+# Seven starts of a cluster, on a busy machine.
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 
 ROOT = Path(__file__).parents[2]
@@ -182,5 +182,55 @@ def test_who_does_badly_is_stopped_and_who_fails_is_named(in_a_folder):
     # Lines of Tune's own.
     assert "Last result" not in printed
     assert f"{explosive.name}: failed: client 0, round 1, train: loss is nan (see {log})" in printed.splitlines()
+    # By an error of its own, so it is not started again.
+    assert printed.splitlines().count(f"{explosive.name}: failed") == 1
     assert "fedvtc: client 0, round 1, train: loss is nan" in log.read_text().splitlines()
     assert replace(good.config.run, seed=0) == replace(bad.config.run, seed=0, name=good.name)
+
+
+def test_who_is_lost_goes_on_and_who_has_trained_to_the_end_is_not_stopped(in_a_folder):
+    tiny = {**TINY, "method": {"name": "local"}, "placement": {"pool": "inline"}}
+    lists = [{"run.seed": seed, "training.optimizer.lr": lr} for seed, lr in ((1, 0.02), (2, 0.02), (3, 1e-9))]
+    # The only rung is the last round.
+    write({"set": tiny, "list": lists, "max_concurrent": 1, "asha": {"grace_rounds": ROUNDS}})
+    folder = SweepFolder(load_sweep(Path("mine.yaml")))
+    lost, _, bad = folder.sweep.trials
+
+    process = start()
+    try:
+        until_s = time.monotonic() + PATIENCE_S
+        while not begun():
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < until_s
+            time.sleep(0.05)
+        os.kill(described(lost.name)["attempts"][0]["pid"], signal.SIGKILL)
+        printed, errors = process.communicate(timeout=PATIENCE_S)
+    finally:
+        process.kill()
+
+    assert (process.returncode, errors) == (0, ""), printed
+    assert [folder.state(trial) for trial in folder.sweep.trials] == ["finished"] * 3
+    assert folder.stopped_early() == {}
+    mine = [line for line in printed.splitlines() if line.startswith(f"{lost.name}: ")]
+    assert [line.partition(",")[0] for line in mine] == [
+        f"{lost.name}: {what}" for what in ("begins", "lost", "goes on", "finished")
+    ]
+    assert described(lost.name)["attempts"][1]["resumed_round"] >= 1
+    assert printed.index(f"{bad.name}: finished") < printed.index(f"{lost.name}: goes on")
+
+
+def test_a_sweep_without_room_says_so_and_ends_when_it_has_waited_long_enough(in_a_folder):
+    tiny = {**TINY, "placement": {"pool": "inline", "cpus_per_actor": 3.0, "wait_timeout_s": 7.0}}
+    write({"set": tiny, "grid": {"run.seed": [0, 1]}})
+
+    process = start()
+    try:
+        printed, errors = process.communicate(timeout=PATIENCE_S)
+    finally:
+        process.kill()
+
+    what = "1 actor of 3 CPU"
+    assert process.returncode == 2, errors
+    assert printed.splitlines()[1] == f"waiting up to 7 s for room for {what}"
+    fix = "Set placement.wait_timeout_s higher, or placement.cpus_per_actor lower."
+    assert errors == f"fedvtc: placement: {what} found no room in 7 s. {fix}\n"

@@ -124,6 +124,13 @@ def test_early_stopping_and_how_many_at_a_time(write):
     assert [trial.name for trial in sweep.trials] == ["trial"]
 
 
+def made(trial):
+    """The config that a trial's words make, given to a shell."""
+    words = shlex.split(shlex.join(trial.words))
+    files = [word for word in words if word.endswith(".yaml")]
+    return load(files, words[len(files) :], methods=config_classes())
+
+
 def test_the_words_of_a_trial_make_its_config(write):
     write("base.yaml", "method: {name: local}\nrun: {rounds: 3}")
     backbones = "[{name: cnn_2x8, share: 0.5}, {name: cnn_2x16, share: 0.5}]"
@@ -134,9 +141,24 @@ def test_the_words_of_a_trial_make_its_config(write):
     )
 
     for trial in load_sweep(file, ["training.batch_size=8"]).trials:
-        words = shlex.split(shlex.join(trial.words))
-        files = [word for word in words if word.endswith(".yaml")]
-        assert load(files, words[len(files) :], methods=config_classes()) == trial.config
+        assert made(trial) == trial.config
+
+
+@pytest.mark.parametrize("name", ["local", "fedvtc"])
+def test_a_method_of_the_command_line_leaves_no_words_of_another(write, name):
+    write("base.yaml", "method: {name: fedvtc, finetune: {epochs: 3}}")
+    text = "base: [base.yaml]\nset: {method.label: ours}\ngrid: {method.generator.epochs: [1, 2], run.seed: [0]}"
+
+    for trial in load_sweep(write("mine.yaml", text), [f"method.name={name}"]).trials:
+        assert trial.config.method.name == name
+        assert made(trial) == trial.config
+
+
+def test_text_that_yaml_reads_as_something_else_stays_text(write):
+    file = write("mine.yaml", 'grid: {method.label: ["on", "Off", "NULL", "plain"]}')
+
+    for trial in load_sweep(file).trials:
+        assert made(trial) == trial.config
 
 
 @pytest.mark.parametrize(

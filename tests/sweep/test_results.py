@@ -128,6 +128,39 @@ def test_groups_keep_the_order_of_the_sweep_file_and_values_may_be_lists(write):
     assert [group.num_trials for group in found] == [2, 2]
 
 
+def test_values_that_read_alike_are_rows_of_their_own(write):
+    names = [("cnn_2x16", "cnn_2x32", "cnn_3x16"), ("cnn_2x16", "cnn_2x32", "cnn_4x16")]
+    lists = [
+        [{"name": name, "share": 0.25} for name in three] + [{"name": "cnn_2x8", "share": 0.25}] for three in names
+    ]
+    grid = {"population.backbones": lists, "run.seed": [0, 1]}
+    folder = SweepFolder(load_sweep(write("mine.yaml", json.dumps({"grid": grid}))))
+    for trial, accuracy in zip(folder.sweep.trials, (0.1, 0.3, 0.7, 0.9), strict=True):
+        finish(trial, accuracy)
+
+    write_results(folder)
+
+    assert [(json.loads(row["population.backbones"]), float(row[ACCURACY])) for row in rows(folder)] == [
+        (lists[0], 0.2),
+        (lists[1], 0.8),
+    ]
+
+
+def test_files_of_one_name_are_not_seeds_of_one_another(write):
+    write("a/x.yaml", "run: {rounds: 1}")
+    write("b/x.yaml", "run: {rounds: 2}")
+    write("c/y.yaml", "run: {rounds: 3}")
+    entries = "[{files: a/x.yaml, run.seed: 0}, {files: b/x.yaml, run.seed: 1}, {files: c/y.yaml, run.seed: 2}]"
+
+    found = groups(SweepFolder(load_sweep(write("mine.yaml", f"list: {entries}"))))
+
+    assert [(group.values["files"], group.num_trials) for group in found] == [
+        ('"a/x.yaml"', 1),
+        ('"b/x.yaml"', 1),
+        ("y", 1),
+    ]
+
+
 def test_who_was_stopped_early_is_counted(write):
     folder = SweepFolder(load_sweep(write("mine.yaml", "grid: {run.seed: [0, 1]}\nasha: {}")))
     finish(folder.sweep.trials[0], 0.5)

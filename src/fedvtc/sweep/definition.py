@@ -8,9 +8,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from fedvtc.config import Config, check_submitted, load
 from fedvtc.config.layers import KeyPath, Layer, read_file
 from fedvtc.config.problems import COMMAND_LINE, Problem, show
+from fedvtc.config.schema import MethodConfig
 from fedvtc.errors import ConfigError
 from fedvtc.sweep.keys import AshaKeys, read_keys
 from fedvtc.sweep.naming import trial_names
@@ -96,6 +99,7 @@ def load_sweep(file: Path, overrides: Sequence[str] = ()) -> Sweep:
     trials: list[Trial] = []
     output_dir = ""
     lines: dict[str, None] = {}
+    names_method = any(_key(override) in ("method", "method.name") for override in overrides)
     for trial_name, variant in zip(names, found, strict=True):
         files = [*_files(base, file), *_files([*common, *variant], file)]
         own = [setting for setting in (*common, *variant) if setting.key != FILES]
@@ -107,9 +111,12 @@ def load_sweep(file: Path, overrides: Sequence[str] = ()) -> Sweep:
             lines |= dict.fromkeys(error.problems)
             continue
         placed, output_dir = _placed(config, name), config.run.output_dir
-        words = [*files, *(_word(setting) for setting in own), *named, *_place_words(config, placed)]
+        named += _place_words(config, placed)
+        # Words are one layer, in which the name of a method does not drop keys that this file has for another one.
+        if names_method and not _makes(files, [*map(_word, own), *named], methods, placed):
+            own = [setting for setting in own if not setting.key.startswith("method.")]
         given = {setting.key: setting.value for setting in variant}
-        trials.append(Trial(trial_name, given, placed, tuple(words)))
+        trials.append(Trial(trial_name, given, placed, (*files, *map(_word, own), *named)))
     if lines:
         raise ConfigError(list(lines))
     _raise([*_alike(names, file), *_shared(trials, file)])
@@ -167,7 +174,7 @@ def _listed(value: Any) -> list[Any]:
 
 def _own_keys(given: Sequence[Setting], overrides: Sequence[str]) -> Iterator[Problem]:
     written = [(setting.key, setting.where) for setting in given]
-    written += [(override.partition("=")[0].strip(), COMMAND_LINE) for override in overrides]
+    written += [(_key(override), COMMAND_LINE) for override in overrides]
     for key, where in dict.fromkeys(written):
         if key in OWN_KEYS:
             yield Problem(key, "a sweep sets it for each of its trials", where, "Take it out.")
@@ -190,10 +197,23 @@ def _layer(given: Sequence[Setting], layer: Layer) -> Layer:
     return Layer(layer.source, content, lines)
 
 
+def _makes(
+    files: Sequence[str], words: Sequence[str], methods: Mapping[str, type[MethodConfig]], config: Config
+) -> bool:
+    try:
+        return load(files, words, methods=methods) == config
+    except ConfigError:
+        return False
+
+
+def _key(override: str) -> str:
+    return override.partition("=")[0].strip()
+
+
 def _word(setting: Setting) -> str:
     """`key=value` of a setting; the value is YAML."""
     value = setting.value
-    plain = isinstance(value, str) and value.isidentifier() and value not in ("null", "true", "false", "yes", "no")
+    plain = isinstance(value, str) and value.isidentifier() and yaml.safe_load(value) == value
     return f"{setting.key}={value if plain else json.dumps(value)}"
 
 

@@ -2,7 +2,9 @@
 
 import csv
 import io
+import json
 import statistics
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -35,7 +37,7 @@ class Group:
     """Trials that differ in their seed alone.
 
     Attributes:
-        values: what they have in common, as texts, by key.
+        values: what they have in common, as texts, by key; texts of values that differ do too.
         num_trials: all of them.
         num_finished: those whose numbers are in the means.
         num_stopped: those that were stopped early.
@@ -57,10 +59,13 @@ def groups(folder: SweepFolder) -> list[Group]:
     keys = [key for key in varying([trial.values for trial in trials]) if key != SEED]
     members: dict[tuple[str | None, ...], list[Trial]] = {}
     for trial in trials:
-        # As texts, because a value may be a list.
-        cell = tuple(value_text(key, trial.values[key]) if key in trial.values else None for key in keys)
+        cell = tuple(_canonical(trial.values[key]) if key in trial.values else None for key in keys)
         members.setdefault(cell, []).append(trial)
-    return [_group(folder, dict(zip(keys, cell, strict=True)), group) for cell, group in members.items()]
+    texts = {key: _texts(key, trials) for key in keys}
+    return [
+        _group(folder, {key: texts[key].get(value, "") for key, value in zip(keys, cell, strict=True)}, group)
+        for cell, group in members.items()
+    ]
 
 
 def write_results(folder: SweepFolder) -> list[Group]:
@@ -118,7 +123,20 @@ def as_table(found: Sequence[Group]) -> Table:
     return table
 
 
-def _group(folder: SweepFolder, values: dict[str, str | None], trials: Sequence[Trial]) -> Group:
+def _canonical(value: Any) -> str:
+    """The same for equal values, and for no others: a text is cut, and two files may have one name."""
+    return json.dumps(value, sort_keys=True, default=str)
+
+
+def _texts(key: str, trials: Sequence[Trial]) -> dict[str | None, str]:
+    """How a table shows each value of a key; those that read alike are written out."""
+    values = [trial.values[key] for trial in trials if key in trial.values]
+    short = {_canonical(value): value_text(key, value) for value in values}
+    counts = Counter(short.values())
+    return {value: text if counts[text] == 1 else value for value, text in short.items()}
+
+
+def _group(folder: SweepFolder, values: Mapping[str, str], trials: Sequence[Trial]) -> Group:
     states = [folder.state(trial) for trial in trials]
     numbers: dict[str, list[float]] = {name: [] for name in (*METRICS.values(), BYTES)}
     seconds = []
@@ -137,7 +155,7 @@ def _group(folder: SweepFolder, values: dict[str, str | None], trials: Sequence[
         numbers[BYTES].append(float(sum(parts)))
         seconds.append(sum(record.get("time/round") or 0.0 for record in records))
     return Group(
-        values={key: value or "" for key, value in values.items()},
+        values=values,
         num_trials=len(trials),
         num_finished=states.count("finished"),
         num_stopped=states.count("stopped early"),

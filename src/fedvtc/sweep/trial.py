@@ -19,6 +19,13 @@ class TrialError(Exception):
     """Why a trial failed, in one line; its log has the rest."""
 
 
+def is_lost(error: BaseException | None) -> bool:
+    """Whether the process of a trial is gone, as with its node or for want of memory; not where its code raised."""
+    from ray.exceptions import RayError, RayTaskError
+
+    return isinstance(error, RayError) and not isinstance(error, RayTaskError)
+
+
 @dataclass(frozen=True)
 class Task:
     """What the process of a trial needs to know.
@@ -41,16 +48,19 @@ class Task:
 class Reporter(Tracker):
     """Tells Ray Tune how a trial does, and hears there whether it is to go on.
 
+    The last round is not told, for a rung may lie there, and who is stopped saves nothing then but the end of the run.
+
     Args:
         metric: a key of the records.
+        num_rounds: of the run.
     """
 
-    def __init__(self, metric: str) -> None:
-        self._metric = metric
+    def __init__(self, metric: str, num_rounds: int) -> None:
+        self._metric, self._num_rounds = metric, num_rounds
 
     def log(self, record: Mapping[str, Any], clients: Sequence[Mapping[str, Any]]) -> None:
-        """Reports the records of rounds that hold the metric."""
-        if record["phase"] != "round" or record.get(self._metric) is None:
+        """Reports the records of rounds that hold the metric, but for the last."""
+        if record["phase"] != "round" or record["round"] >= self._num_rounds or record.get(self._metric) is None:
             return
         from ray import tune
 
@@ -68,9 +78,14 @@ def run_trial(task: Task) -> None:
         TrialError: it failed.
         SystemExit: it was stopped early.
     """
+    import ray
+
     from fedvtc.runtime.ray_pool import drop_launcher_variables
 
     drop_launcher_variables()
+    if not ray.get_gpu_ids():
+        # Ray shows a process that has reserved none all that its node has.
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
     if task.folder.is_dir():
         os.chdir(task.folder)
     if task.data_root is not None:
@@ -78,8 +93,9 @@ def run_trial(task: Task) -> None:
     with task.log.open("a", buffering=1, encoding="utf-8") as log, redirect_stdout(log), redirect_stderr(log):
         from fedvtc.run import run_federation
 
+        trackers = [Reporter(task.metric, task.config.run.rounds)] if task.metric else []
         try:
-            run_federation(task.config, plain=True, trackers=[Reporter(task.metric)] if task.metric else [])
+            run_federation(task.config, plain=True, trackers=trackers)
         except FedvtcError as error:
             print(f"fedvtc: {error}", file=sys.stderr)
             if isinstance(error, ClientError) and error.trace:

@@ -5,22 +5,22 @@ import logging
 import os
 import shutil
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from fedvtc.config import fingerprint
-from fedvtc.config.schema import Config
-from fedvtc.runtime.cluster import all_nodes, connected
-from fedvtc.runtime.placement import Resources, actor_needs, num_wanted, pack, slots
+from fedvtc.errors import ClusterError
+from fedvtc.runtime.cluster import all_nodes, connected, free_nodes
 from fedvtc.stopping import Stopper
 from fedvtc.sweep.definition import Trial
 from fedvtc.sweep.folder import SweepFolder
-from fedvtc.sweep.trial import Task, run_trial
+from fedvtc.sweep.rooms import bundles, described
+from fedvtc.sweep.trial import Task, is_lost, run_trial
 
-HEAD = {"memory": 2**20}
-"""What the coordinator of a trial reserves: hardly anything, but a bundle of its own, before those of the actors."""
+MOST_RETURNS = 3
+"""How often a trial whose process was lost is started again before it counts as failed."""
 TUNE_SETTINGS = {
     # Records are in the run folders.
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
@@ -38,6 +38,9 @@ TUNE_SETTINGS = {
 def run_trials(folder: SweepFolder, tell: Callable[[str], None]) -> dict[str, str]:
     """Runs what is not done yet of a sweep on a Ray cluster, and waits for it.
 
+    A trial whose process is lost, with its node for instance, is started again once the others have ended; what failed
+    by an error of its own would fail again, and is not.
+
     Args:
         folder: of the sweep, opened.
         tell: gets a line for the user.
@@ -46,7 +49,7 @@ def run_trials(folder: SweepFolder, tell: Callable[[str], None]) -> dict[str, st
         Why each trial that failed did, by name.
 
     Raises:
-        ClusterError: there is no cluster at the address, or it has no room for a trial.
+        ClusterError: there is no cluster at the address, or no room for a trial in `placement.wait_timeout_s`.
         Interrupted: the sweep was asked to end.
     """
     sweep, pending = folder.sweep, folder.pending()
@@ -56,7 +59,25 @@ def run_trials(folder: SweepFolder, tell: Callable[[str], None]) -> dict[str, st
     stopper = Stopper(tell, 0.0)
     cluster = pending[0].config.cluster
     with stopper.listening(), connected(cluster, f"sweep-{sweep.name}"), _quiet():
-        return _Tuning(folder, pending, tell).run()
+        return _failures(folder, pending, tell)
+
+
+def _failures(folder: SweepFolder, pending: Sequence[Trial], tell: Callable[[str], None]) -> dict[str, str]:
+    failures: dict[str, str] = {}
+    for num_left in reversed(range(1 + MOST_RETURNS)):
+        try:
+            errors = _Tuning(folder, pending, tell).run()
+        except ClusterError as error:
+            if num_left == MOST_RETURNS:
+                raise
+            # What was lost may not fit any more; what the others came to is told all the same.
+            return failures | {trial.name: str(error) for trial in pending}
+        pending = [trial for trial in pending if num_left and is_lost(errors.get(trial.name))]
+        again = {trial.name for trial in pending}
+        failures |= {name: _reason(error) for name, error in errors.items() if name not in again}
+        if not pending:
+            break
+    return failures
 
 
 class _Tuning:
@@ -64,21 +85,25 @@ class _Tuning:
 
     def __init__(self, folder: SweepFolder, pending: Sequence[Trial], tell: Callable[[str], None]) -> None:
         self._folder, self._sweep, self._pending, self._tell = folder, folder.sweep, pending, tell
-        nodes = all_nodes()
-        self._bundles = {trial.name: bundles(trial.config, nodes, self._num_at_once()) for trial in self._sweep.trials}
+        free, total = free_nodes(), all_nodes()
+        self._bundles = {
+            trial.name: bundles(trial.config, free, total, self._num_at_once()) for trial in self._sweep.trials
+        }
         # Of another definition, or on a cluster of another size, Tune begins anew in a folder of its own.
         self._path = self._folder.path / "tune" / self._digest()
 
-    def run(self) -> dict[str, str]:
-        """Why each trial that failed did, by name."""
+    def run(self) -> dict[str, BaseException]:
+        """The errors of the trials that failed, by name."""
         tuner = self._restored()
         if tuner is not None:
             try:
-                return _failures(tuner.fit())
+                return _errors(tuner.fit())
+            except ClusterError:
+                raise
             # Trials that fail raise nothing here: it is Tune's own state that cannot be gone on with.
             except Exception as error:
                 self._begin_anew(error)
-        return _failures(self._fresh().fit()) if self._pending else {}
+        return _errors(self._fresh().fit()) if self._pending else {}
 
     def _restored(self) -> Any:
         """The Tuner of an earlier start, where its state is whole and says what the run folders say; else None."""
@@ -99,7 +124,8 @@ class _Tuning:
 
     def _begin_anew(self, error: Exception) -> None:
         self._tell(f"{self._path}: not whole ({type(error).__name__}); starting over from the run folders")
-        self._pending = self._folder.pending()
+        pending = {trial.name for trial in self._pending}
+        self._pending = [trial for trial in self._folder.pending() if trial.name in pending]
 
     def _fresh(self) -> Any:
         from ray import tune
@@ -107,6 +133,7 @@ class _Tuning:
         from fedvtc.sweep.progress import Progress
 
         shutil.rmtree(self._path, ignore_errors=True)
+        rooms = {name: described(parts) for name, (_, parts) in self._bundles.items()}
         asha = self._sweep.asha
         scheduler = None
         if asha is not None:
@@ -115,8 +142,8 @@ class _Tuning:
                 time_attr="round",
                 metric=asha.metric,
                 mode="max",
-                # Beyond the last round, for what comes after it is part of the run.
-                max_t=max(most, asha.grace_rounds) + 1,
+                # No trial reports its last round, so none is ended for having come so far.
+                max_t=max(most, asha.grace_rounds),
                 grace_period=asha.grace_rounds,
                 reduction_factor=asha.reduction_factor,
             )
@@ -132,7 +159,7 @@ class _Tuning:
             run_config=tune.RunConfig(
                 name=self._path.name,
                 storage_path=str(self._path.parent),
-                callbacks=[Progress(self._folder)],
+                callbacks=[Progress(self._folder, rooms)],
                 verbose=0,
             ),
         )
@@ -170,39 +197,8 @@ class _Tuning:
         return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
-def bundles(config: Config, nodes: Sequence[Resources], num_at_once: int) -> tuple[str, list[Mapping[str, float]]]:
-    """The strategy and the bundles of a trial's placement group: one for its coordinator, then one for each actor.
-
-    Where `placement.clients_per_actor` is `auto`, the slots of the cluster are shared out evenly among the trials that
-    run at a time; a trial has one actor at least, and no more than it has clients or `placement.max_actors` allows.
-
-    Args:
-        config: of the trial.
-        nodes: what each node of the cluster has.
-        num_at_once: trials that would run at a time, were there room for all.
-
-    Raises:
-        ClusterError: not even one trial fits.
-    """
-    placement, num_clients = config.placement, config.population.num_clients
-    if placement.pool == "inline":
-        return "PACK", [{"CPU": placement.cpus_per_actor}]
-    needs = actor_needs(placement, has_gpus=any(node.num_gpus > 0 for node in nodes))
-    if placement.wait_timeout_s > 0:
-        # Nodes that are not there yet may bring more.
-        num_actors = num_wanted(placement, num_clients)
-    else:
-        num_actors = pack(placement, num_clients, needs, nodes, "the cluster").num_actors
-    if placement.clients_per_actor == "auto":
-        num_slots = sum(slots(needs, node) for node in nodes)
-        num_actors = max(1, min(num_actors, num_slots // max(1, min(num_at_once, num_slots))))
-    amounts = {"CPU": needs.num_cpus, "GPU": needs.num_gpus, "memory": needs.memory_bytes}
-    actor = {name: amount for name, amount in amounts.items() if amount > 0}
-    return placement.nodes.upper(), [HEAD, *[actor] * num_actors]
-
-
-def _failures(results: Iterable[Any]) -> dict[str, str]:
-    return {str(result.config["trial"]): _reason(result.error) for result in results if result.error is not None}
+def _errors(results: Any) -> dict[str, BaseException]:
+    return {str(result.config["trial"]): result.error for result in results if result.error is not None}
 
 
 def _name_of(trial: Any) -> str:
@@ -211,6 +207,8 @@ def _name_of(trial: Any) -> str:
 
 def _reason(error: BaseException) -> str:
     """The last line of what Ray made of an error, without the names of classes before it."""
+    if is_lost(error):
+        return f"its process was lost {1 + MOST_RETURNS} times, with its node or for want of memory"
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     last = lines[-1] if lines else type(error).__name__
     return last.partition("TrialError: ")[2] or last

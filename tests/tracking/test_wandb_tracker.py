@@ -115,7 +115,8 @@ def test_the_end_is_a_row_of_its_own_and_the_summary(tracked):
     _, (records, rows_before, summary_before) = tracked
     last, final = rows_before[-1], records[-1]
     assert final["phase"] == "final"
-    found = {name.removeprefix("final/"): value for name, value in numbers(last).items() if name.startswith("final/")}
+    # Names with a point are parts of a table or a histogram.
+    found = {name.removeprefix("final/"): value for name, value in numbers(last).items() if "." not in name}
     assert found.pop("bytes/total_mb") > max(row.get("bytes/total_mb", 0) for row in rows_before[:-1])
     assert found == numbers(final)
     expected = {name: value for name, value in numbers(final).items() if name != "round"}
@@ -166,14 +167,16 @@ def test_axes_are_the_round_and_the_megabytes(tracked):
 def test_clients_and_pictures_are_shown_when_they_are_due(tracked):
     path, _ = tracked
     shown = {
-        name: [row.get("round", row.get("final/round")) for row in history(path) if f"{name}._type" in row]
-        for name in ("clients/table", "clients/accuracy", "samples", "partition")
+        name: [(row.get("round"), row.get("final/round")) for row in history(path) if f"{name}._type" in row]
+        for name in ("clients/table", "clients/accuracy", "final/clients/table", "final/clients/accuracy", "samples")
     }
-    # Rounds 2 and 4, and both ends: the one after round 3 was an end too, until the run went on.
-    assert shown["clients/table"] == shown["clients/accuracy"] == [2, 3, 4, 5]
-    assert shown["samples"] == [2, 3, 4, 5]
-    assert shown["partition"] == [1]
-    tables = sorted(path.glob("wandb/*/files/media/table/clients/*.json"))
+    assert shown["clients/table"] == shown["clients/accuracy"] == [(2, None), (4, None)]
+    # The one after round 3 was an end too, until the run went on. Each has the axis of its name in its row.
+    assert shown["final/clients/table"] == shown["final/clients/accuracy"] == [(None, 3), (None, 5)]
+    assert shown["samples"] == [(2, None), (None, 3), (4, None), (None, 5)]
+    assert [row["round"] for row in history(path) if "partition._type" in row] == [1]
+    tables = sorted(path.glob("wandb/offline-run-*/files/media/table/**/clients/*.json"))
+    assert len(tables) == 4
     accuracies = [
         [dict(zip(table["columns"], row, strict=True))["accuracy"] for row in table["data"]]
         for table in map(json.loads, (table.read_text() for table in tables))

@@ -13,7 +13,7 @@ from fedvtc.config.schema import Config
 from fedvtc.tracking import RunInfo, Tracker
 from fedvtc.tracking.files import records_up_to
 from fedvtc.tracking.lenient import reason
-from fedvtc.tracking.series import TOTAL_MB, Series, numbers, sample_picture, shows_clients
+from fedvtc.tracking.series import TOTAL_MB, Series, numbers, prefix_of, sample_picture, shows_clients
 from fedvtc.tracking.wandb_log import logged_values
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ class WandbTracker(Tracker):
         if record.get("incidents"):
             row["incidents"] = "\n".join(record["incidents"])
         if clients and shows_clients(self._info.config, record):
-            row |= _by_client(clients)
+            row |= _by_client(clients, prefix_of(record))
         # Never with a step: W&B drops what comes with a lower one than before.
         self._run.log(row | pending)
         if self._best >= 0:
@@ -219,12 +219,13 @@ class WandbTracker(Tracker):
             self.tell(f"W&B: upload the run with: wandb sync {' '.join(shlex.quote(str(path)) for path in folders)}")
 
 
-def _by_client(clients: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _by_client(clients: Sequence[Mapping[str, Any]], prefix: str) -> dict[str, Any]:
     import wandb
 
     columns: list[str | int] = list(dict.fromkeys(name for client in clients for name in client))
     table = wandb.Table(columns=columns, data=[[client.get(str(name)) for name in columns] for client in clients])
-    return {"clients/table": table, "clients/accuracy": wandb.Histogram([client["accuracy"] for client in clients])}
+    accuracies = wandb.Histogram([client["accuracy"] for client in clients])
+    return {f"{prefix}clients/table": table, f"{prefix}clients/accuracy": accuracies}
 
 
 def _tags(config: Config) -> list[str]:

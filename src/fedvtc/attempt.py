@@ -1,7 +1,7 @@
 """One attempt at a run: opens what a federation needs, runs it, and closes everything however it ends."""
 
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 
 from fedvtc.checkpoint import CheckpointStore, Manifest
@@ -78,6 +78,8 @@ def attempt(
     with ExitStack() as stack:
         stack.enter_context(stopper.listening())
         stack.enter_context(_status_kept(folder, store, console))
+        # Around the pool: a server that a tracker waits for in the end does not keep GPUs from others.
+        start_trackers = stack.enter_context(_tracking(trackers, info))
         # Actors of a lost attempt may still hold their names.
         namespace = f"{folder.id}-{number}"
         opened = open_pool(
@@ -89,7 +91,7 @@ def attempt(
             incidents=incidents,
         )
         pool = stack.enter_context(opened)
-        stack.enter_context(_tracking(trackers, info))
+        start_trackers()
         checkpoints = Checkpointer(
             config, store, pool, lineage, incidents, run_id=folder.id, attempt=number, start=start
         )
@@ -163,15 +165,18 @@ def _status_kept(folder: RunFolder, store: CheckpointStore, console: PlainConsol
 
 
 @contextmanager
-def _tracking(trackers: Sequence[Tracker], info: RunInfo) -> Iterator[None]:
-    """Starts the trackers, and finishes them however the block ends."""
+def _tracking(trackers: Sequence[Tracker], info: RunInfo) -> Iterator[Callable[[], None]]:
+    """Gives what starts the trackers; finishes those that were started, however the block ends."""
     with ExitStack() as stack:
         outcome = {"status": "failed"}
-        for tracker in trackers:
-            tracker.start(info)
-            stack.callback(_finish, tracker, outcome)
+
+        def start() -> None:
+            for tracker in trackers:
+                tracker.start(info)
+                stack.callback(_finish, tracker, outcome)
+
         try:
-            yield
+            yield start
         except KeyboardInterrupt:
             outcome["status"] = "interrupted"
             raise

@@ -205,3 +205,24 @@ def test_a_run_that_was_killed_goes_on_as_one_curve(program, when):
     rounds, accuracies = logged(folder)
     assert rounds == [1, 2, 3, 4, 5]
     assert accuracies == [record["test/accuracy/mean"] for record in records(folder) if record["phase"] == "round"]
+
+
+def test_a_job_that_is_stopped_loses_no_round_though_its_service_is_ended_too(program):
+    """`ray job stop` sends SIGTERM to every process of the job."""
+    folder, start = program
+    process = start("run", *SETTINGS, "run.rounds=1000", "tracking.trackers=[wandb]", WANDB_MODE="offline")
+    # Ended before that, W&B waits for itself, and the run for as long as it may take.
+    while not (list(folder.glob("outputs/mine/wandb/*/run-*.wandb")) and len(records(folder)) >= 3):
+        assert process.poll() is None
+        time.sleep(0.1)
+    for pid in (*services(folder), process.pid):
+        os.kill(pid, signal.SIGTERM)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (128 + signal.SIGTERM, "fedvtc: interrupted.\n")
+    assert "failed and is left out" not in out
+    rounds = [record["round"] for record in records(folder)]
+    assert rounds == list(range(1, len(rounds) + 1))
+    assert logged(folder)[0] == rounds
+    (sync,) = re.findall("wandb sync (.*)", out)
+    assert all((folder / offline).is_dir() for offline in sync.split())
+    assert gone(folder)

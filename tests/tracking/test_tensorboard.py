@@ -89,8 +89,9 @@ def test_every_number_is_there_once_also_after_an_attempt_that_was_lost(run):
     assert expected["test/accuracy/mean", 3] == float(np.float32(0.3))
     histograms = [key for key, value in values.items() if value.WhichOneof("value") == "histo"]
     # Round 2, and the end after round 3.
-    assert histograms == [("clients/accuracy", 2), ("clients/accuracy", 3)]
-    assert (values["clients/accuracy", 3].histo.num, values["clients/accuracy", 3].histo.sum) == (2, 1.0)
+    assert histograms == [("clients/accuracy", 2), ("final/clients/accuracy", 3)]
+    last = values["final/clients/accuracy", 3].histo
+    assert (last.num, last.sum) == (2, 1.0)
     for tracker in lost:
         tracker.finish("failed")
 

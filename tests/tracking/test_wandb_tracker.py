@@ -11,6 +11,7 @@ from fedvtc.methods import config_classes
 from fedvtc.run import resume_federation, run_federation
 from fedvtc.tracking import RunInfo
 from fedvtc.tracking.wandb_log import logged_values, records, rows
+from fedvtc.tracking.wandb_opening import close_service, gone_errors
 from fedvtc.tracking.wandb_run import HEADLINES, WandbTracker
 
 SETTINGS = (
@@ -115,7 +116,8 @@ def test_the_end_is_a_row_of_its_own_and_the_summary(tracked):
     _, (records, rows_before, summary_before) = tracked
     last, final = rows_before[-1], records[-1]
     assert final["phase"] == "final"
-    found = {name.removeprefix("final/"): value for name, value in numbers(last).items() if name.startswith("final/")}
+    # Names with a point are parts of a table or a histogram.
+    found = {name.removeprefix("final/"): value for name, value in numbers(last).items() if "." not in name}
     assert found.pop("bytes/total_mb") > max(row.get("bytes/total_mb", 0) for row in rows_before[:-1])
     assert found == numbers(final)
     expected = {name: value for name, value in numbers(final).items() if name != "round"}
@@ -166,14 +168,16 @@ def test_axes_are_the_round_and_the_megabytes(tracked):
 def test_clients_and_pictures_are_shown_when_they_are_due(tracked):
     path, _ = tracked
     shown = {
-        name: [row.get("round", row.get("final/round")) for row in history(path) if f"{name}._type" in row]
-        for name in ("clients/table", "clients/accuracy", "samples", "partition")
+        name: [(row.get("round"), row.get("final/round")) for row in history(path) if f"{name}._type" in row]
+        for name in ("clients/table", "clients/accuracy", "final/clients/table", "final/clients/accuracy", "samples")
     }
-    # Rounds 2 and 4, and both ends: the one after round 3 was an end too, until the run went on.
-    assert shown["clients/table"] == shown["clients/accuracy"] == [2, 3, 4, 5]
-    assert shown["samples"] == [2, 3, 4, 5]
-    assert shown["partition"] == [1]
-    tables = sorted(path.glob("wandb/*/files/media/table/clients/*.json"))
+    assert shown["clients/table"] == shown["clients/accuracy"] == [(2, None), (4, None)]
+    # The one after round 3 was an end too, until the run went on. Each has the axis of its name in its row.
+    assert shown["final/clients/table"] == shown["final/clients/accuracy"] == [(None, 3), (None, 5)]
+    assert shown["samples"] == [(2, None), (None, 3), (4, None), (None, 5)]
+    assert [row["round"] for row in history(path) if "partition._type" in row] == [1]
+    tables = sorted(path.glob("wandb/offline-run-*/files/media/table/**/clients/*.json"))
+    assert len(tables) == 4
     accuracies = [
         [dict(zip(table["columns"], row, strict=True))["accuracy"] for row in table["data"]]
         for table in map(json.loads, (table.read_text() for table in tables))
@@ -269,6 +273,158 @@ def test_the_environment_wins_and_disabled_is_silent(run, monkeypatch):
     end_of_program()
     (project,) = {record.run.project for record in wandb_records(run.folder) if record.HasField("run")}
     assert project == "theirs"
+
+
+@pytest.fixture
+def end_service():
+    """Ends W&B's service as a stopped job does, with SIGTERM to every process; gives the one that ends."""
+    import wandb
+
+    ended = []
+
+    def end():
+        # Python has to learn of its end from the one object that knows it, or it warns.
+        process = wandb.setup()._connection._proc._process
+        process.terminate()
+        ended.append(process)
+        return process
+
+    yield end
+    for process in ended:
+        process.wait()
+
+
+def evaluated(round, phase="round", **values):
+    """The arguments of `Tracker.log`: a record that adds a megabyte, and two clients."""
+    accuracies = (round / 10, round / 20)
+    clients = [{"client": client, "accuracy": accuracy} for client, accuracy in enumerate(accuracies)]
+    numbers = {"test/accuracy/mean": float(np.mean(accuracies)), "bytes/up/generator": 1_000_000}
+    return record(round, **numbers, **values) | {"phase": phase}, clients
+
+
+@pytest.mark.parametrize("last_before", [3, 5])
+@pytest.mark.parametrize(("num_letters", "num_written"), [(0, 0), (40_000, 2)])
+def test_a_service_that_is_ended_loses_nothing(run, monkeypatch, end_service, last_before, num_letters, num_written):
+    """It had written the first rounds, where these are long, or nothing; the run noticed at a round, or at the end."""
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    said = []
+    tracker = WandbTracker(["a", "b"], said.append)
+    tracker.start(replace(run, config=replace(run.config, tracking=replace(run.config.tracking, clients_every=1))))
+
+    def go_on(*rounds):
+        for round in rounds:
+            tracker.show_samples(round, np.full((2, 1, 8, 8), round, dtype=np.uint8), [0, 1])
+            tracker.log(*evaluated(round, incidents=["x" * num_letters] if num_letters else []))
+
+    go_on(*range(1, last_before + 1))
+    end_service()
+    assert len(logged_values(run.folder / "wandb", run.id, "round")) >= num_written
+    go_on(*range(last_before + 1, 6))
+    tracker.log(*evaluated(5, "final"))
+    tracker.finish("finished")
+    end_of_program()
+
+    rows = history(run.folder)
+    assert [row.get("round") for row in rows] == [1, 2, 3, 4, 5, None]
+    assert [row.get("bytes/total_mb") for row in rows] == [1, 2, 3, 4, 5, None]
+    assert ["samples._type" in row for row in rows] == [True] * 5 + [False]
+    assert ["clients/table._type" in row for row in rows] == [True] * 5 + [False]
+    assert (rows[-1]["final/round"], rows[-1]["final/bytes/total_mb"]) == (5, 6)
+    assert "final/clients/table._type" in rows[-1]
+    assert summary(run.folder)["max/test/accuracy/mean"] == pytest.approx(0.375)
+    # No folder is named that nothing was written into, and nothing else is said.
+    folders = sorted(run.folder.glob("wandb/offline-run-*"))
+    assert len(folders) == (2 if num_written else 1)
+    assert said == [f"W&B: upload the run with: wandb sync {' '.join(map(str, folders))}"]
+
+
+def test_what_is_held_no_more_is_read_in_the_run_folder(run, monkeypatch, end_service):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setattr("fedvtc.tracking.wandb_run.HELD_S", 0.0)
+    tracker = WandbTracker(["a", "b"], print)
+    tracker.start(run)
+    records = [evaluated(round)[0] for round in (1, 2, 3)]
+    for each in records:
+        with (run.folder / "metrics.jsonl").open("a") as file:
+            file.write(json.dumps(each) + "\n")
+        tracker.log(each, [])
+    end_service()
+    tracker.finish("interrupted")
+    end_of_program()
+    assert [(row["round"], row["bytes/total_mb"]) for row in history(run.folder)] == [(1, 1), (2, 2), (3, 3)]
+
+
+def test_a_service_that_is_ended_twice_is_left_alone(run, monkeypatch, end_service):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    said = []
+    tracker = WandbTracker(["a", "b"], said.append)
+    tracker.start(run)
+    end_service().wait()
+    tracker.log(*evaluated(1, incidents=["x" * 40_000]))
+    end_service().wait()
+    with pytest.raises(gone_errors()):
+        tracker.log(*evaluated(2))
+    with pytest.raises(gone_errors()):
+        tracker.finish("finished")
+    # Would raise if W&B still were to do something at the end of the program.
+    end_of_program()
+    (folder,) = run.folder.glob("wandb/offline-run-*")
+    assert said == [
+        "tracking.wandb: W&B did not take everything in time.",
+        f"W&B: upload the run with: wandb sync {folder}",
+    ]
+
+
+def test_an_attempt_of_which_nothing_was_written_leaves_no_folder(run, monkeypatch, end_service):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    written = WandbTracker(["a", "b"], print)
+    written.start(run)
+    written.log(record(1), [])
+    written.finish("failed")
+    end_of_program()
+    (kept,) = run.folder.glob("wandb/offline-run-*")
+    lost = WandbTracker(["a", "b"], print)
+    lost.start(replace(run, resumed_round=0))
+    lost.log(record(2), [])
+    end_service()
+    close_service()
+    assert len(list(run.folder.glob("wandb/offline-run-*"))) == 2
+
+    said = []
+    last = WandbTracker(["a", "b"], said.append)
+    last.start(replace(run, resumed_round=0))
+    last.log(record(2), [])
+    last.finish("finished")
+    end_of_program()
+    folders = sorted(run.folder.glob("wandb/offline-run-*"))
+    assert (len(folders), kept in folders) == (2, True)
+    assert said == [f"W&B: upload the run with: wandb sync {' '.join(map(str, folders))}"]
+    assert [row["round"] for row in history(run.folder)] == [1, 2]
+
+
+def test_the_id_that_a_sweep_of_w_and_b_chose_is_kept(run, monkeypatch):
+    """Its agent starts the run; who resumes it, by hand, goes on with the same W&B run."""
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    said = []
+    with monkeypatch.context() as agent:
+        agent.setenv("WANDB_SWEEP_ID", "theirs00")
+        agent.setenv("WANDB_RUN_ID", "chosen00")
+        first = WandbTracker(["a", "b"], said.append)
+        first.start(run)
+        first.log(record(1), [])
+        first.finish("failed")
+        end_of_program()
+    (run.folder / "metrics.jsonl").write_text(json.dumps(record(1)) + "\n")
+
+    second = WandbTracker(["a", "b"], said.append)
+    second.start(replace(run, resumed_round=1))
+    second.log(record(2), [])
+    second.finish("finished")
+    end_of_program()
+    ids = {record.run.run_id for record in wandb_records(run.folder) if record.HasField("run")}
+    assert ids == {"chosen00"}
+    assert [row["round"] for row in history(run.folder)] == [1, 2]
+    assert said[1].count("-chosen00") == 2
 
 
 def test_one_that_was_given_up_says_what_is_left_and_no_more(run, monkeypatch):

@@ -27,8 +27,12 @@ class Series:
         values = numbers(record)
         self._num_bytes += sum(value for name, value in values.items() if name.startswith(("bytes/up/", "bytes/down/")))
         values[TOTAL_MB] = self._num_bytes / 1e6
-        prefix = "final/" if record["phase"] == "final" else ""
-        return {f"{prefix}{name}": value for name, value in values.items()}
+        return {f"{prefix_of(record)}{name}": value for name, value in values.items()}
+
+
+def prefix_of(record: Mapping[str, Any]) -> str:
+    """What stands before the names of a record: curves over rounds end before the end of the run."""
+    return "final/" if record["phase"] == "final" else ""
 
 
 def numbers(record: Mapping[str, Any]) -> dict[str, Any]:

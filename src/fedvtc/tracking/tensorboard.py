@@ -10,7 +10,7 @@ from tensorboardX import SummaryWriter
 
 from fedvtc.tracking import RunInfo, Tracker
 from fedvtc.tracking.files import records_up_to
-from fedvtc.tracking.series import Series, sample_picture, shows_clients
+from fedvtc.tracking.series import Series, prefix_of, sample_picture, shows_clients
 
 FOLDER = "tensorboard"
 
@@ -47,7 +47,8 @@ class TensorBoardTracker(Tracker):
             if name not in ("round", "final/round"):
                 self._writer.add_scalar(name, value, round)
         if clients and shows_clients(self._config, record):
-            self._writer.add_histogram("clients/accuracy", np.array([client["accuracy"] for client in clients]), round)
+            accuracies = np.array([client["accuracy"] for client in clients])
+            self._writer.add_histogram(f"{prefix_of(record)}clients/accuracy", accuracies, round)
         if record.get("incidents"):
             self._writer.add_text("incidents", "\n\n".join(record["incidents"]), round)
         self._writer.flush()

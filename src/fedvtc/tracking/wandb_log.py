@@ -5,6 +5,7 @@ seven bytes; each record is a `Record` of W&B's protocol.
 """
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,17 @@ def logged_values(folder: Path, run_id: str, name: str) -> list[float]:
     # Folders of the same second end in a number.
     files = sorted(folder.glob(f"*run-*-{run_id}*/run-*.wandb"))
     return [row[name] for file in files for row in rows(file) if name in row]
+
+
+def drop_empty(folder: Path) -> None:
+    """Removes offline runs that ended before anything of them was written: `wandb sync` would stop at them.
+
+    Args:
+        folder: that W&B writes its folders into.
+    """
+    for path in folder.glob("offline-run-*"):
+        if all(next(records(file), None) is None for file in path.glob("run-*.wandb")):
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def rows(file: Path) -> Iterator[dict[str, float]]:

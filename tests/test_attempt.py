@@ -1,0 +1,74 @@
+"""What an attempt holds, and for how long."""
+
+import pytest
+import torch
+
+from fedvtc.config import load
+from fedvtc.errors import Interrupted
+from fedvtc.methods import config_classes
+from fedvtc.run import run_federation
+from fedvtc.tracking import Tracker
+
+SETTINGS = (
+    "placement.pool=inline",
+    "placement.threads_per_actor=1",
+    "run.rounds=1",
+    "data.name=npz",
+    "partition.alpha=100",
+    "population.num_clients=2",
+    "population.backbones=[{name: cnn_2x8, share: 1}]",
+    "population.feature_size=6",
+    "method.name=local",
+    "checkpoint.every=1",
+)
+
+
+class Witness(Tracker):
+    """Notes whether the pool is open, as it is where this process is held to the one thread of an actor."""
+
+    def __init__(self, error=None):
+        self.heard, self._error = [], error
+
+    def start(self, run):
+        self._folder = run.folder
+        self._hear("start")
+
+    def log(self, record, clients):
+        self._hear(record["phase"])
+        if self._error:
+            raise self._error
+
+    def finish(self, status):
+        self._hear(status)
+        self.checkpoints = sorted(path.name for path in (self._folder / "checkpoints").glob("*"))
+
+    def _hear(self, what):
+        self.heard.append((what, torch.get_num_threads() == 1))
+
+
+@pytest.fixture
+def run(tiny_folder):
+    def start(witness, *overrides):
+        folder = tiny_folder("attempt")
+        words = [*SETTINGS, f"data.path={folder}/tiny.npz", f"run.output_dir={folder}", *overrides]
+        return run_federation(load([], words, methods=config_classes()), plain=True, trackers=[witness])
+
+    num_before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield start
+    torch.set_num_threads(num_before)
+
+
+def test_nobody_holds_the_pool_while_trackers_finish(run):
+    witness = Witness()
+    run(witness)
+    assert witness.heard == [("start", True), ("round", True), ("final", True), ("finished", False)]
+    assert witness.checkpoints == ["final", "round_000001"]
+
+
+@pytest.mark.parametrize(("error", "status"), [(ValueError(), "failed"), (Interrupted(2), "interrupted")])
+def test_trackers_hear_how_a_run_ended_that_did_not_end_well(run, error, status):
+    witness = Witness(error)
+    with pytest.raises(type(error)):
+        run(witness)
+    assert witness.heard == [("start", True), ("round", True), (status, False)]

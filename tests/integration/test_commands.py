@@ -6,7 +6,7 @@ import re
 import signal
 import subprocess
 import sys
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -119,15 +119,14 @@ def test_a_run_that_waits_for_room_ends_at_sigterm(processes_below, still_runnin
     assert json.loads(Path("outputs/waits/run.json").read_text())["status"] == "interrupted"
 
 
-def test_sigterm_to_every_process_of_a_run(processes_below, still_running):
-    """As Slurm ends a job: Ray's head and the actors are gone while the run closes."""
+def test_sigterm_where_the_head_of_the_cluster_is_gone(processes_below, still_running):
+    """As where a job's processes are all told to end, and Ray's head is quicker: nothing may wait for it."""
     with started([*SMALL, "cluster.num_cpus=1", "run.rounds=100000", "run.name=long"], "round 1/") as process:
         family = processes_below(process.pid)
-        assert "gcs_server" in family.values()
-        for pid in (process.pid, *family):
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGTERM)
-        printed, errors = process.communicate(timeout=120)
-    assert (process.returncode, errors.splitlines()[-1]) == (143, "fedvtc: interrupted."), printed
+        (head,) = (pid for pid, name in family.items() if name == "gcs_server")
+        os.kill(head, signal.SIGKILL)
+        process.terminate()
+        _, errors = process.communicate(timeout=120)
+    assert (process.returncode, errors.splitlines()[-1]) == (143, "fedvtc: interrupted.")
     assert not still_running(family)
     assert json.loads(Path("outputs/long/run.json").read_text())["status"] == "interrupted"

@@ -206,5 +206,6 @@ def test_nodes_that_die_and_join_change_nothing_in_the_results(cluster):
 
     config = config_of(cluster, "placement.cpus_per_actor=2", "placement.wait=min", "run.rounds=8")
     results, watcher = results_of(config, (0, 2), join)
-    assert watcher.num_actors == [1, *[2] * 7, None]
+    # When, depends on how long the clients took.
+    assert (watcher.num_actors[0], watcher.num_actors[-2]) == (1, 2)
     assert results == results_of(config_of(None, "run.rounds=8"))[0]

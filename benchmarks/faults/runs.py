@@ -178,13 +178,13 @@ class Runner:
             outcome.codes.append(code)
             missing = [text for text in must_print if text not in attempt.printed()]
             outcome.problems += [f"not printed on resuming: {text}" for text in missing]
-            if code == 0 or code != trial.code:
+            if code == 0 or code not in (trial.code, trial.ray_code):
                 break
             must_print = trial.damage(place.run) if number == 0 and trial.damage is not None else ()
             words = ("resume", str(place.run), "--plain")
         if outcome.codes[-1] != 0:
             outcome.problems.append(f"ended with {outcome.codes}")
-        elif trial.code not in outcome.codes:
+        elif not {trial.code, trial.ray_code}.intersection(outcome.codes):
             outcome.problems.append(f"no attempt ended with {trial.code}")
 
     def _compare(self, trial: Trial, place: Place, outcome: Outcome) -> None:

@@ -71,6 +71,7 @@ class Trial:
         disturb: runs beside the first attempt.
         damage: changes the run folder after the first attempt; the second must print each text that it returns.
         has_weights: whether the run can leave a final checkpoint.
+        ray_code: with which Ray may end an attempt before it can end itself; None where it does not.
     """
 
     kind: str
@@ -84,3 +85,4 @@ class Trial:
     disturb: Callable[[Attempt], None] | None = None
     damage: Callable[[Path], Sequence[str]] | None = None
     has_weights: bool = True
+    ray_code: int | None = None

@@ -128,5 +128,6 @@ def test_sigterm_where_the_head_of_the_cluster_is_gone(processes_below, still_ru
         process.terminate()
         _, errors = process.communicate(timeout=120)
     assert (process.returncode, errors.splitlines()[-1]) == (143, "fedvtc: interrupted.")
-    assert not still_running(family)
+    # Two of Ray's agents wait a minute for the cluster that is gone.
+    assert all(name.startswith("ray::") for name in still_running(family).values())
     assert json.loads(Path("outputs/long/run.json").read_text())["status"] == "interrupted"

@@ -1,6 +1,7 @@
 """What W&B is given is what metrics.jsonl holds: every number once, in one run over all attempts."""
 
 import json
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -317,8 +318,11 @@ def test_a_service_that_is_ended_loses_nothing(run, monkeypatch, end_service, la
             tracker.log(*evaluated(round, incidents=["x" * num_letters] if num_letters else []))
 
     go_on(*range(1, last_before + 1))
+    until_s = time.monotonic() + 60
+    while len(logged_values(run.folder / "wandb", run.id, "round")) < num_written:
+        assert time.monotonic() < until_s
+        time.sleep(0.1)
     end_service()
-    assert len(logged_values(run.folder / "wandb", run.id, "round")) >= num_written
     go_on(*range(last_before + 1, 6))
     tracker.log(*evaluated(5, "final"))
     tracker.finish("finished")

@@ -135,7 +135,12 @@ class WandbTracker(Tracker):
 
     def _open(self, run: RunInfo) -> "wandb.Run":
         try:
-            return open_run(run, self._explicit)
+            try:
+                return open_run(run, self._explicit)
+            except gone_errors():
+                # W&B may have taken a service that has ended, and not noticed it yet.
+                close_service()
+                return open_run(run, self._explicit)
         except Exception as error:
             self.tell(f"tracking.wandb: the run is kept in its folder only, as if mode=offline ({reason(error)}).")
             # Its service still holds the id of the run that it could not open.

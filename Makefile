@@ -19,7 +19,7 @@ demo: env  ## Three methods on the bundled digits, and a table (no download, min
 	$(BIN)/fedvtc list runs $(DEMO)
 
 test: test-unit  ## All tests, the ones with Ray clusters too
-	$(BIN)/python -m pytest -m integration -n 3 --dist loadfile
+	$(BIN)/python -m pytest -m integration -n 3 --dist loadfile --no-loadscope-reorder
 
 test-unit: env  ## The fast tests only, side by side
 	$(BIN)/python -m pytest -m "not integration" -n auto --maxprocesses 4 --dist loadfile

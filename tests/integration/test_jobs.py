@@ -303,7 +303,7 @@ def test_a_job_is_followed_stopped_and_resumed(cluster, wire, words):
     assert "0123456789abcdef" not in (folder / "config.yaml").read_text() + (folder / "run.json").read_text()
 
     shutil.rmtree(folder)
-    anew = cluster.fedvtc(*submit[3:], "run.rounds=1")
+    anew = cluster.fedvtc(*submit[3:], "run.rounds=1", "placement.pool=inline")
     assert (anew.returncode, anew.stderr) == (0, "")
     assert anew.stdout.startswith(f"job {described['id']}-3 on {wire.url}: run mine, attempt 3\n")
     drawn = json.loads((folder / "run.json").read_text())["id"]

@@ -6,6 +6,7 @@ import pytest
 from fedvtc.config import Config, MethodConfig, load, validate
 from fedvtc.config.schema import BackboneShare
 from fedvtc.errors import ConfigError
+from fedvtc.methods import config_classes
 
 
 def problems(*overrides: str) -> list[str]:
@@ -170,3 +171,25 @@ def test_a_url_that_only_names_a_user_is_taken():
 def test_a_list_of_texts_is_looked_through():
     (line,) = problems("tracking.wandb.tags=[plain, 'see https://hunter2@host']")
     assert line.startswith("tracking.wandb.tags[1]: the URL carries")
+
+
+@pytest.mark.parametrize(
+    ("override", "line"),
+    [
+        ("generator.optimizer.lr=.nan", "generator.optimizer.lr: must be above 0, not nan"),
+        ("generator.optimizer.momentum=5", "generator.optimizer.momentum: must be at least 0 and below 1, not 5.0"),
+        ("finetune.optimizer.weight_decay=-1", "finetune.optimizer.weight_decay: must be at least 0, not -1.0"),
+        ("prototype_weight=.inf", "prototype_weight: must be a finite number, not inf"),
+        ("statistics.prior_count=.nan", "statistics.prior_count: must be a finite number, not nan"),
+    ],
+)
+def test_numbers_of_a_method_and_of_all_its_optimizers(override, line):
+    with pytest.raises(ConfigError) as caught:
+        load([], [f"method.{override}"], methods=config_classes())
+    assert list(caught.value.problems) == [f"method.{line} (command line)."]
+
+
+def test_a_share_that_cannot_be_dealt_out():
+    shares = "population.backbones=[{name: cnn_2x8, share: 1.0e-7}, {name: resnet8, share: 0.9999999}]"
+    (line,) = problems(shares)
+    assert line == "population.backbones[0].share: must be at least 1e-06, not 1e-07 (command line)."

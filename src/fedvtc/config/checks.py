@@ -1,67 +1,24 @@
 """Whether the values of a config can work, beyond their types."""
 
 import math
-from collections.abc import Callable, Iterator
-from operator import attrgetter
+from collections.abc import Iterator
 
 from fedvtc.config.export import to_dict
 from fedvtc.config.problems import Problem, did_you_mean, show
+from fedvtc.config.ranges import out_of_range
 from fedvtc.config.schema import BACKBONE_NAMES, DATASET_NAMES, TRACKER_NAMES, Config
 from fedvtc.config.secrets import secret_keys
 from fedvtc.seeding import round_half_up
 
-_AT_LEAST_ONE = (
-    "run.rounds",
-    "data.image_size",
-    "partition.classes_per_client",
-    "partition.min_images",
-    "partition.max_redraws",
-    "partition.images_per_client",
-    "population.num_clients",
-    "population.feature_size",
-    "training.epochs",
-    "training.batch_size",
-    "evaluate.every",
-    "evaluate.batch_size",
-    "evaluate.samples_every",
-    "evaluate.samples_per_class",
-    "checkpoint.every",
-    "runtime.min_clients",
-    "placement.max_actors",
-    "placement.memory_bytes_per_actor",
-    "placement.threads_per_actor",
-    "tracking.clients_every",
-    "cluster.num_cpus",
-)
-_ABOVE_ZERO = (
-    "partition.alpha",
-    "training.optimizer.lr",
-    "placement.cpus_per_actor",
-    "runtime.client_timeout_s",
-    "runtime.replace_timeout_s",
-    "tracking.wandb.timeout_s",
-)
-_AT_LEAST_ZERO = (
-    "training.optimizer.weight_decay",
-    "placement.gpus_per_actor",
-    "placement.wait_timeout_s",
-    "cluster.num_gpus",
-    "runtime.retries",
-    "runtime.stop_timeout_s",
-)
-
 SHARES_TOLERANCE = 1e-6
 """How far the shares of a population may be from adding up to 1."""
+SMALLEST_SHARE = 1e-6
+"""The share of one client in a million; less could not be dealt out."""
 
 
 def validate(config: Config) -> list[Problem]:
     """Every value that cannot work, one problem each; none of them has its place filled in."""
-    problems = []
-    for keys, works, rule in _RANGES:
-        for key in keys:
-            value = attrgetter(key)(config)
-            if value is not None and not (math.isfinite(value) and works(value)):
-                problems.append(Problem(key, f"must be {rule}, not {show(value)}"))
+    problems = list(out_of_range(config))
     problems += _names(config)
     problems += _shares(config)
     problems += _sizes_and_files(config)
@@ -71,17 +28,6 @@ def validate(config: Config) -> list[Problem]:
     problems += _method(config)
     problems += _secrets(config)
     return problems
-
-
-_RANGES: tuple[tuple[tuple[str, ...], Callable[[float], bool], str], ...] = (
-    (_AT_LEAST_ONE, lambda value: value >= 1, "at least 1"),
-    (_ABOVE_ZERO, lambda value: value > 0, "above 0"),
-    (_AT_LEAST_ZERO, lambda value: value >= 0, "at least 0"),
-    # The newest one may turn out to be damaged.
-    (("checkpoint.keep",), lambda value: value >= 2, "at least 2"),
-    (("run.participation",), lambda value: 0 < value <= 1, "above 0 and at most 1"),
-    (("training.optimizer.momentum",), lambda value: 0 <= value < 1, "at least 0 and below 1"),
-)
 
 
 def _names(config: Config) -> Iterator[Problem]:
@@ -106,8 +52,9 @@ def _shares(config: Config) -> Iterator[Problem]:
         yield Problem(key, "no backbone", fix="Give at least one, such as [{name: cnn_2x16, share: 1}].")
         return
     for index, backbone in enumerate(backbones):
-        if not backbone.share > 0:
-            yield Problem(f"{key}[{index}].share", f"must be above 0, not {show(backbone.share)}")
+        if not backbone.share >= SMALLEST_SHARE:
+            what = f"must be at least {SMALLEST_SHARE:g}" if backbone.share > 0 else "must be above 0"
+            yield Problem(f"{key}[{index}].share", f"{what}, not {show(backbone.share)}")
     total = math.fsum(backbone.share for backbone in backbones)
     if not abs(total - 1) <= SHARES_TOLERANCE:
         fix = f"Equal shares for {len(backbones)} are {1 / len(backbones):.6g}."

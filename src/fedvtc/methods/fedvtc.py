@@ -132,13 +132,10 @@ class FedVTCConfig(MethodConfig):
             "finetune.images_per_class": (finetune.images_per_class, 1),
             "finetune.batch_size": (finetune.batch_size, 1),
         }
-        above_zero = {
-            "statistics.sigma_floor": self.statistics.sigma_floor,
-            "generator.optimizer.lr": generator.optimizer.lr,
-            "finetune.optimizer.lr": finetune.optimizer.lr,
-        }
         problems = [f"{key}: must be at least {low}, not {n}" for key, (n, low) in at_least.items() if n < low]
-        problems += [f"{key}: must be above 0, not {value}" for key, value in above_zero.items() if value <= 0]
+        floor = self.statistics.sigma_floor
+        if floor <= 0:
+            problems.append(f"statistics.sigma_floor: must be above 0, not {floor}")
         if generator.aggregation == "exchange" and finetune.latents != "client_mixture":
             problems.append(
                 "generator.aggregation: exchange decodes the latents of each client by its own generator. "

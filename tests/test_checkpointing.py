@@ -6,7 +6,7 @@ import json
 import resource
 import signal
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 
 import numpy as np
@@ -58,8 +58,8 @@ class Saving:
         settings = {"run_id": "0123abcd", "attempt": 3} | keys
         self.checkpoints = Checkpointer(config, store, self.pool, self.lineage, self.incidents, **settings)
 
-    def save(self, round, accuracy=None):
-        self.checkpoints.save(round, STATE, BROADCAST, accuracy)
+    def save(self, round, accuracy=None, **keys):
+        self.checkpoints.save(round, STATE, BROADCAST, accuracy, **keys)
 
     def save_and_wait(self, round, accuracy=None):
         self.save(round, accuracy)
@@ -251,6 +251,53 @@ def test_the_newest_and_the_best_are_kept(saving, keep, keep_best, kept):
     for round, accuracy in enumerate([0.1, 0.9, None, 0.3, 0.2], start=1):
         run.save_and_wait(round, accuracy)
     assert run.rounds() == kept
+
+
+def test_none_is_deleted_as_long_as_records_are_not_on_the_disk(saving):
+    run = saving({"keep_best": False})
+    for round in (1, 2, 3, 4):
+        run.save(round, is_recorded=round == 1)
+    run.checkpoints.wait()
+    assert run.rounds() == [4, 3, 2, 1]
+    run.save_and_wait(5)
+    assert run.rounds() == [5, 4]
+
+
+class Frozen:
+    """A pool of one process that is frozen: what it saves is lost once a call has shown that it does not answer."""
+
+    def __init__(self, pool):
+        self._pool, self.saved, self.num_asked = pool, [], 0
+
+    def save(self, clients, store, draft):
+        self.saved = [Future() for _ in clients]
+        return self.saved
+
+    def map(self, task, clients, *arguments):
+        self.num_asked += 1
+        for future in self.saved:
+            if not future.done():
+                future.set_exception(RuntimeError("The actor died"))
+        return iter([0] * len(clients))
+
+
+@pytest.mark.parametrize("async_", [True, False])
+def test_a_process_that_hangs_while_it_saves_is_noticed_though_no_round_runs(saving, async_):
+    run = saving({"async_": async_})
+    run.checkpoints._pool = pool = Frozen(run.pool)
+    run.save(1)
+    assert pool.num_asked == (0 if async_ else 1)
+    run.checkpoints.wait()
+    assert (pool.num_asked, run.rounds()) == (1, [])
+    assert run.told == ["checkpoint round_000001 could not be written (The actor died); there is none before it"]
+
+
+def test_at_the_end_of_a_run_nobody_who_hangs_is_waited_for(saving):
+    run = saving({}, {"client_timeout_s": 0.1})
+    run.checkpoints._pool = pool = Frozen(run.pool)
+    run.save(1)
+    run.checkpoints.abandon()
+    assert (pool.num_asked, run.rounds()) == (0, [])
 
 
 @pytest.mark.parametrize("location", ["{}/checkpoints", "memory:/{}/checkpoints"])

@@ -26,7 +26,7 @@ FLOORS = (
     {"client", "training"},
     {"methods"},
     {"runtime", "checkpoint"},
-    {"federation", "attempt", "checkpointing", "stopping", "run", "tracking", "reporting"},
+    {"federation", "attempt", "checkpointing", "stopping", "run", "resuming", "tracking", "reporting"},
     {"planning", "listing", "doctor", "submission", "sweep"},
     {"cli", "examples", "__main__"},
 )

@@ -503,7 +503,7 @@ def test_a_config_that_was_changed_by_hand_is_refused(stopped):
     file.write_text(file.read_text().replace("epochs: 1", "epochs: 2"))
     before = untouched(path)
     with pytest.raises(
-        CheckpointError, match=r"config.yaml is not the config that checkpoint round_000003 was written"
+        CheckpointError, match=r"checkpoint round_000003: config.yaml is not the config that it was written with\. "
     ):
         resume_federation(path, plain=True)
     assert untouched(path) == before
@@ -515,7 +515,9 @@ def test_checkpoints_of_another_run_are_refused(stopped):
     file = path / "run.json"
     file.write_text(file.read_text().replace(own, "0123abcd"))
     before = untouched(path)
-    with pytest.raises(CheckpointError, match=rf"checkpoint round_000003 is that of run {own}\. Remove it\.$"):
+    with pytest.raises(
+        CheckpointError, match=rf"checkpoint round_000003: is that of run {own}, not of 0123abcd\. Remove it\.$"
+    ):
         resume_federation(path, plain=True)
     assert untouched(path) == before
 
@@ -596,7 +598,8 @@ def test_a_later_job_of_a_run_whose_folder_is_gone_says_that_it_begins_another(s
 
 def test_a_run_goes_on_where_it_lies_now_with_the_partition_that_it_had(stopped, undisturbed, folder, monkeypatch):
     path = Path(shutil.move(stopped("here", *LOCAL), folder / "there"))
+    expected = undisturbed(*LOCAL)
     monkeypatch.setattr("fedvtc.federation.make_partition", lambda *_: pytest.fail("drawn again"))
     resume_federation(path, plain=True)
-    assert same_end(path, undisturbed(*LOCAL))
+    assert same_end(path, expected)
     assert not (folder / "here").exists()

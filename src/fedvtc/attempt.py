@@ -1,6 +1,5 @@
 """One attempt at a run: opens what a federation needs, runs it, and closes everything however it ends."""
 
-import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 
@@ -9,9 +8,10 @@ from fedvtc.checkpointing import Checkpointer, read_server
 from fedvtc.config import to_dict
 from fedvtc.config.schema import Config
 from fedvtc.data import save_partition
-from fedvtc.errors import RunFolderError
+from fedvtc.errors import CheckpointError, RunFolderError, UserError
 from fedvtc.federation import Federation, Population, Record
 from fedvtc.incidents import Incidents
+from fedvtc.resuming import checkpoint_store, resume_command
 from fedvtc.runtime import Lineage, open_pool
 from fedvtc.stopping import Stopper
 from fedvtc.tracking import RunInfo, Tracker
@@ -31,6 +31,7 @@ def attempt(
     folder: RunFolder,
     start: Manifest | None,
     console: PlainConsole,
+    incidents: Incidents,
     more_trackers: Sequence[Tracker] = (),
 ) -> Record:
     """One attempt at a run, from its start or from a checkpoint to its end.
@@ -41,6 +42,7 @@ def attempt(
         folder: locked by this process.
         start: the checkpoint that the run goes on from; None where there is none.
         console: shows it.
+        incidents: what has happened so far, and hears of all else.
         more_trackers: hear of it besides those of every run.
 
     Returns:
@@ -55,12 +57,15 @@ def attempt(
     store = checkpoint_store(config, folder)
     try:
         _save_partition(folder, population)
-        store.clear_drafts()
     except OSError as error:
         raise RunFolderError(
             f"{folder.path}: cannot be written ({error.strerror or error}). Make room for it."
         ) from None
-    incidents = Incidents(console.note)
+    try:
+        store.clear_drafts()
+    except OSError as error:
+        what = f"{store.location}: checkpoints cannot be kept there ({error.strerror or error})"
+        raise CheckpointError(f"{what}. Make it writable, or set checkpoint.dir to another place.") from None
     stopper = Stopper(console.note, config.runtime.stop_timeout_s)
     lineage = Lineage(store, start)
     trackers = [*_trackers(config, population, incidents, console), *more_trackers]
@@ -77,7 +82,7 @@ def attempt(
     )
     with ExitStack() as stack:
         stack.enter_context(stopper.listening())
-        stack.enter_context(_status_kept(folder, store, console))
+        stack.enter_context(_status_kept(folder, store, config, console, incidents))
         # Around the pool: a server that a tracker waits for in the end does not keep GPUs from others.
         start_trackers = stack.enter_context(_tracking(trackers, info))
         # Actors of a lost attempt may still hold their names.
@@ -95,7 +100,7 @@ def attempt(
         checkpoints = Checkpointer(
             config, store, pool, lineage, incidents, run_id=folder.id, attempt=number, start=start
         )
-        stack.callback(checkpoints.finish_writing)
+        stack.callback(checkpoints.abandon)
         if start is not None:
             pool.restore([spec.client for spec in population.specs])
         federation = Federation(
@@ -104,13 +109,6 @@ def attempt(
         record = federation.run(read_server(store, start) if start else None)
     console.summary(record, incidents.totals)
     return record
-
-
-def checkpoint_store(config: Config, folder: RunFolder) -> CheckpointStore:
-    """Where the checkpoints of a run are."""
-    if config.checkpoint.dir is None:
-        return CheckpointStore(folder.path / "checkpoints")
-    return CheckpointStore(f"{config.checkpoint.dir.rstrip('/')}/{folder.name}-{folder.id}")
 
 
 def has_begun(folder: RunFolder) -> bool:
@@ -145,19 +143,23 @@ def _saved(store: CheckpointStore) -> str:
 
 
 @contextmanager
-def _status_kept(folder: RunFolder, store: CheckpointStore, console: PlainConsole) -> Iterator[None]:
+def _status_kept(
+    folder: RunFolder, store: CheckpointStore, config: Config, console: PlainConsole, incidents: Incidents
+) -> Iterator[None]:
     """run.json says how the block ended; where it did not end well, the user learns how to go on."""
     try:
         yield
     except BaseException as error:
         # Where the disk is full, that is not the error that the user has to see.
         with suppress(OSError):
-            folder.set_status("interrupted" if isinstance(error, KeyboardInterrupt) else "failed")
-        if has_begun(folder):
-            console.note(f"{_saved(store)}; go on with: fedvtc resume {shlex.quote(str(folder.path))}")
+            status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+            folder.set_status(status, incidents.totals)
+        # What the user has to mend before a run has begun leaves no folder.
+        if has_begun(folder) or not isinstance(error, UserError):
+            console.note(f"{_saved(store)}; go on with: {resume_command(config, folder.path)}")
         raise
     try:
-        folder.set_status("finished")
+        folder.set_status("finished", incidents.totals)
     except OSError as error:
         console.note(
             f"{folder.path / 'run.json'}: cannot be written ({error.strerror}), so it says that the run goes on"

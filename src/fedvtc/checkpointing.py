@@ -21,6 +21,8 @@ from fedvtc.runtime import Lineage, Pool
 from fedvtc.runtime.host import shard_name
 
 SERVER_SHARD = "server.pt"
+TICK_S = 1.0
+"""Seconds between looks at actors while a checkpoint is waited for."""
 
 
 class Checkpointer:
@@ -56,6 +58,7 @@ class Checkpointer:
         self._thread: threading.Thread | None = None
         self._failure: str | None = None
         self._lost_process = False
+        self._is_recorded = True
         self._clients = range(config.population.num_clients)
         self._kept = [start] if start else []
         self._begun_round = self._saved_round
@@ -74,7 +77,15 @@ class Checkpointer:
         """Whether a run that ends here loses nothing up to the end of this round."""
         return self._config.checkpoint.every is None or self._begun_round >= round
 
-    def save(self, round: int, state: ServerState, broadcast: Broadcast, accuracy: float | None) -> None:
+    def save(
+        self,
+        round: int,
+        state: ServerState,
+        broadcast: Broadcast,
+        accuracy: float | None,
+        *,
+        is_recorded: bool = True,
+    ) -> None:
         """Saves the end of a round, from which the run can go on.
 
         Args:
@@ -82,10 +93,13 @@ class Checkpointer:
             state: of the server.
             broadcast: that the next round starts with.
             accuracy: mean generalization accuracy, where the round has an evaluation.
+            is_recorded: whether the records are on the disk up to this round; as long as they are not, no older
+                checkpoint is deleted, for the run may have to go on from there.
 
         Raises:
             DiskError: a checkpoint could not be written, and the policy is to stop.
         """
+        self._is_recorded = is_recorded
         self._begin(round, "round", {"state": state, "broadcast": broadcast.payload}, accuracy)
 
     def save_final(self, round: int, accuracy: float | None) -> None:
@@ -99,28 +113,35 @@ class Checkpointer:
         for _ in range(1 + self._config.runtime.retries):
             self._lost_process = False
             self._begin(round, "final", {}, accuracy)
-            # No round follows that would notice an actor that is lost: any call does.
-            while self._thread is not None and self._thread.is_alive():
-                for _ in self._pool.map("process_id", self._clients):
-                    pass
-                self._thread.join(timeout=1.0)
             self.wait()
             if not self._lost_process:
                 return
 
-    def finish_writing(self) -> None:
-        """Returns once nothing is being written."""
+    def abandon(self) -> None:
+        """Returns once nothing is being written, at the end of a run that may have ended in any way.
+
+        Actors may be at work or gone then, so none is asked; one that hangs is waited for as long as a step may take.
+        """
         if self._thread is not None:
-            self._thread.join()
-            self._thread = None
+            self._thread.join(self._config.runtime.client_timeout_s)
+
+    def settle(self) -> None:
+        """Returns once nothing is being written. No actor may be at work; those that are lost or hang are replaced."""
+        while self._thread is not None and self._thread.is_alive():
+            self._thread.join(TICK_S)
+            if self._thread.is_alive():
+                # No step runs that would notice an actor that is lost: any call does.
+                for _ in self._pool.map("process_id", self._clients):
+                    pass
+        self._thread = None
 
     def wait(self) -> None:
-        """Returns once nothing is being written.
+        """Settles.
 
         Raises:
             DiskError: a checkpoint could not be written, and the policy is to stop.
         """
-        self.finish_writing()
+        self.settle()
         failure, self._failure = self._failure, None
         if failure is not None and self._config.runtime.on_disk_error == "stop":
             raise DiskError(failure)
@@ -192,6 +213,8 @@ class Checkpointer:
         checkpoint = self._config.checkpoint
         self._kept = [whole, *self._kept][: checkpoint.keep]
         self._lineage.saved(self._kept)
+        if not self._is_recorded:
+            return
         try:
             self._store.prune(self._kept, checkpoint.keep_best)
         except OSError as error:
@@ -219,6 +242,28 @@ def _why(error: BaseException) -> str:
     # Ray tells the loss of a process in a page; its first line says it.
     lines = str(error).strip().splitlines()
     return lines[0].rstrip(".") if lines else type(error).__name__
+
+
+def misfit(manifest: Manifest, run_id: str, config: Config) -> tuple[str, str] | None:
+    """What keeps a checkpoint from being one that a run can go on from, and the fix; None where nothing does.
+
+    Its files may be whole all the same: a manifest may be damaged so that it can still be read.
+
+    Args:
+        manifest: of the checkpoint.
+        run_id: of the run.
+        config: that the run had until now.
+    """
+    if manifest.run_id != run_id:
+        return f"is that of run {manifest.run_id}, not of {run_id}", "Remove it."
+    if manifest.fingerprint != fingerprint(config):
+        return "config.yaml is not the config that it was written with", "Put config.yaml back as it was."
+    names = {shard.name for shard in manifest.shards}
+    expected = {SERVER_SHARD, *map(shard_name, range(config.population.num_clients))}
+    if names != expected:
+        missing = ", ".join(sorted(expected - names)) or "nothing"
+        return f"its manifest is not one of this run, it lacks {missing}", "Remove it."
+    return None
 
 
 def read_server(store: CheckpointStore, manifest: Manifest) -> tuple[ServerState, Broadcast]:

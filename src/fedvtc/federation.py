@@ -135,7 +135,9 @@ class Federation:
             self._log(record, clients)
             is_last = round == self._config.run.rounds or self._stopper.is_requested
             if self._checkpoints.is_due(round, is_last=is_last):
-                self._checkpoints.save(round, state, broadcast, record.get("test/accuracy/mean"))
+                is_recorded = not any(tracker.num_waiting for tracker in self._trackers)
+                accuracy = record.get("test/accuracy/mean")
+                self._checkpoints.save(round, state, broadcast, accuracy, is_recorded=is_recorded)
             self.num_done, self._last = round, (record, clients)
         return state, broadcast
 
@@ -156,8 +158,11 @@ class Federation:
             last, clients = self._last
             record |= {name: value for name, value in last.items() if name.startswith("test/")}
         with self._stopper.deferred():
-            self._log(record, clients)
-            self._checkpoints.save_final(record["round"], record.get("test/accuracy/mean"))
+            try:
+                self._checkpoints.save_final(record["round"], record.get("test/accuracy/mean"))
+            finally:
+                # Last, so that it holds what happened to the last checkpoints too.
+                self._log(record, clients)
         return record
 
     def _participants(self, round: int) -> list[int]:

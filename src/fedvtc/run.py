@@ -7,18 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fedvtc.attempt import PARTITION, attempt, checkpoint_store, has_begun
-from fedvtc.checkpoint import Manifest
-from fedvtc.config import check_resumable, check_submitted, fingerprint, load, same_place, to_dict
+from fedvtc.attempt import PARTITION, attempt, has_begun
+from fedvtc.config import check_resumable, check_submitted, load, same_place, to_dict
 from fedvtc.config.schema import Config
-from fedvtc.errors import CheckpointError, ConfigError, RunFolderError, UserError
+from fedvtc.errors import RunFolderError, UserError
 from fedvtc.federation import Population
+from fedvtc.incidents import Incidents
 from fedvtc.methods import config_classes
 from fedvtc.naming import default_name
+from fedvtc.resuming import check_trusted, starting_point
 from fedvtc.tracking import Tracker
-from fedvtc.tracking.choosing import foreign_trackers
-from fedvtc.tracking.console import PlainConsole, make_console_tracker
-from fedvtc.tracking.files import count_recorded
+from fedvtc.tracking.console import make_console_tracker
 from fedvtc.tracking.run_folder import RUN_ID_VARIABLE, RunFolder
 
 
@@ -59,7 +58,8 @@ def run_federation(config: Config, *, plain: bool = False, trackers: Sequence[Tr
         submitted_as = os.environ.get(RUN_ID_VARIABLE) or folder.id
         if folder.id != submitted_as:
             console.note(f"{folder.path}: there is no folder of run {submitted_as}; a new run begins, {folder.id}")
-        return RunSummary(folder.path, attempt(config, population, folder, None, console, trackers))
+        incidents = Incidents(console.note)
+        return RunSummary(folder.path, attempt(config, population, folder, None, console, incidents, trackers))
 
 
 def resume_federation(path: Path, overrides: Sequence[str] = (), *, plain: bool = False) -> RunSummary:
@@ -78,8 +78,7 @@ def resume_federation(path: Path, overrides: Sequence[str] = (), *, plain: bool 
 
     def change(_: Config) -> Config:
         config = _config_of(folder, overrides)
-        if not any(text.startswith("tracking.trackers=") for text in overrides):
-            _check_trackers(config, folder)
+        check_trusted(config, folder, overrides)
         return config
 
     return _resume(folder, change, plain)
@@ -97,65 +96,22 @@ def _resume(
         if folder.status == "finished" and after.run.rounds == before.run.rounds:
             console.note(f"{folder.path}: finished after {before.run.rounds} rounds, nothing to resume.")
             return RunSummary(folder.path, None)
-        start = _start(folder, before, after, console)
+        incidents = Incidents(console.note)
+        start = starting_point(folder, before, after, incidents)
         num_done = start.round if start else 0
         partition = folder.path / PARTITION
         population = Population.of(after, partition if partition.exists() else None)
         try:
-            folder.write_config(to_dict(after))
+            # In this order: a run that did not get to its new config is not one that has finished with it.
             folder.begin_attempt(num_done)
+            folder.write_config(to_dict(after))
         except OSError as error:
             raise RunFolderError(
                 f"{folder.path}: cannot be written ({error.strerror}). Make room, or mend its rights."
             ) from None
         what = f"resuming after round {num_done} of {after.run.rounds}" if start else "no checkpoint, starting over"
         console.note(f"{folder.path}: {what}")
-        return RunSummary(folder.path, attempt(after, population, folder, start, console, trackers))
-
-
-def _start(folder: RunFolder, before: Config, after: Config, console: PlainConsole) -> Manifest | None:
-    """The newest whole checkpoint of a run, or None where there is none at all."""
-    store, former = checkpoint_store(after, folder), checkpoint_store(before, folder)
-    damaged: list[str] = []
-    start = store.newest_whole(damaged.append)
-    for line in damaged:
-        console.note(f"{line}; passed over")
-    num_recorded = count_recorded(folder.path, after.population.num_clients)
-    if start is not None and start.round > num_recorded:
-        what = f"metrics.jsonl or clients.csv is whole up to round {num_recorded} only"
-        earlier = store.newest_whole(max_round=num_recorded)
-        rest = "later checkpoints are passed over" if earlier else "records up to the checkpoint are lost"
-        console.note(f"{folder.path}: {what}; {rest}")
-        start = earlier or start
-    if start is None and damaged:
-        fix = f"Mend one of them, or remove {store.location} to start over."
-        raise CheckpointError(f"{folder.path}: no checkpoint is whole. {fix}")
-    if start is None and store.location != former.location and former.manifests():
-        fix = f"Move what is in {former.location} there, or leave it out."
-        raise CheckpointError(f"checkpoint.dir: {store.location} holds no checkpoint of the run. {fix}")
-    if start is not None:
-        _check_belongs(start, folder, before)
-        if start.round > after.run.rounds:
-            what = f"the run has done {start.round} rounds, not {after.run.rounds}"
-            raise ConfigError([f"run.rounds: {what}. Give at least {start.round}."])
-    return start
-
-
-def _check_belongs(start: Manifest, folder: RunFolder, config: Config) -> None:
-    if start.run_id != folder.id:
-        raise CheckpointError(f"{folder.path}: checkpoint {start.folder} is that of run {start.run_id}. Remove it.")
-    if start.fingerprint != fingerprint(config):
-        raise CheckpointError(
-            f"{folder.path}: config.yaml is not the config that checkpoint {start.folder} was written with. "
-            "Put it back as it was."
-        )
-
-
-def _check_trackers(config: Config, folder: RunFolder) -> None:
-    """A folder may come from a stranger: what it names is not imported, as nothing in it is run."""
-    if names := foreign_trackers(config):
-        what = f"{names[0]} is named by {folder.path}/config.yaml only, and no code is imported on its word"
-        raise ConfigError([f"tracking.trackers: {what}. Give tracking.trackers=[...] with it, or without it."])
+        return RunSummary(folder.path, attempt(after, population, folder, start, console, incidents, trackers))
 
 
 def _config_of(folder: RunFolder, overrides: Sequence[str] = ()) -> Config:

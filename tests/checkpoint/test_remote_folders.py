@@ -1,3 +1,4 @@
+import socket
 from operator import methodcaller
 
 import pytest
@@ -58,6 +59,13 @@ class Unremovable(MemoryFileSystem):
 
     def rm(self, path, recursive=False, maxdepth=None):
         raise TimeoutError
+
+
+def test_a_url_whose_server_does_not_answer_is_a_user_error():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"ftp://127.0.0.1:{listener.getsockname()[1]}/runs"
+    with pytest.raises(CheckpointError, match=rf"^{url}: cannot be used as a checkpoint folder \(.*refused\)$"):
+        CheckpointStore(url)
 
 
 def test_behind_a_url_the_manifest_is_deleted_first(tmp_path, save, open_place):

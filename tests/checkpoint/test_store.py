@@ -49,7 +49,6 @@ def test_checkpoints_come_newest_first_and_the_final_one_before(store, save):
     assert store.newest_whole(pytest.fail).round == 1000000
     assert store.newest_whole(pytest.fail, max_round=999998).round == 10
     assert store.newest_whole(pytest.fail, max_round=1) is None
-    assert store.newest_whole(pytest.fail, phase="final").round == 7
 
 
 def test_where_nothing_was_written_nothing_is_found(store, newest):

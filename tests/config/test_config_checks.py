@@ -193,3 +193,12 @@ def test_a_share_that_cannot_be_dealt_out():
     shares = "population.backbones=[{name: cnn_2x8, share: 1.0e-7}, {name: resnet8, share: 0.9999999}]"
     (line,) = problems(shares)
     assert line == "population.backbones[0].share: must be at least 1e-06, not 1e-07 (command line)."
+
+
+def test_what_the_environment_keeps_to_itself_stays_out_of_the_config(monkeypatch):
+    monkeypatch.setenv("HUB_TOKEN", "0123456789abcdef")
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", "outputs/token")
+    monkeypatch.setenv("DB_PASSWORD", "short")
+    assert problems("method.label=${oc.env:HUB_TOKEN}", "run.name=short", "run.output_dir=outputs/token") == [
+        "method.label: holds the value of $HUB_TOKEN, which would get into files and logs (command line). Leave it out."
+    ]

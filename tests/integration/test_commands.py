@@ -119,6 +119,33 @@ def test_a_run_that_waits_for_room_ends_at_sigterm(processes_below, still_runnin
     assert json.loads(Path("outputs/waits/run.json").read_text())["status"] == "interrupted"
 
 
+ASKED_AS_RAY_STARTS = """
+import os, signal, sys, threading, time
+from fedvtc.cli import main
+
+before = signal.getsignal(signal.SIGTERM)
+
+def ask():
+    # Until ours, and then Ray's own, are in place.
+    known = {before}
+    while len(known) < 3:
+        known.add(signal.getsignal(signal.SIGTERM))
+        time.sleep(0.001)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+threading.Thread(target=ask, daemon=True).start()
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_a_run_ends_at_sigterm_while_ray_starts():
+    words = ["run", *SMALL, "cluster.num_cpus=1", "run.rounds=100000", "run.name=early"]
+    done = subprocess.run([sys.executable, "-c", ASKED_AS_RAY_STARTS, *words], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (143, "fedvtc: interrupted.\n")
+    assert done.stdout.splitlines()[-1] == "no round is saved yet; go on with: fedvtc resume outputs/early"
+    assert json.loads(Path("outputs/early/run.json").read_text())["status"] == "interrupted"
+
+
 def test_sigterm_where_the_head_of_the_cluster_is_gone(processes_below, still_running):
     """As where a job's processes are all told to end, and Ray's head is quicker: nothing may wait for it."""
     with started([*SMALL, "cluster.num_cpus=1", "run.rounds=100000", "run.name=long"], "round 1/") as process:

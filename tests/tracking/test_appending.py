@@ -28,6 +28,23 @@ def test_lines_are_in_the_file_at_once_and_after_those_that_are_there(tmp_path):
     assert file.num_waiting == 0
 
 
+def test_lines_are_on_the_disk_before_anything_else_happens(tmp_path, monkeypatch):
+    path = tmp_path / "a.txt"
+    synced, sync = [], os.fsync
+
+    def watch(file):
+        synced.append(path.read_text())
+        sync(file)
+
+    monkeypatch.setattr(os, "fsync", watch)
+    file = AppendFile(path)
+    file.append("1\n")
+    file.append("")
+    file.append("2\n")
+    file.close()
+    assert synced == ["1\n", "1\n2\n"]
+
+
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
 def test_on_a_full_disk_lines_wait(tmp_path):
     (tmp_path / "a.txt").symlink_to("/dev/full")

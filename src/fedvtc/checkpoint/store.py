@@ -11,7 +11,7 @@ from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
 from fedvtc.checkpoint.local import LocalFolders
-from fedvtc.checkpoint.manifest import FOLDER_NAME, MANIFEST_FILE, SHARD_NAME, Manifest, Phase, Shard
+from fedvtc.checkpoint.manifest import FOLDER_NAME, MANIFEST_FILE, SHARD_NAME, Manifest, Shard
 from fedvtc.checkpoint.remote import RemoteFolders
 from fedvtc.checkpoint.shard_file import Save, ShardFile
 from fedvtc.errors import CheckpointError
@@ -22,6 +22,10 @@ Report = Callable[[str], None]
 
 def _ignore(line: str) -> None:
     pass
+
+
+def _faultless(manifest: Manifest) -> None:
+    return None
 
 
 class _Folders(Protocol):
@@ -49,7 +53,7 @@ class CheckpointStore:
         location: a folder, or an fsspec URL such as `s3://bucket/fedvtc/run`; of this run alone.
 
     Raises:
-        CheckpointError: no file system is known or installed for the URL.
+        CheckpointError: no file system is known or installed for the URL, or its server does not answer.
     """
 
     def __init__(self, location: str | Path) -> None:
@@ -171,17 +175,24 @@ class CheckpointStore:
         return content
 
     def newest_whole(
-        self, report: Report = _ignore, *, phase: Phase = "round", max_round: int | None = None
+        self,
+        report: Report = _ignore,
+        *,
+        fault_of: Callable[[Manifest], str | None] = _faultless,
+        max_round: int | None = None,
     ) -> Manifest | None:
-        """The newest checkpoint without problems, or None.
+        """The newest checkpoint of a round without problems, or None.
 
         Args:
-            report: gets a line for each damaged one that is newer.
-            phase: which kind is wanted.
+            report: gets a line for each newer one that is damaged or has a fault.
+            fault_of: what else keeps a checkpoint from being the one, in words.
             max_round: newer ones are passed over.
         """
         for manifest in self.manifests(report):
-            if manifest.phase != phase or (max_round is not None and manifest.round > max_round):
+            if manifest.phase != "round" or (max_round is not None and manifest.round > max_round):
+                continue
+            if fault := fault_of(manifest):
+                report(f"{self._label}/{manifest.folder}: {fault}")
                 continue
             problems = self.problems(manifest)
             if not problems:
@@ -238,7 +249,8 @@ class CheckpointStore:
 def _open_url(url: str) -> tuple[Any, str]:
     try:
         file_system, root = url_to_fs(url)
-    except (ImportError, ValueError) as error:
+    # Some file systems connect when they are made.
+    except (ImportError, ValueError, OSError) as error:
         raise CheckpointError(f"{url}: cannot be used as a checkpoint folder ({error})") from error
     return file_system, str(root)
 

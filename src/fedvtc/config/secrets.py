@@ -1,5 +1,6 @@
-"""Which URLs carry a password or token."""
+"""Which values carry a password or token: in a URL, or out of the environment."""
 
+import os
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -8,6 +9,20 @@ from fedvtc.config.layers import KeyPath, dotted
 
 _LOGIN = re.compile(r"([a-z][a-z0-9+.-]*)://([^\s/?#]*)@", re.IGNORECASE)
 _REFERENCE = re.compile(r"\$\{\w+\}")
+
+
+_SECRET_NAME = re.compile(r"(?=.*(API_KEY|TOKEN|SECRET|PASSWORD))(?!.*_(PATH|FILE|DIR)$)")
+MIN_SECRET_LENGTH = 8
+"""Shorter values, such as `true`, stand in files for other reasons."""
+
+
+def secrets_of_environment() -> dict[str, str]:
+    """The values that the environment keeps to itself, by the names of their variables."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if _SECRET_NAME.match(name) and len(value) >= MIN_SECRET_LENGTH
+    }
 
 
 def is_reference(text: str) -> bool:
@@ -25,10 +40,15 @@ def carries_secret(text: str) -> bool:
     return False
 
 
-def secret_keys(node: Any, path: KeyPath = ()) -> Iterator[str]:
-    """The keys, with dots, under which plain values have a URL that carries a secret."""
-    if isinstance(node, str) and carries_secret(node):
-        yield dotted(path)
+def texts(node: Any, path: KeyPath = ()) -> Iterator[tuple[str, str]]:
+    """The keys, with dots, and the texts under them in plain values."""
+    if isinstance(node, str):
+        yield dotted(path), node
     elif isinstance(node, dict | list):
         for step, inner in node.items() if isinstance(node, dict) else enumerate(node):
-            yield from secret_keys(inner, (*path, step))
+            yield from texts(inner, (*path, step))
+
+
+def secret_keys(node: Any) -> Iterator[str]:
+    """The keys, with dots, under which plain values have a URL that carries a secret."""
+    return (key for key, text in texts(node) if carries_secret(text))

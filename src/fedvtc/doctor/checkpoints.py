@@ -5,10 +5,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from fedvtc.checkpoint import CheckpointStore, Manifest
-from fedvtc.config import Config, fingerprint
+from fedvtc.config import Config
 from fedvtc.doctor.finding import Finding, fault_of
 from fedvtc.errors import CheckpointError
 from fedvtc.reporting.tables import human_bytes
+from fedvtc.tracking.files import count_recorded
 from fedvtc.tracking.run_folder import RunFolder
 
 SKIPPED = "It is passed over; an older one that is whole is used."
@@ -24,7 +25,8 @@ def examine(folder: RunFolder, config: Config, *, is_live: bool) -> Iterator[Fin
         config: as its config.yaml says.
         is_live: whether a process writes the run now.
     """
-    from fedvtc.attempt import checkpoint_store
+    from fedvtc.checkpointing import misfit
+    from fedvtc.resuming import checkpoint_store
 
     is_finished = folder.status == "finished"
     try:
@@ -37,7 +39,7 @@ def examine(folder: RunFolder, config: Config, *, is_live: bool) -> Iterator[Fin
     for line in damaged:
         what, _, found = line.partition(": ")
         yield Finding(what, "fault", found, SKIPPED)
-    whole = []
+    whole, fitting = [], []
     for manifest in manifests:
         problems = store.problems(manifest)
         if problems and is_live and manifest not in store.manifests():
@@ -47,36 +49,27 @@ def examine(folder: RunFolder, config: Config, *, is_live: bool) -> Iterator[Fin
         for problem in problems:
             damaged.append(problem)
             yield Finding(what, "fault", problem.partition(": ")[2], SKIPPED)
-        if not problems:
-            whole.append(manifest)
-            yield _whole(what, manifest, folder, config)
+        if problems:
+            continue
+        whole.append(manifest)
+        if fault := misfit(manifest, folder.id, config):
+            damaged.append(fault[0])
+            yield Finding(what, "fault", *fault)
+            continue
+        fitting.append(manifest)
+        size = human_bytes(sum(shard.num_bytes for shard in manifest.shards))
+        yield Finding(what, "ok", f"whole: {len(manifest.shards)} files, {size}")
     if is_finished:
         if config.checkpoint.every is not None and not any(manifest.phase == "final" for manifest in whole):
             fix = "The newest round has the models as they were before the method's last step."
             yield Finding("checkpoints/final", "warning", "there is none that is whole", fix)
     elif not is_live:
-        rounds = [manifest.round for manifest in whole if manifest.phase == "round"]
+        num_recorded = count_recorded(folder.path, config.population.num_clients)
+        rounds = [manifest.round for manifest in fitting if manifest.phase == "round"]
+        # As resuming does it: a checkpoint that the records do not reach is the last resort.
+        rounds = [round for round in rounds if round <= num_recorded] or rounds
         yield _resuming(rounds, config, store.location if damaged else None)
         yield from _room(store, manifests)
-
-
-def _whole(what: str, manifest: Manifest, folder: RunFolder, config: Config) -> Finding:
-    """Whether a checkpoint whose files are whole is one of this run."""
-    if manifest.run_id != folder.id:
-        return Finding(what, "fault", f"is that of run {manifest.run_id}, not of {folder.id}", "Remove it.")
-    if manifest.fingerprint != fingerprint(config):
-        found = "config.yaml is not the config that it was written with"
-        return Finding(what, "fault", found, "Put config.yaml back as it was.")
-    from fedvtc.checkpointing import SERVER_SHARD
-    from fedvtc.runtime.host import shard_name
-
-    names = {shard.name for shard in manifest.shards}
-    expected = {SERVER_SHARD, *map(shard_name, range(config.population.num_clients))}
-    if names != expected:
-        missing = ", ".join(sorted(expected - names)) or "nothing"
-        return Finding(what, "fault", f"its manifest is not one of this run, it lacks {missing}", "Remove it.")
-    size = human_bytes(sum(shard.num_bytes for shard in manifest.shards))
-    return Finding(what, "ok", f"whole: {len(names)} files, {size}")
 
 
 def _resuming(rounds: list[int], config: Config, damaged: str | None) -> Finding:

@@ -11,14 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedvtc.config import Config, load
+from fedvtc.config.secrets import secrets_of_environment
 from fedvtc.doctor import checkpoints, records
 from fedvtc.doctor.finding import Finding, fault_of, safely
 from fedvtc.errors import ConfigError, DataError, RunFolderError
 from fedvtc.methods import config_classes
 from fedvtc.tracking.run_folder import RunFolder
-
-MIN_SECRET_LENGTH = 8
-"""Shorter values, such as `true`, stand in files for other reasons."""
 
 
 def examine_run(path: Path) -> Iterator[Finding]:
@@ -103,11 +101,7 @@ def _labels(file: Path) -> NDArray[np.int64]:
 
 def _secrets(path: Path) -> Iterator[Finding]:
     """Whether a file tells what the environment keeps to itself; values are compared, never shown."""
-    secrets = {
-        name: value
-        for name, value in os.environ.items()
-        if (name.endswith("_API_KEY") or "TOKEN" in name) and len(value) >= MIN_SECRET_LENGTH
-    }
+    secrets = secrets_of_environment()
     for file in ("run.json", "config.yaml"):
         if not (path / file).exists():
             continue

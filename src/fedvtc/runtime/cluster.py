@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from fedvtc.config.schema import ClusterConfig
-from fedvtc.errors import ClusterError
+from fedvtc.errors import ClusterError, Interrupted
 from fedvtc.runtime.placement import Resources
 
 KNOCK_TIMEOUT_S = 5.0
@@ -43,6 +43,7 @@ def connected(config: ClusterConfig, namespace: str) -> Iterator[None]:
 
     Raises:
         ClusterError: there is no cluster at the address.
+        Interrupted: SIGTERM came while Ray started.
     """
     # Read when Ray is imported. The variable of accelerators: actors without a GPU keep what the machine shows them.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -76,6 +77,11 @@ def connected(config: ClusterConfig, namespace: str) -> Iterator[None]:
                 f"cluster.address={address}: no Ray cluster answers ({reason}). "
                 "Start one with `ray start --head`, or leave the address out and unset RAY_ADDRESS."
             ) from error
+        except SystemExit as error:
+            # Ray's own way to hear a SIGTERM, from the first moment of its start to the end of it.
+            if error.code == signal.SIGTERM:
+                raise Interrupted(signal.SIGTERM) from None
+            raise
         yield
     finally:
         # Also where Ctrl-C came in the middle of the start: what is half there crashes the interpreter at its end.

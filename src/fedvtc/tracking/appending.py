@@ -83,9 +83,13 @@ class AppendFile:
 
     def _write_waiting(self) -> None:
         file = self._opened()
+        if not self._waiting:
+            return
         while self._waiting:
             self._write(file, self._waiting[0])
             self._end_bytes += len(self._waiting.popleft())
+        # A checkpoint is on the disk before the next; what it follows must be too, or a power cut leaves a gap.
+        os.fsync(file)
 
     def _write(self, file: int, lines: bytes) -> None:
         self._cut_back(file)

@@ -76,11 +76,8 @@ class JsonlTracker(LineTracker):
         """The first record of each round, in ascending order."""
         reached = 0
         for line in lines:
-            try:
-                record = json.loads(line)
-            except ValueError:
-                continue
-            if not isinstance(record, dict) or record.get("phase") != "round":
+            record = record_of(line)
+            if record.get("phase") != "round":
                 continue
             round = record.get("round")
             if isinstance(round, int) and reached < round <= last_round:
@@ -152,11 +149,8 @@ def count_recorded(folder: Path, num_clients: int) -> int:
             rows[int(round)] += 1
     num_done = 0
     for line in _whole_lines(folder / JsonlTracker.file_name):
-        try:
-            record = json.loads(line)
-        except ValueError:
-            continue
-        is_next = isinstance(record, dict) and (record.get("round"), record.get("phase")) == (num_done + 1, "round")
+        record = record_of(line)
+        is_next = (record.get("round"), record.get("phase")) == (num_done + 1, "round")
         if is_next and ("test/accuracy/mean" not in record or rows[num_done + 1] == num_clients):
             num_done += 1
     return num_done
@@ -181,8 +175,21 @@ def _whole_lines(path: Path) -> Iterator[bytes]:
 
 
 def cells_of(line: bytes) -> list[str]:
-    """The cells of a line of clients.csv; bytes that are no text are replaced."""
-    return next(csv.reader([line.decode(errors="replace")]), [])
+    """The cells of a line of clients.csv, none where it is damaged; bytes that are no text are replaced."""
+    try:
+        return next(csv.reader([line.decode(errors="replace")]), [])
+    except csv.Error:
+        return []
+
+
+def record_of(line: bytes) -> dict[str, Any]:
+    """The record on a line of metrics.jsonl, an empty one where the line is damaged."""
+    try:
+        record = json.loads(line)
+    # Brackets in brackets, a thousand deep, are JSON too.
+    except (ValueError, RecursionError):
+        return {}
+    return record if isinstance(record, dict) else {}
 
 
 def plain(value: Any) -> Any:

@@ -38,6 +38,8 @@ def replaced(path: Path) -> Iterator[Path]:
     # The suffix stays the last, for it tells some writers the format.
     beside = path.with_name(f".{path.stem}.tmp{path.suffix}")
     try:
+        # What lies there may be a link to anywhere, in a folder that came from a stranger.
+        beside.unlink(missing_ok=True)
         yield beside
         with beside.open("rb+") as file:
             os.fsync(file.fileno())
@@ -150,7 +152,7 @@ class RunFolder:
         """Opens the folder of a run that is to go on.
 
         Raises:
-            RunFolderError: if it is absent, holds no run, or its run.json is damaged.
+            RunFolderError: if it is absent, holds no run, its run.json is damaged, or a link lies in it.
         """
         path = Path(path)
         file = path / "run.json"
@@ -166,6 +168,10 @@ class RunFolder:
         fault = _fault(description)
         if fault:
             raise _damaged(file, fault)
+        for entry in sorted(path.iterdir()):
+            if entry.is_symlink():
+                fix = "Put what it leads to in its place; for checkpoints elsewhere there is checkpoint.dir."
+                raise RunFolderError(f"{entry}: is a link, which no run makes and none follows. {fix}")
         return cls(path, description)
 
     @property
@@ -185,7 +191,7 @@ class RunFolder:
 
     @property
     def attempts(self) -> Sequence[Mapping[str, Any]]:
-        """Every process that has run it: `started`, `host`, `pid`, and from the second on `resumed_round`."""
+        """Every process that has run it: `started`, `host`, `pid`, from the second on `resumed_round`, `incidents`."""
         return tuple(self._description["attempts"])
 
     def begin_attempt(self, resumed_round: int) -> None:
@@ -202,13 +208,19 @@ class RunFolder:
         self._description.pop("ended", None)
         self._write()
 
-    def set_status(self, status: str) -> None:
+    def set_status(self, status: str, incidents: Mapping[str, int] | None = None) -> None:
         """Writes `finished`, `failed` or `interrupted`, and when.
+
+        Args:
+            status: of the run.
+            incidents: of this attempt, counted by kind; a round that ends the run has no record that would tell them.
 
         Raises:
             OSError: if run.json cannot be written.
         """
         self._description["status"] = status
+        if incidents:
+            self._description["attempts"][-1]["incidents"] = dict(incidents)
         self._description["ended"] = _now()
         self._write()
 

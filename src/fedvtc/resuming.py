@@ -1,0 +1,139 @@
+"""What a run that is resumed goes on from, and whether what its folder says can be trusted."""
+
+import os
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+from fedvtc.checkpoint import CheckpointStore, Manifest
+from fedvtc.checkpointing import misfit
+from fedvtc.config.schema import Config
+from fedvtc.errors import CheckpointError, ConfigError
+from fedvtc.incidents import Incidents
+from fedvtc.tracking.choosing import foreign_trackers
+from fedvtc.tracking.files import count_recorded
+from fedvtc.tracking.run_folder import RunFolder
+
+
+def starting_point(folder: RunFolder, before: Config, after: Config, incidents: Incidents) -> Manifest | None:
+    """The newest whole checkpoint of a run up to which its records are whole too, or None where it starts over.
+
+    Args:
+        folder: of the run.
+        before: its config so far.
+        after: the one that it goes on with.
+        incidents: hear of checkpoints that are damaged or not those of the run, where an older one is taken.
+
+    Raises:
+        CheckpointError: there are checkpoints and none can be used, or they are not where they were.
+        ConfigError: the run has done more rounds than it is to have.
+    """
+    store = checkpoint_store(after, folder)
+    try:
+        return _starting_point(store, folder, before, after, incidents)
+    except OSError as error:
+        what = f"{store.location}: checkpoints cannot be looked for ({error.strerror or error})"
+        raise CheckpointError(f"{what}. Nothing was changed; resume once it answers.") from None
+
+
+def _starting_point(
+    store: CheckpointStore, folder: RunFolder, before: Config, after: Config, incidents: Incidents
+) -> Manifest | None:
+    misfits: list[str] = []
+    lines: list[str] = []
+
+    def fault_of(manifest: Manifest) -> str | None:
+        problem = misfit(manifest, folder.id, before)
+        if problem is None:
+            return None
+        misfits.append(f"{folder.path}: checkpoint {manifest.folder}: {problem[0]}. {problem[1]}")
+        return problem[0]
+
+    start = store.newest_whole(lines.append, fault_of=fault_of)
+    for line in lines:
+        incidents.add("checkpoints_damaged", f"{line}; passed over")
+    if start is None and misfits:
+        raise CheckpointError(misfits[0])
+    if start is None and lines:
+        fix = f"Mend one of them, or remove {store.location} to start over."
+        raise CheckpointError(f"{folder.path}: no checkpoint is whole. {fix}")
+    num_recorded = count_recorded(folder.path, after.population.num_clients)
+    if start is None:
+        _check_not_elsewhere(store, folder, before, num_recorded)
+        return None
+    if start.round > num_recorded:
+        what = f"metrics.jsonl or clients.csv is whole up to round {num_recorded} only"
+        earlier = store.newest_whole(fault_of=fault_of, max_round=num_recorded)
+        rest = "later checkpoints are passed over" if earlier else "records up to the checkpoint are lost"
+        incidents.tell(f"{folder.path}: {what}; {rest}")
+        start = earlier or start
+    if start.round > after.run.rounds:
+        what = f"the run has done {start.round} rounds, not {after.run.rounds}"
+        raise ConfigError([f"run.rounds: {what}. Give at least {start.round}."])
+    return start
+
+
+def _check_not_elsewhere(store: CheckpointStore, folder: RunFolder, before: Config, num_recorded: int) -> None:
+    """Where a run has no checkpoint it starts over, unless it must have had some.
+
+    Raises:
+        CheckpointError: they lie where they were looked for before, or the disk that held them is not there.
+    """
+    former = checkpoint_store(before, folder)
+    if store.location != former.location and former.manifests():
+        fix = f"Move what is in {former.location} there, or leave it out."
+        raise CheckpointError(f"checkpoint.dir: {store.location} holds no checkpoint of the run. {fix}")
+    every = before.checkpoint.every
+    if every is None:
+        return
+    is_gone = "://" not in store.location and not Path(store.location).exists()
+    # A round after one that is saved shows that its checkpoint was begun; the second is begun once the first is whole.
+    if num_recorded > (every if is_gone else 2 * every):
+        what = f"{store.location}: holds no checkpoint of the run, though its records reach round {num_recorded}"
+        fix = f"Mount it or put it back; to start over, remove {folder.path / 'metrics.jsonl'}."
+        raise CheckpointError(f"{what}. {fix}")
+
+
+def checkpoint_store(config: Config, folder: RunFolder) -> CheckpointStore:
+    """Where the checkpoints of a run are."""
+    if config.checkpoint.dir is None:
+        return CheckpointStore(folder.path / "checkpoints")
+    return CheckpointStore(f"{config.checkpoint.dir.rstrip('/')}/{folder.name}-{folder.id}")
+
+
+def check_trusted(config: Config, folder: RunFolder, overrides: Sequence[str]) -> None:
+    """A folder may come from a stranger: no code is run on its word, neither a tracker's nor a cluster's.
+
+    Raises:
+        ConfigError: its config names what the overrides do not.
+    """
+    file = folder.path / "config.yaml"
+    if (names := foreign_trackers(config)) and not _gives(overrides, "tracking.trackers"):
+        what = f"{names[0]} is named by {file} only, and no code is imported on its word"
+        raise ConfigError([f"tracking.trackers: {what}. Give tracking.trackers=[...] with it, or without it."])
+    address = _foreign_address(config)
+    if address and not _gives(overrides, "cluster.address"):
+        what = f"{address} is named by {file} only, and a cluster can have this process run code"
+        raise ConfigError([f"cluster.address: {what}. Give cluster.address={address}, or cluster.address=null."])
+
+
+def resume_command(config: Config, folder: Path) -> str:
+    """What a user types to go on with a run."""
+    words = ["fedvtc", "resume", str(folder)]
+    if foreign_trackers(config):
+        words.append(f"tracking.trackers=[{','.join(config.tracking.trackers)}]")
+    if address := _foreign_address(config):
+        words.append(f"cluster.address={address}")
+    return shlex.join(words)
+
+
+def _foreign_address(config: Config) -> str | None:
+    """The cluster that a run attaches to, where neither this machine nor its user named it."""
+    address = config.cluster.address
+    if config.placement.pool == "inline" or address in (None, "auto", "local", os.environ.get("RAY_ADDRESS")):
+        return None
+    return address
+
+
+def _gives(overrides: Sequence[str], key: str) -> bool:
+    return any(text.startswith(f"{key}=") for text in overrides)

@@ -1,0 +1,204 @@
+"""Where a run goes on from when its folder, its disk or its checkpoints are not as it left them."""
+
+import errno
+import json
+import os
+import shutil
+
+import pytest
+
+from fedvtc.config import load
+from fedvtc.doctor.run_folder import examine_run
+from fedvtc.errors import CheckpointError, ConfigError, RunFolderError
+from fedvtc.methods import config_classes
+from fedvtc.resuming import resume_command
+from fedvtc.run import resume_federation, run_federation
+from fedvtc.tracking.appending import AppendFile
+from fedvtc.tracking.run_folder import RunFolder
+
+LONGER = "run.rounds=5"
+SETTINGS = (
+    "placement.pool=inline",
+    "run.rounds=3",
+    "data.name=npz",
+    "partition.kind=iid",
+    "population.num_clients=2",
+    "population.backbones=[{name: cnn_2x8, share: 1}]",
+    "population.feature_size=6",
+    "method.name=local",
+    "evaluate.every=1",
+)
+
+
+@pytest.fixture(scope="module")
+def words(tiny_folder):
+    folder = tiny_folder("start")
+    return [*SETTINGS, f"run.output_dir={folder}", f"data.path={folder / 'tiny.npz'}"]
+
+
+@pytest.fixture(scope="module")
+def start(words):
+    """Runs three rounds; gives the folder."""
+
+    def make(name, *overrides):
+        config = load([], [*words, f"run.name={name}", *overrides], methods=config_classes())
+        return run_federation(config, plain=True).folder
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def longer(start):
+    """The records of five rounds that nothing happened to."""
+    return results_of(start("five", LONGER))
+
+
+def records_of(path):
+    return [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+
+
+def results_of(path):
+    others = ("time/", "memory/", "incidents")
+    return [{key: value for key, value in one.items() if not key.startswith(others)} for one in records_of(path)]
+
+
+def contents(path):
+    return {file: file.read_bytes() for file in path.rglob("*") if file.is_file() and file.name != ".lock"}
+
+
+def edit(file, **values):
+    file.write_text(json.dumps(json.loads(file.read_text()) | values))
+
+
+def test_a_disk_that_is_not_there_costs_no_record(start, longer, tmp_path):
+    path = start("unmounted", f"checkpoint.dir={tmp_path / 'disk'}")
+    (tmp_path / "disk").rename(tmp_path / "away")
+    before = contents(path)
+    with pytest.raises(CheckpointError, match="holds no checkpoint of the run, though its records reach round 3"):
+        resume_federation(path, [LONGER], plain=True)
+    assert contents(path) == before
+    assert not (tmp_path / "disk").exists()
+    (tmp_path / "away").rename(tmp_path / "disk")
+    resume_federation(path, [LONGER], plain=True)
+    assert results_of(path) == longer
+
+
+def test_a_place_that_is_empty_costs_no_record_where_there_must_have_been_a_whole_one(start, longer):
+    path = start("emptied")
+    for checkpoint in (path / "checkpoints").iterdir():
+        shutil.rmtree(checkpoint)
+    with pytest.raises(CheckpointError, match="though its records reach round 3"):
+        resume_federation(path, [LONGER], plain=True)
+    (path / "metrics.jsonl").unlink()
+    resume_federation(path, [LONGER], plain=True)
+    assert results_of(path) == longer
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"run_id": "deadbeef"}, "is that of run deadbeef, not of "),
+        ({"fingerprint": "0"}, "config.yaml is not the config that it was written with"),
+        ({"shards": []}, "its manifest is not one of this run, it lacks client_0000.pt, "),
+    ],
+)
+def test_a_manifest_that_can_be_read_and_is_wrong_is_passed_over_and_recorded(start, longer, change, said):
+    path = start("-".join(change))
+    edit(path / "checkpoints/round_000003/manifest.json", **change)
+    resume_federation(path, [LONGER], plain=True)
+    assert results_of(path) == longer
+    resumed = records_of(path)[2]
+    assert (resumed["round"], resumed["incidents/checkpoints_damaged"]) == (3, 1)
+    (text,) = resumed["incidents"]
+    assert text.startswith(f"checkpoints/round_000003: {said}")
+    assert text.endswith("; passed over")
+    attempts = json.loads((path / "run.json").read_text())["attempts"]
+    assert [(one.get("resumed_round"), one.get("incidents")) for one in attempts] == [
+        (None, None),
+        (2, {"checkpoints_damaged": 1}),
+    ]
+
+
+def test_the_doctor_says_what_resuming_would_do(start):
+    path = start("doctored")
+    edit(path / "run.json", status="running")
+    goes_on = [row.found for row in examine_run(path) if row.what == "resuming"]
+    edit(path / "checkpoints/round_000003/manifest.json", run_id="deadbeef")
+    assert [row.found for row in examine_run(path) if row.what == "resuming"] == ["goes on after round 2 of 3"]
+    lines = (path / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (path / "metrics.jsonl").write_text(lines[0])
+    assert [row.found for row in examine_run(path) if row.what == "resuming"] == ["goes on after round 2 of 3"]
+    assert goes_on == ["goes on after round 3 of 3"]
+
+
+def test_a_run_that_could_not_get_to_its_new_config_goes_on(start, longer, monkeypatch):
+    path = start("half")
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunFolder, "write_config", full)
+        with pytest.raises(RunFolderError, match="No space left on device"):
+            resume_federation(path, [LONGER], plain=True)
+    resume_federation(path, [LONGER], plain=True)
+    assert results_of(path) == longer
+
+
+def test_checkpoints_stay_as_long_as_records_wait(start, longer, monkeypatch):
+    write = AppendFile._write
+
+    def full(self, file, lines):
+        if self._path.name == "metrics.jsonl" and os.fstat(file).st_size and b'"round": 5' not in lines:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(self, file, lines)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(AppendFile, "_write", full)
+        path = start("waiting", LONGER, "checkpoint.keep_best=false")
+    # As a kill would leave it: nothing after round 1 had come to the disk.
+    assert [record["round"] for record in records_of(path)] == [1]
+    kept = {file.name for file in (path / "checkpoints").iterdir()}
+    assert kept == {"final", *(f"round_00000{round}" for round in (1, 2, 3, 4, 5))}
+    edit(path / "run.json", status="running")
+    resume_federation(path, plain=True)
+    assert results_of(path) == longer
+    assert {file.name for file in (path / "checkpoints").iterdir()} == {"final", "round_000004", "round_000005"}
+
+
+def test_lines_that_no_run_writes_are_passed_over(start, longer):
+    path = start("strange")
+    with (path / "metrics.jsonl").open("ab") as file:
+        file.write(b"[" * 100_000 + b"\n")
+    with (path / "clients.csv").open("ab") as file:
+        file.write(b'3,"round\rx,0\n')
+    resume_federation(path, [LONGER], plain=True)
+    assert results_of(path) == longer
+
+
+@pytest.mark.parametrize("name", [".lock", ".config.tmp.yaml", ".run.tmp.json", "metrics.jsonl", "checkpoints"])
+def test_a_link_in_a_folder_is_refused_and_what_it_leads_to_stays(start, tmp_path, name):
+    path = start(f"link{name.replace('.', '-')}")
+    target = tmp_path / "mine"
+    target.write_text("mine\n")
+    (path / name).unlink() if (path / name).is_file() else shutil.rmtree(path / name, ignore_errors=True)
+    (path / name).symlink_to(target)
+    with pytest.raises(RunFolderError, match=f"^{path / name}: is a link, which no run makes and none follows"):
+        resume_federation(path, [LONGER], plain=True)
+    assert target.read_text() == "mine\n"
+
+
+def test_a_cluster_that_a_folder_names_is_asked_for_by_its_user_only(start, monkeypatch):
+    path = start("attached")
+    file = path / "config.yaml"
+    file.write_text(file.read_text().replace("address: null", "address: 10.0.0.9:6379").replace("inline", "ray"))
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    before = contents(path)
+    with pytest.raises(ConfigError, match=f"^cluster.address: 10.0.0.9:6379 is named by {file} only, and a cluster "):
+        resume_federation(path, [LONGER], plain=True)
+    assert contents(path) == before
+    config = load([file], ["tracking.trackers=[wandb,mine.trackers:Mine]"], methods=config_classes())
+    words = "'tracking.trackers=[wandb,mine.trackers:Mine]' cluster.address=10.0.0.9:6379"
+    assert resume_command(config, path) == f"fedvtc resume {path} {words}"
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.9:6379")
+    assert resume_command(load([file], [], methods=config_classes()), path) == f"fedvtc resume {path}"

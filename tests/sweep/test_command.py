@@ -112,6 +112,15 @@ def test_it_takes_one_file(write, capsys, words):
     assert "a sweep takes one sweep file, not" in capsys.readouterr().err
 
 
+def test_a_word_may_be_longer_than_a_file_name(mine, capsys):
+    word = f"population.backbones=[{'{name: cnn_2x16, share: 0.1}, ' * 10}]"
+
+    code, lines, errors = run(capsys, "--print", word)
+
+    assert (code, errors) == (0, [])
+    assert len(lines) == 2
+
+
 def test_a_cluster_that_is_not_there_is_one_line(mine, capsys):
     code, _, errors = run(capsys, "cluster.address=127.0.0.1:9")
 

@@ -1,6 +1,7 @@
 """`fedvtc sweep`: its options, and what it does."""
 
 import argparse
+import os
 import shlex
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -61,7 +62,7 @@ def run(words: argparse.Namespace, console: Console) -> int:
 
 
 def _load(words: Sequence[str]) -> Sweep:
-    files = [word for word in words if "=" not in word or Path(word).exists()]
+    files = [word for word in words if "=" not in word or os.path.exists(word)]
     if len(files) != 1:
         what = f"a sweep takes one sweep file, not {len(files)}"
         raise UserError(f"{' '.join(files) or 'FILE'}: {what}. Such as conf/sweep/digits_quick.yaml.")

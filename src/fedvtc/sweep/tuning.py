@@ -192,7 +192,17 @@ class _Tuning:
         return min(len(self._sweep.trials), self._sweep.max_concurrent or len(self._sweep.trials))
 
     def _digest(self) -> str:
-        trials = [(trial.name, fingerprint(trial.config), trial.config.run.rounds) for trial in self._sweep.trials]
+        # What `Progress` waits for and where it looks belongs here too: Tune restores it as it was pickled.
+        trials = [
+            (
+                trial.name,
+                str(trial.path),
+                fingerprint(trial.config),
+                trial.config.run.rounds,
+                trial.config.placement.wait_timeout_s,
+            )
+            for trial in self._sweep.trials
+        ]
         text = repr((trials, self._sweep.asha, self._sweep.max_concurrent, self._bundles))
         return hashlib.sha256(text.encode()).hexdigest()[:8]
 

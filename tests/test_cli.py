@@ -100,6 +100,22 @@ def test_unknown_words_are_one_line_and_exit_two(words: list[str], start: str):
     assert len(done.stderr.splitlines()) == 1
 
 
+@pytest.mark.parametrize(
+    ("words", "what"),
+    [
+        (["plan", f"population.backbones=[{'{name: cnn_2x16, share: 0.1}, ' * 10}]", "--print-config"], None),
+        (["plan", "a" * 300], "neither key=value nor a file"),
+        (["plan", f"{'a' * 300}.yaml"], "no such file"),
+        (["list", "runs", "a" * 300], "no such folder"),
+    ],
+)
+def test_a_word_may_be_longer_than_a_file_name(words: list[str], what: str | None, capsys: pytest.CaptureFixture[str]):
+    assert main(words) == (2 if what else 0)
+    errors = capsys.readouterr().err.splitlines()
+    assert len(errors) == (1 if what else 0)
+    assert all(f"a: {what}" in error or f".yaml: {what}" in error for error in errors)
+
+
 def test_nothing_prints_the_help(capsys: pytest.CaptureFixture[str]):
     with pytest.raises(SystemExit) as stopped:
         main([])

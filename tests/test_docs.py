@@ -92,11 +92,12 @@ def test_every_command_is_one_that_the_program_takes(path, tmp_path, monkeypatch
         words = shlex.split(command, comments=True)[1:]
         target = words.pop() if len(words) > 1 and words[-2] == ">" else None
         words = [word for word in words if word not in (">", "--plain", "--debug")]
-        if words[0] == "submit":
+        if words[0] in ("submit", "sweep"):
             for option in ("--address", "--runtime-env", "--working-dir"):
                 words = [
                     word for number, word in enumerate(words) if option not in words[max(0, number - 1) : number + 1]
                 ]
+        if words[0] == "submit":
             words = ["run", *(word for word in words[1:] if word != "--no-wait")]
         if "--cluster" in words:
             # There is none here; the words are read all the same.

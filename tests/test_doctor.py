@@ -462,6 +462,15 @@ def test_a_cluster_that_does_not_answer_is_a_fault(monkeypatch):
     assert row.fix == "Start one with `ray start --head`, or unset it."
 
 
+def test_a_cluster_is_visited_without_loading_torch_here():
+    program = (
+        "import sys; from fedvtc.doctor import machine; print(list(machine.ray())[0].state, 'torch' in sys.modules)"
+    )
+    environment = {**ENVIRONMENT, "RAY_ADDRESS": "127.0.0.1:9"}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment)
+    assert done.stdout == "fault False\n", done.stderr
+
+
 def test_run_folders_need_a_place(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (fine,) = machine.outputs()

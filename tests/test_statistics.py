@@ -1,3 +1,5 @@
+from functools import reduce
+from operator import add
 from typing import get_args
 
 import numpy as np
@@ -72,7 +74,7 @@ def test_hand_worked_merge_of_two_single_images():
 def test_merged_parts_are_the_statistics_of_the_union(form, cut):
     features_BD, labels_B, parts = cut
     union = FeatureStatistics.of(features_BD, labels_B, form)
-    merged = FeatureStatistics.merge_all(FeatureStatistics.of(features_BD[p], labels_B[p], form) for p in parts)
+    merged = reduce(add, [FeatureStatistics.of(features_BD[part], labels_B[part], form) for part in parts])
     assert_same(merged, union)
 
 
@@ -82,7 +84,7 @@ def test_merged_parts_are_the_statistics_of_the_union(form, cut):
 def test_neither_order_nor_tree_shape_matters(form, cut, data):
     features_BD, labels_B, parts = cut
     pool = [FeatureStatistics.of(features_BD[part], labels_B[part], form) for part in parts]
-    in_order = FeatureStatistics.merge_all(pool)
+    in_order = reduce(add, pool)
     while len(pool) > 1:
         left = pool.pop(data.draw(st.integers(0, len(pool) - 1)))
         right = pool.pop(data.draw(st.integers(0, len(pool) - 1)))
@@ -123,9 +125,8 @@ def test_an_offset_of_a_million_keeps_six_digits_of_the_spread(form):
     rng = np.random.default_rng(2)
     centred_BD, labels_B = rng.normal(size=(3000, 4)), rng.integers(3, size=3000)
     part_B = rng.integers(50, size=3000)
-    shifted = FeatureStatistics.merge_all(
-        FeatureStatistics.of(centred_BD[part_B == part] + 1e6, labels_B[part_B == part], form) for part in range(50)
-    )
+    parts = [part_B == part for part in range(50)]
+    shifted = reduce(add, [FeatureStatistics.of(centred_BD[part] + 1e6, labels_B[part], form) for part in parts])
     std_KD = FeatureStatistics.of(centred_BD, labels_B, form).std_KD(1e-9)
     np.testing.assert_allclose(shifted.std_KD(1e-9), std_KD, rtol=1e-7)
     # The textbook E[x^2] - E[x]^2 loses the spread here, so the test can tell.
@@ -213,7 +214,7 @@ def test_arrays_make_the_round_trip_and_their_bytes_are_counted(form):
     arrays = statistics.to_arrays()
     assert_same(FeatureStatistics.from_arrays(arrays, form), statistics, rtol=0)
     scatter_numbers = {"scalar": 1, "client_diagonal": 5, "class_diagonal": 15, "class_full": 75}[form]
-    assert statistics.num_bytes == 8 * (3 + 3 + 15 + scatter_numbers)
+    assert sum(array.nbytes for array in arrays["prototypes"].values()) == 8 * (3 + 3 + 15)
     assert arrays["covariance"]["scatter"].nbytes == 8 * scatter_numbers
 
 
@@ -228,16 +229,6 @@ def test_merging_leaves_read_only_parts_alone(form):
     assert (left + right).num_images == 12
 
 
-@every_form
-@pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_non_finite_features_show(form, value):
-    features_BD = np.ones((3, 2))
-    assert FeatureStatistics.of(features_BD, np.array([0, 0, 1]), form).is_finite()
-    features_BD[2, 1] = value
-    with np.errstate(invalid="ignore"):
-        assert not FeatureStatistics.of(features_BD, np.array([0, 0, 1]), form).is_finite()
-
-
 def test_what_does_not_fit_is_refused():
     statistics = FeatureStatistics.of(np.ones((2, 3)), np.array([0, 1]), "scalar")
     with pytest.raises(ValueError, match="do not merge"):
@@ -248,8 +239,6 @@ def test_what_does_not_fit_is_refused():
         FeatureStatistics.of(np.ones((2, 3)), np.array([0]), "scalar")
     with pytest.raises(ValueError, match="integers"):
         FeatureStatistics.of(np.ones((1, 3)), np.array([0.5]), "scalar")
-    with pytest.raises(ValueError, match="no statistics"):
-        FeatureStatistics.merge_all([])
     with pytest.raises(ValueError, match="floor must be above 0"):
         statistics.factor_KDD(0.0, 1.0)
     with pytest.raises(ValueError, match=r"scatter of form class_diagonal has shape \(\), not \(2, 3\)"):

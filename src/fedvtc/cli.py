@@ -303,7 +303,8 @@ def _load_config(words: Sequence[str]) -> "Config":
 
 
 def _is_file(word: str) -> bool:
-    return ("=" not in word and word.endswith((".yaml", ".yml"))) or Path(word).exists()
+    # Not Path.exists, which raises for a word that is too long for a file name.
+    return ("=" not in word and word.endswith((".yaml", ".yml"))) or os.path.exists(word)
 
 
 def _methods() -> "dict[str, type[MethodConfig]]":

@@ -1,6 +1,7 @@
 """What `fedvtc list` prints: runs from their folders, and the names that a config may hold."""
 
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -100,7 +101,7 @@ def find_runs(folders: Sequence[Path]) -> list[Path]:
     """
     found: dict[Path, Path] = {}
     for folder in folders:
-        if not folder.is_dir():
+        if not os.path.isdir(folder):
             raise UserError(f"{folder}: no such folder. Give a run folder, or a folder that holds some.")
         for run in _runs_below(folder, levels=2):
             found.setdefault(run.resolve(), run)

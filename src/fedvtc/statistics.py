@@ -8,9 +8,8 @@ Variances", 1979.
 Shape suffixes: B images, K classes held (ascending class ids), D features.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import reduce
 from typing import Any, Literal, Self, get_args
 
 import numpy as np
@@ -141,15 +140,6 @@ class FeatureStatistics:
         """Images of all classes."""
         return int(self.count_K.sum())
 
-    @property
-    def num_bytes(self) -> int:
-        """Bytes of all arrays on the wire."""
-        return sum(array.nbytes for kind in self.to_arrays().values() for array in kind.values())
-
-    def is_finite(self) -> bool:
-        """Whether every mean and every scatter is a finite number."""
-        return bool(np.isfinite(self.mean_KD).all() and np.isfinite(self.scatter).all())
-
     def merge(self, other: Self) -> Self:
         """The statistics of the union of both sets of images.
 
@@ -189,19 +179,6 @@ class FeatureStatistics:
         )
 
     __add__ = merge
-
-    @classmethod
-    def merge_all(cls, parts: Iterable[Self]) -> Self:
-        """Merges parts from first to last, holding one at a time.
-
-        Raises:
-            ValueError: if there is no part, for then the feature size is unknown; start with `empty` where that occurs.
-        """
-        parts = iter(parts)
-        first = next(parts, None)
-        if first is None:
-            raise ValueError("no statistics to merge")
-        return reduce(cls.merge, parts, first)
 
     def std_KD(self, floor: float) -> FloatArray:
         """Standard deviation of each feature around the class mean, (K, D), at least `floor`.

@@ -73,6 +73,11 @@ def test_what_must_be_above_zero(key: str):
             "training.optimizer.weight_decay: must be at least 0, not -1.0 (command line).",
         ),
         ("cluster.num_gpus=-1", "cluster.num_gpus: must be at least 0, not -1 (command line)."),
+        (
+            "cluster.address=ray://head:10001",
+            "cluster.address: ray:// is Ray Client, through which no run can place its actors (command line). "
+            "Set HOST:6379 on a node of the cluster, or send a job from elsewhere with fedvtc submit.",
+        ),
         ("data.name=minst", "data.name: unknown data set 'minst' (command line). Did you mean mnist?"),
         ("data.name=npz", "data.path: missing, and data.name is npz. Set data.path=FILE.npz."),
         ("data.name=folder", "data.path: missing, and data.name is folder. Set data.path=FOLDER."),

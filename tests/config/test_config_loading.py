@@ -85,6 +85,13 @@ def test_a_file_may_be_included_twice_but_not_by_itself(write: Write):
     ]
 
 
+def test_the_home_stands_for_itself_where_runs_lie(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("HOME", "/home/me")
+
+    assert load([], ["run.output_dir=~/runs"], methods=METHODS).run.output_dir == "/home/me/runs"
+    assert load([], ["run.output_dir=a/~"], methods=METHODS).run.output_dir == "a/~"
+
+
 def test_lists_replace():
     config = load([], ["population.backbones=[{name: resnet8, share: 1}]"], methods=METHODS)
     assert config.population.backbones == [BackboneShare("resnet8", 1.0)]

@@ -186,6 +186,15 @@ def test_a_saved_partition_comes_back_and_is_readable_with_numpy_alone(tmp_path)
         assert np.array_equal(arrays["labels"], labels_N)
 
 
+def test_the_home_stands_for_itself_in_the_path_of_a_partition(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    save_partition(tmp_path / "partition.npz", [np.array([0, 1])])
+
+    parts = make_partition(np.zeros(2), 1, 1, PartitionConfig(kind="file", file="~/partition.npz"), 0)
+
+    assert [part.tolist() for part in parts] == [[0, 1]]
+
+
 def test_the_kind_file_reads_a_saved_partition_and_caps_it(tmp_path):
     path = tmp_path / "partition.npz"
     save_partition(path, [np.array([5, 1, 3]), np.array([0, 2])])

@@ -12,7 +12,7 @@ import scipy.io
 from torchvision.datasets import CIFAR10, SVHN
 
 from fedvtc.config.schema import DataConfig
-from fedvtc.data import load_dataset, standard
+from fedvtc.data import fetching, load_dataset
 from fedvtc.errors import DataError
 
 
@@ -185,7 +185,7 @@ def test_a_root_that_cannot_be_written_is_the_same_one_line(tmp_path):
 
 
 def test_a_silent_server_does_not_hold_the_program_up(tmp_path, monkeypatch):
-    monkeypatch.setattr(standard, "NETWORK_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(fetching, "NETWORK_TIMEOUT_S", 0.3)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         send_downloads_to(f"127.0.0.1:{silent.getsockname()[1]}", monkeypatch)
         start_s = time.perf_counter()

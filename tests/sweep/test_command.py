@@ -105,11 +105,38 @@ def test_jobs_need_no_folder_of_this_machine(mine, capsys, tmp_path):
     assert run(capsys, *words)[1] == [f"mine: 2 trials, in {there / 'mine'}"]
 
 
+@pytest.mark.parametrize("option", ["--address=http://HEAD:8265", "--runtime-env=env.yaml", "--working-dir=."])
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        ((), "goes with --executor jobs. Give both."),
+        (("--print",), "goes with --executor jobs. Give both."),
+        (("--executor", "jobs", "--print"), "is for jobs, and --print starts none. Leave one of them out."),
+        (("--executor", "jobs", "--results"), "is for jobs, and --results starts none. Leave one of them out."),
+    ],
+)
+def test_options_of_jobs_go_with_jobs(mine, capsys, tmp_path, option, words, problem):
+    code, lines, errors = run(capsys, *words, option, "cluster.address=127.0.0.1:9")
+
+    assert (code, lines) == (2, [])
+    assert errors == [f"fedvtc: {option}: {problem}"]
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.yaml"]
+
+
 @pytest.mark.parametrize("words", [[], ["run.seed=1"], ["a.yaml", "b.yaml"]])
 def test_it_takes_one_file(write, capsys, words):
     assert main(["sweep", *words, "run.rounds=1"]) == 2
 
     assert "a sweep takes one sweep file, not" in capsys.readouterr().err
+
+
+def test_a_word_may_be_longer_than_a_file_name(mine, capsys):
+    word = f"population.backbones=[{'{name: cnn_2x16, share: 0.1}, ' * 10}]"
+
+    code, lines, errors = run(capsys, "--print", word)
+
+    assert (code, errors) == (0, [])
+    assert len(lines) == 2
 
 
 def test_a_cluster_that_is_not_there_is_one_line(mine, capsys):

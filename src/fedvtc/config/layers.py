@@ -107,8 +107,9 @@ def read_file(file: Path, asked_at: str, problems: list[Problem]) -> Layer | Non
         asked_at: where it was named, for the problem.
         problems: grows by what is wrong.
     """
-    if not file.is_file():
-        what = "is a folder, not a file" if file.is_dir() else "no such file"
+    # Not Path.is_file, which raises for a name that is too long.
+    if not os.path.isfile(file):
+        what = "is a folder, not a file" if os.path.isdir(file) else "no such file"
         problems.append(Problem(str(file), what, asked_at, _what_lies_beside(file)))
         return None
     try:
@@ -148,8 +149,8 @@ def _collect_lines(node: yaml.Node, path: KeyPath, lines: dict[KeyPath, int]) ->
 
 def _what_lies_beside(file: Path) -> str:
     """A hint for a path that is not a file: a near name, or what the last folder that exists holds."""
-    folder, missing = (file, "") if file.is_dir() else (file.parent, file.name)
-    while not folder.is_dir():
+    folder, missing = (file, "") if os.path.isdir(file) else (file.parent, file.name)
+    while not os.path.isdir(folder):
         folder, missing = folder.parent, folder.name
     entries = sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith("."))
     near = nearest(missing, entries)

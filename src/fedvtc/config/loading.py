@@ -1,5 +1,6 @@
 """From files and overrides to one frozen `Config`, or to every problem at once."""
 
+import os
 import re
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -65,7 +66,8 @@ def load(
     problems += [_placed(problem, layers) for problem in validate(config) if problem.key not in known]
     if problems:
         raise ConfigError([str(problem) for problem in problems])
-    return config
+    # Here, so that config.yaml says where the run lies to whoever reads it.
+    return replace(config, run=replace(config.run, output_dir=os.path.expanduser(config.run.output_dir)))
 
 
 def _choose_method(files: list[Layer], overrides: list[Layer]) -> tuple[object, list[Layer]]:

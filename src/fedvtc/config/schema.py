@@ -71,7 +71,7 @@ class RunConfig:
     name: str | None = None
     """Name of the run folder; null makes one of data, partition, method, seed and the time."""
     output_dir: str = "outputs"
-    """The folder that holds run folders."""
+    """The folder that holds run folders; `~` is the home of who gives the command."""
     seed: int = 0
     """Seed of every random draw: partition, initial weights, participants, batches, latents."""
     rounds: int = 10
@@ -119,7 +119,7 @@ class PartitionConfig:
     images_per_client: int | None = None
     """Most images a client keeps, drawn uniformly from its own; null keeps all."""
     file: str | None = None
-    """The partition.npz that `file` reads."""
+    """The partition.npz that `file` reads; `~` is the home of who runs the federation."""
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,8 @@
 """
 
 from fedvtc.data.datasets import DATASET_NAMES, Dataset, ImageArrays, load_dataset
+from fedvtc.data.fetching import data_root
 from fedvtc.data.partition import class_counts, load_partition, make_partition, save_partition
-from fedvtc.data.standard import data_root
 
 __all__ = [
     "DATASET_NAMES",

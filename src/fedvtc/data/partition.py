@@ -3,6 +3,7 @@
 Shapes: N training images, K clients, C classes, G groups divided one by one: the classes, or all images as one.
 """
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -157,7 +158,7 @@ def _capped(part: Indices, most: int, seed: int, client: int) -> Indices:
 def _from_file(labels_N: NDArray[Any], num_clients: int, config: PartitionConfig) -> list[Indices]:
     if config.file is None:
         raise DataError("partition.file: partition.kind=file needs it. The partition.npz of a run folder would work.")
-    parts = load_partition(config.file, labels_N, num_clients)
+    parts = load_partition(os.path.expanduser(config.file), labels_N, num_clients)
     fewest = min(len(part) for part in parts)
     if fewest < config.min_images:
         raise DataError(

@@ -3,30 +3,16 @@
 What lies there is read without a network. Only what is absent is fetched, by torchvision, where `data.download` allows.
 """
 
-import contextlib
-import http.client
-import os
-import socket
-import sys
-import tarfile
-import textwrap
-import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 
 from fedvtc.config.schema import DataConfig
 from fedvtc.data import image_files, readers
+from fedvtc.data.fetching import absent, await_others, by_torchvision, data_root
 from fedvtc.data.readers import Loaded, numbered
-from fedvtc.errors import DataError
-
-NETWORK_TIMEOUT_S = 15.0
-"""Seconds after which a silent server counts as out of reach; torchvision itself would wait for ever."""
-
-Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -55,11 +41,6 @@ IDX_SOURCES = {
 }
 
 
-def data_root(config: DataConfig) -> Path:
-    """The folder that holds data sets: `data.root`, else the environment's FEDVTC_DATA, else ./data."""
-    return Path(config.root or os.environ.get("FEDVTC_DATA") or "data").expanduser()
-
-
 def load_idx(config: DataConfig) -> Loaded:
     """MNIST and its relatives; of EMNIST the balanced split."""
     source = IDX_SOURCES[config.name]
@@ -79,9 +60,10 @@ def load_idx(config: DataConfig) -> Loaded:
             raise FileNotFoundError(f"torchvision did not fill {raw}")
         return fetched
 
+    await_others(config)
     paths = _find_all(folders, names)
     if paths is None:
-        paths = _by_torchvision(config, folders, f"{', '.join(names)} (plain or .gz)", fetch)
+        paths = by_torchvision(config, folders, f"{', '.join(names)} (plain or .gz)", fetch)
     train, test = readers.read_idx_pair(*paths[:2]), readers.read_idx_pair(*paths[2:])
     if source.columns_first:
         train, test = (train[0].swapaxes(2, 3), train[1]), (test[0].swapaxes(2, 3), test[1])
@@ -112,7 +94,7 @@ def load_cifar(config: DataConfig) -> Loaded:
 
     paths = _find_all([folder / binary for folder in folders], names)
     if paths is None:
-        return _by_torchvision(config, folders, f"the folder {binary} ({', '.join(names)})", fetch)
+        return by_torchvision(config, folders, f"the folder {binary} ({', '.join(names)})", fetch)
     *train_paths, test_path, names_path = paths
     num_label_bytes = 2 if hundred else 1
     train = readers.read_cifar_binary(train_paths, num_label_bytes)
@@ -132,7 +114,7 @@ def load_svhn(config: DataConfig) -> Loaded:
         train, test = (SVHN(folder, split=split, download=config.download) for split in ("train", "test"))
         return Loaded((train.data, train.labels), (test.data, test.labels), numbered(10))
 
-    return _by_torchvision(config, (data_root(config) / config.name, data_root(config)), " and ".join(files), fetch)
+    return by_torchvision(config, (data_root(config) / config.name, data_root(config)), " and ".join(files), fetch)
 
 
 def load_tiny_imagenet(config: DataConfig) -> Loaded:
@@ -142,7 +124,7 @@ def load_tiny_imagenet(config: DataConfig) -> Loaded:
     folder = next((folder for folder in folders if (folder / "val" / "val_annotations.txt").is_file()), None)
     if folder is None:
         wanted = "what tiny-imagenet-200.zip holds (train, val)"
-        raise _absent(config, folders, wanted, "torchvision cannot download it")
+        raise absent(config, folders, wanted, "torchvision cannot download it")
     class_names = image_files.subfolders(folder / "train")
     train_paths, train_labels_N = image_files.list_image_folder(folder / "train", class_names)
     # The labels of its test images were never published; the validation images are the test set.
@@ -166,31 +148,3 @@ def _torchvision_folder(config: DataConfig, *entries: str) -> Path:
     """Where torchvision looks and downloads to: the root where its files lie there, else root/<name>."""
     root = data_root(config)
     return root if all((root / entry).exists() for entry in entries) else root / config.name
-
-
-def _by_torchvision(config: DataConfig, looked: Sequence[Path], wanted: str, action: Callable[[], Result]) -> Result:
-    """Runs what reads or downloads by torchvision; any way in which that fails becomes the one line of `_absent`."""
-    try:
-        # torchvision prints to stdout, which belongs to the program's own output.
-        with _network_timeout(), contextlib.redirect_stdout(sys.stderr):
-            return action()
-    except (OSError, RuntimeError, EOFError, http.client.HTTPException, tarfile.TarError, zipfile.BadZipFile) as error:
-        tried = "download failed" if config.download else "data.download is false"
-        raise _absent(config, looked, wanted, f"{tried}: {textwrap.shorten(str(error), 160)}") from error
-
-
-def _absent(config: DataConfig, looked: Sequence[Path], wanted: str, reason: str) -> DataError:
-    return DataError(
-        f"data.name={config.name}: not found in {', '.join(str(path.absolute()) for path in looked)} ({reason})."
-        f" Put {wanted} into one of these, or set data.root or FEDVTC_DATA to the folder that holds them."
-    )
-
-
-@contextlib.contextmanager
-def _network_timeout() -> Iterator[None]:
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(NETWORK_TIMEOUT_S)
-    try:
-        yield
-    finally:
-        socket.setdefaulttimeout(before)

@@ -1,6 +1,7 @@
 """`fedvtc sweep`: its options, and what it does."""
 
 import argparse
+import os
 import shlex
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -39,9 +40,11 @@ def run(words: argparse.Namespace, console: Console) -> int:
         The exit code: 1 where a trial failed.
 
     Raises:
-        UserError: the sweep file, its folder or the cluster are not as they need to be.
+        UserError: an option does not go with the others, or the sweep file, its folder or the cluster are not as they
+            need to be.
         Interrupted: the sweep was asked to end.
     """
+    _check_options(words)
     sweep = _load(words.words)
     if words.print:
         print("\n".join(shlex.join(["fedvtc", "run", *trial.words]) for trial in sweep.trials))
@@ -60,8 +63,23 @@ def run(words: argparse.Namespace, console: Console) -> int:
     return code
 
 
+def _check_options(words: argparse.Namespace) -> None:
+    for option, value in _options_of_jobs(words).items():
+        if words.executor != "jobs":
+            raise UserError(f"{option}={value}: goes with --executor jobs. Give both.")
+        if words.print or words.results:
+            other = "--print" if words.print else "--results"
+            raise UserError(f"{option}={value}: is for jobs, and {other} starts none. Leave one of them out.")
+
+
+def _options_of_jobs(words: argparse.Namespace) -> dict[str, Path | str]:
+    """Those of `--executor jobs` that are given."""
+    options = {"--address": words.address, "--runtime-env": words.runtime_env, "--working-dir": words.working_dir}
+    return {option: value for option, value in options.items() if value}
+
+
 def _load(words: Sequence[str]) -> Sweep:
-    files = [word for word in words if "=" not in word or Path(word).exists()]
+    files = [word for word in words if "=" not in word or os.path.exists(word)]
     if len(files) != 1:
         what = f"a sweep takes one sweep file, not {len(files)}"
         raise UserError(f"{' '.join(files) or 'FILE'}: {what}. Such as conf/sweep/digits_quick.yaml.")
@@ -98,8 +116,7 @@ def _with_jobs(folder: SweepFolder, words: argparse.Namespace) -> int:
     from fedvtc.sweep.jobs import check_as_jobs, submit_trials
 
     check_as_jobs(folder.sweep)
-    options = {"--address": words.address, "--runtime-env": words.runtime_env, "--working-dir": words.working_dir}
-    given = [str(word) for option, value in options.items() if value for word in (option, value)]
+    given = [str(word) for option in _options_of_jobs(words).items() for word in option]
     is_here = folder.is_here
     with folder.opened() if is_here else nullcontext():
         if is_here:

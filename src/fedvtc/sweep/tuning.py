@@ -5,7 +5,7 @@ import logging
 import os
 import shutil
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from fedvtc.config import fingerprint
 from fedvtc.errors import ClusterError
 from fedvtc.runtime.cluster import all_nodes, connected, free_nodes
 from fedvtc.stopping import Stopper
-from fedvtc.sweep.definition import Trial
+from fedvtc.sweep.definition import Sweep, Trial
 from fedvtc.sweep.folder import SweepFolder
 from fedvtc.sweep.rooms import bundles, described
 from fedvtc.sweep.trial import Task, is_lost, run_trial
@@ -90,7 +90,7 @@ class _Tuning:
             trial.name: bundles(trial.config, free, total, self._num_at_once()) for trial in self._sweep.trials
         }
         # Of another definition, or on a cluster of another size, Tune begins anew in a folder of its own.
-        self._path = self._folder.path / "tune" / self._digest()
+        self._path = self._folder.path / "tune" / _digest(self._sweep, self._bundles)
 
     def run(self) -> dict[str, BaseException]:
         """The errors of the trials that failed, by name."""
@@ -191,10 +191,21 @@ class _Tuning:
     def _num_at_once(self) -> int:
         return min(len(self._sweep.trials), self._sweep.max_concurrent or len(self._sweep.trials))
 
-    def _digest(self) -> str:
-        trials = [(trial.name, fingerprint(trial.config), trial.config.run.rounds) for trial in self._sweep.trials]
-        text = repr((trials, self._sweep.asha, self._sweep.max_concurrent, self._bundles))
-        return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+def _digest(sweep: Sweep, bundles: Mapping[str, Any]) -> str:
+    """Of all that Tune keeps pickled and restores as it was: trials, their rooms, and what `Progress` reads of them."""
+    trials = [
+        (
+            trial.name,
+            str(trial.path),
+            fingerprint(trial.config),
+            trial.config.run.rounds,
+            trial.config.placement.wait_timeout_s,
+        )
+        for trial in sweep.trials
+    ]
+    text = repr((trials, sweep.asha, sweep.max_concurrent, bundles))
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
 def _errors(results: Any) -> dict[str, BaseException]:

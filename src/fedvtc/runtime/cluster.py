@@ -54,6 +54,9 @@ def connected(config: ClusterConfig, namespace: str) -> Iterator[None]:
         yield
         return
     address = config.address or os.environ.get("RAY_ADDRESS")
+    if (address or "").startswith("ray://"):
+        fix = "Set HOST:6379 on a node of the cluster, or send a job with fedvtc submit."
+        raise ClusterError(f"RAY_ADDRESS={address}: is Ray Client, which does not say what nodes have free. {fix}")
     quiet: dict[str, Any] = {"namespace": namespace, "log_to_driver": False, "logging_level": logging.ERROR}
     try:
         try:

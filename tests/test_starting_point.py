@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -48,6 +49,13 @@ def start(words):
 
 
 @pytest.fixture(scope="module")
+def three(start):
+    """A copy, under a name of its own, of the folder of a run of three rounds, which is made once."""
+    made = start("three")
+    return lambda name: Path(shutil.copytree(made, made.with_name(name)))
+
+
+@pytest.fixture(scope="module")
 def longer(start):
     """The records of five rounds that nothing happened to."""
     return results_of(start("five", LONGER))
@@ -83,8 +91,8 @@ def test_a_disk_that_is_not_there_costs_no_record(start, longer, tmp_path):
     assert results_of(path) == longer
 
 
-def test_a_place_that_is_empty_costs_no_record_where_there_must_have_been_a_whole_one(start, longer):
-    path = start("emptied")
+def test_a_place_that_is_empty_costs_no_record_where_there_must_have_been_a_whole_one(three, longer):
+    path = three("emptied")
     for checkpoint in (path / "checkpoints").iterdir():
         shutil.rmtree(checkpoint)
     with pytest.raises(CheckpointError, match="though its records reach round 3"):
@@ -102,8 +110,8 @@ def test_a_place_that_is_empty_costs_no_record_where_there_must_have_been_a_whol
         ({"shards": []}, "its manifest is not one of this run, it lacks client_0000.pt, "),
     ],
 )
-def test_a_manifest_that_can_be_read_and_is_wrong_is_passed_over_and_recorded(start, longer, change, said):
-    path = start("-".join(change))
+def test_a_manifest_that_can_be_read_and_is_wrong_is_passed_over_and_recorded(three, longer, change, said):
+    path = three("-".join(change))
     edit(path / "checkpoints/round_000003/manifest.json", **change)
     resume_federation(path, [LONGER], plain=True)
     assert results_of(path) == longer
@@ -119,8 +127,8 @@ def test_a_manifest_that_can_be_read_and_is_wrong_is_passed_over_and_recorded(st
     ]
 
 
-def test_the_doctor_says_what_resuming_would_do(start):
-    path = start("doctored")
+def test_the_doctor_says_what_resuming_would_do(three):
+    path = three("doctored")
     edit(path / "run.json", status="running")
     goes_on = [row.found for row in examine_run(path) if row.what == "resuming"]
     edit(path / "checkpoints/round_000003/manifest.json", run_id="deadbeef")
@@ -131,8 +139,8 @@ def test_the_doctor_says_what_resuming_would_do(start):
     assert goes_on == ["goes on after round 3 of 3"]
 
 
-def test_a_run_that_could_not_get_to_its_new_config_goes_on(start, longer, monkeypatch):
-    path = start("half")
+def test_a_run_that_could_not_get_to_its_new_config_goes_on(three, longer, monkeypatch):
+    path = three("half")
 
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -166,8 +174,8 @@ def test_checkpoints_stay_as_long_as_records_wait(start, longer, monkeypatch):
     assert {file.name for file in (path / "checkpoints").iterdir()} == {"final", "round_000004", "round_000005"}
 
 
-def test_lines_that_no_run_writes_are_passed_over(start, longer):
-    path = start("strange")
+def test_lines_that_no_run_writes_are_passed_over(three, longer):
+    path = three("strange")
     with (path / "metrics.jsonl").open("ab") as file:
         file.write(b"[" * 100_000 + b"\n")
     with (path / "clients.csv").open("ab") as file:
@@ -177,8 +185,8 @@ def test_lines_that_no_run_writes_are_passed_over(start, longer):
 
 
 @pytest.mark.parametrize("name", [".lock", ".config.tmp.yaml", ".run.tmp.json", "metrics.jsonl", "checkpoints"])
-def test_a_link_in_a_folder_is_refused_and_what_it_leads_to_stays(start, tmp_path, name):
-    path = start(f"link{name.replace('.', '-')}")
+def test_a_link_in_a_folder_is_refused_and_what_it_leads_to_stays(three, tmp_path, name):
+    path = three(f"link{name.replace('.', '-')}")
     target = tmp_path / "mine"
     target.write_text("mine\n")
     (path / name).unlink() if (path / name).is_file() else shutil.rmtree(path / name, ignore_errors=True)
@@ -188,8 +196,8 @@ def test_a_link_in_a_folder_is_refused_and_what_it_leads_to_stays(start, tmp_pat
     assert target.read_text() == "mine\n"
 
 
-def test_a_cluster_that_a_folder_names_is_asked_for_by_its_user_only(start, monkeypatch):
-    path = start("attached")
+def test_a_cluster_that_a_folder_names_is_asked_for_by_its_user_only(three, monkeypatch):
+    path = three("attached")
     file = path / "config.yaml"
     file.write_text(file.read_text().replace("address: null", "address: 10.0.0.9:6379").replace("inline", "ray"))
     monkeypatch.delenv("RAY_ADDRESS", raising=False)

@@ -130,23 +130,29 @@ def test_a_manifest_that_can_be_read_and_is_wrong_is_passed_over_and_recorded(th
 def test_the_doctor_says_what_resuming_would_do(three):
     path = three("doctored")
     edit(path / "run.json", status="running")
-    goes_on = [row.found for row in examine_run(path) if row.what == "resuming"]
+
+    def said():
+        return [row.found for row in examine_run(path) if row.what == "resuming"]
+
+    assert said() == ["goes on after round 3 of 3"]
+    records = (path / "metrics.jsonl").read_text()
+    # Without the records of round 3 and of the end.
+    (path / "metrics.jsonl").write_text("".join(records.splitlines(keepends=True)[:2]))
+    assert said() == ["goes on after round 2 of 3"]
+    (path / "metrics.jsonl").write_text(records)
     edit(path / "checkpoints/round_000003/manifest.json", run_id="deadbeef")
-    assert [row.found for row in examine_run(path) if row.what == "resuming"] == ["goes on after round 2 of 3"]
-    lines = (path / "metrics.jsonl").read_text().splitlines(keepends=True)
-    (path / "metrics.jsonl").write_text(lines[0])
-    assert [row.found for row in examine_run(path) if row.what == "resuming"] == ["goes on after round 2 of 3"]
-    assert goes_on == ["goes on after round 3 of 3"]
+    assert said() == ["goes on after round 2 of 3"]
 
 
-def test_a_run_that_could_not_get_to_its_new_config_goes_on(three, longer, monkeypatch):
-    path = three("half")
+@pytest.mark.parametrize("step", ["begin_attempt", "write_config"])
+def test_a_run_whose_disk_was_full_as_it_was_made_longer_can_be_all_the_same(three, longer, monkeypatch, step):
+    path = three(step)
 
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(RunFolder, "write_config", full)
+        patch.setattr(RunFolder, step, full)
         with pytest.raises(RunFolderError, match="No space left on device"):
             resume_federation(path, [LONGER], plain=True)
     resume_federation(path, [LONGER], plain=True)

@@ -20,7 +20,8 @@ from fedvtc.tracking.console import PlainConsole
 from fedvtc.tracking.files import CsvTracker, JsonlTracker
 from fedvtc.tracking.guard import GuardedTracker
 from fedvtc.tracking.pictures import PictureTracker
-from fedvtc.tracking.run_folder import RunFolder, replaced
+from fedvtc.tracking.replacing import replaced
+from fedvtc.tracking.run_folder import RunFolder
 
 PARTITION = "partition.npz"
 

@@ -8,7 +8,8 @@ from fedvtc.config import to_dict
 from fedvtc.errors import ConfigError, RunFolderError
 from fedvtc.sweep import load_sweep
 from fedvtc.sweep.folder import SweepFolder
-from fedvtc.tracking.run_folder import RunFolder, locked
+from fedvtc.tracking.locking import locked
+from fedvtc.tracking.run_folder import RunFolder
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from fedvtc.errors import RunFolderError
-from fedvtc.tracking.run_folder import RunFolder, replaced
+from fedvtc.tracking.run_folder import RunFolder
 
 CONFIG = {"run": {"name": "a", "seed": 3}, "training": {"optimizer": {"lr": 1e-5}}}
 
@@ -82,32 +82,6 @@ def test_run_json_holds_neither_environment_nor_command_line(tmp_path, monkeypat
     folder = RunFolder.create(tmp_path, "a", CONFIG)
     folder.set_status("failed")
     assert "secret" not in (folder.path / "run.json").read_text()
-
-
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
-def test_what_is_replaced_is_whole_or_as_it_was(tmp_path):
-    file = tmp_path / "a.txt"
-    file.write_text("before")
-
-    def fill(beside):
-        beside.symlink_to("/dev/full")
-        beside.write_text("after")
-
-    with pytest.raises(OSError, match="No space left on device") as caught, replaced(file) as beside:
-        fill(beside)
-    assert caught.value.filename == str(file)
-    assert file.read_text() == "before"
-    assert list(tmp_path.iterdir()) == [file]
-
-
-def test_what_lies_beside_is_not_written_through(tmp_path):
-    file, other = tmp_path / "a.txt", tmp_path / "other"
-    other.write_text("mine")
-    (tmp_path / ".a.tmp.txt").symlink_to(other)
-    with replaced(file) as beside:
-        beside.write_text("after")
-    assert (file.read_text(), other.read_text()) == ("after", "mine")
-    assert sorted(tmp_path.iterdir()) == [file, other]
 
 
 def test_a_folder_that_is_opened_says_what_was_written(tmp_path):

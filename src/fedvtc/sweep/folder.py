@@ -14,7 +14,9 @@ from fedvtc.config import check_resumable, load, same_place
 from fedvtc.errors import ConfigError, RunFolderError
 from fedvtc.listing import read_records
 from fedvtc.sweep.definition import Sweep, Trial
-from fedvtc.tracking.run_folder import RunFolder, locked, replaced
+from fedvtc.tracking.locking import locked
+from fedvtc.tracking.replacing import replaced
+from fedvtc.tracking.run_folder import RunFolder
 
 DEFINITION = "sweep.yaml"
 STOPPED = "stopped_early.json"

@@ -18,7 +18,7 @@ from fedvtc.reporting.tables import human_bytes
 from fedvtc.sweep.definition import Trial
 from fedvtc.sweep.folder import SweepFolder
 from fedvtc.sweep.naming import value_text, varying
-from fedvtc.tracking.run_folder import replaced
+from fedvtc.tracking.replacing import replaced
 
 SEED = "run.seed"
 METRICS = {

@@ -20,7 +20,7 @@ import numpy as np
 from fedvtc.metrics import CLIENT_METRICS
 from fedvtc.tracking import RunInfo, Tracker
 from fedvtc.tracking.appending import AppendFile
-from fedvtc.tracking.run_folder import replaced
+from fedvtc.tracking.replacing import replaced
 
 CLIENT_COLUMNS = ("round", "phase", "client", "backbone", "num_images", "num_classes", *CLIENT_METRICS)
 """The first columns of clients.csv."""

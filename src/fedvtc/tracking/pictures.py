@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from fedvtc.reporting.figures import partition_picture, sample_grid
 from fedvtc.tracking import RunInfo, Tracker
-from fedvtc.tracking.run_folder import replaced
+from fedvtc.tracking.replacing import replaced
 
 
 class PictureTracker(Tracker):

@@ -1,6 +1,5 @@
-"""The run folder: who writes it, what run.json and config.yaml say, and files that are replaced whole or not at all."""
+"""The run folder: what its run.json and config.yaml say."""
 
-import fcntl
 import json
 import os
 import re
@@ -8,7 +7,7 @@ import shutil
 import socket
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
@@ -18,59 +17,14 @@ from omegaconf import OmegaConf
 
 from fedvtc import versions
 from fedvtc.errors import RunFolderError
+from fedvtc.tracking.locking import locked
+from fedvtc.tracking.replacing import replaced
 
 RUN_ID_VARIABLE = "FEDVTC_RUN_ID"
 """Environment variable with the id of the run that a submitted job begins."""
 ATTEMPT_VARIABLE = "FEDVTC_ATTEMPT"
 """Environment variable with the number of a submitted job among those of its run, from 1."""
 STATUSES = ("running", "finished", "failed", "interrupted")
-
-
-@contextmanager
-def replaced(path: Path) -> Iterator[Path]:
-    """Gives a path beside `path`; what the block writes there takes the place of `path` at the end.
-
-    An error, such as a full disk, leaves `path` as it was and nothing beside it.
-
-    Raises:
-        OSError: if it cannot be written; its `filename` is `path`.
-    """
-    # The suffix stays the last, for it tells some writers the format.
-    beside = path.with_name(f".{path.stem}.tmp{path.suffix}")
-    try:
-        # What lies there may be a link to anywhere, in a folder that came from a stranger.
-        beside.unlink(missing_ok=True)
-        yield beside
-        with beside.open("rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-    except BaseException as error:
-        with suppress(OSError):
-            beside.unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            error.filename = str(path)
-        raise
-
-
-@contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Keeps other processes, on any node that shares the folder, from writing it as long as the block lasts.
-
-    The lock belongs to this process: it is gone when the process dies in whatever way, and no child inherits it.
-
-    Raises:
-        RunFolderError: if another process holds it, or the folder cannot be written.
-    """
-    try:
-        lock = os.open(path / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
-    except OSError as error:
-        fix = "Make the folder writable."
-        raise RunFolderError(f"{path}: cannot be written ({error.strerror}). {fix}") from None
-    try:
-        _acquire(lock, path)
-        yield
-    finally:
-        os.close(lock)
 
 
 class RunFolder:
@@ -280,22 +234,6 @@ class RunFolder:
     def _write(self) -> None:
         with replaced(self.path / "run.json") as beside:
             beside.write_text(json.dumps(self._description, indent=2) + "\n", encoding="utf-8")
-
-
-def _acquire(lock: int, path: Path) -> None:
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        holder = os.pread(lock, 300, 0).decode(errors="replace").strip()
-        who = f"another process writes it ({holder or 'it has not said which'})"
-        raise RunFolderError(f"{path}: {who}. Wait for it, or stop it.") from None
-    except OSError as error:
-        fix = "Put run.output_dir on a file system that has locks."
-        raise RunFolderError(f"{path}: cannot be locked ({error.strerror}). {fix}") from None
-    # A full disk keeps nobody from going on; others then do not learn who it is.
-    with suppress(OSError):
-        os.ftruncate(lock, 0)
-        os.pwrite(lock, f"pid {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
 
 
 def new_id() -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from fedvtc.config.schema import Config
 from fedvtc.tracking import RunInfo
-from fedvtc.tracking.run_folder import replaced
+from fedvtc.tracking.replacing import replaced
 
 if TYPE_CHECKING:
     import wandb

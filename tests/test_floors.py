@@ -28,7 +28,7 @@ FLOORS = (
     {"runtime", "checkpoint"},
     {"federation", "attempt", "checkpointing", "stopping", "run", "resuming", "tracking", "reporting"},
     {"planning", "listing", "doctor", "submission", "sweep"},
-    {"cli", "examples", "__main__"},
+    {"cli", "command_words", "examples", "__main__"},
 )
 WITH_RAY = ("runtime", "submission", "sweep")
 FLOOR_OF = {unit: floor for floor, units in enumerate(FLOORS) for unit in units}

@@ -7,13 +7,13 @@ import argparse
 import importlib.metadata
 import os
 import sys
-import textwrap
 import traceback
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING
 
 from fedvtc import examples
+from fedvtc.command_words import Parser, config_parser, load_config, make_parser
 from fedvtc.errors import (
     EXIT_CRASH,
     EXIT_INTERRUPTED,
@@ -28,7 +28,6 @@ from fedvtc.errors import (
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from fedvtc.config import Config, FieldDoc, MethodConfig
 
 DEFAULT_RUNS = Path("outputs")
 
@@ -91,22 +90,7 @@ def _dispatch(given: list[str]) -> int:
     return int(words.command(words))
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        """One line on stderr, as for every other mistake of the user."""
-        print(f"fedvtc: {message}. See {self.prog} --help.", file=sys.stderr)
-        raise SystemExit(EXIT_USER_ERROR)
-
-
-def _parser(prog: str, about: str, examples: str, *, add_help: bool = True) -> _Parser:
-    # Raw, so that examples keep their lines.
-    formatter = argparse.RawDescriptionHelpFormatter
-    return _Parser(
-        prog=prog, description=about, epilog=examples, formatter_class=formatter, allow_abbrev=False, add_help=add_help
-    )
-
-
-def _top_parser(commands: Collection[str]) -> _Parser:
+def _top_parser(commands: Collection[str]) -> Parser:
     about = """\
 Federated learning where every client has its own architecture.
 
@@ -118,39 +102,24 @@ commands:
   plan    shows what a run would do, without training
   list    shows runs, jobs, data sets, backbones or methods
   doctor  checks the environment, or a run folder, and says what to mend"""
-    parser = _parser("fedvtc", about, examples.ALL)
+    parser = make_parser("fedvtc", about, examples.ALL)
     parser.usage = "fedvtc COMMAND ..., and fedvtc COMMAND --help for its keys and options"
     parser.add_argument("--version", action="version", version=f"fedvtc {_version()}")
     parser.add_argument("command", metavar="COMMAND", choices=list(commands), help=argparse.SUPPRESS)
     return parser
 
 
-def _config_parser(command: str, about: str, examples: str) -> _Parser:
-    """A parser of files, overrides, and a help that lists every key."""
-
-    class Help(argparse.Action):
-        def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
-            print(parser.format_help())
-            print(_keys_help(), flush=True)
-            parser.exit(EXIT_OK)
-
-    parser = _parser(f"fedvtc {command}", about, examples, add_help=False)
-    parser.add_argument("words", nargs="*", metavar="FILE | key=value", help="files merge left to right, keys win")
-    parser.add_argument("-h", "--help", nargs=0, action=Help, help="show this, and every key with its default")
-    return parser
-
-
-def _run_parser() -> _Parser:
-    parser = _config_parser("run", "Runs a federation and writes its run folder.", examples.RUN)
+def _run_parser() -> Parser:
+    parser = config_parser("run", "Runs a federation and writes its run folder.", examples.RUN)
     parser.add_argument("--plain", action="store_true", help="one line per round, no live table")
     parser.add_argument("--debug", action="store_true", help="show where in the code a mistake was noticed")
     parser.set_defaults(command=_run)
     return parser
 
 
-def _resume_parser() -> _Parser:
+def _resume_parser() -> Parser:
     about = "Goes on with a run from its newest whole checkpoint. A run that has finished stays as it is."
-    parser = _parser("fedvtc resume", about, examples.RESUME)
+    parser = make_parser("fedvtc resume", about, examples.RESUME)
     parser.add_argument("folder", type=Path, metavar="RUN", help="the run folder")
     parser.add_argument("words", nargs="*", metavar="key=value", help="keys that may change; see docs/resuming.md")
     parser.add_argument("--plain", action="store_true", help="one line per round, no live table")
@@ -159,9 +128,9 @@ def _resume_parser() -> _Parser:
     return parser
 
 
-def _submit_parser() -> _Parser:
+def _submit_parser() -> Parser:
     about = "Runs a federation as a job of a Ray cluster, and follows its log. A run that the cluster has had goes on."
-    parser = _config_parser("submit", about, examples.SUBMIT)
+    parser = config_parser("submit", about, examples.SUBMIT)
     _add_address(parser)
     parser.add_argument("--runtime-env", type=Path, metavar="FILE", help="a runtime environment of Ray, as YAML")
     parser.add_argument("--working-dir", type=Path, metavar="DIR", help="a folder that the job runs in a copy of")
@@ -171,10 +140,10 @@ def _submit_parser() -> _Parser:
     return parser
 
 
-def _sweep_parser() -> _Parser:
+def _sweep_parser() -> Parser:
     from fedvtc.sweep import command
 
-    parser = _parser("fedvtc sweep", command.ABOUT, examples.SWEEP)
+    parser = make_parser("fedvtc sweep", command.ABOUT, examples.SWEEP)
     command.add_options(parser)
     parser.set_defaults(command=lambda words: command.run(words, _console()))
     return parser
@@ -185,19 +154,19 @@ def _add_address(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--address", metavar="URL", help=text)
 
 
-def _plan_parser() -> _Parser:
+def _plan_parser() -> Parser:
     about = (
         "Shows what a run would do: its config, who holds what, bytes per round, processes and memory. Trains nothing."
     )
-    parser = _config_parser("plan", about, examples.PLAN)
+    parser = config_parser("plan", about, examples.PLAN)
     parser.add_argument("--print-config", action="store_true", help="print the resolved config and nothing else")
     parser.add_argument("--picture", type=Path, metavar="PNG", help="where to put the picture of the partition")
     parser.set_defaults(command=_plan)
     return parser
 
 
-def _list_parser() -> _Parser:
-    parser = _parser("fedvtc list", "Shows runs, jobs, data sets, backbones or methods.", examples.LIST)
+def _list_parser() -> Parser:
+    parser = make_parser("fedvtc list", "Shows runs, jobs, data sets, backbones or methods.", examples.LIST)
     parser.add_argument("kind", nargs="?", default="runs", choices=("runs", "data", "backbones", "methods"))
     parser.add_argument("folders", nargs="*", type=Path, metavar="FOLDER", help="of runs; ./outputs when left out")
     parser.add_argument("--cluster", action="store_true", help="show the jobs of a cluster instead")
@@ -206,16 +175,16 @@ def _list_parser() -> _Parser:
     return parser
 
 
-def _doctor_parser() -> _Parser:
+def _doctor_parser() -> Parser:
     about = "Checks the environment and, where one is named, a run folder with every file of its checkpoints."
-    parser = _parser("fedvtc doctor", about, examples.DOCTOR)
+    parser = make_parser("fedvtc doctor", about, examples.DOCTOR)
     parser.add_argument("folder", nargs="?", type=Path, metavar="RUN", help="a run folder")
     parser.set_defaults(command=_doctor)
     return parser
 
 
 def _run(words: argparse.Namespace) -> int:
-    config = _load_config(words.words)
+    config = load_config(words.words)
     from fedvtc.run import run_federation
 
     run_federation(config, plain=words.plain)
@@ -230,7 +199,7 @@ def _resume(words: argparse.Namespace) -> int:
 
 
 def _submit(words: argparse.Namespace) -> int:
-    config = _load_config(words.words)
+    config = load_config(words.words)
     from fedvtc import submission
 
     runtime_env = submission.read_runtime_env(words.runtime_env) if words.runtime_env else None
@@ -254,7 +223,7 @@ def _doctor(words: argparse.Namespace) -> int:
 def _plan(words: argparse.Namespace) -> int:
     from fedvtc.config import to_yaml
 
-    config = _load_config(words.words)
+    config = load_config(words.words)
     print(to_yaml(config), end="" if words.print_config else "\n", flush=True)
     if words.print_config:
         return EXIT_OK
@@ -294,25 +263,6 @@ def _list(words: argparse.Namespace) -> int:
     return EXIT_OK
 
 
-def _load_config(words: Sequence[str]) -> "Config":
-    """Words that name a file are files, wherever they stand; all others are overrides."""
-    from fedvtc.config import load
-
-    files = [word for word in words if _is_file(word)]
-    return load(files, [word for word in words if not _is_file(word)], methods=_methods())
-
-
-def _is_file(word: str) -> bool:
-    # Not Path.exists, which raises for a word that is too long for a file name.
-    return ("=" not in word and word.endswith((".yaml", ".yml"))) or os.path.exists(word)
-
-
-def _methods() -> "dict[str, type[MethodConfig]]":
-    from fedvtc.methods import config_classes
-
-    return config_classes()
-
-
 def _console() -> "Console":
     from rich.console import Console
 
@@ -324,24 +274,3 @@ def _version() -> str:
         return importlib.metadata.version("fedvtc")
     except importlib.metadata.PackageNotFoundError:  # Run from a source tree that was not installed.
         return "(not installed)"
-
-
-def _keys_help() -> str:
-    """Every key with its type, default and text, by section; the keys of each method by method."""
-    from fedvtc.config import Config, MethodConfig, field_docs
-
-    common = {doc.key for doc in field_docs(MethodConfig, "method")}
-    sections: dict[str, list[FieldDoc]] = {}
-    for doc in field_docs(Config):
-        sections.setdefault(doc.key.partition(".")[0], []).append(doc)
-    for name, cls in _methods().items():
-        own = [doc for doc in field_docs(cls, "method") if doc.key not in common]
-        if own:
-            sections[f"method.name={name}"] = own
-    lines = ["keys: KEY=DEFAULT (TYPE)"]
-    for title, docs in sections.items():
-        lines += ["", f"{title}:"]
-        for doc in docs:
-            lines.append(f"  {doc.key}={doc.default}  ({doc.type})")
-            lines += textwrap.wrap(doc.text, 110, initial_indent=" " * 6, subsequent_indent=" " * 6)
-    return "\n".join(lines)

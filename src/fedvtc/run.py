@@ -16,6 +16,7 @@ from fedvtc.incidents import Incidents
 from fedvtc.methods import config_classes
 from fedvtc.naming import default_name
 from fedvtc.resuming import check_trusted, starting_point
+from fedvtc.runtime.device import gpu_names
 from fedvtc.tracking import Tracker
 from fedvtc.tracking.console import make_console_tracker
 from fedvtc.tracking.run_folder import RUN_ID_VARIABLE, RunFolder
@@ -52,7 +53,7 @@ def run_federation(config: Config, *, plain: bool = False, trackers: Sequence[Tr
         folder = RunFolder.open(path)
         return _resume(folder, lambda before: same_place(before, config), plain, trackers)
     population = Population.of(config)
-    folder = RunFolder.create(config.run.output_dir, path.name, to_dict(config))
+    folder = RunFolder.create(config.run.output_dir, path.name, to_dict(config), gpu_names())
     with folder.lock(), _discarded_if_it_cannot_begin(folder):
         console = make_console_tracker(plain)
         submitted_as = os.environ.get(RUN_ID_VARIABLE) or folder.id

@@ -36,6 +36,14 @@ def inline_device(placement: PlacementConfig) -> torch.device:
     return _gpu(needs.num_gpus) if needs.num_gpus else torch.device("cpu")
 
 
+def gpu_names() -> list[str]:
+    """What the GPUs of this machine are called; none where PyTorch finds none that it can use."""
+    try:
+        return [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    except RuntimeError:
+        return []
+
+
 def _gpu(share: float) -> torch.device:
     if not torch.cuda.is_available():
         what = "PyTorch sees no GPU (its driver, or a build for CPUs)"

@@ -53,7 +53,7 @@ class RunFolder:
             output_dir: the folder that holds run folders; made where it is absent.
             name: the run's name.
             config_dict: the resolved config in plain values.
-            gpus: names of the GPUs that the run may use.
+            gpus: names of those of this machine.
 
         Raises:
             RunFolderError: if the folder exists, cannot be written, or FEDVTC_RUN_ID is no id.

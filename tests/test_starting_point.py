@@ -110,7 +110,7 @@ def test_a_place_that_is_empty_costs_no_record_where_there_must_have_been_a_whol
         ({"shards": []}, "its manifest is not one of this run, it lacks client_0000.pt, "),
     ],
 )
-def test_a_manifest_that_can_be_read_and_is_wrong_is_passed_over_and_recorded(three, longer, change, said):
+def test_a_manifest_that_can_be_read_and_is_wrong_is_passed_over_and_recorded(three, longer, change, said, capsys):
     path = three("-".join(change))
     edit(path / "checkpoints/round_000003/manifest.json", **change)
     resume_federation(path, [LONGER], plain=True)
@@ -125,6 +125,9 @@ def test_a_manifest_that_can_be_read_and_is_wrong_is_passed_over_and_recorded(th
         (None, None),
         (2, {"checkpoints_damaged": 1}),
     ]
+    assert "on the way: checkpoints damaged 1" in capsys.readouterr().out.splitlines()
+    resume_federation(path, ["run.rounds=6"], plain=True)
+    assert "on the way: checkpoints damaged 1" in capsys.readouterr().out.splitlines()
 
 
 def test_the_doctor_says_what_resuming_would_do(three):

@@ -108,7 +108,7 @@ def attempt(
             config, population, pool, trackers, checkpoints=checkpoints, incidents=incidents, stopper=stopper
         )
         record = federation.run(read_server(store, start) if start else None)
-    console.summary(record, incidents.totals)
+    console.summary(record, folder.incidents)
     return record
 
 

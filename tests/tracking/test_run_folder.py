@@ -121,6 +121,10 @@ def test_every_attempt_is_kept_and_the_run_is_running_again(tmp_path):
         ('{"id": 3}', "/a/run.json: damaged (expected a text as id). "),
         ('{"id": "x", "name": "a", "status": "lost"}', "/a/run.json: damaged (unknown status lost). "),
         ('{"id": "x", "name": "a", "status": "failed"}', "/a/run.json: damaged (expected a list of attempts). "),
+        (
+            '{"id": "x", "name": "a", "status": "failed", "attempts": [{"incidents": {"x": "1"}}]}',
+            "/a/run.json: damaged (expected counts as incidents). ",
+        ),
     ],
 )
 def test_a_folder_that_holds_no_whole_run_json_is_one_line(tmp_path, content, said):

@@ -6,6 +6,7 @@ import re
 import shutil
 import socket
 import uuid
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -148,6 +149,11 @@ class RunFolder:
         """Every process that has run it: `started`, `host`, `pid`, from the second on `resumed_round`, `incidents`."""
         return tuple(self._description["attempts"])
 
+    @property
+    def incidents(self) -> dict[str, int]:
+        """Those of all attempts, counted by kind; an attempt that was killed has not said."""
+        return dict(sum((Counter(attempt.get("incidents", {})) for attempt in self.attempts), Counter()))
+
     def begin_attempt(self, resumed_round: int) -> None:
         """Adds this process to the attempts; the run is `running` again.
 
@@ -272,4 +278,8 @@ def _fault(description: object) -> str | None:
     attempts = description.get("attempts")
     if not isinstance(attempts, list) or not all(isinstance(attempt, dict) for attempt in attempts):
         return "expected a list of attempts"
+    for attempt in attempts:
+        counts = attempt.get("incidents", {})
+        if not (isinstance(counts, dict) and all(type(count) is int for count in counts.values())):
+            return "expected counts as incidents"
     return None

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from fedvtc.cli import main
 from fedvtc.config import load
 from fedvtc.doctor.run_folder import examine_run
 from fedvtc.errors import CheckpointError, ConfigError, RunFolderError
@@ -219,3 +220,13 @@ def test_a_cluster_that_a_folder_names_is_asked_for_by_its_user_only(three, monk
     assert resume_command(config, path) == f"fedvtc resume {path} {words}"
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.9:6379")
     assert resume_command(load([file], [], methods=config_classes()), path) == f"fedvtc resume {path}"
+
+
+def test_a_change_that_cannot_be_ends_the_command_with_code_2(three, capsys):
+    path = three("forbidden")
+    before = contents(path)
+    assert main(["resume", str(path), "run.seed=9", LONGER]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("fedvtc: run.seed: ")
+    assert "9" in line
+    assert contents(path) == before

@@ -256,11 +256,24 @@ def test_the_newest_and_the_best_are_kept(saving, keep, keep_best, kept):
 def test_none_is_deleted_as_long_as_records_are_not_on_the_disk(saving):
     run = saving({"keep_best": False})
     for round in (1, 2, 3, 4):
-        run.save(round, is_recorded=round == 1)
+        run.save(round, is_recorded=round <= 2)
     run.checkpoints.wait()
     assert run.rounds() == [4, 3, 2, 1]
-    run.save_and_wait(5)
-    assert run.rounds() == [5, 4]
+    run.save(5, is_recorded=False)
+    run.checkpoints.wait()
+    assert run.rounds() == [5, 4, 2, 1]
+    run.save_and_wait(6)
+    assert run.rounds() == [6, 5]
+
+
+def test_the_first_that_is_whole_is_told_once_by_who_asks_for_the_next(saving):
+    told = []
+    run = saving(on_first=lambda: told.append(threading.current_thread()))
+    run.save(1)
+    assert told == []
+    run.checkpoints.wait()
+    run.save_and_wait(2)
+    assert told == [threading.main_thread()]
 
 
 class Frozen:
@@ -292,9 +305,10 @@ def test_a_process_that_hangs_while_it_saves_is_noticed_though_no_round_runs(sav
     assert run.told == ["checkpoint round_000001 could not be written (The actor died); there is none before it"]
 
 
-def test_at_the_end_of_a_run_nobody_who_hangs_is_waited_for(saving):
+def test_at_the_end_of_a_run_nobody_who_hangs_is_waited_for(saving, monkeypatch):
     run = saving({}, {"client_timeout_s": 0.1})
     run.checkpoints._pool = pool = Frozen(run.pool)
+    monkeypatch.setattr("fedvtc.checkpointing.TICK_S", 0.05)
     run.save(1)
     run.checkpoints.abandon()
     assert (pool.num_asked, run.rounds()) == (0, [])

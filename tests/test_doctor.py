@@ -259,7 +259,7 @@ def test_what_is_wrong_with_a_checkpoint_is_named(stopped):
         ("checkpoints/round_000002", "fault", "server.pt is missing"),
         ("resuming", "fault", "refused, for no checkpoint is whole"),
     ]
-    assert row_of(rows, "resuming").fix == f"Mend one of them, or remove {checkpoints} to start over."
+    assert row_of(rows, "resuming").fix == f"Mend one of them, or remove {checkpoints} and metrics.jsonl to start over."
 
 
 def test_a_run_without_checkpoints_starts_over(stopped):
@@ -267,6 +267,9 @@ def test_a_run_without_checkpoints_starts_over(stopped):
 
     row = row_of(examine_run(stopped), "resuming")
 
+    assert (row.state, row.found) == ("fault", "holds no checkpoint of the run, though its records reach round 3")
+    (stopped / "metrics.jsonl").unlink()
+    row = row_of(examine_run(stopped), "resuming")
     assert (row.state, row.found) == ("warning", "there is no checkpoint, all 3 rounds are done again")
 
 
@@ -317,14 +320,14 @@ def test_a_disk_too_small_for_the_next_checkpoint_is_a_warning(stopped):
 
 def test_a_secret_in_a_file_is_named_and_never_shown(run, monkeypatch, capsys):
     monkeypatch.setenv("OTHER_API_KEY", "not-in-any-file")
-    monkeypatch.setenv("HUB_TOKEN_READ", KEY)
+    monkeypatch.setenv("HUB_READ_TOKEN", KEY)
     monkeypatch.setenv("TOKENIZERS_PARALLELISM", "true")
     file = run / "config.yaml"
     file.write_text(file.read_text().replace("label: null", f"label: {KEY}"))
 
     row = next(row for row in examine_run(run) if row.what == "config.yaml")
 
-    assert (row.state, row.found) == ("fault", "holds the value of $HUB_TOKEN_READ")
+    assert (row.state, row.found) == ("fault", "holds the value of $HUB_READ_TOKEN")
     assert KEY not in str(list(examine_run(run)))
 
 

@@ -11,7 +11,7 @@ import pytest
 from fedvtc.cli import main
 from fedvtc.config import load
 from fedvtc.doctor.run_folder import examine_run
-from fedvtc.errors import CheckpointError, ConfigError, RunFolderError
+from fedvtc.errors import CheckpointError, ClusterError, ConfigError, RunFolderError
 from fedvtc.methods import config_classes
 from fedvtc.resuming import resume_command
 from fedvtc.run import resume_federation, run_federation
@@ -92,14 +92,27 @@ def test_a_disk_that_is_not_there_costs_no_record(start, longer, tmp_path):
     assert results_of(path) == longer
 
 
-def test_a_place_that_is_empty_costs_no_record_where_there_must_have_been_a_whole_one(three, longer):
+def test_a_place_that_is_empty_costs_no_record_where_there_has_been_a_whole_one(three, longer):
     path = three("emptied")
     for checkpoint in (path / "checkpoints").iterdir():
         shutil.rmtree(checkpoint)
     with pytest.raises(CheckpointError, match="though its records reach round 3"):
         resume_federation(path, [LONGER], plain=True)
+    edit(path / "run.json", status="running")
+    assert [row.state for row in examine_run(path) if row.what == "resuming"] == ["fault"]
     (path / "metrics.jsonl").unlink()
     resume_federation(path, [LONGER], plain=True)
+    assert results_of(path) == longer
+
+
+def test_a_run_that_has_had_no_checkpoint_starts_over_as_often_as_it_takes(start, longer, monkeypatch):
+    path = start("none", "checkpoint.every=null")
+    words = [LONGER, "checkpoint.every=1"]
+    with monkeypatch.context() as patch:
+        patch.setattr("fedvtc.run.attempt", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            resume_federation(path, words, plain=True)
+    resume_federation(path, words, plain=True)
     assert results_of(path) == longer
 
 
@@ -177,7 +190,7 @@ def test_checkpoints_stay_as_long_as_records_wait(start, longer, monkeypatch):
     # As a kill would leave it: nothing after round 1 had come to the disk.
     assert [record["round"] for record in records_of(path)] == [1]
     kept = {file.name for file in (path / "checkpoints").iterdir()}
-    assert kept == {"final", *(f"round_00000{round}" for round in (1, 2, 3, 4, 5))}
+    assert kept == {"final", *(f"round_00000{round}" for round in (1, 4, 5))}
     edit(path / "run.json", status="running")
     resume_federation(path, plain=True)
     assert results_of(path) == longer
@@ -212,13 +225,18 @@ def test_a_cluster_that_a_folder_names_is_asked_for_by_its_user_only(three, monk
     file.write_text(file.read_text().replace("address: null", "address: 10.0.0.9:6379").replace("inline", "ray"))
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     before = contents(path)
-    with pytest.raises(ConfigError, match=f"^cluster.address: 10.0.0.9:6379 is named by {file} only, and a cluster "):
-        resume_federation(path, [LONGER], plain=True)
+    for words in ([LONGER], [LONGER, "cluster.num_cpus=2"]):
+        with pytest.raises(ConfigError, match=f"^cluster.address: 10.0.0.9:6379 is named by {file} only, and a clust"):
+            resume_federation(path, words, plain=True)
     assert contents(path) == before
     config = load([file], ["tracking.trackers=[wandb,mine.trackers:Mine]"], methods=config_classes())
+    # A finished run needs no cluster; and one that is given is tried.
+    assert resume_federation(path, plain=True).record is None
+    with pytest.raises(ClusterError, match="no Ray cluster answers"):
+        resume_federation(path, [LONGER, "cluster={address: '127.0.0.1:9'}"], plain=True)
     words = "'tracking.trackers=[wandb,mine.trackers:Mine]' cluster.address=10.0.0.9:6379"
     assert resume_command(config, path) == f"fedvtc resume {path} {words}"
-    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.9:6379")
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:9")
     assert resume_command(load([file], [], methods=config_classes()), path) == f"fedvtc resume {path}"
 
 

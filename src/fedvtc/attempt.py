@@ -99,7 +99,15 @@ def attempt(
         pool = stack.enter_context(opened)
         start_trackers()
         checkpoints = Checkpointer(
-            config, store, pool, lineage, incidents, run_id=folder.id, attempt=number, start=start
+            config,
+            store,
+            pool,
+            lineage,
+            incidents,
+            run_id=folder.id,
+            attempt=number,
+            start=start,
+            on_first=folder.note_checkpoints,
         )
         stack.callback(checkpoints.abandon)
         if start is not None:

@@ -1,7 +1,9 @@
 """When a run writes checkpoints, and what the coordinator puts into them; the files are `fedvtc.checkpoint`'s."""
 
+import math
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -37,6 +39,7 @@ class Checkpointer:
         run_id: of the run folder.
         attempt: number of the attempt, from 1.
         start: the checkpoint that the run goes on from; None for a new run.
+        on_first: called once the run has a whole checkpoint of a round, by who asks for the next one.
     """
 
     def __init__(
@@ -50,7 +53,9 @@ class Checkpointer:
         run_id: str,
         attempt: int,
         start: Manifest | None = None,
+        on_first: Callable[[], None] | None = None,
     ) -> None:
+        self._on_first = on_first
         self._config, self._store, self._pool = config, store, pool
         self._lineage, self._incidents = lineage, incidents
         self._run_id, self._attempt = run_id, attempt
@@ -58,9 +63,10 @@ class Checkpointer:
         self._thread: threading.Thread | None = None
         self._failure: str | None = None
         self._lost_process = False
-        self._is_recorded = True
         self._clients = range(config.population.num_clients)
         self._kept = [start] if start else []
+        self._recorded = self._kept
+        self._saving: list[Future[Shard]] = []
         self._begun_round = self._saved_round
 
     def is_due(self, round: int, *, is_last: bool) -> bool:
@@ -93,14 +99,14 @@ class Checkpointer:
             state: of the server.
             broadcast: that the next round starts with.
             accuracy: mean generalization accuracy, where the round has an evaluation.
-            is_recorded: whether the records are on the disk up to this round; as long as they are not, no older
-                checkpoint is deleted, for the run may have to go on from there.
+            is_recorded: whether the records are on the disk up to this round; as long as they are not, the checkpoints
+                of the last round where they were stay, for the run may have to go on from there.
 
         Raises:
             DiskError: a checkpoint could not be written, and the policy is to stop.
         """
-        self._is_recorded = is_recorded
-        self._begin(round, "round", {"state": state, "broadcast": broadcast.payload}, accuracy)
+        server = {"state": state, "broadcast": broadcast.payload}
+        self._begin(round, "round", server, accuracy, is_recorded=is_recorded)
 
     def save_final(self, round: int, accuracy: float | None) -> None:
         """Saves the clients as they are at the end of the run: the models that it was for.
@@ -120,10 +126,18 @@ class Checkpointer:
     def abandon(self) -> None:
         """Returns once nothing is being written, at the end of a run that may have ended in any way.
 
-        Actors may be at work or gone then, so none is asked; one that hangs is waited for as long as a step may take.
+        Actors may be at work or gone then, so none is asked; they hang if none has written a shard for as long as a
+        step may take.
         """
-        if self._thread is not None:
-            self._thread.join(self._config.runtime.client_timeout_s)
+        timeout_s = self._config.runtime.client_timeout_s or math.inf
+        num_left, since_s = -1, time.monotonic()
+        while self._thread is not None and self._thread.is_alive():
+            self._thread.join(TICK_S)
+            before, num_left = num_left, sum(not saved.done() for saved in self._saving)
+            if num_left != before or num_left == 0:
+                since_s = time.monotonic()
+            elif time.monotonic() - since_s > timeout_s:
+                return
 
     def settle(self) -> None:
         """Returns once nothing is being written. No actor may be at work; those that are lost or hang are replaced."""
@@ -134,6 +148,9 @@ class Checkpointer:
                 for _ in self._pool.map("process_id", self._clients):
                     pass
         self._thread = None
+        if self._kept and self._on_first is not None:
+            self._on_first()
+            self._on_first = None
 
     def wait(self) -> None:
         """Settles.
@@ -146,7 +163,9 @@ class Checkpointer:
         if failure is not None and self._config.runtime.on_disk_error == "stop":
             raise DiskError(failure)
 
-    def _begin(self, round: int, phase: str, server: dict[str, Any], accuracy: float | None) -> None:
+    def _begin(
+        self, round: int, phase: str, server: dict[str, Any], accuracy: float | None, *, is_recorded: bool = True
+    ) -> None:
         # One at a time: where writing takes longer than a round, rounds wait.
         self.wait()
         manifest = Manifest(
@@ -167,9 +186,9 @@ class Checkpointer:
             return
         known = self._taken_over(draft) if phase == "round" else {}
         changed = [client for client in self._clients if client not in known]
-        saved = self._pool.save(changed, self._store, draft)
+        self._saving = saved = self._pool.save(changed, self._store, draft)
         self._begun_round = round
-        arguments = (manifest, draft, server, list(known.values()), saved)
+        arguments = (manifest, draft, server, list(known.values()), saved, is_recorded)
         self._thread = threading.Thread(target=self._write, args=arguments, name="checkpoint", daemon=True)
         self._thread.start()
         if not self._config.checkpoint.async_:
@@ -194,6 +213,7 @@ class Checkpointer:
         server: dict[str, Any],
         known: Sequence[Shard],
         saved: Sequence[Future[Shard]],
+        is_recorded: bool,
     ) -> None:
         try:
             shards = [self._store.write(draft, SERVER_SHARD, partial(write_tree, arrays_to_tensors(server))), *known]
@@ -207,16 +227,16 @@ class Checkpointer:
             self._give_up(manifest, error)
             return
         if manifest.phase == "round":
-            self._published(replace(manifest, shards=tuple(shards)))
+            self._published(replace(manifest, shards=tuple(shards)), is_recorded)
 
-    def _published(self, whole: Manifest) -> None:
+    def _published(self, whole: Manifest, is_recorded: bool) -> None:
         checkpoint = self._config.checkpoint
         self._kept = [whole, *self._kept][: checkpoint.keep]
         self._lineage.saved(self._kept)
-        if not self._is_recorded:
-            return
+        if is_recorded:
+            self._recorded = self._kept
         try:
-            self._store.prune(self._kept, checkpoint.keep_best)
+            self._store.prune([*self._kept, *self._recorded], checkpoint.keep_best)
         except OSError as error:
             self._incidents.add("disk_errors", f"old checkpoints could not be deleted ({_why(error)})")
 

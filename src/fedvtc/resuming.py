@@ -2,7 +2,6 @@
 
 import os
 import shlex
-from collections.abc import Sequence
 from pathlib import Path
 
 from fedvtc.checkpoint import CheckpointStore, Manifest
@@ -55,11 +54,12 @@ def _starting_point(
     if start is None and misfits:
         raise CheckpointError(misfits[0])
     if start is None and lines:
-        fix = f"Mend one of them, or remove {store.location} to start over."
+        records = folder.path / "metrics.jsonl"
+        fix = f"Mend one of them, or remove {store.location} and {records} to start over."
         raise CheckpointError(f"{folder.path}: no checkpoint is whole. {fix}")
     num_recorded = count_recorded(folder.path, after.population.num_clients)
     if start is None:
-        _check_not_elsewhere(store, folder, before, num_recorded)
+        check_starts_over(store, folder, before, num_recorded)
         return None
     if start.round > num_recorded:
         what = f"metrics.jsonl or clients.csv is whole up to round {num_recorded} only"
@@ -73,25 +73,34 @@ def _starting_point(
     return start
 
 
-def _check_not_elsewhere(store: CheckpointStore, folder: RunFolder, before: Config, num_recorded: int) -> None:
-    """Where a run has no checkpoint it starts over, unless it must have had some.
+def check_starts_over(store: CheckpointStore, folder: RunFolder, before: Config, num_recorded: int) -> None:
+    """Where a run has no checkpoint it starts over, unless it has had some.
+
+    Args:
+        store: where there is none.
+        folder: of the run.
+        before: its config so far.
+        num_recorded: rounds whose records are whole.
 
     Raises:
         CheckpointError: they lie where they were looked for before, or the disk that held them is not there.
     """
     former = checkpoint_store(before, folder)
-    if store.location != former.location and former.manifests():
+    if store.location != former.location and _any_in(former):
         fix = f"Move what is in {former.location} there, or leave it out."
         raise CheckpointError(f"checkpoint.dir: {store.location} holds no checkpoint of the run. {fix}")
-    every = before.checkpoint.every
-    if every is None:
-        return
-    is_gone = "://" not in store.location and not Path(store.location).exists()
-    # A round after one that is saved shows that its checkpoint was begun; the second is begun once the first is whole.
-    if num_recorded > (every if is_gone else 2 * every):
+    if folder.has_checkpoints and num_recorded:
         what = f"{store.location}: holds no checkpoint of the run, though its records reach round {num_recorded}"
         fix = f"Mount it or put it back; to start over, remove {folder.path / 'metrics.jsonl'}."
         raise CheckpointError(f"{what}. {fix}")
+
+
+def _any_in(store: CheckpointStore) -> bool:
+    try:
+        return bool(store.manifests())
+    # A place that is gone holds none that could be moved.
+    except OSError:
+        return False
 
 
 def checkpoint_store(config: Config, folder: RunFolder) -> CheckpointStore:
@@ -101,25 +110,37 @@ def checkpoint_store(config: Config, folder: RunFolder) -> CheckpointStore:
     return CheckpointStore(f"{config.checkpoint.dir.rstrip('/')}/{folder.name}-{folder.id}")
 
 
-def check_trusted(config: Config, folder: RunFolder, overrides: Sequence[str]) -> None:
+NOTHING_FOREIGN = ("tracking.trackers=[]", "cluster.address=null")
+"""Overrides after which a config names nothing that its folder alone has named."""
+
+
+def check_trusted(config: Config, given: Config, folder: RunFolder) -> None:
     """A folder may come from a stranger: no code is run on its word, neither a tracker's nor a cluster's.
 
+    Args:
+        config: of the run that goes on.
+        given: the same with `NOTHING_FOREIGN` before what its user gave.
+        folder: of the run.
+
     Raises:
-        ConfigError: its config names what the overrides do not.
+        ConfigError: the config names what its user did not.
     """
     file = folder.path / "config.yaml"
-    if (names := foreign_trackers(config)) and not _gives(overrides, "tracking.trackers"):
+    names = [name for name in foreign_trackers(config) if name not in given.tracking.trackers]
+    if names:
         what = f"{names[0]} is named by {file} only, and no code is imported on its word"
         raise ConfigError([f"tracking.trackers: {what}. Give tracking.trackers=[...] with it, or without it."])
     address = _foreign_address(config)
-    if address and not _gives(overrides, "cluster.address"):
+    if address and address != given.cluster.address:
         what = f"{address} is named by {file} only, and a cluster can have this process run code"
         raise ConfigError([f"cluster.address: {what}. Give cluster.address={address}, or cluster.address=null."])
 
 
-def resume_command(config: Config, folder: Path) -> str:
-    """What a user types to go on with a run."""
+def resume_command(config: Config | None, folder: Path) -> str:
+    """What a user types to go on with a run; without its config, what is typed for most."""
     words = ["fedvtc", "resume", str(folder)]
+    if config is None:
+        return shlex.join(words)
     if foreign_trackers(config):
         words.append(f"tracking.trackers=[{','.join(config.tracking.trackers)}]")
     if address := _foreign_address(config):
@@ -133,7 +154,3 @@ def _foreign_address(config: Config) -> str | None:
     if config.placement.pool == "inline" or address in (None, "auto", "local", os.environ.get("RAY_ADDRESS")):
         return None
     return address
-
-
-def _gives(overrides: Sequence[str], key: str) -> bool:
-    return any(text.startswith(f"{key}=") for text in overrides)

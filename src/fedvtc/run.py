@@ -15,7 +15,7 @@ from fedvtc.federation import Population
 from fedvtc.incidents import Incidents
 from fedvtc.methods import config_classes
 from fedvtc.naming import default_name
-from fedvtc.resuming import check_trusted, starting_point
+from fedvtc.resuming import NOTHING_FOREIGN, check_trusted, starting_point
 from fedvtc.runtime.device import gpu_names
 from fedvtc.tracking import Tracker
 from fedvtc.tracking.console import make_console_tracker
@@ -53,7 +53,8 @@ def run_federation(config: Config, *, plain: bool = False, trackers: Sequence[Tr
         folder = RunFolder.open(path)
         return _resume(folder, lambda before: same_place(before, config), plain, trackers)
     population = Population.of(config)
-    folder = RunFolder.create(config.run.output_dir, path.name, to_dict(config), gpu_names())
+    gpus = [] if config.placement.accelerator == "cpu" else gpu_names()
+    folder = RunFolder.create(config.run.output_dir, path.name, to_dict(config), gpus)
     with folder.lock(), _discarded_if_it_cannot_begin(folder):
         console = make_console_tracker(plain)
         submitted_as = os.environ.get(RUN_ID_VARIABLE) or folder.id
@@ -77,18 +78,20 @@ def resume_federation(path: Path, overrides: Sequence[str] = (), *, plain: bool 
     """
     folder = RunFolder.open(path)
 
-    def change(_: Config) -> Config:
-        config = _config_of(folder, overrides)
-        check_trusted(config, folder, overrides)
-        return config
+    def check(after: Config) -> None:
+        check_trusted(after, _config_of(folder, [*NOTHING_FOREIGN, *overrides]), folder)
 
-    return _resume(folder, change, plain)
+    return _resume(folder, lambda _: _config_of(folder, overrides), plain, check=check)
 
 
 def _resume(
-    folder: RunFolder, change: Callable[[Config], Config], plain: bool, trackers: Sequence[Tracker] = ()
+    folder: RunFolder,
+    change: Callable[[Config], Config],
+    plain: bool,
+    trackers: Sequence[Tracker] = (),
+    check: Callable[[Config], None] = lambda _: None,
 ) -> RunSummary:
-    """Goes on with a run whose config is changed as `change` says."""
+    """Goes on with a run whose config is changed as `change` says, where `check` lets it."""
     with folder.lock():
         before = _config_of(folder)
         after = change(before)
@@ -97,6 +100,7 @@ def _resume(
         if folder.status == "finished" and after.run.rounds == before.run.rounds:
             console.note(f"{folder.path}: finished after {before.run.rounds} rounds, nothing to resume.")
             return RunSummary(folder.path, None)
+        check(after)
         incidents = Incidents(console.note)
         start = starting_point(folder, before, after, incidents)
         num_done = start.round if start else 0

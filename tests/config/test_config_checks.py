@@ -203,7 +203,14 @@ def test_a_share_that_cannot_be_dealt_out():
 def test_what_the_environment_keeps_to_itself_stays_out_of_the_config(monkeypatch):
     monkeypatch.setenv("HUB_TOKEN", "0123456789abcdef")
     monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", "outputs/token")
-    monkeypatch.setenv("DB_PASSWORD", "short")
-    assert problems("method.label=${oc.env:HUB_TOKEN}", "run.name=short", "run.output_dir=outputs/token") == [
+    for name, value in (
+        ("TOKENIZERS_CACHE", "/scratch/alice7"),
+        ("OLD_TOKEN", "/scratch/alice7"),
+        ("DB_PASSWORD", "s7"),
+    ):
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("FSSPEC_FTP_PASSWORD", "anonymous")
+    fine = ["run.name=anonymous-s7", "run.output_dir=/scratch/alice7/outputs/token"]
+    assert problems("method.label=${oc.env:HUB_TOKEN}", *fine) == [
         "method.label: holds the value of $HUB_TOKEN, which would get into files and logs (command line). Leave it out."
     ]

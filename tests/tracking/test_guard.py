@@ -32,7 +32,6 @@ def test_a_tracker_whose_disk_is_well_is_left_alone(run):
     tracker.start(run)
     tracker.client_done(0, 1, 2)
     tracker.log(record(1), [])
-    tracker.note("a process was lost")
     tracker.finish("finished")
     assert (run.folder / "metrics.jsonl").read_text() == '{"round": 1, "phase": "round"}\n'
     assert said == []
@@ -48,7 +47,6 @@ def test_a_failure_is_said_once_and_its_end_too(run):
             for round in (1, 2, 3):
                 tracker.log(record(round), [])
                 tracker.client_done(0, 1, 1)
-                tracker.note("text")
             assert (len(said), tracker.num_waiting) == (1, 3)
             run.folder.mkdir()
         tracker.log(record(first + 3), [])
@@ -137,8 +135,8 @@ def test_only_a_picture_tells_that_pictures_can_be_written_again(run):
 
 def test_other_errors_are_not_its_business(run):
     class Broken(Tracker):
-        def note(self, text):
-            raise ValueError(text)
+        def client_done(self, client, num_done, num_total):
+            raise ValueError("text")
 
     with pytest.raises(ValueError, match="text"):
-        GuardedTracker(Broken(), "continue", print).note("text")
+        GuardedTracker(Broken(), "continue", print).client_done(0, 1, 1)

@@ -68,7 +68,8 @@ def out_of_range(config: Config) -> Iterator[Problem]:
         rules = _RULES_OF_OPTIMIZERS if isinstance(section, OptimizerConfig) else _RULES
         name = key.rpartition(".")[2] if isinstance(section, OptimizerConfig) else key
         works, rule = rules.get(name, _ANY_NUMBER)
-        if not (math.isfinite(value) and works(value)):
+        # A whole number may be too large to be asked.
+        if not ((isinstance(value, int) or math.isfinite(value)) and works(value)):
             yield Problem(key, f"must be {rule}, not {show(value)}")
 
 

@@ -11,17 +11,25 @@ _LOGIN = re.compile(r"([a-z][a-z0-9+.-]*)://([^\s/?#]*)@", re.IGNORECASE)
 _REFERENCE = re.compile(r"\$\{\w+\}")
 
 
-_SECRET_NAME = re.compile(r"(?=.*(API_KEY|TOKEN|SECRET|PASSWORD))(?!.*_(PATH|FILE|DIR)$)")
-MIN_SECRET_LENGTH = 8
-"""Shorter values, such as `true`, stand in files for other reasons."""
+_SECRET = re.compile(
+    r"(API_?KEY|ACCESS_KEY|TOKEN|PASSWORD|PASSWD|SECRET|CREDENTIALS"
+    # Whole words only, for there are names such as COMPASS.
+    r"|(^|_)(PAT|PASS|PASSPHRASE|CONNECTION_STRING|(STORAGE|SECRET|PRIVATE|ACCOUNT)_KEY))$",
+    re.IGNORECASE,
+)
+_PLAIN_VALUE = re.compile(r".{0,7}|[A-Za-z]*|[~/.].*")
+"""Short, one word or a path: such values stand in files for other reasons."""
+
+
+def is_secret_name(name: str) -> bool:
+    """Whether a variable of this name holds a secret."""
+    return bool(_SECRET.search(name))
 
 
 def secrets_of_environment() -> dict[str, str]:
     """The values that the environment keeps to itself, by the names of their variables."""
     return {
-        name: value
-        for name, value in os.environ.items()
-        if _SECRET_NAME.match(name) and len(value) >= MIN_SECRET_LENGTH
+        name: value for name, value in os.environ.items() if is_secret_name(name) and not _PLAIN_VALUE.fullmatch(value)
     }
 
 

@@ -26,7 +26,7 @@ def examine(folder: RunFolder, config: Config, *, is_live: bool) -> Iterator[Fin
         is_live: whether a process writes the run now.
     """
     from fedvtc.checkpointing import misfit
-    from fedvtc.resuming import checkpoint_store
+    from fedvtc.resuming import check_starts_over, checkpoint_store
 
     is_finished = folder.status == "finished"
     try:
@@ -68,7 +68,12 @@ def examine(folder: RunFolder, config: Config, *, is_live: bool) -> Iterator[Fin
         rounds = [manifest.round for manifest in fitting if manifest.phase == "round"]
         # As resuming does it: a checkpoint that the records do not reach is the last resort.
         rounds = [round for round in rounds if round <= num_recorded] or rounds
-        yield _resuming(rounds, config, store.location if damaged else None)
+        try:
+            if not (rounds or damaged):
+                check_starts_over(store, folder, config, num_recorded)
+            yield _resuming(rounds, config, store.location if damaged else None)
+        except CheckpointError as error:
+            yield fault_of("resuming", error, store.location)
         yield from _room(store, manifests)
 
 
@@ -83,7 +88,7 @@ def _resuming(rounds: list[int], config: Config, damaged: str | None) -> Finding
     if rounds:
         return Finding("resuming", "ok", f"goes on after round {rounds[0]} of {config.run.rounds}")
     if damaged is not None:
-        fix = f"Mend one of them, or remove {damaged} to start over."
+        fix = f"Mend one of them, or remove {damaged} and metrics.jsonl to start over."
         return Finding("resuming", "fault", "refused, for no checkpoint is whole", fix)
     found = f"there is no checkpoint, all {config.run.rounds} rounds are done again"
     return Finding("resuming", "warning", found)

@@ -2,7 +2,6 @@
 
 import fcntl
 import os
-import shlex
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -27,17 +26,10 @@ def examine_run(path: Path) -> Iterator[Finding]:
         yield fault_of("run.json", error, str(path))
         return
     holder = _holder(path)
-    yield _status(folder, holder)
+    config, found = _config(folder)
+    yield _status(folder, holder, config)
     yield from safely("secrets", partial(_secrets, path))
-    config = None
-    try:
-        config = load([folder.config_layer()], (), methods=config_classes())
-        yield Finding("config.yaml", "ok", "loads with this version")
-    except ConfigError as error:
-        for problem in error.problems:
-            yield fault_of("config.yaml", ConfigError([problem]))
-    except RunFolderError as error:
-        yield fault_of("config.yaml", error, str(path / "config.yaml"))
+    yield from found
     num_rounds = config.run.rounds if config else None
     state = {"is_finished": folder.status == "finished", "is_live": holder is not None}
     yield from safely("metrics.jsonl", partial(records.metrics, path, num_rounds, **state))
@@ -45,6 +37,17 @@ def examine_run(path: Path) -> Iterator[Finding]:
     if config is not None:
         yield from safely("partition.npz", partial(_partition, path, config))
         yield from safely("checkpoints", partial(checkpoints.examine, folder, config, is_live=holder is not None))
+
+
+def _config(folder: RunFolder) -> tuple[Config | None, list[Finding]]:
+    """What the run's config.yaml says, where it can be read, and how it is."""
+    try:
+        config = load([folder.config_layer()], (), methods=config_classes())
+    except ConfigError as error:
+        return None, [fault_of("config.yaml", ConfigError([problem])) for problem in error.problems]
+    except RunFolderError as error:
+        return None, [fault_of("config.yaml", error, str(folder.path / "config.yaml"))]
+    return config, [Finding("config.yaml", "ok", "loads with this version")]
 
 
 def _holder(path: Path) -> str | None:
@@ -63,7 +66,9 @@ def _holder(path: Path) -> str | None:
     return None
 
 
-def _status(folder: RunFolder, holder: str | None) -> Finding:
+def _status(folder: RunFolder, holder: str | None, config: Config | None) -> Finding:
+    from fedvtc.resuming import resume_command
+
     num_attempts = len(folder.attempts)
     run = f"{folder.name} ({folder.id}), {num_attempts} attempt{'s' * (num_attempts != 1)}"
     if holder is not None:
@@ -71,7 +76,7 @@ def _status(folder: RunFolder, holder: str | None) -> Finding:
     if folder.status == "finished":
         return Finding("run.json", "ok", f"{run}: finished")
     ended = "running, but no process writes it: it was killed" if folder.status == "running" else folder.status
-    return Finding("run.json", "warning", f"{run}: {ended}", f"fedvtc resume {shlex.quote(str(folder.path))}")
+    return Finding("run.json", "warning", f"{run}: {ended}", resume_command(config, folder.path))
 
 
 def _partition(path: Path, config: Config) -> Iterator[Finding]:

@@ -40,7 +40,8 @@ def gpu_names() -> list[str]:
     """What the GPUs of this machine are called; none where PyTorch finds none that it can use."""
     try:
         return [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
-    except RuntimeError:
+    # Whatever is wrong with a driver: those who need it will say.
+    except Exception:
         return []
 
 

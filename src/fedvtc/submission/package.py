@@ -1,7 +1,6 @@
 """What is sent with a job: its runtime environment, and one folder with the resolved config."""
 
 import math
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +12,7 @@ import yaml
 from fedvtc.config import lost_outputs, to_yaml
 from fedvtc.config.problems import Problem, show
 from fedvtc.config.schema import Config
-from fedvtc.config.secrets import is_reference, secret_keys
+from fedvtc.config.secrets import is_reference, is_secret_name, secret_keys
 from fedvtc.errors import ConfigError, UserError
 
 CONFIG_FILE = "config.yaml"
@@ -23,13 +22,6 @@ STOP_WAIT_S = 120
 """Seconds, at least, that a job that is stopped gets to save; Ray's own default is 3."""
 SAVE_S = 60
 """Seconds for the checkpoint, after those in which a round may still end."""
-
-_SECRET = re.compile(
-    r"(API_?KEY|ACCESS_KEY|TOKEN|PASSWORD|PASSWD|SECRET|CREDENTIALS"
-    # Whole words only, for there are names such as COMPASS.
-    r"|(^|_)(PAT|PASS|PASSPHRASE|CONNECTION_STRING|(STORAGE|SECRET|PRIVATE|ACCOUNT)_KEY))$",
-    re.IGNORECASE,
-)
 
 
 def read_runtime_env(file: Path) -> dict[str, Any]:
@@ -50,7 +42,7 @@ def read_runtime_env(file: Path) -> dict[str, Any]:
     if not isinstance(env_vars, dict):
         raise UserError(f"{file}: env_vars: expected names with values. Write lines such as `NAME: value`.")
     for name, value in env_vars.items():
-        if _SECRET.search(str(name)) and value and not is_reference(str(value)):
+        if is_secret_name(str(name)) and value and not is_reference(str(value)):
             fix = "Set it in the environment of the cluster itself, such as by a Kubernetes Secret."
             raise UserError(f"{file}: env_vars.{name} is a secret, and Ray shows it to all who see the job. {fix}")
     for key in secret_keys(content):

@@ -72,8 +72,5 @@ class Tracker:
     def show_samples(self, round: int, images_NCHW: NDArray[np.uint8], labels_N: Sequence[int]) -> None:
         """Takes generated images, grouped by label, as many of each."""
 
-    def note(self, text: str) -> None:
-        """Takes one line about something that happened and that the user should know."""
-
     def finish(self, status: str) -> None:
         """Called once, however the run ended: `finished`, `failed` or `interrupted`."""

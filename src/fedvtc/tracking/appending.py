@@ -85,11 +85,18 @@ class AppendFile:
         file = self._opened()
         if not self._waiting:
             return
+        written: list[bytes] = []
         while self._waiting:
             self._write(file, self._waiting[0])
-            self._end_bytes += len(self._waiting.popleft())
-        # A checkpoint is on the disk before the next; what it follows must be too, or a power cut leaves a gap.
-        os.fsync(file)
+            written.append(self._waiting.popleft())
+            self._end_bytes += len(written[-1])
+        try:
+            # A checkpoint is on the disk before the next; what it follows must be too, or a power cut leaves a gap.
+            os.fsync(file)
+        except OSError:
+            self._waiting.extend(written)
+            self._end_bytes -= sum(map(len, written))
+            raise
 
     def _write(self, file: int, lines: bytes) -> None:
         self._cut_back(file)

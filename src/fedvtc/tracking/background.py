@@ -40,10 +40,6 @@ class BackgroundTracker(Tracker):
         """Hands it on in its turn."""
         self._tasks.put(partial(self._tracker.show_samples, round, images_NCHW, labels_N))
 
-    def note(self, text: str) -> None:
-        """Hands it on in its turn."""
-        self._tasks.put(partial(self._tracker.note, text))
-
     def finish(self, status: str) -> None:
         """Waits until the tracker has done all that it was told, and no longer than it may."""
         self._tasks.put(partial(self._tracker.finish, status))

@@ -55,11 +55,6 @@ class GuardedTracker(Tracker):
         with self._guard("show_samples"):
             self._tracker.show_samples(round, images_NCHW, labels_N)
 
-    def note(self, text: str) -> None:
-        """Hands it on."""
-        with self._guard("note"):
-            self._tracker.note(text)
-
     def finish(self, status: str) -> None:
         """Finishes the tracker, and reports the lines that are lost with the end of the process."""
         failed_before = self._failed is not None

@@ -38,10 +38,6 @@ class LenientTracker(Tracker):
         """Hands it on."""
         self._try(self._tracker.show_samples, round, images_NCHW, labels_N)
 
-    def note(self, text: str) -> None:
-        """Hands it on."""
-        self._try(self._tracker.note, text)
-
     def finish(self, status: str) -> None:
         """Finishes the tracker, also one that has failed."""
         try:

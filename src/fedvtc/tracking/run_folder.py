@@ -8,7 +8,7 @@ import socket
 import uuid
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
@@ -164,9 +164,24 @@ class RunFolder:
             OSError: if run.json cannot be written.
         """
         self._description["attempts"].append({**_attempt(), "resumed_round": resumed_round})
+        if resumed_round == 0:
+            self._description.pop("has_checkpoints", None)
         self._description["status"] = "running"
         self._description.pop("ended", None)
         self._write()
+
+    @property
+    def has_checkpoints(self) -> bool:
+        """Whether the run, since it last began, had a whole checkpoint of a round."""
+        return self._description.get("has_checkpoints") is True
+
+    def note_checkpoints(self) -> None:
+        """Remembers that it has; on a disk that is full it is not remembered."""
+        if self.has_checkpoints:
+            return
+        self._description["has_checkpoints"] = True
+        with suppress(OSError):
+            self._write()
 
     def set_status(self, status: str, incidents: Mapping[str, int] | None = None) -> None:
         """Writes `finished`, `failed` or `interrupted`, and when.

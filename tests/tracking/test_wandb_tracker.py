@@ -1,6 +1,7 @@
 """What W&B is given is what metrics.jsonl holds: every number once, in one run over all attempts."""
 
 import json
+import os
 import time
 from dataclasses import replace
 
@@ -11,7 +12,7 @@ from fedvtc.config import load
 from fedvtc.methods import config_classes
 from fedvtc.run import resume_federation, run_federation
 from fedvtc.tracking import RunInfo
-from fedvtc.tracking.wandb_log import logged_values, records, rows
+from fedvtc.tracking.wandb_log import HEADER_BYTES, logged_values, records, rows
 from fedvtc.tracking.wandb_opening import close_service, gone_errors
 from fedvtc.tracking.wandb_run import HEADLINES, WandbTracker
 
@@ -390,9 +391,12 @@ def test_an_attempt_of_which_nothing_was_written_leaves_no_folder(run, monkeypat
     lost = WandbTracker(["a", "b"], print)
     lost.start(replace(run, resumed_round=0))
     lost.log(record(2), [])
-    end_service()
+    end_service().wait()
     close_service()
-    assert len(list(run.folder.glob("wandb/offline-run-*"))) == 2
+    (of_lost,) = set(run.folder.glob("wandb/offline-run-*")) - {kept}
+    for file in of_lost.glob("run-*.wandb"):
+        # How much the service still writes is a matter of chance; the header is what it makes the file with.
+        os.truncate(file, min(file.stat().st_size, HEADER_BYTES))
 
     said = []
     last = WandbTracker(["a", "b"], said.append)

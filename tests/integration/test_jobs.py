@@ -302,13 +302,6 @@ def test_a_job_is_followed_stopped_and_resumed(cluster, wire, words):
     assert rows == [["mine", described["id"], "1", "STOPPED"], ["mine", described["id"], "2", "SUCCEEDED"]]
     assert "0123456789abcdef" not in (folder / "config.yaml").read_text() + (folder / "run.json").read_text()
 
-    shutil.rmtree(folder)
-    anew = cluster.fedvtc(*submit[3:], "run.rounds=1", "placement.pool=inline")
-    assert (anew.returncode, anew.stderr) == (0, "")
-    assert anew.stdout.startswith(f"job {described['id']}-3 on {wire.url}: run mine, attempt 3\n")
-    drawn = json.loads((folder / "run.json").read_text())["id"]
-    assert f"{folder}: there is no folder of run {described['id']}; a new run begins, {drawn}\n" in anew.stdout
-
 
 def read_until(process, start):
     """The lines that a process prints up to one that begins so."""

@@ -17,7 +17,7 @@ from fedvtc.sweep import load_sweep
 from fedvtc.sweep.folder import SweepFolder
 from fedvtc.sweep.results import write_results
 
-# Five starts of a cluster, on a busy machine.
+# Six starts of a cluster, on a busy machine.
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 
 ROOT = Path(__file__).parents[2]
@@ -98,22 +98,39 @@ def break_off(process, signum, is_time, processes_below, still_running):
     return printed
 
 
-def test_a_sweep_that_is_killed_has_the_numbers_of_one_that_is_not(in_a_folder, processes_below, still_running):
+def test_a_sweep_that_is_broken_off_twice_has_the_numbers_of_one_that_is_not(
+    in_a_folder, processes_below, still_running
+):
     write(METHODS)
     trials = ["local-seed0", "fedproto-seed0", "fedproto-seed1"]
 
     first = start()
     try:
+        printed, errors = break_off(first, signal.SIGTERM, begun, processes_below, still_running)
+    finally:
+        first.kill()
+    assert (first.returncode, errors) == (143, "fedvtc: interrupted.\n")
+    assert printed.splitlines()[-1] == (
+        "every round that has ended is saved; go on with: fedvtc sweep mine.yaml cluster.num_cpus=2"
+    )
+    half_done = {trial for trial in statuses() if num_records(trial) >= 2}
+    assert {statuses()[trial] for trial in half_done} == {"interrupted"}
+
+    second = start()
+    try:
         break_off(
-            first,
+            second,
             signal.SIGKILL,
             lambda: "finished" in statuses().values() and begun(),
             processes_below,
             still_running,
         )
     finally:
-        first.kill()
-    half_done = begun()
+        second.kill()
+    # Two starts have written into one folder of Tune: the second went on with what the first had left.
+    (tune_folder,) = Path("outputs/mine/tune").iterdir()
+    assert len(list(tune_folder.glob("experiment_state-*.json"))) == 2
+    half_done |= set(begun())
     done = {trial: described(trial) for trial, status in statuses().items() if status == "finished"}
     assert 1 <= len(done) < 3
 
@@ -123,9 +140,6 @@ def test_a_sweep_that_is_killed_has_the_numbers_of_one_that_is_not(in_a_folder, 
     finally:
         last.kill()
     assert (last.returncode, errors) == (0, "")
-    # Two starts have written into one folder of Tune: the second went on with what the first had left.
-    (tune_folder,) = Path("outputs/mine/tune").iterdir()
-    assert len(list(tune_folder.glob("experiment_state-*.json"))) == 2
     assert printed.splitlines()[0] == f"mine: 3 trials, {len(done)} done, in {in_a_folder / 'outputs/mine'}"
     assert statuses() == dict.fromkeys(trials, "finished")
     assert {trial: described(trial) for trial in done} == done

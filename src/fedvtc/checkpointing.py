@@ -139,8 +139,12 @@ class Checkpointer:
             elif time.monotonic() - since_s > timeout_s:
                 return
 
-    def settle(self) -> None:
-        """Returns once nothing is being written. No actor may be at work; those that are lost or hang are replaced."""
+    def wait(self) -> None:
+        """Returns once nothing is being written. No actor may be at work; those that are lost or hang are replaced.
+
+        Raises:
+            DiskError: a checkpoint could not be written, and the policy is to stop.
+        """
         while self._thread is not None and self._thread.is_alive():
             self._thread.join(TICK_S)
             if self._thread.is_alive():
@@ -151,14 +155,6 @@ class Checkpointer:
         if self._kept and self._on_first is not None:
             self._on_first()
             self._on_first = None
-
-    def wait(self) -> None:
-        """Settles.
-
-        Raises:
-            DiskError: a checkpoint could not be written, and the policy is to stop.
-        """
-        self.settle()
         failure, self._failure = self._failure, None
         if failure is not None and self._config.runtime.on_disk_error == "stop":
             raise DiskError(failure)

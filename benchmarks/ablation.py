@@ -22,8 +22,7 @@ from fedvtc.federation import Population
 from fedvtc.messages import Broadcast
 from fedvtc.methods import build, config_classes
 from fedvtc.metrics import aggregate, evaluate_confusion
-from fedvtc.runtime import task_of
-from fedvtc.runtime.host import ClientHost
+from fedvtc.runtime.host import ClientHost, task_of
 from fedvtc.runtime.pool import limit_threads
 
 CONF = Path(__file__).parents[1] / "conf"

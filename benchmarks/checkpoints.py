@@ -27,7 +27,9 @@ from fedvtc.data import Dataset, ImageArrays
 from fedvtc.incidents import Incidents
 from fedvtc.messages import Broadcast
 from fedvtc.methods import config_classes
-from fedvtc.runtime import Lineage, Pool, open_pool
+from fedvtc.runtime.lineage import Lineage
+from fedvtc.runtime.opening import open_pool
+from fedvtc.runtime.pool import Pool
 
 
 def main() -> None:

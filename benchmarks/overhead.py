@@ -27,7 +27,7 @@ from fedvtc.messages import Broadcast
 from fedvtc.methods import config_classes
 from fedvtc.models import build_backbone
 from fedvtc.population import assign_backbones
-from fedvtc.runtime import InlinePool, Pool
+from fedvtc.runtime.pool import InlinePool, Pool
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 FILES = ("experiment/mnist_dir01.yaml", "method/local.yaml", "cluster/inline.yaml")

@@ -105,7 +105,7 @@ def make_client(tiny_dataset, tiny_specs, tiny_config):
 
     from fedvtc.client import ClientSpec, FederatedClient
     from fedvtc.methods import build
-    from fedvtc.runtime import task_of
+    from fedvtc.runtime.host import task_of
 
     def make(number=0, *, method=None, indices=None, **sections) -> FederatedClient:
         config, spec = tiny_config(method, **sections), tiny_specs[number]
@@ -141,7 +141,7 @@ class TinyFederation:
 def tiny_federation(tiny_dataset, tiny_config, make_client):
     """Makes a `TinyFederation` of three clients with the method of a config."""
     from fedvtc.methods import build
-    from fedvtc.runtime import task_of
+    from fedvtc.runtime.host import task_of
 
     def make(method: MethodConfig, **sections) -> TinyFederation:
         config = tiny_config(method, **sections)

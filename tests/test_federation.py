@@ -24,7 +24,8 @@ from fedvtc.messages import bytes_by_kind
 from fedvtc.methods import build, config_classes
 from fedvtc.metrics import CLIENT_METRICS
 from fedvtc.run import resume_federation, run_federation
-from fedvtc.runtime import InlinePool, task_of
+from fedvtc.runtime.host import task_of
+from fedvtc.runtime.pool import InlinePool
 from fedvtc.seeding import choose_participants
 
 NUM_CLIENTS, ROUNDS = 4, 5

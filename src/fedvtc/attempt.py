@@ -12,7 +12,8 @@ from fedvtc.errors import CheckpointError, RunFolderError, UserError
 from fedvtc.federation import Federation, Population, Record
 from fedvtc.incidents import Incidents
 from fedvtc.resuming import checkpoint_store, resume_command
-from fedvtc.runtime import Lineage, open_pool
+from fedvtc.runtime.lineage import Lineage
+from fedvtc.runtime.opening import open_pool
 from fedvtc.stopping import Stopper
 from fedvtc.tracking import RunInfo, Tracker
 from fedvtc.tracking.choosing import make_trackers

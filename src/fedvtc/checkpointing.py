@@ -19,8 +19,9 @@ from fedvtc.errors import DiskError
 from fedvtc.incidents import Incidents
 from fedvtc.messages import Broadcast
 from fedvtc.methods import ServerState
-from fedvtc.runtime import Lineage, Pool
 from fedvtc.runtime.host import shard_name
+from fedvtc.runtime.lineage import Lineage
+from fedvtc.runtime.pool import Pool
 
 SERVER_SHARD = "server.pt"
 TICK_S = 1.0

@@ -22,7 +22,8 @@ from fedvtc.messages import Broadcast, Upload
 from fedvtc.methods import ServerState, build
 from fedvtc.metrics import RoundTally, aggregate, evaluate_confusion
 from fedvtc.population import assign_backbones
-from fedvtc.runtime import Pool, task_of
+from fedvtc.runtime.host import task_of
+from fedvtc.runtime.pool import Pool
 from fedvtc.seeding import choose_participants
 from fedvtc.stopping import Stopper
 from fedvtc.tracking import Tracker

@@ -121,8 +121,8 @@ def make_plan(config: Config) -> Plan:
     from fedvtc.methods import build
     from fedvtc.models import parameter_counts
     from fedvtc.population import assign_backbones
-    from fedvtc.runtime import task_of
     from fedvtc.runtime.balance import balance
+    from fedvtc.runtime.host import task_of
     from fedvtc.runtime.opening import client_costs
 
     dataset = load_dataset(config.data)

@@ -19,7 +19,8 @@ from fedvtc.federation import Federation, Population
 from fedvtc.incidents import Incidents
 from fedvtc.messages import Broadcast
 from fedvtc.methods import config_classes
-from fedvtc.runtime import Lineage, open_pool
+from fedvtc.runtime.lineage import Lineage
+from fedvtc.runtime.opening import open_pool
 from fedvtc.stopping import Stopper
 from fedvtc.tracking import Tracker
 

@@ -11,8 +11,8 @@ from fedvtc.messages import Broadcast
 from fedvtc.methods import Task
 from fedvtc.methods.fedproto import FedProtoConfig
 from fedvtc.metrics import ROUND_METRICS
-from fedvtc.runtime import InlinePool, task_of
-from fedvtc.runtime.host import ClientHost, peak_memory_bytes
+from fedvtc.runtime.host import ClientHost, peak_memory_bytes, task_of
+from fedvtc.runtime.pool import InlinePool
 
 LOCAL = MethodConfig(name="local")
 

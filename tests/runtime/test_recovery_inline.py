@@ -17,9 +17,9 @@ from fedvtc.incidents import Incidents
 from fedvtc.messages import Broadcast
 from fedvtc.methods import build
 from fedvtc.methods.fedproto import FedProtoConfig
-from fedvtc.runtime import InlinePool, Lineage, task_of
-from fedvtc.runtime.host import ClientHost, shard_name
-from fedvtc.runtime.lineage import History
+from fedvtc.runtime.host import ClientHost, shard_name, task_of
+from fedvtc.runtime.lineage import History, Lineage
+from fedvtc.runtime.pool import InlinePool
 
 LOCAL = MethodConfig(name="local")
 EVERYONE = (0, 1, 2)

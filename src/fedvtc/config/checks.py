@@ -7,7 +7,7 @@ from fedvtc.config.export import to_dict
 from fedvtc.config.problems import Problem, did_you_mean, show
 from fedvtc.config.ranges import out_of_range
 from fedvtc.config.schema import BACKBONE_NAMES, DATASET_NAMES, TRACKER_NAMES, Config
-from fedvtc.config.secrets import carries_secret, secrets_of_environment, texts
+from fedvtc.config.secrets import carries_secret, secrets_in, texts
 from fedvtc.seeding import round_half_up
 
 SHARES_TOLERANCE = 1e-6
@@ -140,9 +140,8 @@ def _method(config: Config) -> Iterator[Problem]:
 
 
 def _secrets(config: Config) -> Iterator[Problem]:
-    secrets = secrets_of_environment()
     for key, text in texts(to_dict(config)):
-        for name in (name for name, value in secrets.items() if value in text):
+        for name in secrets_in(text):
             yield Problem(key, f"holds the value of ${name}, which would get into files and logs", fix="Leave it out.")
         if not carries_secret(text):
             continue

@@ -9,8 +9,6 @@ from fedvtc.config.layers import KeyPath, dotted
 
 _LOGIN = re.compile(r"([a-z][a-z0-9+.-]*)://([^\s/?#]*)@", re.IGNORECASE)
 _REFERENCE = re.compile(r"\$\{\w+\}")
-
-
 _SECRET = re.compile(
     r"(API_?KEY|ACCESS_KEY|TOKEN|PASSWORD|PASSWD|SECRET|CREDENTIALS"
     # Whole words only, for there are names such as COMPASS.
@@ -26,11 +24,13 @@ def is_secret_name(name: str) -> bool:
     return bool(_SECRET.search(name))
 
 
-def secrets_of_environment() -> dict[str, str]:
-    """The values that the environment keeps to itself, by the names of their variables."""
-    return {
-        name: value for name, value in os.environ.items() if is_secret_name(name) and not _PLAIN_VALUE.fullmatch(value)
-    }
+def secrets_in(text: str) -> list[str]:
+    """The variables of the environment that hold a secret, and whose value the text holds too, by name."""
+    return sorted(
+        name
+        for name, value in os.environ.items()
+        if value in text and is_secret_name(name) and not _PLAIN_VALUE.fullmatch(value)
+    )
 
 
 def is_reference(text: str) -> bool:

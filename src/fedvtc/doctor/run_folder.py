@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedvtc.config import Config, load
-from fedvtc.config.secrets import secrets_of_environment
+from fedvtc.config.secrets import secrets_in
 from fedvtc.doctor import checkpoints, records
 from fedvtc.doctor.finding import Finding, fault_of, safely
 from fedvtc.errors import ConfigError, DataError, RunFolderError
@@ -106,10 +106,9 @@ def _labels(file: Path) -> NDArray[np.int64]:
 
 def _secrets(path: Path) -> Iterator[Finding]:
     """Whether a file tells what the environment keeps to itself; values are compared, never shown."""
-    secrets = secrets_of_environment()
     for file in ("run.json", "config.yaml"):
         if not (path / file).exists():
             continue
         text = (path / file).read_text(encoding="utf-8", errors="replace")
-        for name in sorted(name for name, value in secrets.items() if value in text):
+        for name in secrets_in(text):
             yield Finding(file, "fault", f"holds the value of ${name}", "Delete it there, and have a new one issued.")

@@ -19,7 +19,8 @@ from fedvtc.runtime.lineage import CHANGING
 from fedvtc.runtime.policy import Verdicts
 
 if TYPE_CHECKING:
-    from fedvtc.runtime.ray_pool import Home, RayPool
+    from fedvtc.runtime.home import Home
+    from fedvtc.runtime.ray_pool import RayPool
 
 NODE_DIED = "its node died"
 TICK_S = 1.0

@@ -1,125 +1,22 @@
-"""Clients in Ray actors: who lives where, and how lost actors are replaced. What an actor does is in `host.py`.
+"""Clients in Ray actors: who lives where, and how lost actors are replaced."""
 
-Nothing that imports Lightning is imported at the top, because a worker imports this file before the actor's
-constructor has cleaned the environment.
-"""
-
-from __future__ import annotations
-
-import os
-import time
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
-from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from concurrent.futures import Future
+from typing import Any
 
 import ray
-from ray.exceptions import RayError
 
+from fedvtc.checkpoint import CheckpointStore, Shard
+from fedvtc.client import ClientSpec
+from fedvtc.config.schema import Config
+from fedvtc.data import Dataset
 from fedvtc.errors import ClientError, ClusterError
+from fedvtc.incidents import Incidents
+from fedvtc.runtime.actor import ClientActor
 from fedvtc.runtime.balance import Workload, loads_of, moves
+from fedvtc.runtime.home import Home
+from fedvtc.runtime.lineage import Lineage
 from fedvtc.runtime.places import Place, those_there
-
-if TYPE_CHECKING:
-    from concurrent.futures import Future
-
-    from fedvtc.checkpoint import CheckpointStore, Shard
-    from fedvtc.client import ClientSpec
-    from fedvtc.config.schema import Config
-    from fedvtc.data import Dataset
-    from fedvtc.incidents import Incidents
-    from fedvtc.runtime.host import ClientHost
-    from fedvtc.runtime.lineage import History, Lineage
-
-
-class ClientActor:
-    """Hosts clients in a process of its own.
-
-    Args:
-        config: of the federation.
-        dataset: arrived through the object store, so its arrays are shared by all actors of a node and read-only.
-        specs: the clients to host.
-        num_gpus: that the actor has reserved.
-    """
-
-    def __init__(self, config: Config, dataset: Dataset, specs: Sequence[ClientSpec], num_gpus: float) -> None:
-        drop_launcher_variables()
-
-        from fedvtc.runtime.pool import limit_threads
-
-        limit_threads(config.placement.threads_per_actor)
-        self._num_gpus, self._parts = num_gpus, (config, dataset, specs)
-
-    @cached_property
-    def _host(self) -> ClientHost:
-        """Made by the first task, as that can say what is wrong in one line, and a constructor cannot.
-
-        Raises:
-            ClusterError: the actor has reserved a GPU, and there is none for it.
-        """
-        from fedvtc.runtime.device import actor_device
-        from fedvtc.runtime.host import ClientHost
-
-        given = ray.get_runtime_context().get_accelerator_ids().get("GPU", [])
-        return ClientHost(*self._parts, actor_device(self._num_gpus, given))
-
-    def run(self, task: str, client: int, *arguments: Any) -> Any:
-        """One task of the host."""
-        return self._host.perform(task, client, *arguments)
-
-    def rebuild(self, client: int, history: History) -> list[str]:
-        """See `ClientHost.rebuild`; the broadcasts of the history are references."""
-        steps = tuple((task, round, ray.get(broadcast)) for task, round, broadcast in history.steps)
-        damaged: list[str] = self._host.perform("rebuild", client, replace(history, steps=steps))
-        return damaged
-
-    def adopt(self, specs: Sequence[ClientSpec]) -> None:
-        """See `ClientHost.adopt`."""
-        self._host.adopt(specs)
-
-    def save(self, client: int, store: CheckpointStore, draft: str) -> Shard:
-        """See `ClientHost.save`; runs in the thread that writes."""
-        return self._host.save(client, store, draft)
-
-    def ready(self) -> int:
-        """Returns the process once all that was asked before is done."""
-        return os.getpid()
-
-
-class Home:
-    """An actor, its place, the clients that live in it, and whether it has come up.
-
-    Args:
-        actor: the handle.
-        place: where it is, or will be once there is room.
-        specs: its clients.
-    """
-
-    def __init__(self, actor: Any, place: Place, specs: Sequence[ClientSpec]) -> None:
-        self.actor, self.place, self.specs = actor, place, list(specs)
-        self.up, self._began_s = actor.ready.remote(), time.monotonic()
-        self._is_known = False
-
-    @property
-    def clients(self) -> list[int]:
-        """The numbers of its clients."""
-        return [spec.client for spec in self.specs]
-
-    @property
-    def has_come_up(self) -> bool:
-        """Whether it ever answered."""
-        try:
-            return bool(ray.wait([self.up], timeout=0)[0] and ray.get(self.up))
-        except RayError:
-            return False
-
-    def waits_in_vain(self, timeout_s: float) -> bool:
-        """Whether it has not come up for so long, and has no place: its node died, and no other has room."""
-        if self._is_known or time.monotonic() - self._began_s <= timeout_s:
-            return False
-        # Remembered, for this is asked of every actor each time that another one is done.
-        self._is_known = bool(ray.wait([self.up], timeout=0, fetch_local=False)[0])
-        return not self._is_known and not self.place.is_there
 
 
 class RayPool:
@@ -308,13 +205,3 @@ class RayPool:
             else:
                 self._settle(spec, new)
         self.restore(list(made))
-
-
-def drop_launcher_variables() -> None:
-    """Forgets the ranks that a launcher such as Slurm gave to the process that started Ray.
-
-    Lightning would read them as this actor's own, write no logs on any rank but 0, and requeue the whole job.
-    """
-    for name in list(os.environ):
-        if name.startswith("SLURM_") or name in ("RANK", "LOCAL_RANK", "WORLD_SIZE"):
-            del os.environ[name]

@@ -80,7 +80,7 @@ def run_trial(task: Task) -> None:
     """
     import ray
 
-    from fedvtc.runtime.ray_pool import drop_launcher_variables
+    from fedvtc.runtime.actor import drop_launcher_variables
 
     drop_launcher_variables()
     if not ray.get_gpu_ids():

@@ -98,3 +98,12 @@ def test_errors_and_lost_processes_share_the_tries(verdicts):
     assert judge.try_again(ERROR)
     with pytest.raises(ClientError, match="lost its process 3 times"):
         judge.try_elsewhere(2, 7, "it was killed")
+
+
+@pytest.mark.parametrize("on_client_error", ["fail", "skip", "retry"])
+def test_a_client_that_cannot_be_built_again_ends_the_run(verdicts, told, on_client_error):
+    judge, _ = verdicts(on_client_error, retries=1)
+    judge.rebuild_elsewhere(2, 7, "it died")
+    with pytest.raises(ClientError, match=r"^client 2, round 7, run_round: lost its process 2 times, at last bec"):
+        judge.rebuild_elsewhere(2, 7, "it died")
+    assert told == []

@@ -279,6 +279,8 @@ def test_a_resumed_pool_is_what_the_checkpoint_says(run_of, config_of, method_of
     second.pool.restore(EVERYONE)
     assert second.digests() == first.digests()
     second.state, second.broadcast = first.state, first.broadcast
+    shown, expected = (run.map("samples", first.broadcast, 2, clients=[1])[0][0] for run in (second, first))
+    np.testing.assert_array_equal(shown, expected)
     for run in (first, second):
         run.round()
     assert second.digests() == first.digests()

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fedvtc.errors import CheckpointError
 from fedvtc.runtime import snapshots
 from fedvtc.runtime.snapshots import Snapshots
 
@@ -82,6 +83,17 @@ def test_a_client_that_is_not_held_costs_nothing(held):
     held.hold(1)
     client.change(held, b"2")
     assert client.num_saved == 0
+
+
+def test_who_was_not_held_is_not_written(held):
+    client = Client()
+    held.hold(0)
+    assert take(held, client) == b"0"
+    client.change(held, b"1")
+    with pytest.raises(CheckpointError, match=r"^client 0 is not held, its process was lost$"):
+        take(held, client)
+    with pytest.raises(CheckpointError, match="client 1"):
+        take(held, Client(1))
 
 
 def test_who_is_held_again_is_what_it_is_then(held):

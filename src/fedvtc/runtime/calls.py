@@ -7,12 +7,12 @@ again from their lineage, and those whose results had not arrived take the step 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence, Set
 from typing import TYPE_CHECKING, Any
 
 import ray
 from ray import ObjectRef
-from ray.exceptions import RayActorError, RayError, RayTaskError
+from ray.exceptions import ObjectLostError, RayError, RayTaskError
 
 from fedvtc.errors import ClientError, ClientMemoryError, FedvtcError
 from fedvtc.runtime.lineage import CHANGING
@@ -47,7 +47,7 @@ class Calls:
         self._sent_to: dict[int, Home] = {}
         self._rebuilds: dict[int, ObjectRef[Any]] = {}
         self._ends: dict[ObjectRef[Any], Home] = {}
-        self._progress: dict[Home, tuple[int, float]] = {}
+        self._progress: dict[Home, tuple[Set[ObjectRef[Any]], float]] = {}
 
     def results(self) -> Iterator[Any]:
         """See `Pool.map`."""
@@ -57,19 +57,15 @@ class Calls:
             self._watch(home)
         for client in self._clients:
             yield self._result(client)
-        # Clients that take no part in this task may have lost their actor too.
-        while self._rebuilds:
-            client = next(iter(self._rebuilds))
-            self._wait(self._rebuilds, client)
-            try:
-                self._built(client)
-            except RayTaskError as error:
-                raise cause_of(error) from error
-            except RayActorError as error:
-                self._lost(self._pool.home_of(client), reason_of(error))
+        # Clients that take no part in this task, or have answered, may have lost their actor too.
+        while left := [*self._rebuilds, *self._pending]:
+            self._result(left[0])
 
     def _submit(self, client: int) -> None:
-        home = self._sent_to[client] = self._pool.home_of(client)
+        home = self._pool.home_of(client)
+        # Anew, so that the clients stand in the order in which they were sent.
+        self._sent_to.pop(client, None)
+        self._sent_to[client] = home
         actor = home.actor
         if self._task == "rebuild":
             self._pending[client] = actor.rebuild.remote(client, self._pool.lineage.history(client))
@@ -79,39 +75,39 @@ class Calls:
     def _watch(self, home: Home) -> None:
         """From now on the actor's end is noticed: this call is done after all others, or fails with the actor."""
         self._ends[home.actor.ready.remote()] = home
-        self._progress[home] = (0, time.monotonic())
+        self._progress[home] = (frozenset(), time.monotonic())
 
     def _result(self, client: int) -> Any:
+        """Of the client's call, once it is built again where it was lost; None where that is all that is asked."""
         while True:
-            self._wait(self._pending, client)
+            self._wait(client)
             home = self._pool.home_of(client)
             try:
                 if client in self._rebuilds:
                     self._built(client)
+                if client not in self._pending:
+                    return None
                 result = ray.get(self._pending[client])
             except RayTaskError as error:
                 result = self._failed(error, client, home)
                 if result is None:
                     continue
-            except RayActorError as error:
-                if self._sent_to[client] is home:
+            except ObjectLostError:
+                # The actor is there, its result is not: it lay on a node that was lost.
+                self._once_more(client)
+                continue
+            except RayError as error:
+                if self._sent_to.get(client, home) is home:
                     self._lost(home, reason_of(error))
                 else:
                     self._once_more(client)
-                continue
-            except RayError:
-                # The actor is there, its result is not: it lay on a node that was lost.
-                self._once_more(client)
                 continue
             del self._pending[client]
             self._note(client, result)
             return result
 
     def _note(self, client: int, result: Any) -> None:
-        if isinstance(result, ClientError):
-            return
-        if self._step is not None:
-            self._step.clients.add(client)
+        self._note_step(client, result)
         if self._task == "rebuild":
             self._tell_damage(result)
 
@@ -121,7 +117,7 @@ class Calls:
         if isinstance(cause, ClientMemoryError):
             self._lost(home, str(cause))
             return None
-        if not isinstance(cause, ClientError):
+        if not isinstance(cause, ClientError) or client not in self._pending:
             raise cause_of(error) from error
         again = self._verdicts.try_again(cause)
         self._rebuild(client)
@@ -131,14 +127,18 @@ class Calls:
             return None
         return cause
 
-    def _wait(self, calls: Mapping[int, ObjectRef[Any]], client: int) -> None:
-        """Until the client's call is done; meanwhile lost actors are replaced."""
+    def _wait(self, client: int) -> None:
+        """Until what was asked of the client is done; meanwhile lost actors are replaced."""
         while True:
-            reference = calls[client]
-            ready, _ = ray.wait([reference, *self._ends], num_returns=1, timeout=TICK_S)
-            if reference in ready:
+            # Looked up each time, for a lost actor has others take their place.
+            asked = [calls[client] for calls in (self._rebuilds, self._pending) if client in calls]
+            _, undone = ray.wait(asked, num_returns=len(asked), timeout=0)
+            if not undone:
                 return
-            for end in ready:
+            ready, _ = ray.wait([undone[0], *self._ends], num_returns=1, timeout=TICK_S)
+            if undone[0] in ready:
+                continue
+            for end in self._ends.keys() & ready:
                 home = self._ends.pop(end)
                 try:
                     ray.get(end)
@@ -151,25 +151,32 @@ class Calls:
         timeout_s = self._pool.config.runtime.client_timeout_s
         if timeout_s is None:
             return
-        for home in list(self._ends.values()):
-            rebuilds = [self._rebuilds[client] for client in home.clients if client in self._rebuilds]
+        for home in self._watched():
+            rebuilds = {self._rebuilds[client] for client in home.clients if client in self._rebuilds}
             calls = [self._pending[client] for client in home.clients if client in self._pending]
             calls += [*rebuilds, home.up]
-            done, _ = ray.wait(calls, num_returns=len(calls), timeout=0, fetch_local=False)
-            num_done, since_s = self._progress[home]
-            if len(done) != num_done or home.up not in done:
-                self._progress[home] = (len(done), time.monotonic())
+            _, undone = ray.wait(calls, num_returns=len(calls), timeout=0, fetch_local=False)
+            # What is left, not what is done: results that were taken are done and no longer known here.
+            left = frozenset(undone)
+            before, since_s = self._progress[home]
+            if left != before or not left or home.up in left:
+                self._progress[home] = (left, time.monotonic())
                 continue
             # One call that builds a client again takes all its steps.
-            patience_s = timeout_s * (1 + self._pool.lineage.num_steps if rebuilds else 1)
+            patience_s = timeout_s * (1 + self._pool.lineage.num_steps if left & rebuilds else 1)
             if time.monotonic() - since_s > patience_s:
                 self._lost(home, f"nothing came of it for {patience_s:g} s, see runtime.client_timeout_s")
 
     def _look_for_homeless(self) -> None:
         timeout_s = self._pool.config.runtime.replace_timeout_s
-        for home in list(self._ends.values()):
-            if home.waits_in_vain(timeout_s):
+        for home in self._watched():
+            # Those before it may have had a say: an actor whose clients are elsewhere by now is no more.
+            if home in self._pool.homes and home.waits_in_vain(timeout_s):
                 self._settle(home, self._waiting(home), self._pool.disperse(home))
+
+    def _watched(self) -> list[Home]:
+        """The actors whose end is yet to come, each once."""
+        return list(dict.fromkeys(self._ends.values()))
 
     def _lost(self, home: Home, reason: str) -> None:
         """Replaces an actor and has its clients built again; those that were not done take the step again."""
@@ -183,18 +190,28 @@ class Calls:
                 "processes_lost",
                 f"the process of client{'s' * (len(home.clients) > 1)} {names} was lost ({reason}); building anew",
             )
+            unbuilt = [client for client in home.clients if client in self._rebuilds and not self._is_built(client)]
+            if unbuilt and not waiting:
+                self._verdicts.rebuild_elsewhere(unbuilt[0], self._round, reason)
             if waiting and not self._verdicts.try_elsewhere(waiting[0], self._round, reason):
                 error = ClientError(waiting[0], self._round, self._task, reason)
                 self._pending[waiting.pop(0)] = ray.put(error)
         self._settle(home, waiting, self._pool.replace(home))
 
     def _waiting(self, home: Home) -> list[int]:
-        """The clients of an actor that have yet to answer."""
-        return [client for client in home.clients if client in self._pending and not self._arrived(client)]
+        """The clients of an actor that have yet to answer, the one that is at work first."""
+        return [
+            client
+            for client in self._sent_to
+            if self._pool.home_of(client) is home and client in self._pending and not self._arrived(client)
+        ]
 
     def _settle(self, home: Home, waiting: Sequence[int], homes: Sequence[Home]) -> None:
         """Has the clients of a lost actor built again where they are now; those that wait take the step there."""
         self._ends = {end: other for end, other in self._ends.items() if other is not home}
+        if self._task == "hold":
+            # What was held went with the actor, also of those that have answered.
+            waiting = [client for client in home.clients if client in self._sent_to]
         for client in home.clients:
             self._rebuilds.pop(client, None)
             if self._task != "rebuild" or client not in waiting:
@@ -210,20 +227,36 @@ class Calls:
         if not ray.wait([reference], timeout=0)[0]:
             return False
         try:
-            ray.get(reference)
+            result = ray.get(reference)
         except RayTaskError as error:
             return not isinstance(error.cause, ClientMemoryError)
         except RayError:
             return False
-        if self._step is not None:
-            self._step.clients.add(client)
+        self._note_step(client, result)
         return True
+
+    def _is_built(self, client: int) -> bool:
+        """Whether the call that builds the client again is done."""
+        reference = self._rebuilds[client]
+        if not ray.wait([reference], timeout=0)[0]:
+            return False
+        try:
+            ray.get(reference)
+        except RayError:
+            return False
+        return True
+
+    def _note_step(self, client: int, result: Any) -> None:
+        """The client has taken the step, unless it sits it out."""
+        if self._step is not None and not isinstance(result, ClientError):
+            self._step.clients.add(client)
 
     def _once_more(self, client: int) -> None:
         if self._step is not None:
             self._step.clients.discard(client)
         self._rebuild(client)
-        self._submit(client)
+        if client in self._pending:
+            self._submit(client)
         self._watch(self._pool.home_of(client))
 
     def _rebuild(self, client: int) -> None:

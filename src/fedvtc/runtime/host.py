@@ -189,6 +189,7 @@ class ClientHost:
                 damaged.append(str(error))
                 continue
             client.load_state_dict(state)
+            client.begin_round(manifest.round)
             return manifest.round, damaged
         if not history.from_nothing:
             raise CheckpointError("\n".join(damaged))

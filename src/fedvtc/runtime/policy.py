@@ -42,8 +42,21 @@ class Verdicts:
         self._num_tries[client] += 1
         if self._num_tries[client] <= self._config.retries:
             return True
+        return self._leave_out(self._lost_again(client, round, reason))
+
+    def rebuild_elsewhere(self, client: int, round: int, reason: str) -> None:
+        """The same for one whose process was lost while it was built again: there is no step that it could sit out.
+
+        Raises:
+            ClientError: it lost its process again and again.
+        """
+        self._num_tries[client] += 1
+        if self._num_tries[client] > self._config.retries:
+            raise self._lost_again(client, round, reason)
+
+    def _lost_again(self, client: int, round: int, reason: str) -> ClientError:
         what = f"lost its process {self._num_tries[client]} times, at last because {reason}"
-        return self._leave_out(ClientError(client, round, self._task, what))
+        return ClientError(client, round, self._task, what)
 
     def _leave_out(self, error: ClientError) -> bool:
         # A client that cannot be measured cannot be left out: the record would be of other clients than the last one.

@@ -163,7 +163,9 @@ class RayPool:
 
     def _least_busy(self) -> Home:
         expected = self._workload.expected()
-        return min(self.homes, key=lambda home: sum(expected[client] for client in home.clients))
+        # Others may have lost their node with it, and wait for room too.
+        homes = [home for home in self.homes if home.has_come_up] or self.homes
+        return min(homes, key=lambda home: sum(expected[client] for client in home.clients))
 
     def _free_places(self) -> list[Place]:
         """Places that are there, and no actor in them."""

@@ -8,6 +8,7 @@ import io
 import threading
 
 from fedvtc.checkpoint.shard_file import Save, Sink
+from fedvtc.errors import CheckpointError
 
 MAX_ASIDE_BYTES = 2**30
 """States set aside at a time; with more, work waits for the writing."""
@@ -35,8 +36,13 @@ class Snapshots:
             client: its number.
             save: writes the client's state as it is now.
             file: what it is written into.
+
+        Raises:
+            CheckpointError: nobody has held it; its process was lost since, and this is another one.
         """
         with self._changed:
+            if client not in self._held and client not in self._aside:
+                raise CheckpointError(f"client {client} is not held, its process was lost")
             self._held.discard(client)
             content = self._aside.pop(client, None)
             if content is None:

@@ -336,3 +336,11 @@ def test_what_the_user_has_to_mend_leaves_no_folder(config_of, folder, monkeypat
     run_federation(replace(config, placement=replace(config.placement, pool="inline")))
     with pytest.raises(RunFolderError, match="already holds a run"):
         run_federation(config)
+
+
+def test_runs_without_a_name_that_begin_in_the_same_second_have_folders_of_their_own(config_of, folder, monkeypatch):
+    monkeypatch.setattr("fedvtc.run.default_name", lambda _: "made-20261123-101112")
+    config = config_of("run.name=null", "run.rounds=1")
+    names = [run_federation(config).folder.name for _ in range(3)]
+    assert names == ["made-20261123-101112", "made-20261123-101112-2", "made-20261123-101112-3"]
+    assert [RunFolder.open(folder / name).name for name in names] == names

@@ -40,6 +40,10 @@ class RunFolderError(UserError):
     """A run folder that cannot be written, or already holds a run."""
 
 
+class RunExistsError(RunFolderError):
+    """A run folder of the name that a new run was to have."""
+
+
 class CheckpointError(UserError):
     """A checkpoint that is damaged, or does not belong to the run."""
 

@@ -113,7 +113,8 @@ def _runs_below(folder: Path, levels: int) -> Iterator[Path]:
         yield folder
     elif levels:
         for inner in sorted(folder.iterdir()):
-            if inner.is_dir():
+            # Where a run is being made, or its process was killed as it made it, there is one that begins with a dot.
+            if inner.is_dir() and not inner.name.startswith("."):
                 yield from _runs_below(inner, levels - 1)
 
 

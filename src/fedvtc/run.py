@@ -4,13 +4,14 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 from fedvtc.attempt import PARTITION, attempt, has_begun
 from fedvtc.config import check_resumable, check_submitted, load, same_place, to_dict
 from fedvtc.config.schema import Config
-from fedvtc.errors import RunFolderError, UserError
+from fedvtc.errors import RunExistsError, RunFolderError, UserError
 from fedvtc.federation import Population
 from fedvtc.incidents import Incidents
 from fedvtc.methods import config_classes
@@ -48,13 +49,13 @@ def run_federation(config: Config, *, plain: bool = False, trackers: Sequence[Tr
         FedvtcError: the run could not go on.
     """
     check_submitted(config)
-    path = Path(config.run.output_dir, config.run.name or default_name(config))
+    name = config.run.name or default_name(config)
+    path = Path(config.run.output_dir, name)
     if config.run.resume == "auto" and (path / "run.json").exists():
         folder = RunFolder.open(path)
         return _resume(folder, lambda before: same_place(before, config), plain, trackers)
     population = Population.of(config)
-    gpus = [] if config.placement.accelerator == "cpu" else gpu_names()
-    folder = RunFolder.create(config.run.output_dir, path.name, to_dict(config), gpus)
+    folder = _new_folder(config, name)
     with folder.lock(), _discarded_if_it_cannot_begin(folder):
         console = make_console_tracker(plain)
         submitted_as = os.environ.get(RUN_ID_VARIABLE) or folder.id
@@ -62,6 +63,20 @@ def run_federation(config: Config, *, plain: bool = False, trackers: Sequence[Tr
             console.note(f"{folder.path}: there is no folder of run {submitted_as}; a new run begins, {folder.id}")
         incidents = Incidents(console.note)
         return RunSummary(folder.path, attempt(config, population, folder, None, console, incidents, trackers))
+
+
+def _new_folder(config: Config, name: str) -> RunFolder:
+    """A name that the user did not give gets a number where a run that began in the same second has it."""
+    gpus = [] if config.placement.accelerator == "cpu" else gpu_names()
+    numbered = (f"{name}-{number}" for number in count(2))
+    chosen = name
+    while True:
+        try:
+            return RunFolder.create(config.run.output_dir, chosen, to_dict(config), gpus)
+        except RunExistsError:
+            if config.run.name is not None:
+                raise
+            chosen = next(numbered)
 
 
 def resume_federation(path: Path, overrides: Sequence[str] = (), *, plain: bool = False) -> RunSummary:

@@ -5,12 +5,14 @@ import signal
 import socket
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import yaml
 
-from fedvtc.errors import RunFolderError
+from fedvtc.errors import RunExistsError, RunFolderError
+from fedvtc.listing import find_runs
 from fedvtc.tracking.run_folder import RunFolder
 
 CONFIG = {"run": {"name": "a", "seed": 3}, "training": {"optimizer": {"lr": 1e-5}}}
@@ -56,8 +58,55 @@ def test_a_run_is_never_overwritten(tmp_path):
     assert str(caught.value) == f"{tmp_path}/a: already holds a run. Choose another run.name, or leave it out."
     assert {path: path.read_bytes() for path in first.path.iterdir()} == before
     (tmp_path / "b").mkdir()
-    with pytest.raises(RunFolderError, match=r"/b: already exists\. Choose another"):
-        RunFolder.create(tmp_path, "b", CONFIG)
+    (tmp_path / "b" / "notes.txt").touch()
+    (tmp_path / "c").touch()
+    (tmp_path / "d").symlink_to("nowhere")
+    for name in "bcd":
+        with pytest.raises(RunExistsError, match=rf"/{name}: already exists\. Choose another"):
+            RunFolder.create(tmp_path, name, CONFIG)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b", "c", "d"]
+
+
+def test_an_empty_folder_becomes_that_of_the_run(tmp_path):
+    (tmp_path / "a").mkdir()
+    assert RunFolder.create(tmp_path, "a", CONFIG).path == tmp_path / "a"
+    assert RunFolder.open(tmp_path / "a").status == "running"
+
+
+@pytest.mark.parametrize("round", range(4))
+def test_a_process_that_is_killed_as_it_makes_the_folder_leaves_the_name_free(tmp_path, round):
+    killed = """
+import os, signal, sys
+from fedvtc.tracking import replacing, run_folder
+calls = 0
+def replace(source, target, original=os.replace):
+    global calls
+    if calls == int(sys.argv[2]):
+        os.kill(os.getpid(), signal.SIGKILL)
+    calls += 1
+    original(source, target)
+os.replace = os.rename = replace
+run_folder.RunFolder.create(sys.argv[1], "a", {"run": {}})
+"""
+    code = subprocess.run([sys.executable, "-c", killed, str(tmp_path), str(round)], check=False).returncode
+    assert code == (-signal.SIGKILL if round < 3 else 0)
+    if round < 3:
+        assert RunFolder.create(tmp_path, "a", CONFIG).path.name == "a"
+    assert RunFolder.open(tmp_path / "a").name == "a"
+    assert find_runs([tmp_path]) == [tmp_path / "a"]
+
+
+def test_of_many_that_want_a_name_one_gets_it(tmp_path):
+    def make(_):
+        try:
+            return RunFolder.create(tmp_path, "a", CONFIG).id
+        except RunExistsError:
+            return None
+
+    with ThreadPoolExecutor(8) as pool:
+        ids = [made for made in pool.map(make, range(40)) if made]
+    assert ids == [RunFolder.open(tmp_path / "a").id]
+    assert len(list(tmp_path.iterdir())) == 1
 
 
 def test_an_output_folder_that_is_a_file_is_one_line(tmp_path):

@@ -74,7 +74,9 @@ def submit(
 
 def _settled(config: Config) -> Config:
     """Named, so that a later attempt finds it; and on whichever cluster it is submitted to."""
-    run = replace(config.run, name=config.run.name or default_name(config), resume="auto")
+    # Not by the time alone, for others may be submitted in the same second.
+    name = config.run.name or f"{default_name(config)}-{new_id()[:4]}"
+    run = replace(config.run, name=name, resume="auto")
     return replace(config, run=run, cluster=replace(config.cluster, address=None))
 
 

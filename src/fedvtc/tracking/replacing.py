@@ -1,6 +1,8 @@
-"""Files that are replaced whole or not at all."""
+"""Files that are replaced whole, and folders that appear whole, or not at all."""
 
 import os
+import shutil
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -29,4 +31,28 @@ def replaced(path: Path) -> Iterator[Path]:
             beside.unlink(missing_ok=True)
         if isinstance(error, OSError):
             error.filename = str(path)
+        raise
+
+
+@contextmanager
+def appearing(path: Path) -> Iterator[Path]:
+    """Gives a new folder beside `path`; at the end, with all that the block wrote there, it becomes `path`.
+
+    Of two processes that want the same path, one gets it. A crash leaves at most a folder whose name begins with a dot.
+
+    Raises:
+        FileExistsError: there is something at `path` that is not an empty folder.
+        OSError: it cannot be written.
+    """
+    beside = path.with_name(f".new-{uuid.uuid4().hex[:8]}")
+    beside.mkdir()
+    try:
+        yield beside
+        try:
+            os.rename(beside, path)
+        except OSError as error:
+            # Each system has its own name for it.
+            raise FileExistsError(error.errno, error.strerror, str(path)) if os.path.lexists(path) else error from None
+    except BaseException:
+        shutil.rmtree(beside, ignore_errors=True)
         raise

@@ -17,9 +17,9 @@ import yaml
 from omegaconf import OmegaConf
 
 from fedvtc import versions
-from fedvtc.errors import RunFolderError
+from fedvtc.errors import RunExistsError, RunFolderError
 from fedvtc.tracking.locking import locked
-from fedvtc.tracking.replacing import replaced
+from fedvtc.tracking.replacing import appearing, replaced
 
 RUN_ID_VARIABLE = "FEDVTC_RUN_ID"
 """Environment variable with the id of the run that a submitted job begins."""
@@ -46,9 +46,10 @@ class RunFolder:
     def create(
         cls, output_dir: str | Path, name: str, config_dict: Mapping[str, Any], gpus: Sequence[str] = ()
     ) -> Self:
-        """Makes output_dir/name, which must not exist yet, and writes run.json (status `running`) and config.yaml.
+        """Makes output_dir/name with its run.json (status `running`) and config.yaml; there may be an empty folder.
 
-        The id is new, or that of FEDVTC_RUN_ID in the first job of a run.
+        All at once, for whoever is killed meanwhile is to find the name free when started again. The id is new, or that
+        of FEDVTC_RUN_ID in the first job of a run.
 
         Args:
             output_dir: the folder that holds run folders; made where it is absent.
@@ -57,7 +58,8 @@ class RunFolder:
             gpus: names of those of this machine.
 
         Raises:
-            RunFolderError: if the folder exists, cannot be written, or FEDVTC_RUN_ID is no id.
+            RunExistsError: if something has the name.
+            RunFolderError: if the folder cannot be written, or FEDVTC_RUN_ID is no id.
         """
         path = Path(output_dir) / name
         run_id = os.environ.get(RUN_ID_VARIABLE) or new_id()
@@ -67,40 +69,32 @@ class RunFolder:
         if os.environ.get(ATTEMPT_VARIABLE, "1") != "1":
             # Under the id of the run whose folder is gone, trackers would add a second curve to its first.
             run_id = new_id()
+        attempt = _attempt()
+        description = {
+            "id": run_id,
+            "name": name,
+            "status": "running",
+            "created": attempt["started"],
+            "attempts": [attempt],
+            "versions": versions.installed(),
+            "hardware": {
+                "cpus": os.cpu_count(),
+                "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+                "gpus": list(gpus),
+            },
+        }
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.mkdir()  # The one atomic step: of two runs that want the same name, one gets it.
-        except FileExistsError as error:
-            if not path.exists():
+            with appearing(path) as beside:
+                folder = cls(beside, description)
+                folder.write_config(config_dict)
+                folder._write()
+        except OSError as error:
+            if not isinstance(error, FileExistsError) or not os.path.lexists(path):
                 raise _unwritable(output_dir, error) from None
             found = "holds a run" if (path / "run.json").exists() else "exists"
-            raise RunFolderError(f"{path}: already {found}. Choose another run.name, or leave it out.") from None
-        except OSError as error:
-            raise _unwritable(output_dir, error) from None
-        attempt = _attempt()
-        folder = cls(
-            path,
-            {
-                "id": run_id,
-                "name": name,
-                "status": "running",
-                "created": attempt["started"],
-                "attempts": [attempt],
-                "versions": versions.installed(),
-                "hardware": {
-                    "cpus": os.cpu_count(),
-                    "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
-                    "gpus": list(gpus),
-                },
-            },
-        )
-        try:
-            folder.write_config(config_dict)
-            folder._write()
-        except OSError as error:
-            folder.discard()
-            raise _unwritable(output_dir, error) from None
-        return folder
+            raise RunExistsError(f"{path}: already {found}. Choose another run.name, or leave it out.") from None
+        return cls(path, description)
 
     @classmethod
     def open(cls, path: str | Path) -> Self:

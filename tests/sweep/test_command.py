@@ -1,13 +1,15 @@
 """`fedvtc sweep` where it starts no cluster."""
 
 import shlex
+import signal
 
 import pytest
 
 from fedvtc.cli import main
 from fedvtc.config import load, to_dict
+from fedvtc.errors import Interrupted
 from fedvtc.methods import config_classes
-from fedvtc.sweep import load_sweep
+from fedvtc.sweep import load_sweep, tuning
 from fedvtc.tracking.run_folder import RunFolder
 
 
@@ -145,3 +147,19 @@ def test_a_cluster_that_is_not_there_is_one_line(mine, capsys):
     assert code == 2
     (error,) = errors
     assert error.startswith("fedvtc: cluster.address=127.0.0.1:9: no Ray cluster answers")
+
+
+def test_a_sweep_that_is_broken_off_says_from_where_it_goes_on(mine, capsys, monkeypatch):
+    """In place of Ray Tune stands a signal that comes at once."""
+
+    def broken_off(folder, tell):
+        raise Interrupted(signal.SIGTERM)
+
+    monkeypatch.setattr(tuning, "run_trials", broken_off)
+
+    code, lines, errors = run(capsys, "checkpoint.every=2")
+
+    assert (code, errors) == (143, ["fedvtc: interrupted."])
+    # Not that rounds are saved: those since the checkpoint are not.
+    again = "fedvtc sweep mine.yaml checkpoint.every=2"
+    assert lines[1:] == [f"each trial goes on from its newest checkpoint with: {again}"]

@@ -56,6 +56,19 @@ def test_results_as_markdown(mine, capsys, tmp_path):
     assert lines[-1] == f"table: {folder / 'results.csv'}, {folder / 'results.md'}"
 
 
+def test_results_of_other_configs_are_refused_as_running_them_would_be(mine, capsys, tmp_path):
+    for trial in load_sweep(mine).trials:
+        RunFolder.create(trial.config.run.output_dir, trial.name, to_dict(trial.config)).set_status("finished")
+    before = sorted(path.name for path in (tmp_path / "outputs/mine").iterdir())
+
+    code, lines, errors = run(capsys, "--results", "partition.alpha=0.5")
+
+    assert (code, lines) == (2, [])
+    assert errors[0].partition(": ")[2].startswith(f"{tmp_path}/outputs/mine/seed0: partition.alpha: is 0.1 in this")
+    assert sorted(path.name for path in (tmp_path / "outputs/mine").iterdir()) == before
+    assert run(capsys, "partition.alpha=0.5") == (2, [], errors)
+
+
 def test_a_sweep_with_nothing_left_to_do_needs_no_cluster(mine, capsys):
     for trial in load_sweep(mine).trials:
         folder = RunFolder.create(trial.config.run.output_dir, trial.name, to_dict(trial.config))

@@ -82,7 +82,8 @@ def test_another_sweep_of_the_same_name_is_refused_and_told_apart(opened):
     first, second, last = caught.value.problems
     assert first.startswith(f"{other.path}/seed0: partition.alpha: is 0.1 in this run, not 0.5.")
     assert second.startswith(f"{other.path}/seed1: partition.alpha")
-    assert last == f"mine.yaml: {other.path} holds a sweep of other trials. Set another name."
+    fix = "Set another name, or give the file and the keys that it was started with."
+    assert last == f"mine.yaml: {other.path} holds a sweep of other trials. {fix}"
 
 
 def test_more_trials_may_join(opened, write):

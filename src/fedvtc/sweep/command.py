@@ -53,6 +53,8 @@ def run(words: argparse.Namespace, console: Console) -> int:
     if words.results:
         if not folder.path.is_dir():
             raise UserError(f"{folder.path}: no such folder, the sweep has not begun. Leave --results out to run it.")
+        # Else the numbers of other configs would stand there as those that were asked for.
+        folder.check()
     elif words.executor == "jobs":
         return _with_jobs(folder, words)
     else:

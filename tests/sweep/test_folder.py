@@ -94,6 +94,17 @@ def test_more_trials_may_join(opened, write):
         assert [trial.name for trial in more.pending()] == ["seed2"]
 
 
+def test_what_one_seed_has_done_stays_done_where_a_second_joins(write):
+    one = SweepFolder(load_sweep(write("mine.yaml", "grid: {partition.alpha: [0.5], run.seed: [0]}")))
+    (trial,) = one.sweep.trials
+    RunFolder.create(trial.config.run.output_dir, trial.name, to_dict(trial.config)).set_status("finished")
+    two = SweepFolder(load_sweep(write("mine.yaml", "grid: {partition.alpha: [0.5], run.seed: [0, 1]}")))
+
+    with two.opened():
+        assert [trial.name for trial in two.sweep.trials] == ["alpha0.5-seed0", "alpha0.5-seed1"]
+        assert [trial.name for trial in two.pending()] == ["alpha0.5-seed1"]
+
+
 def test_only_one_process_runs_a_sweep(opened):
     folder = opened()
     with folder.opened(), pytest.raises(RunFolderError, match="another process writes it"), folder.opened():

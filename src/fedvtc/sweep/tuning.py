@@ -17,7 +17,7 @@ from fedvtc.stopping import Stopper
 from fedvtc.sweep.definition import Sweep, Trial
 from fedvtc.sweep.folder import SweepFolder
 from fedvtc.sweep.rooms import bundles, described
-from fedvtc.sweep.trial import Task, is_lost, run_trial
+from fedvtc.sweep.trial import Task, carried, is_lost, run_trial
 
 MOST_RETURNS = 3
 """How often a trial whose process was lost is started again before it counts as failed."""
@@ -167,17 +167,7 @@ class _Tuning:
     def _trainable(self) -> Callable[[dict[str, Any]], None]:
         from ray import tune
 
-        asha = self._sweep.asha
-        tasks = {
-            trial.name: Task(
-                trial.config,
-                self._folder.log(trial),
-                Path.cwd(),
-                os.environ.get("FEDVTC_DATA"),
-                None if asha is None else asha.metric,
-            )
-            for trial in self._sweep.trials
-        }
+        tasks = _tasks(self._folder)
         groups = {
             name: tune.PlacementGroupFactory([dict(bundle) for bundle in parts], strategy=strategy)
             for name, (strategy, parts) in self._bundles.items()
@@ -190,6 +180,16 @@ class _Tuning:
 
     def _num_at_once(self) -> int:
         return min(len(self._sweep.trials), self._sweep.max_concurrent or len(self._sweep.trials))
+
+
+def _tasks(folder: SweepFolder) -> dict[str, Task]:
+    """What the process of each trial needs to know, by name."""
+    asha, environment = folder.sweep.asha, carried()
+    metric = None if asha is None else asha.metric
+    return {
+        trial.name: Task(trial.config, folder.log(trial), Path.cwd(), environment, metric)
+        for trial in folder.sweep.trials
+    }
 
 
 def _digest(sweep: Sweep, bundles: Mapping[str, Any]) -> str:

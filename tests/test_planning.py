@@ -133,6 +133,15 @@ def test_an_actor_reserves_a_gpu_where_all_of_them_are_taken_as_in_a_run():
         pack_clients(config(), free, total, "it")
 
 
+def test_a_plan_for_a_cluster_whose_nodes_are_still_to_come_says_how_to_wait():
+    head = [Resources(0.0)]
+    wait = r"has 0\. Where nodes are still to come, placement\.wait_timeout_s=600 waits for them\.$"
+    with pytest.raises(ClusterError, match=wait):
+        pack_clients(config("cluster.address=auto"), head, head, "it")
+    with pytest.raises(ClusterError, match=r"has 0\.$"):
+        pack_clients(config(), head, head, "it")
+
+
 def test_placement_work_and_memory_in_words():
     small = ["method.name=local", "population.backbones=[{name: cnn_2x8, share: 1}]", "partition.kind=iid"]
     plan = make_plan(config(*small, "cluster.num_cpus=4", "placement.accelerator=cpu"))

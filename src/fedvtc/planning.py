@@ -77,7 +77,8 @@ def pack_clients(
     if placement.pool == "inline":
         return needs, Packing(num_actors=0, clients_per_actor=num_clients, num_slots=1)
     roomy = [Resources(num_clients * needs.num_cpus, num_clients * needs.num_gpus)]
-    return needs, pack(placement, num_clients, needs, free or roomy, where, total=total or roomy)
+    grows = not _is_here(config)
+    return needs, pack(placement, num_clients, needs, free or roomy, where, total=total or roomy, may_grow=grows)
 
 
 def nodes_of(config: Config) -> "tuple[list[Resources], list[Resources]]":

@@ -120,6 +120,14 @@ def all_nodes() -> list[Resources]:
     return [_resources(node["Resources"]) for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
 
 
+def may_grow() -> bool:
+    """Whether nodes may join the connected cluster; one that this process has started has no others."""
+    from ray._private import worker
+
+    node = worker._global_node
+    return node is None or not node.is_head()
+
+
 def _resources(named: Mapping[str, float]) -> Resources:
     return Resources(float(named.get("CPU", 0.0)), float(named.get("GPU", 0.0)), float(named.get("memory", 0.0)))
 

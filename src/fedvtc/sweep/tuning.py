@@ -12,7 +12,7 @@ from typing import Any
 
 from fedvtc.config import fingerprint
 from fedvtc.errors import ClusterError
-from fedvtc.runtime.cluster import all_nodes, connected, free_nodes
+from fedvtc.runtime.cluster import all_nodes, connected, free_nodes, may_grow
 from fedvtc.stopping import Stopper
 from fedvtc.sweep.definition import Sweep, Trial
 from fedvtc.sweep.folder import SweepFolder
@@ -85,9 +85,10 @@ class _Tuning:
 
     def __init__(self, folder: SweepFolder, pending: Sequence[Trial], tell: Callable[[str], None]) -> None:
         self._folder, self._sweep, self._pending, self._tell = folder, folder.sweep, pending, tell
-        free, total = free_nodes(), all_nodes()
+        free, total, grows = free_nodes(), all_nodes(), may_grow()
         self._bundles = {
-            trial.name: bundles(trial.config, free, total, self._num_at_once()) for trial in self._sweep.trials
+            trial.name: bundles(trial.config, free, total, self._num_at_once(), may_grow=grows)
+            for trial in self._sweep.trials
         }
         # Of another definition, or on a cluster of another size, Tune begins anew in a folder of its own.
         self._path = self._folder.path / "tune" / _digest(self._sweep, self._bundles)

@@ -78,6 +78,11 @@ def test_what_must_be_above_zero(key: str):
             "cluster.address: ray:// is Ray Client, through which no run can place its actors (command line). "
             "Set HOST:6379 on a node of the cluster, or send a job from elsewhere with fedvtc submit.",
         ),
+        (
+            "cluster.address=http://head:8265",
+            "cluster.address: is the URL of a dashboard, which takes jobs only (command line). "
+            "Set HOST:6379 on a node of the cluster, or send a job from elsewhere with fedvtc submit.",
+        ),
         ("data.name=minst", "data.name: unknown data set 'minst' (command line). Did you mean mnist?"),
         ("data.name=npz", "data.path: missing, and data.name is npz. Set data.path=FILE.npz."),
         ("data.name=folder", "data.path: missing, and data.name is folder. Set data.path=FOLDER."),

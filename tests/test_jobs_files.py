@@ -125,6 +125,17 @@ def test_cluster_aws_yaml_fits_the_schema_of_ray():
     assert sum(kind["max_workers"] for kind in whole["available_node_types"].values()) >= whole["max_workers"] > 0
 
 
+def test_a_run_on_aws_waits_for_nodes_where_the_head_has_none_for_it(capsys):
+    text = (ROOT / "jobs/cluster-aws.yaml").read_text(encoding="utf-8")
+    content = yaml.safe_load(text)
+    (line,) = re.findall(r"fedvtc submit (.*)", text.replace("\\\n#", " "))
+
+    placement = check_words(shlex.split(line, comments=True), capsys)["placement"]
+
+    assert content["available_node_types"][content["head_node_type"]]["resources"]["CPU"] == 0
+    assert (placement["clients_per_actor"], placement["wait_timeout_s"]) == (1, 600)
+
+
 # Fields of RayJob and RayCluster in ray.io/v1, by the API reference of KubeRay 1.6; there is no schema of them here.
 RAY_JOB = {"entrypoint", "backoffLimit", "shutdownAfterJobFinishes", "ttlSecondsAfterFinished", "runtimeEnvYAML"}
 RAY_JOB |= {"rayClusterSpec", "activeDeadlineSeconds", "metadata", "submissionMode", "jobId", "suspend"}

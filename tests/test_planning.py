@@ -125,12 +125,30 @@ def test_a_cluster_that_starts_here_has_what_the_config_says():
     assert packing == Packing(8, 1, 8)
 
 
+@pytest.mark.parametrize("address", ["http://head:8265", "ray://head:10001"])
+def test_a_plan_for_an_address_of_no_node_says_what_a_run_would(monkeypatch, address):
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    with pytest.raises(ClusterError, match=rf"^RAY_ADDRESS={address}: is .*Set HOST:6379 on a node of the cluster"):
+        make_plan(config())
+    # That run starts no actors, and looks at no address.
+    make_plan(config("placement.pool=inline", "method.name=local", "population.num_clients=2"))
+
+
 def test_an_actor_reserves_a_gpu_where_all_of_them_are_taken_as_in_a_run():
     free, total = [Resources(4.0, 0.0)], [Resources(4.0, 1.0)]
     needs, _ = pack_clients(config("placement.wait_timeout_s=60"), free, total, "it")
     assert needs.num_gpus == 1
     with pytest.raises(ClusterError, match="1 actor x 1 GPU needs 1 GPU; it has 0"):
         pack_clients(config(), free, total, "it")
+
+
+def test_a_plan_for_a_cluster_whose_nodes_are_still_to_come_says_how_to_wait():
+    head = [Resources(0.0)]
+    wait = r"has 0\. Where nodes are still to come, placement\.wait_timeout_s=600 waits for them\.$"
+    with pytest.raises(ClusterError, match=wait):
+        pack_clients(config("cluster.address=auto"), head, head, "it")
+    with pytest.raises(ClusterError, match=r"has 0\.$"):
+        pack_clients(config(), head, head, "it")
 
 
 def test_placement_work_and_memory_in_words():

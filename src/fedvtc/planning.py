@@ -77,18 +77,25 @@ def pack_clients(
     if placement.pool == "inline":
         return needs, Packing(num_actors=0, clients_per_actor=num_clients, num_slots=1)
     roomy = [Resources(num_clients * needs.num_cpus, num_clients * needs.num_gpus)]
-    return needs, pack(placement, num_clients, needs, free or roomy, where, total=total or roomy)
+    grows = not _is_here(config)
+    return needs, pack(placement, num_clients, needs, free or roomy, where, total=total or roomy, may_grow=grows)
 
 
 def nodes_of(config: Config) -> "tuple[list[Resources], list[Resources]]":
-    """What each node has free where the clients of a config would live, and in all; empty where no cluster answers."""
-    from fedvtc.runtime.cluster import count_cpus, nodes_elsewhere
+    """What each node has free where the clients of a config would live, and in all; empty where no cluster answers.
+
+    Raises:
+        ClusterError: the address is not one of a node, so a run would not find the cluster either.
+    """
+    from fedvtc.runtime.cluster import address_of, check_address, count_cpus, nodes_elsewhere
     from fedvtc.runtime.placement import Resources
 
     cluster, placement = config.cluster, config.placement
     if not _is_here(config):
+        address, source = address_of(cluster)
+        check_address(address, source)
         try:
-            return nodes_elsewhere(cluster.address or os.environ["RAY_ADDRESS"])
+            return nodes_elsewhere(address, source)
         except ClusterError:
             return [], []
     num_gpus = cluster.num_gpus
@@ -111,7 +118,7 @@ def make_plan(config: Config) -> Plan:
 
     Raises:
         DataError: if the data are absent or the partition is impossible.
-        ClusterError: if the actors do not fit.
+        ClusterError: if the actors do not fit, or the address is not one of a cluster's nodes.
     """
     free, total = nodes_of(config)
     where = "this machine" if _is_here(config) else "the cluster, as it is now,"

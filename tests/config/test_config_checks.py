@@ -78,6 +78,11 @@ def test_what_must_be_above_zero(key: str):
             "cluster.address: ray:// is Ray Client, through which no run can place its actors (command line). "
             "Set HOST:6379 on a node of the cluster, or send a job from elsewhere with fedvtc submit.",
         ),
+        (
+            "cluster.address=http://head:8265",
+            "cluster.address: is the URL of a dashboard, which takes jobs only (command line). "
+            "Set HOST:6379 on a node of the cluster, or send a job from elsewhere with fedvtc submit.",
+        ),
         ("data.name=minst", "data.name: unknown data set 'minst' (command line). Did you mean mnist?"),
         ("data.name=npz", "data.path: missing, and data.name is npz. Set data.path=FILE.npz."),
         ("data.name=folder", "data.path: missing, and data.name is folder. Set data.path=FOLDER."),
@@ -213,4 +218,19 @@ def test_what_the_environment_keeps_to_itself_stays_out_of_the_config(monkeypatc
     fine = ["run.name=anonymous-s7", "run.output_dir=/scratch/alice7/outputs/token"]
     assert problems("method.label=${oc.env:HUB_TOKEN}", *fine) == [
         "method.label: holds the value of $HUB_TOKEN, which would get into files and logs (command line). Leave it out."
+    ]
+
+
+@pytest.mark.parametrize("name", ["KAGGLE_KEY", "MYSQL_PWD", "REDIS_AUTH"])
+def test_a_key_by_any_name_stays_out_of_the_config(monkeypatch, name):
+    monkeypatch.setenv(name, "0123456789abcdef")
+    (line,) = problems("run.name=x-0123456789abcdef")
+    assert line.startswith(f"run.name: holds the value of ${name}, which would get into files and logs")
+
+
+@pytest.mark.parametrize("name", ["PWD", "OLDPWD", "SORT_KEY", "CACHE_KEY", "PUBLIC_KEY", "SONAR_PROJECT_KEY"])
+def test_a_key_that_opens_nothing_may_stand_in_a_config(monkeypatch, name):
+    monkeypatch.setenv(name, "fedvtc-digits")
+    assert problems("run.name=fedvtc-digits", "run.rounds=0") == [
+        "run.rounds: must be at least 1, not 0 (command line)."
     ]

@@ -35,6 +35,7 @@ LIGHT = [
     "population.num_clients=2",
     "population.backbones=[{name: cnn_2x8, share: 1}]",
 ]
+MORE = r"Where nodes are still to come, placement\.wait_timeout_s=600 waits for them\."
 
 
 @pytest.fixture(scope="module")
@@ -144,18 +145,18 @@ def test_a_node_of_three_cpus_has_room_for_one_actor_of_two(cluster):
         (
             ["placement.cpus_per_actor=2", "population.num_clients=3", "placement.clients_per_actor=1"],
             r"3 actors x 2 CPU need 6 CPUs; the cluster, as it is now, has 5\. "
-            r"Set placement\.clients_per_actor=auto or placement\.cpus_per_actor=1\.5\.",
+            r"Set placement\.clients_per_actor=auto or placement\.cpus_per_actor=1\.5\. " + MORE,
         ),
         (
             ["placement.cpus_per_actor=4"],
             r"no node of the cluster, as it is now, is big enough for one actor of 4 CPU\. "
-            r"Set placement\.cpus_per_actor=3\.",
+            r"Set placement\.cpus_per_actor=3\. " + MORE,
         ),
         (
             ["placement.cpus_per_actor=4", "placement.wait_timeout_s=2"],
             r"1 actor of 4 CPU found no room in 2 s\. Set placement\.wait_timeout_s higher.*",
         ),
-        (["placement.accelerator=cuda"], r".*1 GPU.*Set placement\.accelerator=cpu\."),
+        (["placement.accelerator=cuda"], r".*1 GPU.*Set placement\.accelerator=cpu\. " + MORE),
     ],
 )
 def test_what_does_not_fit_is_one_line(cluster, overrides, line, capfd):

@@ -117,7 +117,7 @@ def test_a_sweep_that_is_broken_off_twice_has_the_numbers_of_one_that_is_not(
         first.kill()
     assert (first.returncode, errors) == (143, "fedvtc: interrupted.\n")
     assert printed.splitlines()[-1] == (
-        "every round that has ended is saved; go on with: fedvtc sweep mine.yaml cluster.num_cpus=2"
+        "each trial goes on from its newest checkpoint with: fedvtc sweep mine.yaml cluster.num_cpus=2"
     )
     half_done = {trial for trial in statuses() if num_records(trial) >= NUM_SAVED}
     assert {statuses()[trial] for trial in half_done} == {"interrupted"}
@@ -240,5 +240,5 @@ def test_a_sweep_without_room_says_so_and_ends_when_it_has_waited_long_enough_or
 
     assert lines[1].startswith(f"{tune_folder.absolute()}: not whole")
     assert lines[2] == f"{told}\n"
-    again = "every round that has ended is saved; go on with: fedvtc sweep mine.yaml cluster.num_cpus=2\n"
+    again = "each trial goes on from its newest checkpoint with: fedvtc sweep mine.yaml cluster.num_cpus=2\n"
     assert (process.returncode, printed, errors) == (143, again, "fedvtc: interrupted.\n")

@@ -180,6 +180,38 @@ def test_what_does_not_fit_on_nodes_is_said_with_what_would(placement, nodes, li
     assert str(caught.value) == f"placement: {line}"
 
 
+@pytest.mark.parametrize(
+    ("placement", "nodes", "line"),
+    [
+        # A head without CPUs, before its workers are there: `auto` would find no slot either.
+        ({}, [Resources(0.0)], "1 actor x 1 CPU needs 1 CPU; it has 0."),
+        ({"clients_per_actor": 1}, [Resources(0.0)], "8 actors x 1 CPU need 8 CPUs; it has 0."),
+        (
+            {"clients_per_actor": 4, "cpus_per_actor": 2.0},
+            [Resources(3.0)],
+            "2 actors x 2 CPU need 4 CPUs; it has 3. "
+            "Set placement.clients_per_actor=auto or placement.cpus_per_actor=1.5.",
+        ),
+        (
+            {"cpus_per_actor": 4.0},
+            [Resources(3.0), Resources(2.0)],
+            "no node of it is big enough for one actor of 4 CPU. Set placement.cpus_per_actor=3.",
+        ),
+    ],
+)
+def test_where_nodes_may_come_it_is_said_how_to_wait_for_them(placement, nodes, line):
+    config, said = PlacementConfig(**placement), []
+    for may_grow in (False, True):
+        with pytest.raises(ClusterError) as caught:
+            pack(config, 8, Resources(config.cpus_per_actor), nodes, "it", may_grow=may_grow)
+        said.append(str(caught.value))
+
+    more = "Where nodes are still to come, placement.wait_timeout_s=600 waits for them."
+    assert said == [f"placement: {line}", f"placement: {line} {more}"]
+    waiting = PlacementConfig(**placement, wait_timeout_s=600.0)
+    assert pack(waiting, 8, Resources(config.cpus_per_actor), nodes, "it", may_grow=True).num_actors >= 1
+
+
 def test_what_others_have_can_be_waited_for():
     with pytest.raises(ClusterError, match=r"Other runs have it; placement\.wait_timeout_s=600 waits\.$"):
         pack(PlacementConfig(), 8, Resources(1.0), [Resources(0.0)], "it", total=[Resources(2.0)])
@@ -196,9 +228,6 @@ def test_what_is_advised_fits(nodes, num_clients, cpus_per_actor, per_actor):
     except ClusterError as error:
         for key, value in re.findall(r"placement\.(\w+)=([\w.]*\w)", str(error)):
             wanted = PlacementConfig(**(keys | {key: value if value == "auto" else float(value)}))
-            smaller = Resources(wanted.cpus_per_actor)
-            # `auto` helps where there is room for one actor at all, and a smaller share always.
-            if key == "cpus_per_actor" or any(slots(smaller, node) for node in nodes):
-                pack(wanted, num_clients, smaller, nodes, "it")
+            pack(wanted, num_clients, Resources(wanted.cpus_per_actor), nodes, "it")
     else:
         assert packing.num_actors <= sum(math.floor(node.num_cpus / cpus_per_actor) for node in nodes)

@@ -40,6 +40,7 @@ def test_a_runtime_environment_is_read(file):
         *("WANDB_API_KEY", "HF_TOKEN", "DB_PASSWORD", "aws_secret_access_key", "CLIENT_SECRET", "OPENAI_APIKEY"),
         *("GITHUB_PAT", "PAT", "DB_PASS", "SSH_PASSPHRASE", "BLOB_CONNECTION_STRING", "CONNECTION_STRING"),
         *("AZURE_STORAGE_KEY", "SECRET_KEY", "private_key", "AZURE_ACCOUNT_KEY"),
+        *("KAGGLE_KEY", "MYSQL_PWD", "SSH_KEY", "KEY", "REDIS_AUTH", "_auth"),
     ],
 )
 def test_a_variable_with_a_secret_is_refused_and_not_shown(file, name):
@@ -51,7 +52,13 @@ def test_a_variable_with_a_secret_is_refused_and_not_shown(file, name):
     assert "abc123" not in str(refused.value)
 
 
-@pytest.mark.parametrize("name", ["COMPASS", "MY_PATH", "SPAT", "STORAGE_KEYS", "RAY_AUTH_TOKEN_PATH", "SORT_KEY"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("COMPASS", "MY_PATH", "SPAT", "STORAGE_KEYS", "RAY_AUTH_TOKEN_PATH", "SORT_KEY", "PWD", "OLDPWD"),
+        *("MONKEY", "HOTKEY", "KEY_NAME", "SSH_PUBLIC_KEY", "SONAR_PROJECT_KEY", "RECAPTCHA_SITE_KEY"),
+    ],
+)
 def test_a_variable_that_only_sounds_so_is_taken(file, name):
     file.write_text(f"env_vars: {{{name}: abc123}}\n")
     assert read_runtime_env(file)["env_vars"] == {name: "abc123"}
@@ -74,6 +81,39 @@ def test_a_url_with_a_secret_is_refused_and_not_shown(file, text, key):
     assert str(refused.value).startswith(f"{file}: {key}: a URL carries a password or token, and Ray shows it to all")
     assert "${NAME} in its place." in str(refused.value)
     assert "abc123" not in str(refused.value)
+
+
+@pytest.mark.parametrize("value", ["true", "False", "0", "off"])
+def test_a_variable_that_only_turns_something_on_or_off_is_taken(file, value):
+    file.write_text(f"env_vars: {{USE_AUTH: '{value}'}}\n")
+    assert read_runtime_env(file)["env_vars"] == {"USE_AUTH": value}
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ("env_vars: {FOO: abc12345-secret}", "env_vars.FOO"),
+        ("env_vars: {FOO: 'Bearer abc12345-secret'}", "env_vars.FOO"),
+        ("pip: [attrs, '--config-settings key=abc12345-secret']", "pip[1]"),
+    ],
+)
+def test_the_value_of_a_secret_of_the_environment_is_refused_and_not_shown(file, monkeypatch, text, key):
+    monkeypatch.setenv("HUB_KEY", "abc12345-secret")
+    file.write_text(text)
+    with pytest.raises(UserError) as refused:
+        read_runtime_env(file)
+    what = f"{file}: {key}: holds the value of $HUB_KEY, and Ray shows it to all who see the job."
+    assert str(refused.value) == f"{what} Set HUB_KEY in the environment of the cluster itself, and leave it out here."
+
+
+def test_values_that_stand_there_for_other_reasons_are_taken(file, monkeypatch):
+    plain = {"PWD": "digits-v2", "OLDPWD": "digits-v1", "SORT_KEY": "run.seed", "PROJECT_KEY": "my-fedvtc"}
+    plain |= {"SSH_KEY": "/mnt/keys/id", "REDIS_AUTH": "basic", "BUILD_KEY": "1234567", "MYSQL_PWD": "enabled"}
+    for name, value in plain.items():
+        monkeypatch.setenv(name, value)
+    taken = {f"VARIABLE_{number}": value for number, value in enumerate(plain.values())}
+    file.write_text(f"env_vars: {taken}\n")
+    assert read_runtime_env(file)["env_vars"] == taken
 
 
 def test_a_url_without_a_secret_is_taken(file):

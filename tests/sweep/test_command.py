@@ -1,13 +1,15 @@
 """`fedvtc sweep` where it starts no cluster."""
 
 import shlex
+import signal
 
 import pytest
 
 from fedvtc.cli import main
 from fedvtc.config import load, to_dict
+from fedvtc.errors import Interrupted
 from fedvtc.methods import config_classes
-from fedvtc.sweep import load_sweep
+from fedvtc.sweep import load_sweep, tuning
 from fedvtc.tracking.run_folder import RunFolder
 
 
@@ -52,6 +54,19 @@ def test_results_as_markdown(mine, capsys, tmp_path):
     assert "| 0/2 | - | - | - | - |" in lines
     folder = tmp_path / "outputs/mine"
     assert lines[-1] == f"table: {folder / 'results.csv'}, {folder / 'results.md'}"
+
+
+def test_results_of_other_configs_are_refused_as_running_them_would_be(mine, capsys, tmp_path):
+    for trial in load_sweep(mine).trials:
+        RunFolder.create(trial.config.run.output_dir, trial.name, to_dict(trial.config)).set_status("finished")
+    before = sorted(path.name for path in (tmp_path / "outputs/mine").iterdir())
+
+    code, lines, errors = run(capsys, "--results", "partition.alpha=0.5")
+
+    assert (code, lines) == (2, [])
+    assert errors[0].partition(": ")[2].startswith(f"{tmp_path}/outputs/mine/seed0: partition.alpha: is 0.1 in this")
+    assert sorted(path.name for path in (tmp_path / "outputs/mine").iterdir()) == before
+    assert run(capsys, "partition.alpha=0.5") == (2, [], errors)
 
 
 def test_a_sweep_with_nothing_left_to_do_needs_no_cluster(mine, capsys):
@@ -145,3 +160,19 @@ def test_a_cluster_that_is_not_there_is_one_line(mine, capsys):
     assert code == 2
     (error,) = errors
     assert error.startswith("fedvtc: cluster.address=127.0.0.1:9: no Ray cluster answers")
+
+
+def test_a_sweep_that_is_broken_off_says_from_where_it_goes_on(mine, capsys, monkeypatch):
+    """In place of Ray Tune stands a signal that comes at once."""
+
+    def broken_off(folder, tell):
+        raise Interrupted(signal.SIGTERM)
+
+    monkeypatch.setattr(tuning, "run_trials", broken_off)
+
+    code, lines, errors = run(capsys, "checkpoint.every=2")
+
+    assert (code, errors) == (143, ["fedvtc: interrupted."])
+    # Not that rounds are saved: those since the checkpoint are not.
+    again = "fedvtc sweep mine.yaml checkpoint.every=2"
+    assert lines[1:] == [f"each trial goes on from its newest checkpoint with: {again}"]

@@ -121,7 +121,7 @@ def test_early_stopping_and_how_many_at_a_time(write):
     sweep = load_sweep(file)
 
     assert (sweep.max_concurrent, sweep.asha) == (2, AshaKeys(reduction_factor=2.0))
-    assert [trial.name for trial in sweep.trials] == ["trial"]
+    assert [trial.name for trial in sweep.trials] == ["seed0"]
 
 
 def made(trial):
@@ -210,7 +210,7 @@ def test_text_that_yaml_reads_as_something_else_stays_text(write):
         ),
         (
             "grid:\n  run.seed: [0, 0]",
-            "mine.yaml: 2 trials are alike or have values that read alike (trial). Give each its own values.",
+            "mine.yaml: 2 trials are alike or have values that read alike (seed0). Give each its own values.",
         ),
         (
             "grid:\n  run.output_dir: [a, b]",

@@ -82,7 +82,8 @@ def test_another_sweep_of_the_same_name_is_refused_and_told_apart(opened):
     first, second, last = caught.value.problems
     assert first.startswith(f"{other.path}/seed0: partition.alpha: is 0.1 in this run, not 0.5.")
     assert second.startswith(f"{other.path}/seed1: partition.alpha")
-    assert last == f"mine.yaml: {other.path} holds a sweep of other trials. Set another name."
+    fix = "Set another name, or give the file and the keys that it was started with."
+    assert last == f"mine.yaml: {other.path} holds a sweep of other trials. {fix}"
 
 
 def test_more_trials_may_join(opened, write):
@@ -91,6 +92,17 @@ def test_more_trials_may_join(opened, write):
 
     with more.opened():
         assert [trial.name for trial in more.pending()] == ["seed2"]
+
+
+def test_what_one_seed_has_done_stays_done_where_a_second_joins(write):
+    one = SweepFolder(load_sweep(write("mine.yaml", "grid: {partition.alpha: [0.5], run.seed: [0]}")))
+    (trial,) = one.sweep.trials
+    RunFolder.create(trial.config.run.output_dir, trial.name, to_dict(trial.config)).set_status("finished")
+    two = SweepFolder(load_sweep(write("mine.yaml", "grid: {partition.alpha: [0.5], run.seed: [0, 1]}")))
+
+    with two.opened():
+        assert [trial.name for trial in two.sweep.trials] == ["alpha0.5-seed0", "alpha0.5-seed1"]
+        assert [trial.name for trial in two.pending()] == ["alpha0.5-seed1"]
 
 
 def test_only_one_process_runs_a_sweep(opened):

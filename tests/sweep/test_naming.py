@@ -1,13 +1,16 @@
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from fedvtc.sweep.naming import MAX_LENGTH, trial_names
+from fedvtc.sweep.naming import MAX_LENGTH, trial_names, varying
 
 
 @pytest.mark.parametrize(
     ("trials", "names"),
     [
-        ([{"run.seed": 0, "a.b": 1}, {"run.seed": 1, "a.b": 1}], ["seed0", "seed1"]),
-        ([{"run.seed": 0}], ["trial"]),
+        ([{"run.seed": 0, "a.b": 1}, {"run.seed": 1, "a.b": 1}], ["seed0-b1", "seed1-b1"]),
+        ([{"run.seed": 0}], ["seed0"]),
+        ([{}], ["trial"]),
         (
             [{"run.seed": 0, "files": "a/local.yaml"}, {"run.seed": 1, "files": ["b/x.yaml", "c/y.yaml"]}],
             ["local-seed0", "x+y-seed1"],
@@ -23,8 +26,26 @@ from fedvtc.sweep.naming import MAX_LENGTH, trial_names
         ([{"a": 1}, {"a": True}], ["a1", "a-true"]),
     ],
 )
-def test_a_name_says_what_differs(trials, names):
+def test_a_name_says_what_a_trial_is_given(trials, names):
     assert trial_names(trials) == names
+
+
+GIVEN = st.fixed_dictionaries(
+    {"run.seed": st.integers(0, 3), "files": st.sampled_from(["a.yaml", ["b.yaml", "c.yaml"]])},
+    optional={"a.lr": st.sampled_from([0.1, 1e-4]), "b.lr": st.just(1), "a.mix": st.sampled_from([[1], [2]])},
+)
+
+
+@given(st.lists(GIVEN, min_size=1, max_size=6), st.lists(GIVEN, max_size=6))
+def test_trials_that_join_with_the_same_keys_change_no_name(first, more):
+    keys = {key for trial in first for key in trial}
+    joining = [{key: value for key, value in trial.items() if key in keys} for trial in more]
+
+    assert trial_names([*first, *joining])[: len(first)] == trial_names(first)
+
+
+def test_what_differs_is_told_apart_from_what_does_not():
+    assert varying([{"run.seed": 0, "a": 1}, {"run.seed": 0, "files": "x", "a": True}]) == ["files", "a"]
 
 
 def test_keys_that_end_alike_are_told_apart():

@@ -84,6 +84,15 @@ def test_what_never_fits_is_told_before_anything_starts(given, problem):
         bundles(config(**given), EIGHT, EIGHT, 1)
 
 
+@pytest.mark.parametrize("given", [{}, {"clients_per_actor": 1}, {"pool": "inline"}])
+def test_where_nodes_may_come_a_trial_is_told_how_to_wait_for_them(given):
+    wait = r"Where nodes are still to come, placement\.wait_timeout_s=600 waits for them\.$"
+    with pytest.raises(ClusterError, match=wait):
+        bundles(config(**given), NONE, NONE, 1, may_grow=True)
+    with pytest.raises(ClusterError, match=r"the cluster has 0\.$"):
+        bundles(config(**given), NONE, NONE, 1)
+
+
 @pytest.mark.parametrize(
     ("given", "free", "num_expected"),
     [

@@ -89,10 +89,12 @@ def _failures(config: Config) -> Iterator[Problem]:
 
 
 def _placement(config: Config) -> Iterator[Problem]:
-    address = config.cluster.address or ""
+    address = (config.cluster.address or "").lower()
+    fix = "Set HOST:6379 on a node of the cluster, or send a job from elsewhere with fedvtc submit."
     if address.startswith("ray://"):
-        fix = "Set HOST:6379 on a node of the cluster, or send a job from elsewhere with fedvtc submit."
         yield Problem("cluster.address", "ray:// is Ray Client, through which no run can place its actors", fix=fix)
+    elif address.startswith(("http://", "https://")) and not carries_secret(address):
+        yield Problem("cluster.address", "is the URL of a dashboard, which takes jobs only", fix=fix)
     clients = config.placement.clients_per_actor
     if (clients != "auto") if isinstance(clients, str) else (clients < 1):
         yield Problem("placement.clients_per_actor", f"must be auto or a number of at least 1, not {show(clients)}")

@@ -12,16 +12,28 @@ _REFERENCE = re.compile(r"\$\{\w+\}")
 _SECRET = re.compile(
     r"(API_?KEY|ACCESS_KEY|TOKEN|PASSWORD|PASSWD|SECRET|CREDENTIALS"
     # Whole words only, for there are names such as COMPASS.
-    r"|(^|_)(PAT|PASS|PASSPHRASE|CONNECTION_STRING|(STORAGE|SECRET|PRIVATE|ACCOUNT)_KEY))$",
+    r"|(^|_)(PAT|PASS|PASSPHRASE|PWD|AUTH|KEY|CONNECTION_STRING))$",
     re.IGNORECASE,
 )
+_NO_SECRET = re.compile(
+    # Folders of the shell, and keys that open nothing.
+    r"(OLD)?PWD"
+    r"|(.*_)?(ANON|CACHE|FOREIGN|GROUP|OBJECT|PARTITION|PRIMARY|PROJECT|PUB|PUBLIC|PUBLISHABLE|SITE|SORT)_KEY",
+    re.IGNORECASE,
+)
+_SWITCH = re.compile(r"|0|1|true|false|yes|no|on|off|none|null", re.IGNORECASE)
 _PLAIN_VALUE = re.compile(r".{0,7}|[A-Za-z]*|[~/.].*")
 """Short, one word or a path: such values stand in files for other reasons."""
 
 
 def is_secret_name(name: str) -> bool:
     """Whether a variable of this name holds a secret."""
-    return bool(_SECRET.search(name))
+    return bool(_SECRET.search(name)) and not _NO_SECRET.fullmatch(name)
+
+
+def is_switch(text: str) -> bool:
+    """Whether a text only turns something on or off, as in USE_AUTH=true."""
+    return bool(_SWITCH.fullmatch(text))
 
 
 def secrets_in(text: str) -> list[str]:

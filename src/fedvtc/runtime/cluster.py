@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from fedvtc.config.schema import ClusterConfig
+from fedvtc.config.secrets import carries_secret
 from fedvtc.errors import ClusterError, Interrupted
 from fedvtc.runtime.placement import Resources
 
@@ -31,6 +32,35 @@ print(json.dumps([list(available_resources_per_node().values()), total]))
 """
 
 
+def address_of(config: ClusterConfig) -> tuple[str, str]:
+    """The address of a cluster to attach to, empty where one starts here, and what sets it."""
+    if config.address:
+        return config.address, "cluster.address"
+    return os.environ.get("RAY_ADDRESS", ""), "RAY_ADDRESS"
+
+
+def check_address(address: str, source: str) -> None:
+    """Refuses what leads to a cluster, but not to its nodes.
+
+    Args:
+        address: as it was given.
+        source: what sets it.
+
+    Raises:
+        ClusterError: it is one for Ray Client, or for jobs.
+    """
+    scheme, separator, _ = address.lower().partition("://")
+    fix = "Set HOST:6379 on a node of the cluster, or send a job with fedvtc submit"
+    if not separator or scheme not in ("ray", "http", "https"):
+        return
+    what = "is Ray Client, which does not say what nodes have free"
+    if scheme != "ray":
+        what = "is the URL of a dashboard, which takes jobs only"
+        fix += ", which finds it in RAY_API_SERVER_ADDRESS too"
+    shown = source if carries_secret(address) else f"{source}={address}"
+    raise ClusterError(f"{shown}: {what}. {fix}.")
+
+
 @contextmanager
 def connected(config: ClusterConfig, namespace: str) -> Iterator[None]:
     """This process is a driver inside; outside it is disconnected, and a cluster that was started here is gone.
@@ -42,7 +72,7 @@ def connected(config: ClusterConfig, namespace: str) -> Iterator[None]:
         namespace: keeps the names of this run's actors apart from those of other runs.
 
     Raises:
-        ClusterError: there is no cluster at the address.
+        ClusterError: there is no cluster at the address, it is not one of a node, or none starts here.
         Interrupted: SIGTERM came while Ray started.
     """
     # Read when Ray is imported. The variable of accelerators: actors without a GPU keep what the machine shows them.
@@ -53,10 +83,8 @@ def connected(config: ClusterConfig, namespace: str) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    address = config.address or os.environ.get("RAY_ADDRESS")
-    if (address or "").startswith("ray://"):
-        fix = "Set HOST:6379 on a node of the cluster, or send a job with fedvtc submit."
-        raise ClusterError(f"RAY_ADDRESS={address}: is Ray Client, which does not say what nodes have free. {fix}")
+    address, source = address_of(config)
+    check_address(address, source)
     quiet: dict[str, Any] = {"namespace": namespace, "log_to_driver": False, "logging_level": logging.ERROR}
     try:
         try:
@@ -76,8 +104,10 @@ def connected(config: ClusterConfig, namespace: str) -> Iterator[None]:
                     )
         except (OSError, ValueError, RuntimeError) as error:
             reason = str(error).strip().splitlines()[0].rstrip(".") if str(error).strip() else type(error).__name__
+            if not address:
+                raise ClusterError(f"cluster: Ray does not start here ({reason}). See `fedvtc doctor`.") from error
             raise ClusterError(
-                f"cluster.address={address}: no Ray cluster answers ({reason}). "
+                f"{source}={address}: no Ray cluster answers ({reason}). "
                 "Start one with `ray start --head`, or leave the address out and unset RAY_ADDRESS."
             ) from error
         except SystemExit as error:
@@ -120,6 +150,14 @@ def all_nodes() -> list[Resources]:
     return [_resources(node["Resources"]) for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
 
 
+def may_grow() -> bool:
+    """Whether nodes may join the connected cluster; one that this process has started has no others."""
+    from ray._private import worker
+
+    node = worker._global_node
+    return node is None or not node.is_head()
+
+
 def _resources(named: Mapping[str, float]) -> Resources:
     return Resources(float(named.get("CPU", 0.0)), float(named.get("GPU", 0.0)), float(named.get("memory", 0.0)))
 
@@ -131,14 +169,19 @@ def count_cpus() -> int:
     return int(get_num_cpus())
 
 
-def nodes_elsewhere(address: str) -> tuple[list[Resources], list[Resources]]:
+def nodes_elsewhere(address: str, source: str = "RAY_ADDRESS") -> tuple[list[Resources], list[Resources]]:
     """What each node of a cluster has free, and what in all.
 
     A process of its own asks: that one can be given up on, `ray.init` cannot.
 
+    Args:
+        address: of one of its nodes.
+        source: what sets it.
+
     Raises:
-        ClusterError: no cluster of this version of Ray and Python answers.
+        ClusterError: the address is not one of a node, or no cluster of this version of Ray and Python answers.
     """
+    check_address(address, source)
     try:
         _knock(address)
         visit = subprocess.run(
@@ -159,7 +202,7 @@ def nodes_elsewhere(address: str) -> tuple[list[Resources], list[Resources]]:
             return [_resources(node) for node in free], [_resources(node) for node in total]
         reason = next(reversed(visit.stderr.strip().splitlines()), f"exit code {visit.returncode}")
     raise ClusterError(
-        f"RAY_ADDRESS={address}: no Ray cluster answers ({reason}). Start one with `ray start --head`, or unset it."
+        f"{source}={address}: no Ray cluster answers ({reason}). Start one with `ray start --head`, or unset it."
     )
 
 

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from fedvtc.config.schema import PlacementConfig
 from fedvtc.errors import ClusterError
 
+WAIT = "placement.wait_timeout_s=600"
+"""What to set where room may come."""
+
 
 @dataclass(frozen=True)
 class Resources:
@@ -88,6 +91,8 @@ def pack(
     free: Sequence[Resources],
     where: str,
     total: Sequence[Resources] | None = None,
+    *,
+    may_grow: bool = False,
 ) -> Packing:
     """Fits the actors that a run begins with into what there is, node by node.
 
@@ -101,6 +106,7 @@ def pack(
         free: what each node has free.
         where: what the nodes belong to, for the error.
         total: what each node has in all; None where nobody else is there.
+        may_grow: whether more nodes may come, for the error.
 
     Raises:
         ClusterError: the actors asked for do not fit; says what would.
@@ -116,7 +122,11 @@ def pack(
     else:
         num_actors = wanted
     if num_actors > num_free and not may_wait:
-        rest = " Other runs have it; placement.wait_timeout_s=600 waits." if num_all >= num_actors else ""
+        rest = ""
+        if num_all >= num_actors:
+            rest = f" Other runs have it; {WAIT} waits."
+        elif may_grow:
+            rest = f" Where nodes are still to come, {WAIT} waits for them."
         raise ClusterError(_too_small(placement, num_actors, needs, free, where) + rest)
     most = num_clients if packs_itself and num_actors < num_clients else math.ceil(num_clients / num_actors)
     return Packing(num_actors, most, num_free)
@@ -126,7 +136,9 @@ def _too_small(
     placement: PlacementConfig, num_actors: int, needs: Resources, nodes: Sequence[Resources], where: str
 ) -> str:
     """What is short, and what would fit, in one line."""
-    fixes = [] if placement.clients_per_actor == "auto" or num_actors == 1 else ["placement.clients_per_actor=auto"]
+    has_slot = any(slots(needs, node) for node in nodes)
+    is_fixed = placement.clients_per_actor != "auto" and num_actors > 1
+    fixes = ["placement.clients_per_actor=auto"] if is_fixed and has_slot else []
     kinds = (
         ("CPU", "cpus", needs.num_cpus, [node.num_cpus for node in nodes]),
         ("GPU", "gpus", needs.num_gpus, [node.num_gpus for node in nodes]),
@@ -142,7 +154,7 @@ def _too_small(
         what = f"{actors} {need / scale:g} {unit} {'needs' if num_actors == 1 else 'need'} {total:g} {units}"
         fixes += _fitting(placement, key, num_actors, supplies)
         return f"placement: {what}; {where} has {supply:g}." + _set(fixes)
-    if not any(slots(needs, node) for node in nodes):
+    if not has_slot:
         what = f"no node of {where} is big enough for one actor of {needs}"
     else:
         what = f"{actors} {needs} do not fit; counted node by node, {where} has room for "

@@ -16,7 +16,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from fedvtc.config.schema import PlacementConfig
 from fedvtc.errors import ClusterError
-from fedvtc.runtime.cluster import all_nodes, free_nodes
+from fedvtc.runtime.cluster import all_nodes, free_nodes, may_grow
 from fedvtc.runtime.placement import Packing, Resources, actor_needs, num_wanted, pack, slots
 
 RACE_TIMEOUT_S = 10.0
@@ -118,7 +118,7 @@ def _gathered(
     tell: Callable[[str], None],
 ) -> Reservation:
     """Asks for rooms in groups of their own, each noted in `groups` before it is waited for."""
-    packing = pack(placement, num_clients, needs, free_nodes(), FREE_NOW, total=all_nodes())
+    packing = pack(placement, num_clients, needs, free_nodes(), FREE_NOW, total=all_nodes(), may_grow=may_grow())
     # What was free a moment ago may be another's by now.
     timeout_s = (
         max(placement.wait_timeout_s, RACE_TIMEOUT_S)

@@ -12,7 +12,7 @@ import yaml
 from fedvtc.config import lost_outputs, to_yaml
 from fedvtc.config.problems import Problem, show
 from fedvtc.config.schema import Config
-from fedvtc.config.secrets import is_reference, is_secret_name, secret_keys
+from fedvtc.config.secrets import is_reference, is_secret_name, is_switch, secret_keys, secrets_in, texts
 from fedvtc.errors import ConfigError, UserError
 
 CONFIG_FILE = "config.yaml"
@@ -42,9 +42,14 @@ def read_runtime_env(file: Path) -> dict[str, Any]:
     if not isinstance(env_vars, dict):
         raise UserError(f"{file}: env_vars: expected names with values. Write lines such as `NAME: value`.")
     for name, value in env_vars.items():
-        if is_secret_name(str(name)) and value and not is_reference(str(value)):
+        if is_secret_name(str(name)) and value and not (is_reference(str(value)) or is_switch(str(value))):
             fix = "Set it in the environment of the cluster itself, such as by a Kubernetes Secret."
             raise UserError(f"{file}: env_vars.{name} is a secret, and Ray shows it to all who see the job. {fix}")
+    for key, text in texts(content):
+        for secret in secrets_in(text):
+            what = f"holds the value of ${secret}, and Ray shows it to all who see the job"
+            fix = f"Set {secret} in the environment of the cluster itself, and leave it out here."
+            raise UserError(f"{file}: {key}: {what}. {fix}")
     for key in secret_keys(content):
         fix = "Put it into the environment of the cluster itself, and ${NAME} in its place."
         raise UserError(

@@ -53,6 +53,8 @@ def run(words: argparse.Namespace, console: Console) -> int:
     if words.results:
         if not folder.path.is_dir():
             raise UserError(f"{folder.path}: no such folder, the sweep has not begun. Leave --results out to run it.")
+        # Else the numbers of other configs would stand there as those that were asked for.
+        folder.check()
     elif words.executor == "jobs":
         return _with_jobs(folder, words)
     else:
@@ -96,11 +98,11 @@ def _say_how_far(folder: SweepFolder) -> None:
 def _with_tune(folder: SweepFolder, words: Sequence[str]) -> int:
     from fedvtc.sweep.tuning import run_trials
 
-    again = f"go on with: {shlex.join(['fedvtc', 'sweep', *words])}"
+    command = shlex.join(["fedvtc", "sweep", *words])
     try:
         failures = run_trials(folder, _tell)
     except KeyboardInterrupt:
-        _tell(f"every round that has ended is saved; {again}")
+        _tell(f"each trial goes on from its newest checkpoint with: {command}")
         raise
     finally:
         folder.settle()
@@ -108,7 +110,7 @@ def _with_tune(folder: SweepFolder, words: Sequence[str]) -> int:
         if trial.name in failures:
             _tell(f"{trial.name}: failed: {failures[trial.name]} (see {folder.log(trial)})")
     if failures:
-        _tell(again)
+        _tell(f"go on with: {command}")
     return EXIT_CRASH if failures else EXIT_OK
 
 

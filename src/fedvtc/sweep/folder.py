@@ -46,7 +46,7 @@ class SweepFolder:
 
         Raises:
             ConfigError: trials have run folders of other configs; one line for every key that differs.
-            RunFolderError: the folder cannot be written, or another process runs the sweep.
+            RunFolderError: the folder cannot be written, one in it is damaged, or another process runs the sweep.
         """
         try:
             (self.path / "logs").mkdir(parents=True, exist_ok=True)
@@ -54,9 +54,32 @@ class SweepFolder:
             fix = "Set run.output_dir to a folder that you may write to."
             raise RunFolderError(f"{self.path}: cannot be written ({error.strerror}). {fix}") from None
         with locked(self.path):
-            self._check()
+            self.check()
             self._write()
             yield
+
+    def check(self) -> None:
+        """Refuses the folder where it holds another sweep; reads only.
+
+        Raises:
+            ConfigError: trials have run folders of other configs; one line for every key that differs.
+            RunFolderError: one of those is damaged.
+        """
+        from fedvtc.methods import config_classes
+
+        lines = []
+        for trial in self.sweep.trials:
+            if not (trial.path / "run.json").exists():
+                continue
+            before = load([RunFolder.open(trial.path).config_layer()], [], methods=config_classes())
+            try:
+                check_resumable(before, same_place(before, trial.config))
+            except ConfigError as error:
+                lines += [f"{trial.path}: {problem}" for problem in error.problems]
+        if lines:
+            fix = "Set another name, or give the file and the keys that it was started with."
+            lines.append(f"{self.sweep.file}: {self.path} holds a sweep of other trials. {fix}")
+            raise ConfigError(lines)
 
     def state(self, trial: Trial) -> str:
         """`absent`, `stopped early`, or what run.json says; a finished run that is to have more rounds is `waiting`."""
@@ -105,22 +128,6 @@ class SweepFolder:
                     if time.monotonic() > until_s:
                         break
                     time.sleep(0.2)
-
-    def _check(self) -> None:
-        from fedvtc.methods import config_classes
-
-        lines = []
-        for trial in self.sweep.trials:
-            if not (trial.path / "run.json").exists():
-                continue
-            before = load([RunFolder.open(trial.path).config_layer()], [], methods=config_classes())
-            try:
-                check_resumable(before, same_place(before, trial.config))
-            except ConfigError as error:
-                lines += [f"{trial.path}: {problem}" for problem in error.problems]
-        if lines:
-            lines.append(f"{self.sweep.file}: {self.path} holds a sweep of other trials. Set another name.")
-            raise ConfigError(lines)
 
     def _write(self) -> None:
         definition = {

@@ -43,7 +43,7 @@ class SweepKeys:
     list_: list[Any] = field(default_factory=list)
     """Keys of one trial each, dotted or nested."""
     num_samples: int = 1
-    """Draws of `random`, at least 1; each is combined with every point of the grid."""
+    """Draws of `random` that differ, at least 1; each is combined with every point of the grid."""
     seed: int = 0
     """Seed of the draws; a draw depends on it, the key and its number alone."""
     max_concurrent: int | None = None

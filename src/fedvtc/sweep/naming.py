@@ -1,4 +1,4 @@
-"""Names of trials, from the values in which they differ."""
+"""Names of trials, from the values that a sweep file gives them."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -14,12 +14,14 @@ MAX_LENGTH = 100
 
 
 def trial_names(trials: Sequence[Mapping[str, Any]]) -> list[str]:
-    """A name for each trial, such as `fedvtc-alpha0.1-seed0`, fit for a file; the only trial is `trial`.
+    """A name for each trial, such as `fedvtc-alpha0.1-seed0`, fit for a file; one without values is `trial`.
+
+    A key with one value is in it too: with a second one the first trials keep their names, and so their run folders.
 
     Args:
         trials: their values by dotted key.
     """
-    labels = _labels(varying(trials))
+    labels = _labels(_keys(trials))
     kinds = {key: _distinct([trial[key] for trial in trials if key in trial]) for key in labels}
     return [
         _short("-".join(_word(key, trial[key], labels[key], kinds[key]) for key in labels if key in trial)) or "trial"
@@ -29,8 +31,11 @@ def trial_names(trials: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def varying(trials: Sequence[Mapping[str, Any]]) -> list[str]:
     """The keys whose values differ, in the order in which they come first; `files` before all others."""
-    keys = list(dict.fromkeys(key for trial in trials for key in trial))
-    found = [key for key in keys if len(_distinct([trial.get(key) for trial in trials])) > 1]
+    return [key for key in _keys(trials) if len(_distinct([trial.get(key) for trial in trials])) > 1]
+
+
+def _keys(trials: Sequence[Mapping[str, Any]]) -> list[str]:
+    found = dict.fromkeys(key for trial in trials for key in trial)
     return sorted(found, key=lambda key: key != FILES)
 
 

@@ -13,7 +13,12 @@ Bundle = Mapping[str, float]
 
 
 def bundles(
-    config: Config, free: Sequence[Resources], total: Sequence[Resources], num_at_once: int
+    config: Config,
+    free: Sequence[Resources],
+    total: Sequence[Resources],
+    num_at_once: int,
+    *,
+    may_grow: bool = False,
 ) -> tuple[str, list[Bundle]]:
     """The strategy and the bundles of a trial's placement group: one for its coordinator, then one for each actor.
 
@@ -27,6 +32,7 @@ def bundles(
         free: what each node of the cluster has free.
         total: what each has in all.
         num_at_once: trials that would run at a time, were there room for all.
+        may_grow: whether more nodes may come, for the error.
 
     Raises:
         ClusterError: not even one trial would ever fit, and no other nodes are waited for.
@@ -36,12 +42,13 @@ def bundles(
     amounts = {"CPU": needs.num_cpus, "GPU": needs.num_gpus, "memory": needs.memory_bytes}
     actor = {name: amount for name, amount in amounts.items() if amount > 0}
     if placement.pool == "inline":
-        pack(replace(placement, clients_per_actor="auto"), 1, needs, total, "the cluster")
+        pack(replace(placement, clients_per_actor="auto"), 1, needs, total, "the cluster", may_grow=may_grow)
         return "PACK", [actor]
     packs_itself = placement.clients_per_actor == "auto"
     # What needs a certain number of actors waits until others have ended.
     goes_by_free = (packs_itself or placement.wait == "min") and any(slots(needs, node) for node in free)
-    packing = pack(placement, num_clients, needs, free if goes_by_free else total, "the cluster")
+    nodes = free if goes_by_free else total
+    packing = pack(placement, num_clients, needs, nodes, "the cluster", may_grow=may_grow)
     num_actors = packing.num_actors
     if packs_itself:
         num_sharing = max(1, min(num_at_once, packing.num_slots))

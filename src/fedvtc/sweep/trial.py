@@ -11,8 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from fedvtc.config.schema import Config
+from fedvtc.config.secrets import carries_secret
 from fedvtc.errors import ClientError, FedvtcError, Interrupted
 from fedvtc.tracking import Tracker
+from fedvtc.tracking.wandb_opening import VARIABLES
+
+CARRIED = ("FEDVTC_DATA", "WANDB_BASE_URL", *VARIABLES.values())
+"""Variables that a trial has from who started the sweep."""
 
 
 class TrialError(Exception):
@@ -34,14 +39,14 @@ class Task:
         config: of the run.
         log: gets all that it prints.
         folder: that relative paths of the config start from, where this machine has it.
-        data_root: FEDVTC_DATA of who started the sweep.
+        environment: variables of who started the sweep, which the nodes of a cluster need not have.
         metric: a key of the records that is reported to Ray Tune; None reports nothing.
     """
 
     config: Config
     log: Path
     folder: Path
-    data_root: str | None
+    environment: Mapping[str, str]
     metric: str | None
 
 
@@ -71,6 +76,22 @@ class Reporter(Tracker):
             raise Interrupted(signal.SIGTERM) from None
 
 
+def carried() -> dict[str, str]:
+    """What a trial takes along of this environment: where the data are, and what wins over `tracking.wandb`.
+
+    Ray Tune keeps it on the disk, so nothing secret.
+    """
+    found = {name: os.environ[name] for name in CARRIED if name in os.environ}
+    return {name: value for name, value in found.items() if not carries_secret(value)}
+
+
+def settle_in(task: Task) -> None:
+    """Gives this process the folder and the variables that a trial would have where the sweep was started."""
+    if task.folder.is_dir():
+        os.chdir(task.folder)
+    os.environ.update(task.environment)
+
+
 def run_trial(task: Task) -> None:
     """Runs a federation, or goes on with it, inside the placement group of this process.
 
@@ -86,10 +107,7 @@ def run_trial(task: Task) -> None:
     if not ray.get_gpu_ids():
         # Ray shows a process that has reserved none all that its node has.
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
-    if task.folder.is_dir():
-        os.chdir(task.folder)
-    if task.data_root is not None:
-        os.environ["FEDVTC_DATA"] = task.data_root
+    settle_in(task)
     with task.log.open("a", buffering=1, encoding="utf-8") as log, redirect_stdout(log), redirect_stderr(log):
         from fedvtc.run import run_federation
 

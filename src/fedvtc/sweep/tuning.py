@@ -12,12 +12,12 @@ from typing import Any
 
 from fedvtc.config import fingerprint
 from fedvtc.errors import ClusterError
-from fedvtc.runtime.cluster import all_nodes, connected, free_nodes
+from fedvtc.runtime.cluster import all_nodes, connected, free_nodes, may_grow
 from fedvtc.stopping import Stopper
 from fedvtc.sweep.definition import Sweep, Trial
 from fedvtc.sweep.folder import SweepFolder
 from fedvtc.sweep.rooms import bundles, described
-from fedvtc.sweep.trial import Task, is_lost, run_trial
+from fedvtc.sweep.trial import Task, carried, is_lost, run_trial
 
 MOST_RETURNS = 3
 """How often a trial whose process was lost is started again before it counts as failed."""
@@ -85,9 +85,10 @@ class _Tuning:
 
     def __init__(self, folder: SweepFolder, pending: Sequence[Trial], tell: Callable[[str], None]) -> None:
         self._folder, self._sweep, self._pending, self._tell = folder, folder.sweep, pending, tell
-        free, total = free_nodes(), all_nodes()
+        free, total, grows = free_nodes(), all_nodes(), may_grow()
         self._bundles = {
-            trial.name: bundles(trial.config, free, total, self._num_at_once()) for trial in self._sweep.trials
+            trial.name: bundles(trial.config, free, total, self._num_at_once(), may_grow=grows)
+            for trial in self._sweep.trials
         }
         # Of another definition, or on a cluster of another size, Tune begins anew in a folder of its own.
         self._path = self._folder.path / "tune" / _digest(self._sweep, self._bundles)
@@ -167,17 +168,7 @@ class _Tuning:
     def _trainable(self) -> Callable[[dict[str, Any]], None]:
         from ray import tune
 
-        asha = self._sweep.asha
-        tasks = {
-            trial.name: Task(
-                trial.config,
-                self._folder.log(trial),
-                Path.cwd(),
-                os.environ.get("FEDVTC_DATA"),
-                None if asha is None else asha.metric,
-            )
-            for trial in self._sweep.trials
-        }
+        tasks = _tasks(self._folder)
         groups = {
             name: tune.PlacementGroupFactory([dict(bundle) for bundle in parts], strategy=strategy)
             for name, (strategy, parts) in self._bundles.items()
@@ -190,6 +181,16 @@ class _Tuning:
 
     def _num_at_once(self) -> int:
         return min(len(self._sweep.trials), self._sweep.max_concurrent or len(self._sweep.trials))
+
+
+def _tasks(folder: SweepFolder) -> dict[str, Task]:
+    """What the process of each trial needs to know, by name."""
+    asha, environment = folder.sweep.asha, carried()
+    metric = None if asha is None else asha.metric
+    return {
+        trial.name: Task(trial.config, folder.log(trial), Path.cwd(), environment, metric)
+        for trial in folder.sweep.trials
+    }
 
 
 def _digest(sweep: Sweep, bundles: Mapping[str, Any]) -> str:

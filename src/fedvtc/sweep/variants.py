@@ -17,6 +17,8 @@ KINDS = ("uniform", "log_uniform", "int", "choice")
 """Distributions that a value may be drawn from."""
 DIGITS = 4
 """Significant digits of drawn numbers, so that a name can hold them whole."""
+TRIES = 100
+"""Draws that are looked at for each that is wanted; there may be no more that differ."""
 
 
 @dataclass(frozen=True)
@@ -84,18 +86,33 @@ def _points(key: str, values: Any, layer: Layer, problems: list[Problem]) -> lis
 
 
 def _draws(keys: SweepKeys, layer: Layer, problems: list[Problem]) -> list[Variant]:
-    drawn: list[list[Setting]] = [[] for _ in range(keys.num_samples)]
+    """Draws that differ; one that equals an earlier one is passed over."""
+    sound = {}
     for key, distribution in keys.random.items():
-        where = layer.where(("random", str(key)))
         fault = _fault(distribution)
         if fault:
-            problems.append(Problem(f"random.{key}", fault[0], where, fault[1]))
-            continue
+            problems.append(Problem(f"random.{key}", fault[0], layer.where(("random", str(key))), fault[1]))
+        else:
+            sound[str(key)] = distribution
+    # By how they are written, for 1 and true are equal in Python.
+    drawn: dict[str, Variant] = {}
+    for number in range(TRIES * keys.num_samples):
+        sample = tuple(_sample(sound, number, keys.seed, layer))
+        drawn.setdefault(repr([setting.value for setting in sample]), sample)
+        if len(drawn) == keys.num_samples:
+            break
+    if len(drawn) < keys.num_samples and len(sound) == len(keys.random):
+        what = f"{keys.num_samples} draws that differ are wanted, and among {number + 1} there are {len(drawn)}"
+        fix = f"Set it to {len(drawn)}, or give random more values."
+        problems.append(Problem("num_samples", what, layer.where(("num_samples",)), fix))
+    return list(drawn.values())
+
+
+def _sample(distributions: Mapping[str, Any], number: int, seed: int, layer: Layer) -> Iterator[Setting]:
+    for key, distribution in distributions.items():
         ((kind, numbers),) = distribution.items()
-        for number, sample in enumerate(drawn):
-            # Of its own stream, so that another key or more samples leave the others as they are.
-            sample.append(Setting(str(key), _draw(kind, numbers, Random(f"{keys.seed}/{key}/{number}")), where))
-    return [tuple(sample) for sample in drawn]
+        # Of its own stream, so that another key or more samples leave the others as they are.
+        yield Setting(key, _draw(kind, numbers, Random(f"{seed}/{key}/{number}")), layer.where(("random", key)))
 
 
 def _fault(distribution: Any) -> tuple[str, str] | None:

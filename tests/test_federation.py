@@ -27,6 +27,7 @@ from fedvtc.run import resume_federation, run_federation
 from fedvtc.runtime.host import task_of
 from fedvtc.runtime.pool import InlinePool
 from fedvtc.seeding import choose_participants
+from fedvtc.tracking.run_folder import RunFolder
 
 NUM_CLIENTS, ROUNDS = 4, 5
 SETTINGS = (

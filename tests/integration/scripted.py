@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import ray
 
-from fedvtc.errors import ClientMemoryError
+from fedvtc.errors import ClientError, ClientMemoryError
 
 
 class Spec(NamedTuple):
@@ -17,9 +17,15 @@ class Spec(NamedTuple):
     client: int
 
 
+class Fault(NamedTuple):
+    """What a task does in place of its work."""
+
+    way: str
+    times: int = 1
+
+
 ON_THEIR_WAY_S = 0.5
 """Seconds in which the answers before an end get to whoever waits for them."""
-DIE, RUN_OUT_OF_MEMORY = "die", "run out of memory"
 
 
 class ScriptedActor:
@@ -27,14 +33,14 @@ class ScriptedActor:
 
     Args:
         config: of the federation.
-        script: in place of a data set: what a task of a client is to do, seconds to take or a way to fail, each way
-            once; and under `folder` where it is noted that it was done.
+        script: in place of a data set: the seconds that a task of a client takes, or its `Fault`; and under `folder`
+            where faults are counted, for all actors together.
         specs: not looked at.
         num_gpus: not looked at.
     """
 
     def __init__(self, config, script, specs, num_gpus):
-        self._script, self._log = script, []
+        self._script, self._log, self._absent = script, [], set()
 
     def run(self, task, client, *arguments):
         self._log.append((task, client))
@@ -42,15 +48,16 @@ class ScriptedActor:
             return self._log[:-1]
         if task == "node":
             return ray.get_runtime_context().get_node_id()
-        act = self._script.get((task, client), 0)
-        if isinstance(act, str):
-            self._fail_once(act, task, client)
-        else:
-            time.sleep(act)
+        if client in self._absent:
+            raise ClientError(client, 1, task, f"KeyError: {client}")
+        self._act(task, client)
         return f"{task} of {client}"
 
     def rebuild(self, client, history):
         self._log.append(("rebuild", client, len(history.steps)))
+        self._absent.add(client)
+        self._act("rebuild", client)
+        self._absent.remove(client)
         return []
 
     def adopt(self, specs):
@@ -59,12 +66,17 @@ class ScriptedActor:
     def ready(self):
         return os.getpid()
 
-    def _fail_once(self, way, task, client):
-        try:
-            Path(self._script["folder"], f"{task}-{client}").touch(exist_ok=False)
-        except FileExistsError:
+    def _act(self, task, client):
+        act = self._script.get((task, client), 0.0)
+        if not isinstance(act, Fault):
+            time.sleep(act)
             return
-        if way == RUN_OUT_OF_MEMORY:
-            raise ClientMemoryError(client, 1, task, "MemoryError")
-        time.sleep(ON_THEIR_WAY_S)
-        os.kill(os.getpid(), signal.SIGKILL)
+        for number in range(act.times):
+            try:
+                Path(self._script["folder"], f"{task}-{client}-{number}").touch(exist_ok=False)
+            except FileExistsError:
+                continue
+            if act.way == "memory":
+                raise ClientMemoryError(client, 1, task, "MemoryError")
+            time.sleep(ON_THEIR_WAY_S)
+            os.kill(os.getpid(), signal.SIGKILL)

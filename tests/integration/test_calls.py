@@ -13,7 +13,7 @@ import pytest
 
 sys.path.append(str(Path(__file__).parent))
 
-from scripted import DIE, RUN_OUT_OF_MEMORY, ScriptedActor, Spec
+from scripted import Fault, ScriptedActor, Spec
 
 from fedvtc.config.schema import ClusterConfig, Config, PlacementConfig, RuntimeConfig
 from fedvtc.errors import ClientError
@@ -104,7 +104,7 @@ def test_one_that_hangs_is_replaced(pool_of):
 
 
 def test_what_was_held_is_held_again_where_its_actor_is_lost(pool_of):
-    with pool_of([[0, 1, 2]], {("hold", 1): DIE}) as pool:
+    with pool_of([[0, 1, 2]], {("hold", 1): Fault("death")}) as pool:
         assert len(list(pool.map("hold", [0, 1, 2]))) == 3
         entries = log(pool, 0)
     assert entries[:3] == [("rebuild", client, 0) for client in (0, 1, 2)]
@@ -113,7 +113,7 @@ def test_what_was_held_is_held_again_where_its_actor_is_lost(pool_of):
 
 def test_who_was_left_out_is_not_built_again_as_one_that_took_part(pool_of):
     # The answer of client 0 is waited for first, so both losses are noticed before those of 1 and 3 are taken.
-    script = {("finish", 0): 6.0, ("finish", 1): DIE, ("finish", 3): DIE}
+    script = {("finish", 0): 6.0, ("finish", 1): Fault("death"), ("finish", 3): Fault("death")}
     with pool_of([[0, 2], [1, 3]], script, on_client_error="skip", retries=0) as pool:
         results = list(pool.map("finish", [0, 1, 2, 3], Broadcast(4)))
         assert [isinstance(result, ClientError) for result in results] == [False, True, False, True]
@@ -124,19 +124,38 @@ def test_who_was_left_out_is_not_built_again_as_one_that_took_part(pool_of):
 def test_the_client_that_was_at_work_is_the_one_that_is_named(pool_of):
     # Clients stand in an actor in the order in which they came, and work in their own.
     with (
-        pool_of([[1, 5, 3]], {("evaluate", 3): DIE}, retries=0) as pool,
+        pool_of([[1, 5, 3]], {("evaluate", 3): Fault("death")}, retries=0) as pool,
         pytest.raises(ClientError, match=r"^client 3, round 0, evaluate: lost its process"),
     ):
         list(pool.map("evaluate", [1, 3, 5]))
 
 
 def test_a_client_without_memory_gets_a_new_actor(pool_of):
-    with pool_of([[0, 1]], {("finish", 1): RUN_OUT_OF_MEMORY}) as pool:
+    with pool_of([[0, 1]], {("finish", 1): Fault("memory")}) as pool:
         assert list(pool.map("finish", [0, 1], Broadcast())) == ["finish of 0", "finish of 1"]
         assert pool.told == [
             "the process of clients 0, 1 was lost (client 1, round 1, finish: MemoryError); building anew"
         ]
         assert log(pool, 0) == [("rebuild", 0, 1), ("rebuild", 1, 0), ("finish", 1)]
+
+
+def test_one_that_has_no_memory_as_it_is_built_again_takes_its_step_once_it_is(pool_of):
+    script = {("finish", 1): Fault("death"), ("rebuild", 1): Fault("memory")}
+    with pool_of([[0, 1]], script) as pool:
+        assert list(pool.map("finish", [0, 1], Broadcast())) == ["finish of 0", "finish of 1"]
+        assert pool.lineage.changed_since(0) == {0, 1}
+        assert log(pool, 0) == [("rebuild", 0, 1), ("rebuild", 1, 0), ("finish", 1)]
+
+
+@pytest.mark.parametrize("way", ["death", "memory"])
+def test_one_that_can_never_be_built_again_ends_the_run(pool_of, way):
+    # Client 2 takes no part; client 1 is left out, so nobody waits any more for an actor that is lost again and again.
+    script = {("finish", 1): Fault("death", 2), ("rebuild", 2): Fault(way, 9)}
+    with (
+        pool_of([[1, 2]], script, on_client_error="skip", retries=1) as pool,
+        pytest.raises(ClientError, match=r"^client 2, round 1, finish: lost its process 2 times, at last because"),
+    ):
+        list(pool.map("finish", [1], Broadcast()))
 
 
 def test_clients_move_where_their_node_dies_though_some_have_answered(cluster, pool_of):

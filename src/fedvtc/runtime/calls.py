@@ -97,7 +97,8 @@ class Calls:
                 self._once_more(client)
                 continue
             except RayError as error:
-                if self._sent_to.get(client, home) is home:
+                # What builds a client again was sent to where it is now.
+                if client in self._rebuilds or self._sent_to[client] is home:
                     self._lost(home, reason_of(error))
                 else:
                     self._once_more(client)
@@ -115,7 +116,7 @@ class Calls:
         """None where the step is taken again, else the error of the client that sits out."""
         cause = error.cause
         if isinstance(cause, ClientMemoryError):
-            self._lost(home, str(cause))
+            self._lost(home, str(cause), client)
             return None
         if not isinstance(cause, ClientError) or client not in self._pending:
             raise cause_of(error) from error
@@ -178,8 +179,14 @@ class Calls:
         """The actors whose end is yet to come, each once."""
         return list(dict.fromkeys(self._ends.values()))
 
-    def _lost(self, home: Home, reason: str) -> None:
-        """Replaces an actor and has its clients built again; those that were not done take the step again."""
+    def _lost(self, home: Home, reason: str, at_work: int | None = None) -> None:
+        """Replaces an actor and has its clients built again; those that were not done take the step again.
+
+        Args:
+            home: of the actor.
+            reason: in a few words.
+            at_work: the client that it was lost with, where that is known.
+        """
         if home not in self._pool.homes:
             return
         waiting = self._waiting(home)
@@ -191,11 +198,14 @@ class Calls:
                 f"the process of client{'s' * (len(home.clients) > 1)} {names} was lost ({reason}); building anew",
             )
             unbuilt = [client for client in home.clients if client in self._rebuilds and not self._is_built(client)]
-            if unbuilt and not waiting:
-                self._verdicts.rebuild_elsewhere(unbuilt[0], self._round, reason)
-            if waiting and not self._verdicts.try_elsewhere(waiting[0], self._round, reason):
-                error = ClientError(waiting[0], self._round, self._task, reason)
-                self._pending[waiting.pop(0)] = ray.put(error)
+            if at_work is None:
+                at_work = next(iter([*waiting, *unbuilt]), None)
+            if at_work in waiting:
+                if not self._verdicts.try_elsewhere(at_work, self._round, reason):
+                    self._pending[at_work] = ray.put(ClientError(at_work, self._round, self._task, reason))
+                    waiting.remove(at_work)
+            elif at_work is not None:
+                self._verdicts.rebuild_elsewhere(at_work, self._round, reason)
         self._settle(home, waiting, self._pool.replace(home))
 
     def _waiting(self, home: Home) -> list[int]:
@@ -229,7 +239,9 @@ class Calls:
         try:
             result = ray.get(reference)
         except RayTaskError as error:
-            return not isinstance(error.cause, ClientMemoryError)
+            # Where the client could not be built, its step found none.
+            was_there = client not in self._rebuilds or self._is_built(client)
+            return was_there and not isinstance(error.cause, ClientMemoryError)
         except RayError:
             return False
         self._note_step(client, result)
@@ -252,7 +264,7 @@ class Calls:
             self._step.clients.add(client)
 
     def _once_more(self, client: int) -> None:
-        if self._step is not None:
+        if client in self._pending and self._step is not None:
             self._step.clients.discard(client)
         self._rebuild(client)
         if client in self._pending:
@@ -265,7 +277,10 @@ class Calls:
 
     def _built(self, client: int) -> None:
         """Waits until the client is built again."""
-        self._tell_damage(ray.get(self._rebuilds.pop(client)))
+        damaged = ray.get(self._rebuilds[client])
+        # In this order: one that could not be built is still to be.
+        del self._rebuilds[client]
+        self._tell_damage(damaged)
 
     def _tell_damage(self, damaged: Sequence[str]) -> None:
         for text in damaged:

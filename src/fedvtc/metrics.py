@@ -62,7 +62,7 @@ ROUND_METRICS = {
     "time/makespan/predicted": "the same as it was expected from earlier rounds; absent in the first one",
     "placement/actors": "processes that host clients",
     "memory/peak_bytes": "largest resident memory of any process that hosts clients",
-    "clients/participating": "clients whose upload entered the round",
+    "clients/participating": "clients whose upload entered the round; in the final record those with a last step",
 }
 ROUND_METRICS |= {f"incidents/{kind}": meaning for kind, meaning in INCIDENTS.items()}
 """Keys of a round's record; `<kind>` stands for any payload kind."""

@@ -29,7 +29,6 @@ def test_the_defaults_have_no_problem():
         "partition.max_redraws",
         "partition.images_per_client",
         "population.num_clients",
-        "population.feature_size",
         "training.epochs",
         "training.batch_size",
         "evaluate.every",
@@ -57,6 +56,7 @@ def test_what_must_be_above_zero(key: str):
 @pytest.mark.parametrize(
     ("override", "line"),
     [
+        ("population.feature_size=1", "population.feature_size: must be at least 2, not 1 (command line)."),
         ("run.participation=0", "run.participation: must be above 0 and at most 1, not 0.0 (command line)."),
         ("run.participation=1.01", "run.participation: must be above 0 and at most 1, not 1.01 (command line)."),
         (

@@ -38,6 +38,33 @@ def test_a_folder_of_grey_images_in_order_of_class_and_name(folder):
     assert dataset.test.labels_N.tolist() == [1]
 
 
+def test_what_other_programs_leave_behind_is_left_alone(folder):
+    expected = load_dataset(configured(folder))
+    paint(folder / "train" / ".ipynb_checkpoints" / "a-checkpoint.png", 50)
+    paint(folder / "train" / "dog" / ".ipynb_checkpoints" / "deeper" / "a.png", 50)
+    (folder / "test" / ".cache").mkdir()
+    (folder / "train" / "cat" / "._a.PNG").write_bytes(b"a fork of macOS")
+    dataset = load_dataset(configured(folder))
+    assert dataset.class_names == expected.class_names
+    assert np.array_equal(dataset.train.images_NCHW, expected.train.images_NCHW)
+
+
+@pytest.mark.parametrize(
+    ("mode", "suffix", "what"),
+    [
+        ("I;16", "png", "more than 8 bits a pixel"),
+        ("I;16", "tif", "more than 8 bits a pixel"),
+        ("I", "tif", "more than 8 bits a pixel"),
+        ("F", "tiff", "floats"),
+    ],
+)
+def test_images_of_more_than_8_bits_are_refused(folder, mode, suffix, what):
+    path = folder / "train" / "cat" / f"deep.{suffix}"
+    Image.new(mode, (8, 8), 1000).save(path)
+    with pytest.raises(DataError, match=rf"deep\.{suffix}: holds {what} \(Pillow's mode {mode}\)\. Convert"):
+        load_dataset(configured(folder))
+
+
 def test_one_coloured_image_makes_all_coloured(folder):
     paint(folder / "test" / "cat" / "a.png", (1, 2, 3))
     dataset = load_dataset(configured(folder))

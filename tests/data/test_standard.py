@@ -64,6 +64,13 @@ def test_idx_sets_are_found_where_people_and_torchvision_put_them(tmp_path, name
     assert (dataset.num_classes, len(dataset.class_names)) == (10, 10)
 
 
+@pytest.mark.parametrize("name", ["fashion-mnist", "kmnist"])
+def test_files_in_the_root_itself_are_mnist_and_none_of_its_relatives(tmp_path, name):
+    write_idx_set(tmp_path, ("train", "t10k"), np.zeros((1, 2, 2), np.uint8), np.array([1], np.uint8))
+    with pytest.raises(DataError, match=rf"^data\.name={name}: not found in"):
+        load_dataset(DataConfig(name=name, root=str(tmp_path), download=False))
+
+
 def test_the_folder_of_the_name_goes_before_the_root_itself(tmp_path):
     for folder, label in ((tmp_path, 1), (tmp_path / "mnist", 2)):
         write_idx_set(folder, ("train", "t10k"), np.zeros((1, 2, 2), np.uint8), np.array([label], np.uint8))

@@ -16,7 +16,6 @@ _AT_LEAST_ONE = (
     "partition.max_redraws",
     "partition.images_per_client",
     "population.num_clients",
-    "population.feature_size",
     "training.epochs",
     "training.batch_size",
     "evaluate.every",
@@ -52,6 +51,8 @@ _RULES: dict[str, _Rule] = {
     **dict.fromkeys(_AT_LEAST_ZERO, (lambda value: value >= 0, "at least 0")),
     # The newest one may turn out to be damaged.
     "checkpoint.keep": (lambda value: value >= 2, "at least 2"),
+    # Each image's features are normalised, and a single one would always be 0.
+    "population.feature_size": (lambda value: value >= 2, "at least 2"),
     "run.participation": (lambda value: 0 < value <= 1, "above 0 and at most 1"),
 }
 _RULES_OF_OPTIMIZERS: dict[str, _Rule] = {

@@ -148,7 +148,7 @@ class PopulationConfig:
     )
     """The architecture mix, dealt out so that every prefix of the clients is as near to the shares as it can be."""
     feature_size: int = 64
-    """Features p that every backbone ends in, through a learned projection."""
+    """Features p that every backbone ends in, through a learned projection, at least 2."""
 
 
 @dataclass(frozen=True)

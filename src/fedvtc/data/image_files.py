@@ -3,7 +3,7 @@
 Images are uint8, N x C x H x W with C 1 (grey) or 3 (RGB); labels int64, N.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +21,8 @@ IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".t
 
 def subfolders(folder: Path) -> tuple[str, ...]:
     """The class folders of an image folder, by name."""
-    names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir()) if folder.is_dir() else []
+    entries = folder.iterdir() if folder.is_dir() else ()
+    names = sorted(entry.name for entry in entries if entry.is_dir() and not _is_hidden(entry))
     if not names:
         raise DataError(f"{folder}: holds no class folders. A folder of images per class would work.")
     return tuple(names)
@@ -31,7 +32,7 @@ def read_image_files(paths: Sequence[Path], image_size: int | None, *, grey: boo
     """Image files as N x C x H x W; `image_size` None requires that all have one size.
 
     Raises:
-        DataError: if a file is not an image, or sizes differ and `image_size` is None.
+        DataError: if a file is no image of 8 bits, or sizes differ and `image_size` is None.
     """
     from PIL import Image
 
@@ -39,6 +40,7 @@ def read_image_files(paths: Sequence[Path], image_size: int | None, *, grey: boo
     for number, path in enumerate(paths):
         try:
             with Image.open(path) as opened:
+                _check_depth(path, opened.mode)
                 image = opened.convert("L" if grey else "RGB")
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             raise damaged(path, f"cannot be read as an image ({error})") from None
@@ -63,6 +65,7 @@ def are_grey(paths: Sequence[Path]) -> bool:
     def is_grey(path: Path) -> bool:
         try:
             with Image.open(path) as image:
+                _check_depth(path, image.mode)
                 return image.mode in ("1", "L", "LA")
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             raise damaged(path, f"cannot be read as an image ({error})") from None
@@ -75,12 +78,31 @@ def list_image_folder(folder: Path, class_names: Sequence[str]) -> tuple[list[Pa
     paths: list[Path] = []
     labels: list[int] = []
     for label, name in enumerate(class_names):
-        found = sorted(path for path in (folder / name).rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+        found = sorted(_image_files(folder / name))
         paths += found
         labels += [label] * len(found)
     if not paths:
         raise DataError(f"{folder}: holds no image. Files {', '.join(sorted(IMAGE_SUFFIXES))} in <class>/ would work.")
     return paths, np.array(labels, dtype=np.int64)
+
+
+def _image_files(folder: Path) -> Iterator[Path]:
+    for path in folder.rglob("*"):
+        is_hidden = any(map(_is_hidden, (path, *path.relative_to(folder).parents)))
+        if path.suffix.lower() in IMAGE_SUFFIXES and not is_hidden:
+            yield path
+
+
+def _is_hidden(path: Path) -> bool:
+    """What other programs leave in folders: checkpoints of notebooks, resource forks of macOS."""
+    return path.name.startswith(".")
+
+
+def _check_depth(path: Path, mode: str) -> None:
+    """Refuses more than 8 bits a channel, of which Pillow would keep the lowest or cut off what is above 255."""
+    if mode[0] in "IF":
+        what = f"holds {'floats' if mode[0] == 'F' else 'more than 8 bits a pixel'} (Pillow's mode {mode})"
+        raise DataError(f"{path}: {what}. Convert the images to 8 bits, or give arrays of uint8 as data.name=npz.")
 
 
 def list_val_annotations(folder: Path, class_names: Sequence[str]) -> tuple[list[Path], NDArray[np.int64]]:

@@ -41,13 +41,17 @@ IDX_SOURCES = {
 }
 
 
+NAMED_BY_FILES = ("mnist", "emnist")
+"""Data sets whose files may lie in the root itself: they are what their names say."""
+
+
 def load_idx(config: DataConfig) -> Loaded:
     """MNIST and its relatives; of EMNIST the balanced split."""
     source = IDX_SOURCES[config.name]
     root = data_root(config)
     raw = root / source.torchvision_name / "raw"
-    # The root itself comes last: files there do not say which data set they are.
-    folders = (root / config.name, raw, root)
+    # Files of MNIST's relatives have the same names: in the root itself one would be taken for another.
+    folders = (root / config.name, raw, *((root,) if config.name in NAMED_BY_FILES else ()))
     names = [f"{prefix}-{kind}-ubyte" for prefix in source.prefixes for kind in ("images-idx3", "labels-idx1")]
 
     def fetch() -> list[Path]:

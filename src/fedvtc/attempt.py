@@ -84,9 +84,10 @@ def attempt(
     )
     with ExitStack() as stack:
         stack.enter_context(stopper.listening())
-        stack.enter_context(_status_kept(folder, store, config, console, incidents))
+        is_whole = stack.enter_context(_status_kept(folder, store, config, console, incidents))
         # Around the pool: a server that a tracker waits for in the end does not keep GPUs from others.
         start_trackers = stack.enter_context(_tracking(trackers, info))
+        working = stack.enter_context(ExitStack())
         # Actors of a lost attempt may still hold their names.
         namespace = f"{folder.id}-{number}"
         opened = open_pool(
@@ -97,7 +98,7 @@ def attempt(
             lineage=lineage,
             incidents=incidents,
         )
-        pool = stack.enter_context(opened)
+        pool = working.enter_context(opened)
         start_trackers()
         checkpoints = Checkpointer(
             config,
@@ -110,13 +111,15 @@ def attempt(
             start=start,
             on_first=folder.note_checkpoints,
         )
-        stack.callback(checkpoints.abandon)
+        working.callback(checkpoints.abandon)
         if start is not None:
             pool.restore([spec.client for spec in population.specs])
         federation = Federation(
             config, population, pool, trackers, checkpoints=checkpoints, incidents=incidents, stopper=stopper
         )
         record = federation.run(read_server(store, start) if start else None)
+        working.close()
+        is_whole()
     console.summary(record, folder.incidents)
     return record
 
@@ -155,11 +158,28 @@ def _saved(store: CheckpointStore) -> str:
 @contextmanager
 def _status_kept(
     folder: RunFolder, store: CheckpointStore, config: Config, console: PlainConsole, incidents: Incidents
-) -> Iterator[None]:
-    """run.json says how the block ended; where it did not end well, the user learns how to go on."""
+) -> Iterator[Callable[[], None]]:
+    """run.json says how the block ended; where it did not end well, the user learns how to go on.
+
+    Gives what the block calls once the run is whole and only trackers are waited for: who breaks that off has a run
+    that is finished.
+    """
+    is_whole = False
+
+    def finished() -> None:
+        nonlocal is_whole
+        is_whole = True
+        try:
+            folder.set_status("finished", incidents.totals)
+        except OSError as error:
+            file = folder.path / "run.json"
+            console.note(f"{file}: cannot be written ({error.strerror}), so it says that the run goes on")
+
     try:
-        yield
+        yield finished
     except BaseException as error:
+        if is_whole and isinstance(error, KeyboardInterrupt):
+            raise
         # Where the disk is full, that is not the error that the user has to see.
         with suppress(OSError):
             status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
@@ -168,12 +188,8 @@ def _status_kept(
         if has_begun(folder) or not isinstance(error, UserError):
             console.note(f"{_saved(store)}; go on with: {resume_command(config, folder.path)}")
         raise
-    try:
-        folder.set_status("finished", incidents.totals)
-    except OSError as error:
-        console.note(
-            f"{folder.path / 'run.json'}: cannot be written ({error.strerror}), so it says that the run goes on"
-        )
+    # Once more, with what went wrong as the trackers finished.
+    finished()
 
 
 @contextmanager

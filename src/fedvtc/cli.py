@@ -50,7 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
         code = _dispatch(given)
-        sys.stdout.flush()
+        if not _is_federation(given):
+            sys.stdout.flush()
         return code
     except FedvtcError as error:
         for line in str(error).splitlines():
@@ -64,12 +65,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("fedvtc: interrupted.", file=sys.stderr)
         return 128 + error.signum if isinstance(error, Interrupted) else EXIT_INTERRUPTED
     except BrokenPipeError:
-        # The reader, such as `| head`, has what it wanted; what is left in the buffer must not raise once more at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if _is_federation(given):
+            traceback.print_exc()
+            return EXIT_CRASH
+        # The reader, such as `| head`, has what it wanted.
         return EXIT_OK
     except Exception:
         traceback.print_exc()
         return EXIT_CRASH
+    finally:
+        _let_go_of_output()
+
+
+def _is_federation(given: Sequence[str]) -> bool:
+    """Whether the words ask for more than text: a run goes on, and ends well, where nobody can read what it says."""
+    return given[:1] in (["run"], ["resume"]) and {"-h", "--help"}.isdisjoint(given)
+
+
+def _let_go_of_output() -> None:
+    """What is left in the buffer and cannot be written must not raise once more when Python ends."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _dispatch(given: list[str]) -> int:

@@ -56,6 +56,24 @@ def test_what_must_be_above_zero(key: str):
 @pytest.mark.parametrize(
     ("override", "line"),
     [
+        (
+            "tracking.wandb.project=team/mine",
+            "tracking.wandb.project: must be 1 to 128 letters without any of / \\ # ? % :, not 'team/mine' (command "
+            "line). The team has a key of its own, tracking.wandb.entity.",
+        ),
+        (
+            "tracking.wandb.timeout_s=1e10",
+            "tracking.wandb.timeout_s: must be above 0 and at most 1e9, not 10000000000.0 (command line).",
+        ),
+        (
+            "runtime.stop_timeout_s=1e300",
+            "runtime.stop_timeout_s: must be at least 0 and at most 1e9, not 1e+300 (command line).",
+        ),
+        (
+            r'run.name="a\0b"',
+            r"run.name: must be the name of one folder, not 'a\x00b' (command line)."
+            " Set run.output_dir for the folder around it.",
+        ),
         ("population.feature_size=1", "population.feature_size: must be at least 2, not 1 (command line)."),
         ("run.participation=0", "run.participation: must be above 0 and at most 1, not 0.0 (command line)."),
         ("run.participation=1.01", "run.participation: must be above 0 and at most 1, not 1.01 (command line)."),

@@ -15,6 +15,10 @@ SHARES_TOLERANCE = 1e-6
 SMALLEST_SHARE = 1e-6
 """The share of one client in a million; less could not be dealt out."""
 
+MAX_PROJECT_LETTERS = 128
+NOT_IN_PROJECTS = "/\\#?%:"
+"""Letters that W&B does not take in the name of a project."""
+
 
 def validate(config: Config) -> list[Problem]:
     """Every value that cannot work, one problem each; none of them has its place filled in."""
@@ -25,6 +29,7 @@ def validate(config: Config) -> list[Problem]:
     problems += _failures(config)
     problems += _placement(config)
     problems += _trackers(config)
+    problems += _wandb(config)
     problems += _method(config)
     problems += _secrets(config)
     return problems
@@ -32,7 +37,7 @@ def validate(config: Config) -> list[Problem]:
 
 def _names(config: Config) -> Iterator[Problem]:
     name = config.run.name
-    if name is not None and (name in ("", ".", "..") or "/" in name):
+    if name is not None and (name in ("", ".", "..") or "/" in name or "\0" in name):
         fix = "Set run.output_dir for the folder around it."
         yield Problem("run.name", f"must be the name of one folder, not {show(name)}", fix=fix)
     if config.data.name not in DATASET_NAMES:
@@ -129,6 +134,14 @@ def _trackers(config: Config) -> Iterator[Problem]:
         if name not in TRACKER_NAMES and not (colon and cls.isidentifier() and _is_module(module)):
             fix = f"Take {' or '.join(TRACKER_NAMES)}, or name a class as package.module:Class."
             yield Problem(f"tracking.trackers[{index}]", f"unknown tracker {show(name)}", fix=fix)
+
+
+def _wandb(config: Config) -> Iterator[Problem]:
+    project = config.tracking.wandb.project
+    if not 0 < len(project) <= MAX_PROJECT_LETTERS or set(project) & set(NOT_IN_PROJECTS):
+        rule = f"must be 1 to {MAX_PROJECT_LETTERS} letters without any of {' '.join(NOT_IN_PROJECTS)}"
+        fix = "The team has a key of its own, tracking.wandb.entity."
+        yield Problem("tracking.wandb.project", f"{rule}, not {show(project)}", fix=fix)
 
 
 def _is_module(name: str) -> bool:

@@ -33,22 +33,23 @@ _AT_LEAST_ONE = (
 _ABOVE_ZERO = (
     "partition.alpha",
     "placement.cpus_per_actor",
-    "runtime.client_timeout_s",
-    "runtime.replace_timeout_s",
-    "tracking.wandb.timeout_s",
 )
 _AT_LEAST_ZERO = (
     "placement.gpus_per_actor",
-    "placement.wait_timeout_s",
     "cluster.num_gpus",
     "runtime.retries",
-    "runtime.stop_timeout_s",
 )
+_LONGEST_S = 1e9
+"""Some 30 years. Much longer, and the system's timers overflow."""
+_TIMEOUTS_ABOVE_ZERO = ("runtime.client_timeout_s", "runtime.replace_timeout_s", "tracking.wandb.timeout_s")
+_TIMEOUTS_AT_LEAST_ZERO = ("placement.wait_timeout_s", "runtime.stop_timeout_s")
 _Rule = tuple[Callable[[float], bool], str]
 _RULES: dict[str, _Rule] = {
     **dict.fromkeys(_AT_LEAST_ONE, (lambda value: value >= 1, "at least 1")),
     **dict.fromkeys(_ABOVE_ZERO, (lambda value: value > 0, "above 0")),
     **dict.fromkeys(_AT_LEAST_ZERO, (lambda value: value >= 0, "at least 0")),
+    **dict.fromkeys(_TIMEOUTS_ABOVE_ZERO, (lambda value: 0 < value <= _LONGEST_S, "above 0 and at most 1e9")),
+    **dict.fromkeys(_TIMEOUTS_AT_LEAST_ZERO, (lambda value: 0 <= value <= _LONGEST_S, "at least 0 and at most 1e9")),
     # The newest one may turn out to be damaged.
     "checkpoint.keep": (lambda value: value >= 2, "at least 2"),
     # Each image's features are normalised, and a single one would always be 0.

@@ -10,6 +10,7 @@ from pathlib import Path
 from rich.console import Console
 
 from fedvtc.errors import EXIT_CRASH, EXIT_OK, UserError
+from fedvtc.reporting.saying import say
 from fedvtc.stopping import Stopper
 from fedvtc.sweep.definition import Sweep, load_sweep
 from fedvtc.sweep.folder import SweepFolder
@@ -92,7 +93,7 @@ def _say_how_far(folder: SweepFolder) -> None:
     num_trials = len(folder.sweep.trials)
     num_done = num_trials - len(folder.pending())
     done = f", {num_done} done" if num_done else ""
-    _tell(f"{folder.sweep.name}: {num_trials} trials{done}, in {folder.path}")
+    say(f"{folder.sweep.name}: {num_trials} trials{done}, in {folder.path}")
 
 
 def _with_tune(folder: SweepFolder, words: Sequence[str]) -> int:
@@ -100,17 +101,17 @@ def _with_tune(folder: SweepFolder, words: Sequence[str]) -> int:
 
     command = shlex.join(["fedvtc", "sweep", *words])
     try:
-        failures = run_trials(folder, _tell)
+        failures = run_trials(folder, say)
     except KeyboardInterrupt:
-        _tell(f"each trial goes on from its newest checkpoint with: {command}")
+        say(f"each trial goes on from its newest checkpoint with: {command}")
         raise
     finally:
         folder.settle()
     for trial in folder.sweep.trials:
         if trial.name in failures:
-            _tell(f"{trial.name}: failed: {failures[trial.name]} (see {folder.log(trial)})")
+            say(f"{trial.name}: failed: {failures[trial.name]} (see {folder.log(trial)})")
     if failures:
-        _tell(f"go on with: {command}")
+        say(f"go on with: {command}")
     return EXIT_CRASH if failures else EXIT_OK
 
 
@@ -125,16 +126,16 @@ def _with_jobs(folder: SweepFolder, words: argparse.Namespace) -> int:
             _say_how_far(folder)
         else:
             what = "is not here, or cannot be written, so the jobs of the cluster say what is done"
-            _tell(f"{folder.sweep.name}: {len(folder.sweep.trials)} trials; {folder.sweep.output_dir} {what}")
+            say(f"{folder.sweep.name}: {len(folder.sweep.trials)} trials; {folder.sweep.output_dir} {what}")
         try:
-            with Stopper(_tell, 0.0).listening():
-                submit_trials(folder, is_here, words.address, words.runtime_env, words.working_dir, _tell)
+            with Stopper(say, 0.0).listening():
+                submit_trials(folder, is_here, words.address, words.runtime_env, words.working_dir, say)
         except KeyboardInterrupt:
             again = shlex.join(["fedvtc", "sweep", *words.words, "--executor", "jobs", *given])
-            _tell(f"the jobs that were sent go on; go on with: {again}")
+            say(f"the jobs that were sent go on; go on with: {again}")
             raise
     where = "" if is_here else ", where that folder is"
-    _tell(f"once they have ended{where}: {shlex.join(['fedvtc', 'sweep', *words.words, '--results'])}")
+    say(f"once they have ended{where}: {shlex.join(['fedvtc', 'sweep', *words.words, '--results'])}")
     return EXIT_OK
 
 
@@ -146,8 +147,4 @@ def _show(folder: SweepFolder, console: Console, plain: bool) -> None:
         print(as_markdown(groups, folder.sweep.name), end="")
     else:
         console.print(as_table(groups))
-    _tell(f"table: {folder.path / 'results.csv'}, {folder.path / 'results.md'}")
-
-
-def _tell(line: str) -> None:
-    print(line, flush=True)
+    say(f"table: {folder.path / 'results.csv'}, {folder.path / 'results.md'}")

@@ -11,6 +11,7 @@ from ray.tune.progress_reporter import TrialProgressCallback
 from ray.util.placement_group import placement_group_table
 
 from fedvtc.errors import ClusterError
+from fedvtc.reporting.saying import say
 from fedvtc.sweep.folder import SweepFolder
 from fedvtc.sweep.trial import is_lost
 
@@ -59,7 +60,7 @@ class Progress(TrialProgressCallback):
             return
         what, timeout_s = self._rooms[waiting[0].name], max(trial.config.placement.wait_timeout_s for trial in waiting)
         if not self._is_told:
-            print(f"waiting{f' up to {timeout_s:g} s' if timeout_s else ''} for room for {what}", flush=True)
+            say(f"waiting{f' up to {timeout_s:g} s' if timeout_s else ''} for room for {what}")
             self._is_told = True
         if 0 < timeout_s < now_s - self._idle_since_s:
             fix = "Set placement.wait_timeout_s higher, or placement.cpus_per_actor lower."
@@ -71,7 +72,7 @@ class Progress(TrialProgressCallback):
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Says that it begins or goes on."""
         begun = (self._trial(trial).path / "run.json").exists()
-        print(f"{_name(trial)}: {'goes on' if begun else 'begins'}", flush=True)
+        say(f"{_name(trial)}: {'goes on' if begun else 'begins'}")
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Says how it did, or that it was stopped early."""
@@ -82,16 +83,16 @@ class Progress(TrialProgressCallback):
         if self._folder.state(mine) != "finished":
             round = int(trial.last_result.get("round", 0))
             self._folder.note_stopped(mine.name, round)
-            print(f"{mine.name}: stopped early after round {round}{how}", flush=True)
+            say(f"{mine.name}: stopped early after round {round}{how}")
         else:
-            print(f"{mine.name}: finished{how}", flush=True)
+            say(f"{mine.name}: finished{how}")
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Says that it failed, and why at the end; or that it is lost, after which it may begin again."""
         # In its folder on this machine, for it is not in that of the sweep yet.
         file = trial.pickled_error_file
         error = cloudpickle.loads(Path(file).read_bytes()) if file else None
-        print(f"{_name(trial)}: {'lost' if is_lost(error) else 'failed'}", flush=True)
+        say(f"{_name(trial)}: {'lost' if is_lost(error) else 'failed'}")
 
     def _trial(self, trial: Any) -> "Trial":
         return next(mine for mine in self._folder.sweep.trials if mine.name == _name(trial))

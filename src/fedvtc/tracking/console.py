@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -12,6 +13,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from fedvtc.reporting.saying import say
 from fedvtc.reporting.tables import human_bytes
 from fedvtc.tracking import RunInfo, Tracker
 
@@ -85,7 +87,7 @@ class PlainConsole(Tracker):
         self._say(f"next: fedvtc list runs {self._run.folder.parent}")
 
     def _say(self, line: str) -> None:
-        print(line, flush=True)
+        say(line)
 
 
 class LiveConsole(PlainConsole):
@@ -104,7 +106,8 @@ class LiveConsole(PlainConsole):
         """Names the run and opens the table."""
         super().start(run)
         self._live = Live(get_renderable=self._render, console=self._console, refresh_per_second=4)
-        self._live.start()
+        with suppress(OSError):
+            self._live.start()
 
     def client_done(self, client: int, num_done: int, num_total: int) -> None:
         """Counts the clients of the round that goes on."""
@@ -114,16 +117,22 @@ class LiveConsole(PlainConsole):
         """Adds a row."""
         self._records.append(record)
         self._clients = (0, 0)
-        self._live.refresh()
+        # A terminal that is gone ends no run.
+        with suppress(OSError):
+            self._live.refresh()
 
     def finish(self, status: str) -> None:
         """Leaves the last table on the screen."""
-        self._live.stop()
+        with suppress(OSError):
+            self._live.stop()
         super().finish(status)
 
     def _say(self, line: str) -> None:
         # A name or a path may hold square brackets; as markup they would vanish.
-        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+        try:
+            self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+        except OSError:
+            say(line)
 
     def _render(self) -> RenderableType:
         return Group(self._table(), self._progress())

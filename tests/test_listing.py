@@ -81,7 +81,7 @@ def test_runs_come_by_age_and_each_once(tmp_path: Path):
 def test_runs_lie_at_most_two_levels_deep(tmp_path: Path):
     write_run(tmp_path / "a" / "b", [], [])
     write_run(tmp_path / "a" / "c" / "too_deep", [], [])
-    assert find_runs([tmp_path]) == [tmp_path / "a" / "b"]
+    assert find_runs([tmp_path]) == ([tmp_path / "a" / "b"], [])
 
 
 @pytest.mark.parametrize(
@@ -110,6 +110,19 @@ def test_a_damaged_folder_is_a_line_and_the_others_are_shown(
     (line,) = (line for line in lines if str(damaged) in line)
     assert line.startswith(f"{damaged}: not shown, damaged (")
     assert reason in line
+
+
+def test_a_folder_that_cannot_be_read_is_a_line_and_the_others_are_shown(tmp_path: Path):
+    folder = tmp_path
+    while len(str(folder)) < 3900:
+        folder /= "x" * 50
+    write_run(folder / "good", [], [ROUND])
+    # Root may read every folder; but the path of a file in this one is longer than the system takes, for root too.
+    unreadable = folder / ("y" * (4089 - len(str(folder))))
+    unreadable.mkdir()
+    rows, lines = shown(folder)
+    assert [row[0] for row in rows[1:]] == ["good"]
+    assert f"{unreadable}: not shown (File name too long)." in lines
 
 
 def test_a_last_line_that_is_being_written_is_no_damage(tmp_path: Path):

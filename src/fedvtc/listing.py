@@ -58,13 +58,15 @@ def runs_table(folders: Sequence[Path]) -> tuple[Table | None, list[str]]:
         folders: run folders, or folders that hold them, one or two levels deep.
 
     Returns:
-        The table, or None when there is no run; and one line per run folder or damaged one, then what to try next.
+        The table, or None when there is no run; and one line per run folder, per damaged one and per folder that cannot
+        be read, then what to try next.
 
     Raises:
         UserError: if one of the folders does not exist.
     """
-    rows, damaged = [], []
-    for folder in find_runs(folders):
+    rows = []
+    runs, damaged = find_runs(folders)
+    for folder in runs:
         try:
             rows.append(_read_run(folder))
         except (OSError, ValueError, yaml.YAMLError) as error:
@@ -93,29 +95,35 @@ def runs_table(folders: Sequence[Path]) -> tuple[Table | None, list[str]]:
     return table, lines
 
 
-def find_runs(folders: Sequence[Path]) -> list[Path]:
-    """The run folders at or below some folders, each once.
+def find_runs(folders: Sequence[Path]) -> tuple[list[Path], list[str]]:
+    """The run folders at or below some folders, each once, and a line per folder that cannot be read.
 
     Raises:
         UserError: if a folder does not exist.
     """
     found: dict[Path, Path] = {}
+    unread: list[str] = []
     for folder in folders:
         if not os.path.isdir(folder):
             raise UserError(f"{folder}: no such folder. Give a run folder, or a folder that holds some.")
-        for run in _runs_below(folder, levels=2):
+        for run in _runs_below(folder, 2, unread):
             found.setdefault(run.resolve(), run)
-    return list(found.values())
+    return list(found.values()), list(dict.fromkeys(unread))
 
 
-def _runs_below(folder: Path, levels: int) -> Iterator[Path]:
-    if any((folder / name).is_file() for name in RUN_FILES):
+def _runs_below(folder: Path, levels: int, unread: list[str]) -> Iterator[Path]:
+    try:
+        is_run = any((folder / name).is_file() for name in RUN_FILES)
+        below = sorted(folder.iterdir()) if levels and not is_run else []
+        # Where a run is being made, or its process was killed as it made it, there is one that begins with a dot.
+        inner_folders = [inner for inner in below if inner.is_dir() and not inner.name.startswith(".")]
+    except OSError as error:
+        unread.append(f"{folder}: not shown ({error.strerror}).")
+        return
+    if is_run:
         yield folder
-    elif levels:
-        for inner in sorted(folder.iterdir()):
-            # Where a run is being made, or its process was killed as it made it, there is one that begins with a dot.
-            if inner.is_dir() and not inner.name.startswith("."):
-                yield from _runs_below(inner, levels - 1)
+    for inner in inner_folders:
+        yield from _runs_below(inner, levels - 1, unread)
 
 
 def _read_run(folder: Path) -> RunRow:

@@ -22,6 +22,7 @@ FINAL = {
     "test/accuracy/held/mean": 0.9,
     "test/accuracy/missing/mean": None,
 }
+DEEP = "[" * 100_000
 
 
 def write_run(folder: Path, overrides: Sequence[str], records: Sequence[dict[str, Any]], **run: str) -> Path:
@@ -92,6 +93,9 @@ def test_runs_lie_at_most_two_levels_deep(tmp_path: Path):
         ("config.yaml", "run: [", "while parsing"),
         ("config.yaml", "run: 3", "config.yaml: run: expected keys with values"),
         ("metrics.jsonl", 'torn\n{"round": 1}\n', "metrics.jsonl:1: not a JSON object"),
+        ("run.json", DEEP, "recursion"),
+        ("config.yaml", DEEP, "recursion"),
+        ("metrics.jsonl", f'{DEEP}\n{{"round": 1}}\n', "metrics.jsonl:1: not a JSON object"),
         ("run.json", None, "No such file"),
         ("config.yaml", None, "No such file"),
     ],

@@ -69,7 +69,8 @@ def runs_table(folders: Sequence[Path]) -> tuple[Table | None, list[str]]:
     for folder in runs:
         try:
             rows.append(_read_run(folder))
-        except (OSError, ValueError, yaml.YAMLError) as error:
+        # Brackets in brackets, a thousand deep, are JSON and YAML too.
+        except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             damaged.append(f"{folder}: not shown, damaged ({reason}).")
     if not rows:
@@ -167,7 +168,7 @@ def read_records(file: Path) -> list[dict[str, Any]]:
     for number, line in enumerate(lines, start=1):
         try:
             records.append(dict(_mapping(json.loads(line), f"{file.name}:{number}")))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             if number < len(lines):
                 raise ValueError(f"{file.name}:{number}: not a JSON object") from error
     return records

@@ -85,6 +85,14 @@ def test_runs_lie_at_most_two_levels_deep(tmp_path: Path):
     assert find_runs([tmp_path]) == ([tmp_path / "a" / "b"], [])
 
 
+def test_a_folder_with_a_config_and_no_run_hides_none_below(tmp_path: Path):
+    run = write_run(tmp_path / "group" / "a", [], [ROUND])
+    (tmp_path / "group" / "config.yaml").write_text((run / "config.yaml").read_text())
+    rows, lines = shown(tmp_path)
+    assert [row[0] for row in rows[1:]] == ["a"]
+    assert not any("not shown" in line for line in lines)
+
+
 @pytest.mark.parametrize(
     ("name", "content", "reason"),
     [

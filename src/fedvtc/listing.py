@@ -17,8 +17,8 @@ from fedvtc import methods
 from fedvtc.config.schema import BACKBONE_NAMES
 from fedvtc.errors import UserError
 
-RUN_FILES = ("run.json", "config.yaml", "metrics.jsonl")
-"""A folder with one of these is a run folder; each run has all of them once its first round has ended."""
+RUN_FILES = ("run.json", "metrics.jsonl")
+"""A folder with one of these is a run folder; a config.yaml may lie in any folder, above runs too."""
 
 DATASETS = {
     "digits": "10 classes, 8x8 grey, bundled with scikit-learn",

@@ -1,5 +1,6 @@
 import io
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -129,12 +130,17 @@ def test_a_folder_that_cannot_be_read_is_a_line_and_the_others_are_shown(tmp_pat
     while len(str(folder)) < 3900:
         folder /= "x" * 50
     write_run(folder / "good", [], [ROUND])
-    # Root may read every folder; but the path of a file in this one is longer than the system takes, for root too.
-    unreadable = folder / ("y" * (4089 - len(str(folder))))
-    unreadable.mkdir()
+    # Root may read every folder; but paths in the first, and that of the second, are longer than the system takes.
+    unreadable = [folder / ("y" * (4089 - len(str(folder)))), folder / ("z" * 250)]
+    opened = os.open(folder, os.O_RDONLY)
+    for path in unreadable:
+        os.mkdir(path.name, dir_fd=opened)
+    os.close(opened)
+    (folder / "a_file").touch()
     rows, lines = shown(folder)
     assert [row[0] for row in rows[1:]] == ["good"]
-    assert f"{unreadable}: not shown (File name too long)." in lines
+    expected = [f"{path}: not shown (File name too long)." for path in unreadable]
+    assert [line for line in lines if "not shown" in line] == expected
 
 
 def test_a_last_line_that_is_being_written_is_no_damage(tmp_path: Path):

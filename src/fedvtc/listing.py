@@ -115,16 +115,16 @@ def find_runs(folders: Sequence[Path]) -> tuple[list[Path], list[str]]:
 def _runs_below(folder: Path, levels: int, unread: list[str]) -> Iterator[Path]:
     try:
         is_run = any((folder / name).is_file() for name in RUN_FILES)
-        below = sorted(folder.iterdir()) if levels and not is_run else []
-        # Where a run is being made, or its process was killed as it made it, there is one that begins with a dot.
-        inner_folders = [inner for inner in below if inner.is_dir() and not inner.name.startswith(".")]
+        below = sorted(folder.iterdir()) if levels and not is_run and folder.is_dir() else []
     except OSError as error:
         unread.append(f"{folder}: not shown ({error.strerror}).")
         return
     if is_run:
         yield folder
-    for inner in inner_folders:
-        yield from _runs_below(inner, levels - 1, unread)
+    for inner in below:
+        # Where a run is being made, or its process was killed as it made it, there is one that begins with a dot.
+        if not inner.name.startswith("."):
+            yield from _runs_below(inner, levels - 1, unread)
 
 
 def _read_run(folder: Path) -> RunRow:

@@ -1,5 +1,6 @@
 import io
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ FINAL = {
     "test/accuracy/held/mean": 0.9,
     "test/accuracy/missing/mean": None,
 }
+DEEP = "[" * 100_000
 
 
 def write_run(folder: Path, overrides: Sequence[str], records: Sequence[dict[str, Any]], **run: str) -> Path:
@@ -81,7 +83,15 @@ def test_runs_come_by_age_and_each_once(tmp_path: Path):
 def test_runs_lie_at_most_two_levels_deep(tmp_path: Path):
     write_run(tmp_path / "a" / "b", [], [])
     write_run(tmp_path / "a" / "c" / "too_deep", [], [])
-    assert find_runs([tmp_path]) == [tmp_path / "a" / "b"]
+    assert find_runs([tmp_path]) == ([tmp_path / "a" / "b"], [])
+
+
+def test_a_folder_with_a_config_and_no_run_hides_none_below(tmp_path: Path):
+    run = write_run(tmp_path / "group" / "a", [], [ROUND])
+    (tmp_path / "group" / "config.yaml").write_text((run / "config.yaml").read_text())
+    rows, lines = shown(tmp_path)
+    assert [row[0] for row in rows[1:]] == ["a"]
+    assert not any("not shown" in line for line in lines)
 
 
 @pytest.mark.parametrize(
@@ -92,6 +102,9 @@ def test_runs_lie_at_most_two_levels_deep(tmp_path: Path):
         ("config.yaml", "run: [", "while parsing"),
         ("config.yaml", "run: 3", "config.yaml: run: expected keys with values"),
         ("metrics.jsonl", 'torn\n{"round": 1}\n', "metrics.jsonl:1: not a JSON object"),
+        ("run.json", DEEP, "recursion"),
+        ("config.yaml", DEEP, "recursion"),
+        ("metrics.jsonl", f'{DEEP}\n{{"round": 1}}\n', "metrics.jsonl:1: not a JSON object"),
         ("run.json", None, "No such file"),
         ("config.yaml", None, "No such file"),
     ],
@@ -110,6 +123,24 @@ def test_a_damaged_folder_is_a_line_and_the_others_are_shown(
     (line,) = (line for line in lines if str(damaged) in line)
     assert line.startswith(f"{damaged}: not shown, damaged (")
     assert reason in line
+
+
+def test_a_folder_that_cannot_be_read_is_a_line_and_the_others_are_shown(tmp_path: Path):
+    folder = tmp_path
+    while len(str(folder)) < 3900:
+        folder /= "x" * 50
+    write_run(folder / "good", [], [ROUND])
+    # Root may read every folder; but paths in the first, and that of the second, are longer than the system takes.
+    unreadable = [folder / ("y" * (4089 - len(str(folder)))), folder / ("z" * 250)]
+    opened = os.open(folder, os.O_RDONLY)
+    for path in unreadable:
+        os.mkdir(path.name, dir_fd=opened)
+    os.close(opened)
+    (folder / "a_file").touch()
+    rows, lines = shown(folder)
+    assert [row[0] for row in rows[1:]] == ["good"]
+    expected = [f"{path}: not shown (File name too long)." for path in unreadable]
+    assert [line for line in lines if "not shown" in line] == expected
 
 
 def test_a_last_line_that_is_being_written_is_no_damage(tmp_path: Path):

@@ -172,7 +172,8 @@ def test_placement_work_and_memory_in_words():
 
 def test_the_picture_is_a_png(tmp_path: Path):
     plan = make_plan(config("method.name=local", "placement.pool=inline", "population.num_clients=4"))
-    save_picture(plan, tmp_path / "partition.png")
-    assert (tmp_path / "partition.png").read_bytes().startswith(b"\x89PNG")
+    for name in ("partition.png", "partition.xyz", "partition"):
+        assert save_picture(plan, tmp_path / name) == tmp_path / name
+        assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
     with pytest.raises(UserError, match="cannot be written"):
         save_picture(plan, tmp_path / "partition.png" / "inside.png")

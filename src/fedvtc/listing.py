@@ -17,8 +17,8 @@ from fedvtc import methods
 from fedvtc.config.schema import BACKBONE_NAMES
 from fedvtc.errors import UserError
 
-RUN_FILES = ("run.json", "config.yaml", "metrics.jsonl")
-"""A folder with one of these is a run folder; each run has all of them once its first round has ended."""
+RUN_FILES = ("run.json", "metrics.jsonl")
+"""A folder with one of these is a run folder; a config.yaml may lie in any folder, above runs too."""
 
 DATASETS = {
     "digits": "10 classes, 8x8 grey, bundled with scikit-learn",
@@ -58,16 +58,19 @@ def runs_table(folders: Sequence[Path]) -> tuple[Table | None, list[str]]:
         folders: run folders, or folders that hold them, one or two levels deep.
 
     Returns:
-        The table, or None when there is no run; and one line per run folder or damaged one, then what to try next.
+        The table, or None when there is no run; and one line per run folder, per damaged one and per folder that cannot
+        be read, then what to try next.
 
     Raises:
         UserError: if one of the folders does not exist.
     """
-    rows, damaged = [], []
-    for folder in find_runs(folders):
+    rows = []
+    runs, damaged = find_runs(folders)
+    for folder in runs:
         try:
             rows.append(_read_run(folder))
-        except (OSError, ValueError, yaml.YAMLError) as error:
+        # Brackets in brackets, a thousand deep, are JSON and YAML too.
+        except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             damaged.append(f"{folder}: not shown, damaged ({reason}).")
     if not rows:
@@ -93,29 +96,35 @@ def runs_table(folders: Sequence[Path]) -> tuple[Table | None, list[str]]:
     return table, lines
 
 
-def find_runs(folders: Sequence[Path]) -> list[Path]:
-    """The run folders at or below some folders, each once.
+def find_runs(folders: Sequence[Path]) -> tuple[list[Path], list[str]]:
+    """The run folders at or below some folders, each once, and a line per folder that cannot be read.
 
     Raises:
         UserError: if a folder does not exist.
     """
     found: dict[Path, Path] = {}
+    unread: list[str] = []
     for folder in folders:
         if not os.path.isdir(folder):
             raise UserError(f"{folder}: no such folder. Give a run folder, or a folder that holds some.")
-        for run in _runs_below(folder, levels=2):
+        for run in _runs_below(folder, 2, unread):
             found.setdefault(run.resolve(), run)
-    return list(found.values())
+    return list(found.values()), list(dict.fromkeys(unread))
 
 
-def _runs_below(folder: Path, levels: int) -> Iterator[Path]:
-    if any((folder / name).is_file() for name in RUN_FILES):
+def _runs_below(folder: Path, levels: int, unread: list[str]) -> Iterator[Path]:
+    try:
+        is_run = any((folder / name).is_file() for name in RUN_FILES)
+        below = sorted(folder.iterdir()) if levels and not is_run and folder.is_dir() else []
+    except OSError as error:
+        unread.append(f"{folder}: not shown ({error.strerror}).")
+        return
+    if is_run:
         yield folder
-    elif levels:
-        for inner in sorted(folder.iterdir()):
-            # Where a run is being made, or its process was killed as it made it, there is one that begins with a dot.
-            if inner.is_dir() and not inner.name.startswith("."):
-                yield from _runs_below(inner, levels - 1)
+    for inner in below:
+        # Where a run is being made, or its process was killed as it made it, there is one that begins with a dot.
+        if not inner.name.startswith("."):
+            yield from _runs_below(inner, levels - 1, unread)
 
 
 def _read_run(folder: Path) -> RunRow:
@@ -159,7 +168,7 @@ def read_records(file: Path) -> list[dict[str, Any]]:
     for number, line in enumerate(lines, start=1):
         try:
             records.append(dict(_mapping(json.loads(line), f"{file.name}:{number}")))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             if number < len(lines):
                 raise ValueError(f"{file.name}:{number}: not a JSON object") from error
     return records

@@ -176,7 +176,7 @@ def save_picture(plan: Plan, path: Path | None) -> Path:
 
     Args:
         plan: the plan.
-        path: the file; None takes plans/DATA-PARTITION-sSEED.png under `run.output_dir`.
+        path: the file, whatever its name ends in; None takes plans/DATA-PARTITION-sSEED.png under `run.output_dir`.
 
     Raises:
         UserError: if the file cannot be written.

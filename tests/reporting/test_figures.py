@@ -29,6 +29,17 @@ def test_partitions_of_any_size_are_drawn_readably(tmp_path, num_clients, num_cl
     assert 0.01 < ink_share(path) < 0.9
 
 
+def test_names_are_shown_as_they_are(tmp_path):
+    """A folder of images may be named in a way that matplotlib cannot read as mathematics."""
+    path = tmp_path / "partition.png"
+    shares = []
+    for sign in ("$", "S"):
+        backbones = [f"{sign}\\net_{sign}", "cnn"]
+        partition_picture(np.ones((2, 2), dtype=int), path, [f"{sign}\\frac{sign}", f"5{sign} and 10{sign}"], backbones)
+        shares.append(ink_share(path))
+    assert shares[0] == pytest.approx(shares[1], rel=0.02)
+
+
 def test_more_images_are_more_ink(tmp_path):
     counts_KC = np.zeros((6, 6), dtype=int)
     counts_KC[0, 0] = 50

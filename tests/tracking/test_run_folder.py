@@ -93,7 +93,7 @@ run_folder.RunFolder.create(sys.argv[1], "a", {"run": {}})
     if round < 3:
         assert RunFolder.create(tmp_path, "a", CONFIG).path.name == "a"
     assert RunFolder.open(tmp_path / "a").name == "a"
-    assert find_runs([tmp_path]) == [tmp_path / "a"]
+    assert find_runs([tmp_path]) == ([tmp_path / "a"], [])
 
 
 def test_of_many_that_want_a_name_one_gets_it(tmp_path):

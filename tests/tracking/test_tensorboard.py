@@ -82,18 +82,33 @@ def test_every_number_is_there_once_also_after_an_attempt_that_was_lost(run):
         prefix = "final/" if each["phase"] == "final" else ""
         for name, value in {**each, "bytes/total_mb": total_bytes / 1e6}.items():
             if name not in ("round", "phase", "incidents"):
-                expected[prefix + name, each["round"]] = float(np.float32(value))
+                expected[prefix + name, each["round"] + bool(prefix)] = float(np.float32(value))
     values = shown(run.folder)
     scalars = {key: value.simple_value for key, value in values.items() if value.WhichOneof("value") == "simple_value"}
     assert scalars == expected
     assert expected["test/accuracy/mean", 3] == float(np.float32(0.3))
     histograms = [key for key, value in values.items() if value.WhichOneof("value") == "histo"]
     # Round 2, and the end after round 3.
-    assert histograms == [("clients/accuracy", 2), ("final/clients/accuracy", 3)]
-    last = values["final/clients/accuracy", 3].histo
+    assert histograms == [("clients/accuracy", 2), ("final/clients/accuracy", 4)]
+    last = values["final/clients/accuracy", 4].histo
     assert (last.num, last.sum) == (2, 1.0)
     for tracker in lost:
         tracker.finish("failed")
+
+
+@pytest.mark.parametrize("num_more", [0, 1])
+def test_an_end_is_hidden_when_the_run_goes_on_after_it(run, num_more):
+    """It was killed after its final record, or gets another round."""
+    accuracy = {"test/accuracy/mean": 0.5}
+    first = [record(1), record(2, **accuracy), record(2, "final", **accuracy, incidents=["lost"])]
+    second = [*[record(3)] * num_more, record(2 + num_more, "final", **accuracy)]
+    for resumed_round, records in ((None, first), (2, second)):
+        for tracker in attempt(replace(run, resumed_round=resumed_round), records):
+            tracker.finish("finished")
+    values = shown(run.folder)
+    assert {step for name, step in values if name.startswith("final/")} == {3 + num_more}
+    assert [step for name, step in values if name == "loss/train"] == list(range(1, 3 + num_more))
+    assert not any(name.startswith("incidents") for name, _ in values)
 
 
 def test_pictures_are_as_the_run_folder_has_them(run):

@@ -124,7 +124,7 @@ def test_the_end_is_a_row_of_its_own_and_the_summary(tracked):
     assert found == numbers(final)
     expected = {name: value for name, value in numbers(final).items() if name != "round"}
     assert {name: summary_before[name] for name in expected} == expected
-    best = max(record["test/accuracy/mean"] for record in records if "test/accuracy/mean" in record)
+    best = max(record["test/accuracy/mean"] for record in records[:-1] if "test/accuracy/mean" in record)
     assert summary_before["max/test/accuracy/mean"] == best
 
 
@@ -213,6 +213,19 @@ def run(tmp_path):
 
 def record(round, **values):
     return {"round": round, "phase": "round", "loss/train": round / 2, **values}
+
+
+def test_the_best_round_is_none_that_the_end_beats(run, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    tracker = WandbTracker(["a", "b"], lambda line: None)
+    tracker.start(run)
+    for round, accuracy in ((1, 0.5), (2, 0.25)):
+        tracker.log(record(round, **{"test/accuracy/mean": accuracy}), [])
+    tracker.log(record(2, **{"test/accuracy/mean": 0.75}) | {"phase": "final"}, [])
+    tracker.finish("finished")
+    end_of_program()
+    found = summary(run.folder)
+    assert (found["max/test/accuracy/mean"], found["test/accuracy/mean"]) == (0.5, 0.75)
 
 
 def test_rounds_that_were_never_sent_are_sent_by_the_next_attempt(run, monkeypatch):

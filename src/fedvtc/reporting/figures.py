@@ -1,6 +1,7 @@
 """Pictures of a run: who holds which class, and what the generators draw.
 
-Drawn through matplotlib's object API, without pyplot: no global state, no window, safe beside any backend.
+Drawn through matplotlib's object API, without pyplot: no global state, no window, safe beside any backend. Names are
+shown as they are: matplotlib would take what stands between two dollar signs for mathematics.
 
 Shape suffixes: K clients, C classes; images are NCHW.
 """
@@ -40,7 +41,7 @@ def partition_picture(
 
     Args:
         counts_KC: training images by client and class.
-        path: the PNG to write.
+        path: the PNG to write, whatever its name ends in.
         class_names: name by class.
         backbones: architecture by client.
     """
@@ -66,7 +67,7 @@ def partition_picture(
     _draw_totals(images, counts_KC.sum(axis=1), backbones)
     title = f"{counts_KC.sum():,d} training images of {num_classes} classes on {num_clients} clients"
     figure.suptitle(title, fontsize=11, color=INK)
-    figure.savefig(path)
+    figure.savefig(path, format="png")
 
 
 def sample_grid(images_NCHW: NDArray[np.uint8], path: Path | IO[bytes], labels: Sequence[str]) -> None:
@@ -122,12 +123,13 @@ def _name_axes(axes: Axes, class_names: Sequence[str], backbones: Sequence[str])
     axes.set_ylabel("client", fontsize=9)
     if len(class_names) <= MAX_BUBBLE_COLUMNS:
         slanted = max(map(len, class_names)) > 4
-        axes.set_xticks(range(len(class_names)), class_names, rotation=45 if slanted else 0)
+        axes.set_xticks(range(len(class_names)), class_names, rotation=45 if slanted else 0, parse_math=False)
         if slanted:
             for tick in axes.get_xticklabels():
                 tick.set(ha="right", rotation_mode="anchor")
     if backbones:
-        axes.set_yticks(range(len(backbones)), [f"{name}  {client}" for client, name in enumerate(backbones)])
+        labels = [f"{name}  {client}" for client, name in enumerate(backbones)]
+        axes.set_yticks(range(len(backbones)), labels, parse_math=False)
     axes.tick_params(length=0, labelsize=8)
     axes.spines[:].set_visible(False)
 
@@ -142,7 +144,7 @@ def _draw_totals(axes: Axes, totals_K: NDArray[Any], backbones: Sequence[str]) -
     axes.locator_params(axis="x", nbins=3, integer=True)
     axes.tick_params(axis="y", labelleft=False)
     axes.spines[:].set_visible(False)
-    axes.legend(
+    legend = axes.legend(
         handles=[Patch(color=colour, label=f"{kind} ({backbones.count(kind)})") for kind, colour in colours.items()],
         loc="upper left",
         bbox_to_anchor=(1.0, 1.0),
@@ -152,3 +154,5 @@ def _draw_totals(axes: Axes, totals_K: NDArray[Any], backbones: Sequence[str]) -
         title_fontsize=9,
         alignment="left",
     )
+    for text in legend.get_texts():
+        text.set_parse_math(False)

@@ -18,6 +18,8 @@ FOLDER = "tensorboard"
 class TensorBoardTracker(Tracker):
     """Event files in the run folder, with the round as step; those of an earlier attempt are hidden from where it ends.
 
+    The end of the run is a step of its own after the last round, so that it is hidden too when the run goes on.
+
     Args:
         class_names: of the data set, in class order.
     """
@@ -42,15 +44,15 @@ class TensorBoardTracker(Tracker):
     def log(self, record: Mapping[str, Any], clients: Sequence[Mapping[str, Any]]) -> None:
         """Writes every number of the record, to the disk at once."""
         assert self._writer is not None
-        round = record["round"]
+        step = record["round"] + (record["phase"] == "final")
         for name, value in self._series.take(record).items():
             if name not in ("round", "final/round"):
-                self._writer.add_scalar(name, value, round)
+                self._writer.add_scalar(name, value, step)
         if clients and shows_clients(self._config, record):
             accuracies = np.array([client["accuracy"] for client in clients])
-            self._writer.add_histogram(f"{prefix_of(record)}clients/accuracy", accuracies, round)
+            self._writer.add_histogram(f"{prefix_of(record)}clients/accuracy", accuracies, step)
         if record.get("incidents"):
-            self._writer.add_text("incidents", "\n\n".join(record["incidents"]), round)
+            self._writer.add_text("incidents", "\n\n".join(record["incidents"]), step)
         self._writer.flush()
 
     def show_samples(self, round: int, images_NCHW: NDArray[np.uint8], labels_N: Sequence[int]) -> None:

@@ -173,7 +173,8 @@ class WandbTracker(Tracker):
         assert self._run is not None
         row: dict[str, Any] = self._series.take(record)
         pending, self._pending = self._pending, {}
-        self._best = max(self._best, record.get("test/accuracy/mean", -1.0))
+        if record["phase"] == "round":
+            self._best = max(self._best, record.get("test/accuracy/mean", -1.0))
         if record["round"] in self._logged[record["phase"]]:
             return
         if record["phase"] == "round":

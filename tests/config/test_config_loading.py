@@ -124,6 +124,18 @@ def test_interpolations_are_resolved(monkeypatch: pytest.MonkeyPatch):
     assert (config.data.path, config.run.rounds) == ("/images/a.npz", 4)
 
 
+def test_text_stays_as_it_is_written(write: Write):
+    file = write("a.yaml", "run: {name: 2026_11_23}\ntracking:\n  wandb:\n    group: 1e3\n    tags: [1_1, true, b]\n")
+    config = load(
+        [file], ["data.path=010", "run.output_dir=0x1F", "tracking.wandb={project: 1_0, name: 7}"], methods=METHODS
+    )
+    assert (config.run.name, config.run.output_dir, config.data.path) == ("2026_11_23", "0x1F", "010")
+    wandb = config.tracking.wandb
+    assert (wandb.group, wandb.project, wandb.name, wandb.tags) == ("1e3", "1_0", "7", ["1_1", "true", "b"])
+    assert load([file], ["run.name='2026_11'", "run.seed=1_0"], methods=METHODS).run.name == "2026_11"
+    assert load([file], ["run.seed=1_0"], methods=METHODS).run.seed == 10
+
+
 @pytest.mark.parametrize(
     ("override", "line"),
     [

@@ -57,6 +57,10 @@ class _Walk:
         """The value, cleaned of what does not fit; MISSING when nothing is left."""
         if isinstance(value, str) and "${" in value:
             return value  # Judged when it is resolved.
+        if set(_options(hint)) <= {str, type(None)}:
+            value = self.as_written(value, path)
+        elif hint == list[str] and isinstance(value, list):
+            value = [self.as_written(entry, (*path, index)) for index, entry in enumerate(value)]
         if value == "???":
             # OmegaConf's word for a value to come, which its merge would leave out in silence.
             self.refuse(path, f"expected {_expected(hint)}, not '???'", "")
@@ -75,6 +79,10 @@ class _Walk:
         near = nearest(value, choices) if isinstance(value, str) else None
         self.refuse(path, f"expected {_expected(hint)}, not {show(value)}", f"Did you mean {near}?" if near else "")
         return MISSING
+
+    def as_written(self, value: Any, path: KeyPath) -> Any:
+        """A number where text is expected, as the user wrote it."""
+        return self.layer.written.get(path, value) if isinstance(value, int | float) else value
 
     def elements(self, values: list[Any], element: type, path: KeyPath) -> Any:
         num_before = len(self.problems)

@@ -18,11 +18,15 @@ KeyPath = tuple[str | int, ...]
 
 @dataclass(frozen=True)
 class Layer:
-    """The keys of one file or of one override, and where each of them is written."""
+    """The keys of one file or of one override, where each of them is written, and how, where it is one plain word.
+
+    YAML takes some words for numbers, such as 2026_11_23, and only whoever knows the key knows that they are none.
+    """
 
     source: str
     content: dict[str, Any]
     lines: dict[KeyPath, int] = field(default_factory=dict)
+    written: dict[KeyPath, str] = field(default_factory=dict)
 
     def where(self, path: KeyPath) -> str:
         """`FILE:LINE` of a key or of the nearest key around it; `command line` for an override."""
@@ -60,7 +64,7 @@ def read_overrides(overrides: Sequence[str], problems: list[Problem]) -> list[La
     """One layer per `key=value`; the value is YAML."""
     layers = []
     for override in overrides:
-        key, equals, _ = override.partition("=")
+        key, equals, value = override.partition("=")
         if not equals or not key.strip():
             fix = "Write key=value, or the path of a file that ends in .yaml."
             problems.append(Problem(override or "''", "neither key=value nor a file", COMMAND_LINE, fix))
@@ -72,7 +76,9 @@ def read_overrides(overrides: Sequence[str], problems: list[Problem]) -> list[La
             problems.append(Problem(key, what, COMMAND_LINE, "Quote the value for the shell: 'key=value'."))
             continue
         assert isinstance(content, dict)
-        layers.append(Layer(COMMAND_LINE, {str(name): value for name, value in content.items()}))
+        written: dict[KeyPath, str] = {}
+        _collect_written(yaml.compose(value, Loader=yaml.SafeLoader), tuple(key.strip().split(".")), written)
+        layers.append(Layer(COMMAND_LINE, {str(name): inner for name, inner in content.items()}, written=written))
     return layers
 
 
@@ -130,9 +136,11 @@ def read_file(file: Path, asked_at: str, problems: list[Problem]) -> Layer | Non
         return None
     assert isinstance(content, dict)
     lines: dict[KeyPath, int] = {}
+    written: dict[KeyPath, str] = {}
     if root is not None:
         _collect_lines(root, (), lines)
-    return Layer(str(file), {str(key): value for key, value in content.items()}, lines)
+        _collect_written(root, (), written)
+    return Layer(str(file), {str(key): value for key, value in content.items()}, lines, written)
 
 
 def _collect_lines(node: yaml.Node, path: KeyPath, lines: dict[KeyPath, int]) -> None:
@@ -145,6 +153,17 @@ def _collect_lines(node: yaml.Node, path: KeyPath, lines: dict[KeyPath, int]) ->
         for index, value in enumerate(node.value):
             lines[(*path, index)] = value.start_mark.line + 1
             _collect_lines(value, (*path, index), lines)
+
+
+def _collect_written(node: yaml.Node | None, path: KeyPath, written: dict[KeyPath, str]) -> None:
+    if isinstance(node, yaml.ScalarNode):
+        written[path] = node.value
+    elif isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            _collect_written(value, (*path, str(key.value)), written)
+    elif isinstance(node, yaml.SequenceNode):
+        for index, value in enumerate(node.value):
+            _collect_written(value, (*path, index), written)
 
 
 def _what_lies_beside(file: Path) -> str:

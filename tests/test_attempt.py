@@ -11,6 +11,7 @@ from fedvtc.config import load
 from fedvtc.errors import Interrupted
 from fedvtc.methods import config_classes
 from fedvtc.run import run_federation
+from fedvtc.runtime.pool import InlinePool
 from fedvtc.tracking import Tracker
 from fedvtc.tracking.run_folder import RunFolder
 
@@ -88,6 +89,17 @@ def test_who_breaks_off_the_last_wait_of_a_tracker_has_a_run_that_is_whole(run, 
         run(witness, "run.name=whole")
     assert RunFolder.open(witness._folder).status == status
     assert ("go on with: fedvtc resume" in capsys.readouterr().out) == (status == "failed")
+
+
+def test_who_breaks_off_the_end_of_the_pool_has_a_run_that_is_whole(run, monkeypatch):
+    def close(self):
+        raise Interrupted(15)
+
+    monkeypatch.setattr(InlinePool, "close", close)
+    witness = Witness()
+    with pytest.raises(Interrupted):
+        run(witness, "run.name=closing")
+    assert RunFolder.open(witness._folder).status == "finished"
 
 
 def full():

@@ -118,8 +118,8 @@ def attempt(
             config, population, pool, trackers, checkpoints=checkpoints, incidents=incidents, stopper=stopper
         )
         record = federation.run(read_server(store, start) if start else None)
-        working.close()
         is_whole()
+        working.close()
     console.summary(record, folder.incidents)
     return record
 
@@ -161,8 +161,8 @@ def _status_kept(
 ) -> Iterator[Callable[[], None]]:
     """run.json says how the block ended; where it did not end well, the user learns how to go on.
 
-    Gives what the block calls once the run is whole and only trackers are waited for: who breaks that off has a run
-    that is finished.
+    Gives what the block calls once the run is whole, and has only to be closed: who breaks that off has a run that is
+    finished.
     """
     is_whole = False
 

@@ -158,3 +158,18 @@ def test_sigterm_where_the_head_of_the_cluster_is_gone(processes_below, still_ru
     # But for two of Ray's agents, which wait a minute for the cluster that is gone.
     assert not still_running(family)
     assert json.loads(Path("outputs/long/run.json").read_text())["status"] == "interrupted"
+
+
+def test_sigterm_is_heard_after_ray_is_left(tmp_path):
+    script = """
+import os, signal
+from fedvtc.config.schema import ClusterConfig
+from fedvtc.runtime.cluster import connected
+signal.signal(signal.SIGTERM, lambda *_: print("heard"))
+with connected(ClusterConfig(num_cpus=1), "left"):
+    pass
+os.kill(os.getpid(), signal.SIGTERM)
+print("goes on")
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=tmp_path, timeout=120)
+    assert (done.returncode, done.stdout.split("\n")) == (0, ["heard", "goes on", ""])

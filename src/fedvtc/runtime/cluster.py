@@ -118,14 +118,16 @@ def connected(config: ClusterConfig, namespace: str) -> Iterator[None]:
         yield
     finally:
         # Also where Ctrl-C came in the middle of the start: what is half there crashes the interpreter at its end.
-        ray.shutdown()
+        with _own_handler_of(signal.SIGTERM):
+            ray.shutdown()
 
 
 @contextmanager
 def _own_handler_of(signum: int) -> Iterator[None]:
     """This process handles the signal as before once the block has ended, if this is the main thread.
 
-    What `ray.init` installs for SIGTERM would kill the process 3 s after one.
+    What `ray.init` installs for SIGTERM would kill the process 3 s after one, and `ray.shutdown` leaves it without a
+    handler, behind Python's back.
     """
     handler = signal.getsignal(signum)
     try:

@@ -87,7 +87,6 @@ def attempt(
         is_whole = stack.enter_context(_status_kept(folder, store, config, console, incidents))
         # Around the pool: a server that a tracker waits for in the end does not keep GPUs from others.
         start_trackers = stack.enter_context(_tracking(trackers, info))
-        working = stack.enter_context(ExitStack())
         # Actors of a lost attempt may still hold their names.
         namespace = f"{folder.id}-{number}"
         opened = open_pool(
@@ -98,7 +97,7 @@ def attempt(
             lineage=lineage,
             incidents=incidents,
         )
-        pool = working.enter_context(opened)
+        pool = stack.enter_context(opened)
         start_trackers()
         checkpoints = Checkpointer(
             config,
@@ -111,7 +110,7 @@ def attempt(
             start=start,
             on_first=folder.note_checkpoints,
         )
-        working.callback(checkpoints.abandon)
+        stack.callback(checkpoints.abandon)
         if start is not None:
             pool.restore([spec.client for spec in population.specs])
         federation = Federation(
@@ -119,7 +118,6 @@ def attempt(
         )
         record = federation.run(read_server(store, start) if start else None)
         is_whole()
-        working.close()
     console.summary(record, folder.incidents)
     return record
 

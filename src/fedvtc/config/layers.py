@@ -1,7 +1,7 @@
 """What the user wrote: config files with their includes, and `key=value` overrides, each with its place."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -76,8 +76,8 @@ def read_overrides(overrides: Sequence[str], problems: list[Problem]) -> list[La
             problems.append(Problem(key, what, COMMAND_LINE, "Quote the value for the shell: 'key=value'."))
             continue
         assert isinstance(content, dict)
-        written: dict[KeyPath, str] = {}
-        _collect_written(yaml.compose(value, Loader=yaml.SafeLoader), tuple(key.strip().split(".")), written)
+        root, path = yaml.compose(value, Loader=yaml.SafeLoader), (*key.strip().split("."),)
+        written = _words([(path, 0, root), *_nodes(root, path)])
         layers.append(Layer(COMMAND_LINE, {str(name): inner for name, inner in content.items()}, written=written))
     return layers
 
@@ -135,35 +135,27 @@ def read_file(file: Path, asked_at: str, problems: list[Problem]) -> Layer | Non
         problems.append(Problem(str(file), "expected keys with values", fix="Write lines such as `run: {rounds: 10}`."))
         return None
     assert isinstance(content, dict)
-    lines: dict[KeyPath, int] = {}
-    written: dict[KeyPath, str] = {}
-    if root is not None:
-        _collect_lines(root, (), lines)
-        _collect_written(root, (), written)
-    return Layer(str(file), {str(key): value for key, value in content.items()}, lines, written)
+    nodes = list(_nodes(root))
+    lines = {path: line for path, line, _ in nodes}
+    return Layer(str(file), {str(key): value for key, value in content.items()}, lines, _words(nodes))
 
 
-def _collect_lines(node: yaml.Node, path: KeyPath, lines: dict[KeyPath, int]) -> None:
+def _nodes(node: yaml.Node | None, path: KeyPath = ()) -> Iterator[tuple[KeyPath, int, yaml.Node]]:
+    """What stands under a node: its path, the line of its key or of itself in a list, and the node."""
+    entries: list[tuple[str | int, yaml.Node, yaml.Node]]
     if isinstance(node, yaml.MappingNode):
-        for key, value in node.value:
-            inner = (*path, str(key.value))
-            lines[inner] = key.start_mark.line + 1
-            _collect_lines(value, inner, lines)
+        entries = [(str(key.value), key, value) for key, value in node.value]
     elif isinstance(node, yaml.SequenceNode):
-        for index, value in enumerate(node.value):
-            lines[(*path, index)] = value.start_mark.line + 1
-            _collect_lines(value, (*path, index), lines)
+        entries = [(index, value, value) for index, value in enumerate(node.value)]
+    else:
+        return
+    for step, at, value in entries:
+        yield (*path, step), at.start_mark.line + 1, value
+        yield from _nodes(value, (*path, step))
 
 
-def _collect_written(node: yaml.Node | None, path: KeyPath, written: dict[KeyPath, str]) -> None:
-    if isinstance(node, yaml.ScalarNode):
-        written[path] = node.value
-    elif isinstance(node, yaml.MappingNode):
-        for key, value in node.value:
-            _collect_written(value, (*path, str(key.value)), written)
-    elif isinstance(node, yaml.SequenceNode):
-        for index, value in enumerate(node.value):
-            _collect_written(value, (*path, index), written)
+def _words(nodes: Iterable[tuple[KeyPath, int, yaml.Node | None]]) -> dict[KeyPath, str]:
+    return {path: node.value for path, _, node in nodes if isinstance(node, yaml.ScalarNode)}
 
 
 def _what_lies_beside(file: Path) -> str:

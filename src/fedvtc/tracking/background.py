@@ -45,7 +45,7 @@ class BackgroundTracker(Tracker):
         self._tasks.put(partial(self._tracker.finish, status))
         self._tasks.put(None)
         try:
-            self._done.wait(min(self._wait_s, threading.TIMEOUT_MAX))
+            self._done.wait(self._wait_s)
         finally:
             if not self._done.is_set():
                 self._give_up()

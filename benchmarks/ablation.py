@@ -20,10 +20,10 @@ from fedvtc.config import load
 from fedvtc.config.schema import Config
 from fedvtc.federation import Population
 from fedvtc.messages import Broadcast
-from fedvtc.methods import build, config_classes
+from fedvtc.methods import Task, build, config_classes
 from fedvtc.metrics import aggregate, evaluate_confusion
-from fedvtc.runtime.host import ClientHost, task_of
-from fedvtc.runtime.pool import limit_threads
+from fedvtc.runtime.device import limit_threads
+from fedvtc.runtime.host import ClientHost
 
 CONF = Path(__file__).parents[1] / "conf"
 COLUMNS = {
@@ -105,7 +105,7 @@ def rows_of(lines: Sequence[Line], overrides: Sequence[str]) -> Iterator[dict[st
 def train(config: Config, population: Population) -> tuple[Broadcast, list[dict[str, Any]]]:
     """All rounds, in this process: what `finish` gets from the server, and the state of each client."""
     host = ClientHost(config, population.dataset, population.specs, torch.device("cpu"))
-    method = build(config.method, task_of(config, population.dataset))
+    method = build(config.method, Task.of(config, population.dataset))
     state, broadcast = method.start()
     for _ in range(config.run.rounds):
         uploads = (host.run_round(spec.client, broadcast) for spec in population.specs)

@@ -20,13 +20,13 @@ import numpy as np
 
 from fedvtc.checkpoint import CheckpointStore
 from fedvtc.checkpointing import Checkpointer
-from fedvtc.client import ClientSpec
 from fedvtc.config import load
 from fedvtc.config.schema import Config
 from fedvtc.data import Dataset, ImageArrays
 from fedvtc.incidents import Incidents
 from fedvtc.messages import Broadcast
 from fedvtc.methods import config_classes
+from fedvtc.population import ClientSpec
 from fedvtc.runtime.lineage import Lineage
 from fedvtc.runtime.opening import open_pool
 from fedvtc.runtime.pool import Pool

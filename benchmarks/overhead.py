@@ -18,7 +18,6 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from fedvtc.client import ClientSpec
 from fedvtc.config import load
 from fedvtc.config.schema import Config
 from fedvtc.data import Dataset, ImageArrays, load_dataset, make_partition
@@ -26,8 +25,9 @@ from fedvtc.errors import DataError
 from fedvtc.messages import Broadcast
 from fedvtc.methods import config_classes
 from fedvtc.models import build_backbone
-from fedvtc.population import assign_backbones
-from fedvtc.runtime.pool import InlinePool, Pool
+from fedvtc.population import ClientSpec, assign_backbones
+from fedvtc.runtime.inline_pool import InlinePool
+from fedvtc.runtime.pool import Pool
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 FILES = ("experiment/mnist_dir01.yaml", "method/local.yaml", "cluster/inline.yaml")

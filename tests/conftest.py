@@ -57,7 +57,7 @@ def tiny_folder(tmp_path_factory, tiny_dataset):
 @pytest.fixture(scope="session")
 def tiny_specs():
     """Client 0 holds 5 images each of classes 0 and 1; client 1 holds 14, of all; client 2 holds 3 of class 2."""
-    from fedvtc.client import ClientSpec
+    from fedvtc.population import ClientSpec
 
     parts = ([0, 1, 3, 4, 6, 7, 9, 10, 12, 13], range(15, 29), [2, 5, 8])
     return [ClientSpec(client, "cnn_2x8", np.array(part, dtype=np.int64)) for client, part in enumerate(parts)]
@@ -103,16 +103,16 @@ def make_client(tiny_dataset, tiny_specs, tiny_config):
     """Makes one client; `indices` replaces the images it holds."""
     import torch
 
-    from fedvtc.client import ClientSpec, FederatedClient
-    from fedvtc.methods import build
-    from fedvtc.runtime.host import task_of
+    from fedvtc.client import FederatedClient
+    from fedvtc.methods import Task, build
+    from fedvtc.population import ClientSpec
 
     def make(number=0, *, method=None, indices=None, **sections) -> FederatedClient:
         config, spec = tiny_config(method, **sections), tiny_specs[number]
         if indices is not None:
             spec = ClientSpec(spec.client, spec.backbone, np.array(indices, dtype=np.int64))
         client = FederatedClient(spec, config, tiny_dataset, torch.device("cpu"))
-        build(config.method, task_of(config, tiny_dataset)).prepare(client)
+        build(config.method, Task.of(config, tiny_dataset)).prepare(client)
         client.begin_round(1)
         return client
 
@@ -140,13 +140,12 @@ class TinyFederation:
 @pytest.fixture(scope="session")
 def tiny_federation(tiny_dataset, tiny_config, make_client):
     """Makes a `TinyFederation` of three clients with the method of a config."""
-    from fedvtc.methods import build
-    from fedvtc.runtime.host import task_of
+    from fedvtc.methods import Task, build
 
     def make(method: MethodConfig, **sections) -> TinyFederation:
         config = tiny_config(method, **sections)
         clients = [make_client(number, method=method, **sections) for number in range(3)]
-        return TinyFederation(build(method, task_of(config, tiny_dataset)), clients)
+        return TinyFederation(build(method, Task.of(config, tiny_dataset)), clients)
 
     return make
 

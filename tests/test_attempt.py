@@ -11,7 +11,7 @@ from fedvtc.config import load
 from fedvtc.errors import Interrupted
 from fedvtc.methods import config_classes
 from fedvtc.run import run_federation
-from fedvtc.runtime.pool import InlinePool
+from fedvtc.runtime.inline_pool import InlinePool
 from fedvtc.tracking import Tracker
 from fedvtc.tracking.run_folder import RunFolder
 

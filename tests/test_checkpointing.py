@@ -21,8 +21,8 @@ from fedvtc.config.schema import CheckpointConfig, MethodConfig, RuntimeConfig
 from fedvtc.errors import CheckpointError, DiskError
 from fedvtc.incidents import Incidents
 from fedvtc.messages import Broadcast
+from fedvtc.runtime.inline_pool import InlinePool
 from fedvtc.runtime.lineage import Lineage
-from fedvtc.runtime.pool import InlinePool
 
 TIMEOUT_S = 20
 STATE = {"counts": np.arange(3), "clients": {"0": {"mean": np.full((2, 2), 0.5, np.float32)}}, "name": "a"}

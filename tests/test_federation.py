@@ -21,11 +21,10 @@ from fedvtc.config import load
 from fedvtc.errors import ClientError, ClusterError, RunFolderError
 from fedvtc.federation import Population
 from fedvtc.messages import bytes_by_kind
-from fedvtc.methods import build, config_classes
+from fedvtc.methods import Task, build, config_classes
 from fedvtc.metrics import CLIENT_METRICS
 from fedvtc.run import resume_federation, run_federation
-from fedvtc.runtime.host import task_of
-from fedvtc.runtime.pool import InlinePool
+from fedvtc.runtime.inline_pool import InlinePool
 from fedvtc.seeding import choose_participants
 from fedvtc.tracking.run_folder import RunFolder
 
@@ -180,7 +179,7 @@ def test_bytes_are_those_of_payloads_times_participants(config_of, run):
     population = Population.of(config)
     first, second, final = records_of(run("bytes", *words))
     with InlinePool(config, population.dataset, population.specs) as pool:
-        method = build(config.method, task_of(config, population.dataset))
+        method = build(config.method, Task.of(config, population.dataset))
         state, broadcast = method.start()
         uploads = list(pool.map("run_round", range(NUM_CLIENTS), broadcast))
         _, broadcast = method.server_round(state, uploads)
@@ -282,7 +281,7 @@ def test_a_client_that_is_skipped_leaves_the_round_to_the_others(run, config_of,
     config = config_of(*FEDPROTO)
     population = Population.of(config)
     with InlinePool(config, population.dataset, population.specs) as pool:
-        method = build(config.method, task_of(config, population.dataset))
+        method = build(config.method, Task.of(config, population.dataset))
         state, broadcast = method.start()
         for participants in ([0, 1, 2, 3], [0, 2, 3]):
             state, broadcast = method.server_round(state, pool.map("run_round", participants, broadcast))

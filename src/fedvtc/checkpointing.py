@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any
 
 from fedvtc import versions
-from fedvtc.checkpoint import CheckpointStore, Manifest, Shard
+from fedvtc.checkpoint import CheckpointStore, Manifest, Shard, shard_name
 from fedvtc.checkpoint.trees import arrays_to_tensors, read_tree, tensors_to_arrays, write_tree
 from fedvtc.config import fingerprint
 from fedvtc.config.schema import Config
@@ -19,7 +19,6 @@ from fedvtc.errors import DiskError
 from fedvtc.incidents import Incidents
 from fedvtc.messages import Broadcast
 from fedvtc.methods import ServerState
-from fedvtc.runtime.host import shard_name
 from fedvtc.runtime.lineage import Lineage
 from fedvtc.runtime.pool import Pool
 

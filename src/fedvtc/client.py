@@ -6,7 +6,6 @@ Plain Python: no Ray here. Shapes: N images of the client, B of a batch, D featu
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -25,17 +24,9 @@ from fedvtc.models import build_backbone
 from fedvtc.models.classifier import ClassifierModule
 from fedvtc.models.optimizers import build_optimizer
 from fedvtc.models.vtc import GeneratorTarget, VTCModule
+from fedvtc.population import ClientSpec
 from fedvtc.statistics import FeatureStatistics, Form
 from fedvtc.training import Learner, keyed_randomness, make_fabric, weights_digest
-
-
-@dataclass(frozen=True)
-class ClientSpec:
-    """What makes a client: its number, its architecture and the training images it holds."""
-
-    client: int
-    backbone: str
-    indices_N: npt.NDArray[np.int64]
 
 
 class FederatedClient:

@@ -13,16 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedvtc.checkpointing import Checkpointer
-from fedvtc.client import ClientSpec
 from fedvtc.config.schema import Config
 from fedvtc.data import Dataset, class_counts, load_dataset, load_partition, make_partition
 from fedvtc.errors import ClientError, TooFewClientsError
 from fedvtc.incidents import Incidents
 from fedvtc.messages import Broadcast, Upload
-from fedvtc.methods import ServerState, build
+from fedvtc.methods import ServerState, Task, build
 from fedvtc.metrics import RoundTally, aggregate, evaluate_confusion
-from fedvtc.population import assign_backbones
-from fedvtc.runtime.host import task_of
+from fedvtc.population import ClientSpec, assign_backbones
 from fedvtc.runtime.pool import Pool
 from fedvtc.seeding import choose_participants
 from fedvtc.stopping import Stopper
@@ -93,7 +91,7 @@ class Federation:
     ) -> None:
         self._config, self._population, self._pool, self._trackers = config, population, pool, trackers
         self._checkpoints, self._incidents, self._stopper = checkpoints, incidents, stopper
-        self._method = build(config.method, task_of(config, population.dataset))
+        self._method = build(config.method, Task.of(config, population.dataset))
         self._everyone = [spec.client for spec in population.specs]
         self.num_done = 0
         self._last: tuple[Record, list[Record]] | None = None

@@ -125,11 +125,10 @@ def make_plan(config: Config) -> Plan:
     needs, packing = pack_clients(config, free, total, where)
     # Here and not at the top: the check of a config must answer without waiting for PyTorch.
     from fedvtc.data import class_counts, load_dataset, make_partition
-    from fedvtc.methods import build
+    from fedvtc.methods import Task, build
     from fedvtc.models import parameter_counts
     from fedvtc.population import assign_backbones
     from fedvtc.runtime.balance import balance
-    from fedvtc.runtime.host import task_of
     from fedvtc.runtime.opening import client_costs
 
     dataset = load_dataset(config.data)
@@ -153,7 +152,7 @@ def make_plan(config: Config) -> Plan:
         counts_KC=class_counts(labels_N, parts, dataset.num_classes),
         backbones=backbones,
         parameters={name: count + head for name, count in counts.items()},
-        payload_bytes=build(config.method, task_of(config, dataset)).payload_bytes(num_clients),
+        payload_bytes=build(config.method, Task.of(config, dataset)).payload_bytes(num_clients),
         dataset_bytes=dataset.train.images_NCHW.nbytes + dataset.test.images_NCHW.nbytes,
     )
 

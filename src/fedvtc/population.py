@@ -1,10 +1,23 @@
-"""Which client has which architecture."""
+"""Who takes part: which client has which architecture and which images."""
 
+from dataclasses import dataclass
 from fractions import Fraction
+
+import numpy as np
+from numpy.typing import NDArray
 
 from fedvtc.config.schema import PopulationConfig
 
 _MAX_DENOMINATOR = 1_000_000
+
+
+@dataclass(frozen=True)
+class ClientSpec:
+    """What makes a client: its number, its architecture and the training images it holds."""
+
+    client: int
+    backbone: str
+    indices_N: NDArray[np.int64]
 
 
 def assign_backbones(population: PopulationConfig) -> list[str]:

@@ -52,15 +52,15 @@ def runner():
 
 
 @pytest.mark.parametrize(
-    "kind",
+    ("kind", "num_actors"),
     # The one that kills the driver first: two of Ray's agents outlive it for a minute, which passes meanwhile.
     [
-        "driver killed: server's half",
-        "actor killed: generator",
+        ("driver killed: server's half", 1),
+        ("actor killed: generator", 2),
     ],
 )
-def test_ends_as_if_nothing_had_happened(runner, kind):
-    trial = replace(KINDS[kind](kind, SETTING, Random(f"3/{kind}")), num_actors=2)
+def test_ends_as_if_nothing_had_happened(runner, kind, num_actors):
+    trial = replace(KINDS[kind](kind, SETTING, Random(f"3/{kind}")), num_actors=num_actors)
     outcome = runner.disturbed(trial, str(list(KINDS).index(kind)))
     assert outcome.problems == []
     assert (outcome.records, outcome.weights, outcome.num_lost, outcome.num_orphans) == (True, True, 0, 0)

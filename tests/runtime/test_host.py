@@ -11,8 +11,8 @@ from fedvtc.messages import Broadcast
 from fedvtc.methods import Task
 from fedvtc.methods.fedproto import FedProtoConfig
 from fedvtc.metrics import ROUND_METRICS
-from fedvtc.runtime.host import ClientHost, peak_memory_bytes, task_of
-from fedvtc.runtime.pool import InlinePool
+from fedvtc.runtime.host import ClientHost, peak_memory_bytes
+from fedvtc.runtime.inline_pool import InlinePool
 
 LOCAL = MethodConfig(name="local")
 
@@ -27,7 +27,7 @@ def make_host(tiny_config, tiny_dataset, tiny_specs):
 
 
 def test_the_task_has_the_sizes_of_config_and_data(tiny_config, tiny_dataset):
-    assert task_of(tiny_config(LOCAL), tiny_dataset) == Task(3, 1, 8, feature_size=6, seed=3)
+    assert Task.of(tiny_config(LOCAL), tiny_dataset) == Task(3, 1, 8, feature_size=6, seed=3)
 
 
 def test_a_round_is_the_one_after_the_broadcast(make_host):

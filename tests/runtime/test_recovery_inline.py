@@ -8,18 +8,18 @@ import numpy as np
 import pytest
 import torch
 
-from fedvtc.checkpoint import CheckpointStore, Manifest
+from fedvtc.checkpoint import CheckpointStore, Manifest, shard_name
 from fedvtc.checkpoint.trees import read_tree, write_tree
 from fedvtc.client import FederatedClient
 from fedvtc.config.schema import MethodConfig, OptimizerConfig, RuntimeConfig, TrainingConfig
 from fedvtc.errors import CheckpointError, ClientError, ClientMemoryError
 from fedvtc.incidents import Incidents
 from fedvtc.messages import Broadcast
-from fedvtc.methods import build
+from fedvtc.methods import Task, build
 from fedvtc.methods.fedproto import FedProtoConfig
-from fedvtc.runtime.host import ClientHost, shard_name, task_of
+from fedvtc.runtime.host import ClientHost
+from fedvtc.runtime.inline_pool import InlinePool
 from fedvtc.runtime.lineage import History, Lineage
-from fedvtc.runtime.pool import InlinePool
 
 LOCAL = MethodConfig(name="local")
 EVERYONE = (0, 1, 2)
@@ -58,7 +58,7 @@ class Run:
         self.told = []
         self.lineage, self.incidents = Lineage(store, start), Incidents(self.told.append)
         self.pool = InlinePool(config, dataset, specs, self.lineage, self.incidents)
-        self.method = build(config.method, task_of(config, dataset))
+        self.method = build(config.method, Task.of(config, dataset))
         self.state, self.broadcast = self.method.start()
 
     def map(self, task, *arguments, clients=EVERYONE):

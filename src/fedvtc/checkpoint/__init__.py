@@ -3,7 +3,7 @@
 `fedvtc.checkpoint.trees` writes the trees; it imports PyTorch and is therefore not imported here.
 """
 
-from fedvtc.checkpoint.manifest import Manifest, Phase, Shard
+from fedvtc.checkpoint.manifest import Manifest, Phase, Shard, shard_name
 from fedvtc.checkpoint.store import CheckpointStore
 
-__all__ = ["CheckpointStore", "Manifest", "Phase", "Shard"]
+__all__ = ["CheckpointStore", "Manifest", "Phase", "Shard", "shard_name"]

@@ -29,6 +29,11 @@ Phase = Literal["round", "final"]
 """After a round, or after the work that follows the last one."""
 
 
+def shard_name(client_id: int) -> str:
+    """The file of a client in a checkpoint."""
+    return f"client_{client_id:04d}.pt"
+
+
 @dataclass(frozen=True)
 class Shard:
     """One file of a checkpoint.

@@ -8,9 +8,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
 
-from fedvtc.config.schema import MethodConfig
+from fedvtc.config.schema import Config, MethodConfig
+from fedvtc.data import Dataset
 from fedvtc.messages import Broadcast, Upload
 
 if TYPE_CHECKING:  # The command line reads the configs of methods and must not wait for PyTorch.
@@ -33,6 +34,17 @@ class Task:
     image_size: int
     feature_size: int
     seed: int
+
+    @classmethod
+    def of(cls, config: Config, dataset: Dataset) -> Self:
+        """The sizes that config and data agree on."""
+        return cls(
+            num_classes=dataset.num_classes,
+            num_channels=dataset.num_channels,
+            image_size=dataset.image_size,
+            feature_size=config.population.feature_size,
+            seed=config.run.seed,
+        )
 
 
 class Method(ABC, Generic[ConfigT]):

@@ -16,9 +16,9 @@ import ray
 
 if TYPE_CHECKING:
     from fedvtc.checkpoint import CheckpointStore, Shard
-    from fedvtc.client import ClientSpec
     from fedvtc.config.schema import Config
     from fedvtc.data import Dataset
+    from fedvtc.population import ClientSpec
     from fedvtc.runtime.host import ClientHost
     from fedvtc.runtime.lineage import History
 
@@ -36,7 +36,7 @@ class ClientActor:
     def __init__(self, config: Config, dataset: Dataset, specs: Sequence[ClientSpec], num_gpus: float) -> None:
         drop_launcher_variables()
 
-        from fedvtc.runtime.pool import limit_threads
+        from fedvtc.runtime.device import limit_threads
 
         limit_threads(config.placement.threads_per_actor)
         self._num_gpus, self._parts = num_gpus, (config, dataset, specs)

@@ -1,8 +1,10 @@
-"""Which device the clients of a process compute on."""
+"""What the clients of a process compute on: a device, and threads."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
+from threadpoolctl import threadpool_limits
 
 from fedvtc.config.schema import PlacementConfig
 from fedvtc.errors import ClusterError
@@ -34,6 +36,12 @@ def inline_device(placement: PlacementConfig) -> torch.device:
     """
     needs = actor_needs(placement, has_gpus=torch.cuda.is_available())
     return _gpu(needs.num_gpus) if needs.num_gpus else torch.device("cpu")
+
+
+def limit_threads(num_threads: int) -> Any:
+    """Holds PyTorch and NumPy's BLAS to this many threads; `restore_original_limits` of the result frees the BLAS."""
+    torch.set_num_threads(num_threads)
+    return threadpool_limits(num_threads, user_api="blas")
 
 
 def gpu_names() -> list[str]:

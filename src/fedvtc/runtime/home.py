@@ -7,7 +7,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
-from fedvtc.client import ClientSpec
+from fedvtc.population import ClientSpec
 from fedvtc.runtime.places import Place
 
 

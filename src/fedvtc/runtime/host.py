@@ -15,28 +15,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fedvtc.checkpoint import CheckpointStore, Shard
+from fedvtc.checkpoint import CheckpointStore, Shard, shard_name
 from fedvtc.checkpoint.shard_file import Save, Sink
 from fedvtc.checkpoint.trees import read_tree, write_tree
-from fedvtc.client import ClientSpec, FederatedClient
+from fedvtc.client import FederatedClient
 from fedvtc.config.schema import Config
 from fedvtc.data import Dataset
 from fedvtc.errors import CheckpointError, ClientError, ClientMemoryError, FedvtcError
 from fedvtc.messages import Broadcast, Upload, find_non_finite
 from fedvtc.methods import Method, Task, build
+from fedvtc.population import ClientSpec
 from fedvtc.runtime.lineage import History
 from fedvtc.runtime.snapshots import Snapshots
-
-
-def task_of(config: Config, dataset: Dataset) -> Task:
-    """The sizes that config and data agree on."""
-    return Task(
-        num_classes=dataset.num_classes,
-        num_channels=dataset.num_channels,
-        image_size=dataset.image_size,
-        feature_size=config.population.feature_size,
-        seed=config.run.seed,
-    )
 
 
 class ClientHost:
@@ -51,7 +41,7 @@ class ClientHost:
 
     def __init__(self, config: Config, dataset: Dataset, specs: Sequence[ClientSpec], device: torch.device) -> None:
         self._config, self._dataset, self._device = config, dataset, device
-        self._method: Method[Any] = build(config.method, task_of(config, dataset))
+        self._method: Method[Any] = build(config.method, Task.of(config, dataset))
         self._specs = {spec.client: spec for spec in specs}
         # Built by their first task: clients that are restored, or that wait for many others, need not be built twice.
         self._clients: dict[int, FederatedClient] = {}
@@ -204,11 +194,6 @@ class ClientHost:
 
     def _saver(self, client_id: int) -> Save:
         return lambda file: write_tree(self._clients[client_id].state_dict(), file)
-
-
-def shard_name(client_id: int) -> str:
-    """The file of a client in a checkpoint."""
-    return f"client_{client_id:04d}.pt"
 
 
 def peak_memory_bytes() -> float:

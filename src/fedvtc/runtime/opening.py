@@ -3,14 +3,14 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from fedvtc.client import ClientSpec
 from fedvtc.config.schema import Config
 from fedvtc.data import Dataset
 from fedvtc.incidents import Incidents
 from fedvtc.models import flops_of_image
+from fedvtc.population import ClientSpec
 from fedvtc.runtime.balance import Workload, balance
 from fedvtc.runtime.lineage import Lineage
-from fedvtc.runtime.pool import InlinePool, Pool
+from fedvtc.runtime.pool import Pool
 
 
 @contextmanager
@@ -40,7 +40,10 @@ def open_pool(
     # For every pool: images too small for a backbone are refused here, before anything begins.
     sizes = [len(spec.indices_N) for spec in specs]
     costs_K = client_costs(config, dataset, [spec.backbone for spec in specs], sizes)
+    # What only one of the pools needs is imported for that one: Lightning alone takes seconds.
     if config.placement.pool == "inline":
+        from fedvtc.runtime.inline_pool import InlinePool
+
         with InlinePool(config, dataset, specs, lineage, incidents) as inline:
             yield inline
         return

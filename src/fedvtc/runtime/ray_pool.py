@@ -7,11 +7,11 @@ from typing import Any
 import ray
 
 from fedvtc.checkpoint import CheckpointStore, Shard
-from fedvtc.client import ClientSpec
 from fedvtc.config.schema import Config
 from fedvtc.data import Dataset
 from fedvtc.errors import ClientError, ClusterError
 from fedvtc.incidents import Incidents
+from fedvtc.population import ClientSpec
 from fedvtc.runtime.actor import ClientActor
 from fedvtc.runtime.balance import Workload, loads_of, moves
 from fedvtc.runtime.home import Home

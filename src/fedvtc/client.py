@@ -28,6 +28,9 @@ from fedvtc.population import ClientSpec
 from fedvtc.statistics import FeatureStatistics, Form
 from fedvtc.training import Learner, keyed_randomness, make_fabric, weights_digest
 
+_NUM_PROBES = 8
+"""Images that show whether a model is broken: weights that overflow do so for nearly all of them."""
+
 
 class FederatedClient:
     """The steps of a local round; each leaves its seconds and its losses in `scalars`.
@@ -181,6 +184,18 @@ class FederatedClient:
             predicted_B = self.classifier(to_input(batch)).argmax(dim=1).cpu().numpy()
             np.add.at(counts, (images.labels_N[start : start + size], predicted_B), 1)
         return counts
+
+    @torch.inference_mode()
+    def check_outputs(self) -> None:
+        """Looks at what the model has become, for a step's loss is that of the weights before it.
+
+        Raises:
+            ClientError: its logits of some of the client's own images are not finite.
+        """
+        self.classifier.eval()
+        logits_BC = self.classifier(to_input(self._images(torch.arange(min(_NUM_PROBES, self.num_images)))))
+        if not logits_BC.isfinite().all():
+            raise ClientError(self.id, self.round, "outputs", "the logits of its own images are not finite")
 
     def state_dict(self) -> dict[str, Any]:
         """All that a client remembers from round to round: weights and optimizers; of tensors and plain values."""

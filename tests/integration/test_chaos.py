@@ -42,11 +42,11 @@ SETTING = Setting(
 
 @pytest.fixture(scope="module")
 def runner():
-    """Has seen the undisturbed run, on two actors."""
+    """Has seen the undisturbed run, on one actor."""
     # Not pytest's own folder, whose path is too long for Ray's sockets.
     with tempfile.TemporaryDirectory(prefix="chaos-", dir="/tmp", ignore_cleanup_errors=True) as folder:
         runner = Runner(SETTING, Path(folder))
-        runner.undisturbed(2)
+        runner.undisturbed(1)
         yield runner
         assert runner.agents() == {}
 

@@ -66,6 +66,15 @@ def test_an_upload_that_is_not_finite_is_refused_by_name(make_host):
         host.run_round(1, Broadcast(round=2))
 
 
+def test_a_model_that_its_last_step_broke_is_refused_by_name(make_host):
+    training = TrainingConfig(epochs=1, batch_size=99, optimizer=OptimizerConfig(name="sgd", lr=1e38))
+    host = make_host(training=training)
+    with pytest.raises(ClientError, match=r"^client 1, round 3, outputs: the logits of its own images are not finite$"):
+        host.run_round(1, Broadcast(round=2))
+    with pytest.raises(ClientError, match=r"^client 1, round 4, outputs: "):
+        host.finish(1, Broadcast(round=3))
+
+
 def test_local_clients_have_nothing_to_show_or_to_finish(make_host):
     host = make_host()
     host.run_round(0, Broadcast())

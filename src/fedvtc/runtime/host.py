@@ -69,7 +69,7 @@ class ClientHost:
         """The client's half of the round after the broadcast's.
 
         Raises:
-            ClientError: it failed, or would have uploaded something that is not finite.
+            ClientError: it failed, would have uploaded something that is not finite, or has a model that computes such.
         """
         client = self._begun(client_id, broadcast)
         began_s = time.perf_counter()
@@ -77,6 +77,7 @@ class ClientHost:
         broken = find_non_finite(upload.payload)
         if broken is not None:
             raise ClientError(client_id, client.round, "upload", f"{broken} is not finite")
+        client.check_outputs()
         scalars = {
             **upload.scalars,
             "time/client": time.perf_counter() - began_s,
@@ -85,9 +86,14 @@ class ClientHost:
         return Upload(upload.client, upload.round, upload.num_images, upload.payload, scalars)
 
     def finish(self, client_id: int, broadcast: Broadcast) -> dict[str, float]:
-        """The client's last step, keyed as the round after the last; returns its scalars."""
+        """The client's last step, keyed as the round after the last; returns its scalars.
+
+        Raises:
+            ClientError: it failed, or its model computes what is not finite.
+        """
         client = self._begun(client_id, broadcast)
         self._method.finish(client, broadcast)
+        client.check_outputs()
         return {**client.scalars, "memory/peak_bytes": peak_memory_bytes()}
 
     def evaluate(self, client_id: int) -> NDArray[np.int64]:

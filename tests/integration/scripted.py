@@ -11,12 +11,6 @@ import ray
 from fedvtc.errors import ClientError, ClientMemoryError
 
 
-class Spec(NamedTuple):
-    """In place of a `ClientSpec`, whose module imports PyTorch."""
-
-    client: int
-
-
 class Fault(NamedTuple):
     """What a task does in place of its work."""
 

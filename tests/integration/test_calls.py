@@ -9,16 +9,18 @@ import warnings
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 sys.path.append(str(Path(__file__).parent))
 
-from scripted import Fault, ScriptedActor, Spec
+from scripted import Fault, ScriptedActor
 
 from fedvtc.config.schema import ClusterConfig, Config, PlacementConfig, RuntimeConfig
 from fedvtc.errors import ClientError
 from fedvtc.incidents import Incidents
 from fedvtc.messages import Broadcast
+from fedvtc.population import ClientSpec
 from fedvtc.runtime import ray_pool
 from fedvtc.runtime.balance import Workload
 from fedvtc.runtime.cluster import connected
@@ -55,7 +57,7 @@ def pool_of(cluster, tmp_path):
     def opened(hosted, script, **runtime):
         placement = PlacementConfig(clients_per_actor=max(map(len, hosted)))
         config = Config(placement=placement, runtime=RuntimeConfig(**runtime))
-        specs = [[Spec(client) for client in clients] for clients in hosted]
+        specs = [[ClientSpec(client, "", np.arange(0)) for client in clients] for clients in hosted]
         told = []
         num_clients = len(hosted) * placement.clients_per_actor
         with (

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
 
 from fedvtc.config.schema import Config, MethodConfig
-from fedvtc.data import Dataset
 from fedvtc.messages import Broadcast, Upload
 
 if TYPE_CHECKING:  # The command line reads the configs of methods and must not wait for PyTorch.
     from torch import Tensor
 
     from fedvtc.client import FederatedClient
+    from fedvtc.data import Dataset
 
 ConfigT = TypeVar("ConfigT", bound=MethodConfig)
 

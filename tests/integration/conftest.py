@@ -1,10 +1,13 @@
 """What processes a test has started, and whether they are gone."""
 
+import os
 import subprocess
 import time
 
 import pytest
 
+# Ray has its workers give way to all others (15): beside other tests, which do not, actors would hardly move.
+os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 - Ray spells it so
 LONGEST_FIRST = ["test_sweep", "test_jobs", "test_chaos", "test_commands", "test_nodes", "test_calls"]
 
 

@@ -14,10 +14,12 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from fedvtc.checkpoint import CheckpointStore, Manifest
+from fedvtc.checkpoint.contents import read_server
 from fedvtc.checkpoint.trees import read_tree
-from fedvtc.checkpointing import Checkpointer, read_server
+from fedvtc.checkpointing import Checkpointer
 from fedvtc.config import fingerprint
-from fedvtc.config.schema import CheckpointConfig, MethodConfig, RuntimeConfig
+from fedvtc.config.operation import CheckpointConfig, RuntimeConfig
+from fedvtc.config.schema import MethodConfig
 from fedvtc.errors import CheckpointError, DiskError
 from fedvtc.incidents import Incidents
 from fedvtc.messages import Broadcast

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from fedvtc.checkpoint import CheckpointStore
+from fedvtc.checkpoint.contents import read_server
 from fedvtc.checkpoint.shard_file import ShardFile
 from fedvtc.checkpoint.trees import read_tree, write_tree
-from fedvtc.checkpointing import read_server
 from fedvtc.cli import main
 from fedvtc.client import FederatedClient
 from fedvtc.config import load

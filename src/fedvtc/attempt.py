@@ -4,7 +4,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 
 from fedvtc.checkpoint import CheckpointStore, Manifest
-from fedvtc.checkpointing import Checkpointer, read_server
+from fedvtc.checkpoint.contents import read_server
+from fedvtc.checkpointing import Checkpointer
 from fedvtc.config import to_dict
 from fedvtc.config.schema import Config
 from fedvtc.data import save_partition

@@ -7,12 +7,11 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import replace
 from datetime import UTC, datetime
-from functools import partial
 from typing import Any
 
 from fedvtc import versions
 from fedvtc.checkpoint import CheckpointStore, Manifest, Shard, shard_name
-from fedvtc.checkpoint.trees import arrays_to_tensors, read_tree, tensors_to_arrays, write_tree
+from fedvtc.checkpoint.contents import write_server
 from fedvtc.config import fingerprint
 from fedvtc.config.schema import Config
 from fedvtc.errors import DiskError
@@ -22,7 +21,6 @@ from fedvtc.methods import ServerState
 from fedvtc.runtime.lineage import Lineage
 from fedvtc.runtime.pool import Pool
 
-SERVER_SHARD = "server.pt"
 TICK_S = 1.0
 """Seconds between looks at actors while a checkpoint is waited for."""
 
@@ -212,7 +210,7 @@ class Checkpointer:
         is_recorded: bool,
     ) -> None:
         try:
-            shards = [self._store.write(draft, SERVER_SHARD, partial(write_tree, arrays_to_tensors(server))), *known]
+            shards = [write_server(self._store, draft, server), *known]
             shards += [future.result() for future in saved]
             self._store.publish(draft, replace(manifest, shards=tuple(shards)))
         # Whatever it is: in a thread of its own it would go unheard.
@@ -258,35 +256,3 @@ def _why(error: BaseException) -> str:
     # Ray tells the loss of a process in a page; its first line says it.
     lines = str(error).strip().splitlines()
     return lines[0].rstrip(".") if lines else type(error).__name__
-
-
-def misfit(manifest: Manifest, run_id: str, config: Config) -> tuple[str, str] | None:
-    """What keeps a checkpoint from being one that a run can go on from, and the fix; None where nothing does.
-
-    Its files may be whole all the same: a manifest may be damaged so that it can still be read.
-
-    Args:
-        manifest: of the checkpoint.
-        run_id: of the run.
-        config: that the run had until now.
-    """
-    if manifest.run_id != run_id:
-        return f"is that of run {manifest.run_id}, not of {run_id}", "Remove it."
-    if manifest.fingerprint != fingerprint(config):
-        return "config.yaml is not the config that it was written with", "Put config.yaml back as it was."
-    names = {shard.name for shard in manifest.shards}
-    expected = {SERVER_SHARD, *map(shard_name, range(config.population.num_clients))}
-    if names != expected:
-        missing = ", ".join(sorted(expected - names)) or "nothing"
-        return f"its manifest is not one of this run, it lacks {missing}", "Remove it."
-    return None
-
-
-def read_server(store: CheckpointStore, manifest: Manifest) -> tuple[ServerState, Broadcast]:
-    """The server's half of a checkpoint of a round.
-
-    Raises:
-        CheckpointError: it is damaged.
-    """
-    tree: Any = tensors_to_arrays(read_tree(store.read(manifest, SERVER_SHARD)))
-    return tree["state"], Broadcast(manifest.round, tree["broadcast"])

@@ -5,7 +5,7 @@ import shlex
 from pathlib import Path
 
 from fedvtc.checkpoint import CheckpointStore, Manifest
-from fedvtc.checkpointing import misfit
+from fedvtc.checkpoint.contents import misfit
 from fedvtc.config.schema import Config
 from fedvtc.errors import CheckpointError, ConfigError
 from fedvtc.incidents import Incidents

@@ -20,6 +20,7 @@ from fedvtc.resuming import NOTHING_FOREIGN, check_trusted, starting_point
 from fedvtc.runtime.device import gpu_names
 from fedvtc.tracking import Tracker
 from fedvtc.tracking.console import make_console_tracker
+from fedvtc.tracking.run_files import config_layer
 from fedvtc.tracking.run_folder import RUN_ID_VARIABLE, RunFolder
 
 
@@ -135,7 +136,7 @@ def _resume(
 
 
 def _config_of(folder: RunFolder, overrides: Sequence[str] = ()) -> Config:
-    return load([folder.config_layer()], overrides, methods=config_classes())
+    return load([config_layer(folder.path)], overrides, methods=config_classes())
 
 
 @contextmanager

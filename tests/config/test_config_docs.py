@@ -1,7 +1,6 @@
 from dataclasses import dataclass, field, fields, is_dataclass
 
-import fedvtc.config.schema as schema
-from fedvtc.config import Config, FieldDoc, MethodConfig, field_docs
+from fedvtc.config import Config, FieldDoc, MethodConfig, field_docs, operation, schema
 from fedvtc.config.keys import key_of
 from fedvtc.methods import config_classes
 
@@ -49,7 +48,9 @@ def test_every_key_is_documented():
 
 
 def test_every_config_class_is_reached():
-    sections = [value for value in vars(schema).values() if isinstance(value, type) and is_dataclass(value)]
+    sections = [
+        value for value in (vars(schema) | vars(operation)).values() if isinstance(value, type) and is_dataclass(value)
+    ]
     keys = {doc.key.rsplit(".", 1)[-1] for doc in field_docs(Config)}
     for section in sections:
         if section is Config:

@@ -2,7 +2,8 @@ import pytest
 
 from fedvtc.config import Config, check_submitted, lost_outputs
 from fedvtc.config.jobs import JOB_VARIABLE
-from fedvtc.config.schema import CheckpointConfig, RunConfig
+from fedvtc.config.operation import CheckpointConfig
+from fedvtc.config.schema import RunConfig
 from fedvtc.errors import ConfigError
 
 

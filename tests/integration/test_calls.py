@@ -16,7 +16,8 @@ sys.path.append(str(Path(__file__).parent))
 
 from scripted import Fault, ScriptedActor
 
-from fedvtc.config.schema import ClusterConfig, Config, PlacementConfig, RuntimeConfig
+from fedvtc.config.operation import ClusterConfig, PlacementConfig, RuntimeConfig
+from fedvtc.config.schema import Config
 from fedvtc.errors import ClientError
 from fedvtc.incidents import Incidents
 from fedvtc.messages import Broadcast

@@ -163,7 +163,7 @@ def test_sigterm_where_the_head_of_the_cluster_is_gone(processes_below, still_ru
 def test_sigterm_is_heard_after_ray_is_left(tmp_path):
     script = """
 import os, signal
-from fedvtc.config.schema import ClusterConfig
+from fedvtc.config.operation import ClusterConfig
 from fedvtc.runtime.cluster import connected
 signal.signal(signal.SIGTERM, lambda *_: print("heard"))
 with connected(ClusterConfig(num_cpus=1), "left"):

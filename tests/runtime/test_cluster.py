@@ -3,7 +3,7 @@
 import pytest
 import ray
 
-from fedvtc.config.schema import ClusterConfig
+from fedvtc.config.operation import ClusterConfig
 from fedvtc.errors import ClusterError
 from fedvtc.runtime.cluster import connected, nodes_elsewhere
 

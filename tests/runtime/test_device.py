@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from fedvtc.config.schema import PlacementConfig
+from fedvtc.config.operation import PlacementConfig
 from fedvtc.errors import ClusterError
 from fedvtc.runtime.device import actor_device, inline_device
 

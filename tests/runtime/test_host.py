@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 import torch
 
-from fedvtc.config.schema import MethodConfig, OptimizerConfig, PlacementConfig, TrainingConfig
+from fedvtc.config.operation import PlacementConfig
+from fedvtc.config.schema import MethodConfig, OptimizerConfig, TrainingConfig
 from fedvtc.errors import ClientError
 from fedvtc.messages import Broadcast
 from fedvtc.methods import Task

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedvtc.config.schema import PlacementConfig
+from fedvtc.config.operation import PlacementConfig
 from fedvtc.errors import ClusterError
 from fedvtc.runtime.placement import Packing, Resources, actor_needs, num_wanted, pack, slots
 

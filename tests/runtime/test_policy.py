@@ -1,6 +1,6 @@
 import pytest
 
-from fedvtc.config.schema import RuntimeConfig
+from fedvtc.config.operation import RuntimeConfig
 from fedvtc.errors import ClientError, ClientMemoryError
 from fedvtc.incidents import Incidents
 from fedvtc.runtime.policy import Verdicts

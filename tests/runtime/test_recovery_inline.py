@@ -11,7 +11,8 @@ import torch
 from fedvtc.checkpoint import CheckpointStore, Manifest, shard_name
 from fedvtc.checkpoint.trees import read_tree, write_tree
 from fedvtc.client import FederatedClient
-from fedvtc.config.schema import MethodConfig, OptimizerConfig, RuntimeConfig, TrainingConfig
+from fedvtc.config.operation import RuntimeConfig
+from fedvtc.config.schema import MethodConfig, OptimizerConfig, TrainingConfig
 from fedvtc.errors import CheckpointError, ClientError, ClientMemoryError
 from fedvtc.incidents import Incidents
 from fedvtc.messages import Broadcast

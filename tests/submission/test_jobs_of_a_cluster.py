@@ -169,7 +169,8 @@ def test_jobs_of_others_are_left_out():
 
 
 def test_a_run_of_the_same_name_and_place_goes_on(tiny_config):
-    from fedvtc.config.schema import ClusterConfig, RunConfig
+    from fedvtc.config.operation import ClusterConfig
+    from fedvtc.config.schema import RunConfig
 
     config = _settled(
         tiny_config(run=RunConfig(name="mine", output_dir="/mnt/outputs"), cluster=ClusterConfig(address="HEAD:6379"))

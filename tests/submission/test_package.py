@@ -4,15 +4,8 @@ from pathlib import Path
 import pytest
 
 from fedvtc.config import Config, load
-from fedvtc.config.schema import (
-    CheckpointConfig,
-    DataConfig,
-    PartitionConfig,
-    RunConfig,
-    RuntimeConfig,
-    TrackingConfig,
-    WandbConfig,
-)
+from fedvtc.config.operation import CheckpointConfig, RuntimeConfig, TrackingConfig, WandbConfig
+from fedvtc.config.schema import DataConfig, PartitionConfig, RunConfig
 from fedvtc.errors import ConfigError, UserError
 from fedvtc.methods import config_classes
 from fedvtc.submission.package import check_sendable, job_environment, packed, read_runtime_env

@@ -13,6 +13,7 @@ import yaml
 
 from fedvtc.errors import RunExistsError, RunFolderError
 from fedvtc.listing import find_runs
+from fedvtc.tracking.run_files import config_layer
 from fedvtc.tracking.run_folder import RunFolder
 
 CONFIG = {"run": {"name": "a", "seed": 3}, "training": {"optimizer": {"lr": 1e-5}}}
@@ -196,7 +197,7 @@ def test_a_folder_that_is_absent_or_a_file_is_one_line(tmp_path):
 def test_the_config_is_written_anew_and_found(tmp_path):
     folder = RunFolder.create(tmp_path, "a", CONFIG)
     folder.write_config({"run": {"rounds": 9}, "price": "$5 {each}"})
-    assert yaml.safe_load(folder.config_layer().read_text()) == {"run": {"rounds": 9}, "price": "$5 {each}"}
+    assert yaml.safe_load(config_layer(folder.path).read_text()) == {"run": {"rounds": 9}, "price": "$5 {each}"}
     assert {path.name for path in folder.path.iterdir()} == {"run.json", "config.yaml"}
 
 
@@ -220,7 +221,7 @@ def test_a_config_that_no_run_wrote_is_refused(tmp_path, text, said):
     if text is not None:
         (folder.path / "config.yaml").write_text(text)
     with pytest.raises(RunFolderError, match=f"/a/config.yaml: {said}") as caught:
-        folder.config_layer()
+        config_layer(folder.path)
     assert "\n" not in str(caught.value)
 
 
@@ -253,6 +254,7 @@ def test_who_waited_for_the_lock_knows_what_the_other_wrote(tmp_path):
 
 HOLDER = """
 import subprocess, sys, time
+from fedvtc.tracking.run_files import config_layer
 from fedvtc.tracking.run_folder import RunFolder
 
 with RunFolder.open(sys.argv[1]).lock():

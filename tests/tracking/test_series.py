@@ -3,7 +3,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from fedvtc.config.schema import Config, EvaluateConfig, TrackingConfig
+from fedvtc.config.operation import TrackingConfig
+from fedvtc.config.schema import Config, EvaluateConfig
 from fedvtc.tracking.series import TOTAL_MB, Series, numbers, sample_picture, shows_clients
 
 

@@ -4,9 +4,10 @@ import math
 from collections.abc import Iterator
 
 from fedvtc.config.export import to_dict
+from fedvtc.config.operation import TRACKER_NAMES
 from fedvtc.config.problems import Problem, did_you_mean, show
 from fedvtc.config.ranges import out_of_range
-from fedvtc.config.schema import BACKBONE_NAMES, DATASET_NAMES, TRACKER_NAMES, Config
+from fedvtc.config.schema import BACKBONE_NAMES, DATASET_NAMES, Config
 from fedvtc.config.secrets import carries_secret, secrets_in, texts
 from fedvtc.seeding import round_half_up
 

@@ -25,7 +25,7 @@ def examine(folder: RunFolder, config: Config, *, is_live: bool) -> Iterator[Fin
         config: as its config.yaml says.
         is_live: whether a process writes the run now.
     """
-    from fedvtc.checkpointing import misfit
+    from fedvtc.checkpoint.contents import misfit
     from fedvtc.resuming import check_starts_over, checkpoint_store
 
     is_finished = folder.status == "finished"

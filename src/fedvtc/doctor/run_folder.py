@@ -15,6 +15,7 @@ from fedvtc.doctor import checkpoints, records
 from fedvtc.doctor.finding import Finding, fault_of, safely
 from fedvtc.errors import ConfigError, DataError, RunFolderError
 from fedvtc.methods import config_classes
+from fedvtc.tracking.run_files import config_layer
 from fedvtc.tracking.run_folder import RunFolder
 
 
@@ -42,7 +43,7 @@ def examine_run(path: Path) -> Iterator[Finding]:
 def _config(folder: RunFolder) -> tuple[Config | None, list[Finding]]:
     """What the run's config.yaml says, where it can be read, and how it is."""
     try:
-        config = load([folder.config_layer()], (), methods=config_classes())
+        config = load([config_layer(folder.path)], (), methods=config_classes())
     except ConfigError as error:
         return None, [fault_of("config.yaml", ConfigError([problem])) for problem in error.problems]
     except RunFolderError as error:

@@ -1,4 +1,4 @@
-"""One method, one file: every module here but `base` defines `METHOD`, and is known by the module's name.
+"""One method, one file, or a folder where it is long: every module here but `base` defines `METHOD` and gives its name.
 
 Importing this package or a method does not import PyTorch.
 """

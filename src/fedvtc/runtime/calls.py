@@ -14,15 +14,15 @@ import ray
 from ray import ObjectRef
 from ray.exceptions import ObjectLostError, RayError, RayTaskError
 
-from fedvtc.errors import ClientError, ClientMemoryError, FedvtcError
+from fedvtc.errors import ClientError, ClientMemoryError
 from fedvtc.runtime.lineage import CHANGING
+from fedvtc.runtime.losses import NODE_DIED, cause_of, reason_of
 from fedvtc.runtime.policy import Verdicts
 
 if TYPE_CHECKING:
     from fedvtc.runtime.home import Home
     from fedvtc.runtime.ray_pool import RayPool
 
-NODE_DIED = "its node died"
 TICK_S = 1.0
 """Seconds between looks at actors that may hang."""
 
@@ -285,22 +285,3 @@ class Calls:
     def _tell_damage(self, damaged: Sequence[str]) -> None:
         for text in damaged:
             self._pool.incidents.add("checkpoints_damaged", text)
-
-
-def cause_of(error: RayTaskError) -> Exception:
-    """What the actor raised: ours is one line that names the client, Ray's carries the worker's trace in its text."""
-    return error.cause if isinstance(error.cause, FedvtcError) else error
-
-
-def reason_of(error: RayError) -> str:
-    """Why an actor was lost, in a few words; Ray says it in a page, and names every other cause there could be.
-
-    Raises:
-        RayError: the error itself, where the actor could not be made, for another one could not either.
-    """
-    text = str(error)
-    if "raised in its creation task" in text:
-        raise error
-    if "NODE_OUT_OF_MEMORY" in text or "running low on memory" in text:
-        return "its node ran out of memory"
-    return NODE_DIED if "node has died" in text or "node was terminated" in text else "it died"

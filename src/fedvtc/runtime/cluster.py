@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from fedvtc.config.schema import ClusterConfig
+from fedvtc.config.operation import ClusterConfig
 from fedvtc.config.secrets import carries_secret
 from fedvtc.errors import ClusterError, Interrupted
 from fedvtc.runtime.placement import Resources

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from threadpoolctl import threadpool_limits
 
-from fedvtc.config.schema import PlacementConfig
+from fedvtc.config.operation import PlacementConfig
 from fedvtc.errors import ClusterError
 from fedvtc.runtime.placement import actor_needs
 

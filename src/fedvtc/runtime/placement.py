@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from fedvtc.config.schema import PlacementConfig
+from fedvtc.config.operation import PlacementConfig
 from fedvtc.errors import ClusterError
 
 WAIT = "placement.wait_timeout_s=600"

@@ -14,7 +14,7 @@ from ray.util import get_current_placement_group
 from ray.util.placement_group import PlacementGroup, placement_group, placement_group_table, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from fedvtc.config.schema import PlacementConfig
+from fedvtc.config.operation import PlacementConfig
 from fedvtc.errors import ClusterError
 from fedvtc.runtime.cluster import all_nodes, free_nodes, may_grow
 from fedvtc.runtime.placement import Packing, Resources, actor_needs, num_wanted, pack, slots

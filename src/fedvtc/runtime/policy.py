@@ -2,7 +2,7 @@
 
 from collections import Counter
 
-from fedvtc.config.schema import RuntimeConfig
+from fedvtc.config.operation import RuntimeConfig
 from fedvtc.errors import ClientError
 from fedvtc.incidents import Incidents
 from fedvtc.runtime.lineage import CHANGING

@@ -16,6 +16,7 @@ from fedvtc.listing import read_records
 from fedvtc.sweep.definition import Sweep, Trial
 from fedvtc.tracking.locking import locked
 from fedvtc.tracking.replacing import replaced
+from fedvtc.tracking.run_files import config_layer
 from fedvtc.tracking.run_folder import RunFolder
 
 DEFINITION = "sweep.yaml"
@@ -71,7 +72,8 @@ class SweepFolder:
         for trial in self.sweep.trials:
             if not (trial.path / "run.json").exists():
                 continue
-            before = load([RunFolder.open(trial.path).config_layer()], [], methods=config_classes())
+            folder = RunFolder.open(trial.path)
+            before = load([config_layer(folder.path)], [], methods=config_classes())
             try:
                 check_resumable(before, same_place(before, trial.config))
             except ConfigError as error:

@@ -3,7 +3,8 @@
 import importlib
 from collections.abc import Callable, Sequence
 
-from fedvtc.config.schema import TRACKER_NAMES, Config
+from fedvtc.config.operation import TRACKER_NAMES
+from fedvtc.config.schema import Config
 from fedvtc.errors import ConfigError
 from fedvtc.tracking import Tracker
 from fedvtc.tracking.background import BackgroundTracker

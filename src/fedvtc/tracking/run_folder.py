@@ -1,4 +1,4 @@
-"""The run folder: what its run.json and config.yaml say."""
+"""The run folder: who runs in it, under which id, and how that ended."""
 
 import json
 import os
@@ -13,19 +13,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
-import yaml
 from omegaconf import OmegaConf
 
 from fedvtc import versions
 from fedvtc.errors import RunExistsError, RunFolderError
 from fedvtc.tracking.locking import locked
 from fedvtc.tracking.replacing import appearing, replaced
+from fedvtc.tracking.run_files import read_description
 
 RUN_ID_VARIABLE = "FEDVTC_RUN_ID"
 """Environment variable with the id of the run that a submitted job begins."""
 ATTEMPT_VARIABLE = "FEDVTC_ATTEMPT"
 """Environment variable with the number of a submitted job among those of its run, from 1."""
-STATUSES = ("running", "finished", "failed", "interrupted")
 
 
 class RunFolder:
@@ -104,19 +103,7 @@ class RunFolder:
             RunFolderError: if it is absent, holds no run, its run.json is damaged, or a link lies in it.
         """
         path = Path(path)
-        file = path / "run.json"
-        try:
-            description = json.loads(file.read_text(encoding="utf-8"))
-        except (FileNotFoundError, NotADirectoryError):
-            found = "not a run folder, it has no run.json" if path.is_dir() else "no such folder"
-            raise RunFolderError(f"{path}: {found}. Name the folder of a run; `fedvtc list runs` shows them.") from None
-        except OSError as error:
-            raise RunFolderError(f"{file}: cannot be read ({error.strerror}). Make it readable.") from None
-        except ValueError as error:
-            raise _damaged(file, str(error)) from None
-        fault = _fault(description)
-        if fault:
-            raise _damaged(file, fault)
+        description = read_description(path)
         for entry in sorted(path.iterdir()):
             if entry.is_symlink():
                 fix = "Put what it leads to in its place; for checkpoints elsewhere there is checkpoint.dir."
@@ -135,7 +122,7 @@ class RunFolder:
 
     @property
     def status(self) -> str:
-        """One of `STATUSES`; a run that was killed is still `running`."""
+        """One of `run_files.STATUSES`; a run that was killed is still `running`."""
         return str(self._description["status"])
 
     @property
@@ -193,32 +180,6 @@ class RunFolder:
         self._description["ended"] = _now()
         self._write()
 
-    def config_layer(self) -> Path:
-        """The path of config.yaml, after a check that it says all by itself.
-
-        A run writes its config resolved. What refers to other values (`${...}`) or files (`include`) was put there
-        later, and could bring the environment of whoever resumes the run into its files.
-
-        Raises:
-            RunFolderError: if it is absent, damaged or refers to something else.
-        """
-        file = self.path / "config.yaml"
-        try:
-            text = file.read_text(encoding="utf-8")
-            # Tokens hold the text as it is meant: an escaped "\x24{" is found too.
-            foreign = any("${" in token.value for token in yaml.scan(text) if isinstance(token, yaml.ScalarToken))
-            content = yaml.safe_load(text)
-        except OSError as error:
-            raise RunFolderError(f"{file}: cannot be read ({error.strerror}). Make it readable.") from None
-        except (ValueError, yaml.YAMLError) as error:
-            raise _damaged(file, str(error)) from None
-        if not isinstance(content, dict):
-            raise _damaged(file, "expected keys with values")
-        if foreign or "include" in content:
-            what = "holds ${...}" if foreign else "holds an include"
-            raise RunFolderError(f"{file}: {what}, which no run writes. Put the value itself in its place.")
-        return file
-
     def write_config(self, config_dict: Mapping[str, Any]) -> None:
         """Writes config.yaml anew.
 
@@ -268,27 +229,3 @@ def _unwritable(output_dir: str | Path, error: OSError) -> RunFolderError:
     return RunFolderError(
         f"run.output_dir={output_dir}: cannot be written ({error.strerror}). Name a folder that you may write to."
     )
-
-
-def _damaged(file: Path, reason: str) -> RunFolderError:
-    what = " ".join(reason.split()).rstrip(".")
-    return RunFolderError(f"{file}: damaged ({what}). Mend it, or begin a new run under another run.name.")
-
-
-def _fault(description: object) -> str | None:
-    """What keeps parsed JSON from being the description of a run."""
-    if not isinstance(description, dict):
-        return "expected keys with values"
-    for key in ("id", "name", "status"):
-        if not isinstance(description.get(key), str):
-            return f"expected a text as {key}"
-    if description["status"] not in STATUSES:
-        return f"unknown status {description['status']}"
-    attempts = description.get("attempts")
-    if not isinstance(attempts, list) or not all(isinstance(attempt, dict) for attempt in attempts):
-        return "expected a list of attempts"
-    for attempt in attempts:
-        counts = attempt.get("incidents", {})
-        if not (isinstance(counts, dict) and all(type(count) is int for count in counts.values())):
-            return "expected counts as incidents"
-    return None

@@ -1,0 +1,61 @@
+"""What a run puts into a checkpoint and expects of one: a shard of the server, and one of each client."""
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from fedvtc.checkpoint.manifest import Manifest, Shard, shard_name
+from fedvtc.checkpoint.store import CheckpointStore
+from fedvtc.checkpoint.trees import arrays_to_tensors, read_tree, tensors_to_arrays, write_tree
+from fedvtc.config import fingerprint
+from fedvtc.config.schema import Config
+from fedvtc.messages import Broadcast
+from fedvtc.methods import ServerState
+
+SERVER_SHARD = "server.pt"
+
+
+def write_server(store: CheckpointStore, draft: str, tree: Mapping[str, Any]) -> Shard:
+    """Writes the server's half into a draft.
+
+    Args:
+        store: that the draft is in.
+        draft: of a checkpoint.
+        tree: `state` and `broadcast` of the server at the end of a round; nothing in the final checkpoint.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    return store.write(draft, SERVER_SHARD, partial(write_tree, arrays_to_tensors(tree)))
+
+
+def read_server(store: CheckpointStore, manifest: Manifest) -> tuple[ServerState, Broadcast]:
+    """The server's half of a checkpoint of a round.
+
+    Raises:
+        CheckpointError: it is damaged.
+    """
+    tree: Any = tensors_to_arrays(read_tree(store.read(manifest, SERVER_SHARD)))
+    return tree["state"], Broadcast(manifest.round, tree["broadcast"])
+
+
+def misfit(manifest: Manifest, run_id: str, config: Config) -> tuple[str, str] | None:
+    """What keeps a checkpoint from being one that a run can go on from, and the fix; None where nothing does.
+
+    Its files may be whole all the same: a manifest may be damaged so that it can still be read.
+
+    Args:
+        manifest: of the checkpoint.
+        run_id: of the run.
+        config: that the run had until now.
+    """
+    if manifest.run_id != run_id:
+        return f"is that of run {manifest.run_id}, not of {run_id}", "Remove it."
+    if manifest.fingerprint != fingerprint(config):
+        return "config.yaml is not the config that it was written with", "Put config.yaml back as it was."
+    names = {shard.name for shard in manifest.shards}
+    expected = {SERVER_SHARD, *map(shard_name, range(config.population.num_clients))}
+    if names != expected:
+        missing = ", ".join(sorted(expected - names)) or "nothing"
+        return f"its manifest is not one of this run, it lacks {missing}", "Remove it."
+    return None

@@ -1,3 +1,4 @@
+import importlib.metadata
 import os
 import subprocess
 import sys
@@ -6,6 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from fedvtc.__main__ import program
 from fedvtc.cli import main
 from fedvtc.config import field_docs, load
 from fedvtc.config.schema import BACKBONE_NAMES, DATASET_NAMES, Config
@@ -72,6 +74,28 @@ def test_a_coordinator_of_actors_waits_for_no_lightning():
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
     assert (done.returncode, done.stdout, done.stderr) == (0, "set()\n", "")
+
+
+PROGRAM = """
+import atexit, sys
+from fedvtc import __main__
+atexit.register(print, "hook")
+__main__.main = lambda: int(sys.argv[1])
+__main__.program()
+"""
+
+
+@pytest.mark.parametrize(("code", "printed"), [(0, "hook\n"), (1, "hook\n"), (2, "hook\n"), (130, ""), (143, "")])
+def test_an_interrupted_program_waits_for_no_exit_hook_of_a_library(code, printed):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    words = [sys.executable, "-c", PROGRAM, str(code)]
+    done = subprocess.run(words, capture_output=True, text=True, env=environment)
+    assert (done.returncode, done.stdout, done.stderr) == (code, printed, "")
+
+
+def test_the_command_and_the_module_are_one_program():
+    (command,) = importlib.metadata.entry_points(group="console_scripts", name="fedvtc")
+    assert command.load() is program
 
 
 def test_mistakes_are_one_line_each_and_exit_two():

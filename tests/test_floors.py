@@ -20,7 +20,6 @@ FLOORS = (
         "errors",
         "incidents",
         "versions",
-        "naming",
     },
     {"data", "models", "metrics", "population", "naming"},
     {"client", "training"},

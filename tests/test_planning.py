@@ -7,7 +7,8 @@ import pytest
 from fedvtc.config import Config, load
 from fedvtc.errors import ClusterError, UserError
 from fedvtc.methods import config_classes
-from fedvtc.planning import ACTOR_BYTES, make_plan, nodes_of, pack_clients, placement_lines, save_picture
+from fedvtc.planning.plan import ACTOR_BYTES, make_plan, nodes_of, pack_clients
+from fedvtc.planning.tables import placement_lines, save_picture
 from fedvtc.runtime.placement import Packing, Resources
 
 

@@ -1,4 +1,4 @@
-"""When a run writes checkpoints, and what the coordinator puts into them; the files are `fedvtc.checkpoint`'s."""
+"""When a run writes checkpoints, and which it keeps; the files are `fedvtc.checkpoint`'s."""
 
 import math
 import threading
@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any
 
 from fedvtc import versions
 from fedvtc.checkpoint import CheckpointStore, Manifest, Shard, shard_name
@@ -21,6 +20,7 @@ from fedvtc.methods import ServerState
 from fedvtc.runtime.lineage import Lineage
 from fedvtc.runtime.pool import Pool
 
+_Server = tuple[ServerState, Broadcast] | None
 TICK_S = 1.0
 """Seconds between looks at actors while a checkpoint is waited for."""
 
@@ -103,8 +103,7 @@ class Checkpointer:
         Raises:
             DiskError: a checkpoint could not be written, and the policy is to stop.
         """
-        server = {"state": state, "broadcast": broadcast.payload}
-        self._begin(round, "round", server, accuracy, is_recorded=is_recorded)
+        self._begin(round, "round", (state, broadcast), accuracy, is_recorded=is_recorded)
 
     def save_final(self, round: int, accuracy: float | None) -> None:
         """Saves the clients as they are at the end of the run: the models that it was for.
@@ -116,7 +115,7 @@ class Checkpointer:
             return
         for _ in range(1 + self._config.runtime.retries):
             self._lost_process = False
-            self._begin(round, "final", {}, accuracy)
+            self._begin(round, "final", None, accuracy)
             self.wait()
             if not self._lost_process:
                 return
@@ -158,7 +157,7 @@ class Checkpointer:
             raise DiskError(failure)
 
     def _begin(
-        self, round: int, phase: str, server: dict[str, Any], accuracy: float | None, *, is_recorded: bool = True
+        self, round: int, phase: str, server: _Server, accuracy: float | None, *, is_recorded: bool = True
     ) -> None:
         # One at a time: where writing takes longer than a round, rounds wait.
         self.wait()
@@ -204,7 +203,7 @@ class Checkpointer:
         self,
         manifest: Manifest,
         draft: str,
-        server: dict[str, Any],
+        server: _Server,
         known: Sequence[Shard],
         saved: Sequence[Future[Shard]],
         is_recorded: bool,

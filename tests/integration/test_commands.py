@@ -120,8 +120,8 @@ def test_a_run_that_waits_for_room_ends_at_sigterm(processes_below, still_runnin
 
 
 ASKED_AS_RAY_STARTS = """
-import os, signal, sys, threading, time
-from fedvtc.cli import main
+import os, signal, threading, time
+from fedvtc.__main__ import program
 
 before = signal.getsignal(signal.SIGTERM)
 
@@ -134,7 +134,7 @@ def ask():
     os.kill(os.getpid(), signal.SIGTERM)
 
 threading.Thread(target=ask, daemon=True).start()
-sys.exit(main(sys.argv[1:]))
+program()
 """
 
 

@@ -19,6 +19,10 @@ ROOT = Path(__file__).parents[2]
 TASK = Task(num_classes=3, num_channels=1, image_size=8, feature_size=6, seed=0)
 
 
+def test_the_task_has_the_sizes_of_config_and_data(tiny_config, tiny_dataset):
+    assert Task.of(tiny_config(MethodConfig(name="local")), tiny_dataset) == Task(3, 1, 8, feature_size=6, seed=3)
+
+
 def test_every_file_or_folder_is_a_method_known_by_its_name():
     assert {"fedproto", "fedvtc", "local"} <= set(methods.names())
     assert "base" not in methods.names()

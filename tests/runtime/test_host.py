@@ -9,7 +9,6 @@ from fedvtc.config.operation import PlacementConfig
 from fedvtc.config.schema import MethodConfig, OptimizerConfig, TrainingConfig
 from fedvtc.errors import ClientError
 from fedvtc.messages import Broadcast
-from fedvtc.methods import Task
 from fedvtc.methods.fedproto import FedProtoConfig
 from fedvtc.metrics import ROUND_METRICS
 from fedvtc.runtime.host import ClientHost, peak_memory_bytes
@@ -25,10 +24,6 @@ def make_host(tiny_config, tiny_dataset, tiny_specs):
         return ClientHost(tiny_config(method, **sections), tiny_dataset, specs, torch.device("cpu"))
 
     return make
-
-
-def test_the_task_has_the_sizes_of_config_and_data(tiny_config, tiny_dataset):
-    assert Task.of(tiny_config(LOCAL), tiny_dataset) == Task(3, 1, 8, feature_size=6, seed=3)
 
 
 def test_a_round_is_the_one_after_the_broadcast(make_host):

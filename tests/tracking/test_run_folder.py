@@ -254,7 +254,6 @@ def test_who_waited_for_the_lock_knows_what_the_other_wrote(tmp_path):
 
 HOLDER = """
 import subprocess, sys, time
-from fedvtc.tracking.run_files import config_layer
 from fedvtc.tracking.run_folder import RunFolder
 
 with RunFolder.open(sys.argv[1]).lock():

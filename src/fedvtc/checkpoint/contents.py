@@ -1,6 +1,5 @@
 """What a run puts into a checkpoint and expects of one: a shard of the server, and one of each client."""
 
-from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -15,17 +14,18 @@ from fedvtc.methods import ServerState
 SERVER_SHARD = "server.pt"
 
 
-def write_server(store: CheckpointStore, draft: str, tree: Mapping[str, Any]) -> Shard:
+def write_server(store: CheckpointStore, draft: str, server: tuple[ServerState, Broadcast] | None) -> Shard:
     """Writes the server's half into a draft.
 
     Args:
         store: that the draft is in.
         draft: of a checkpoint.
-        tree: `state` and `broadcast` of the server at the end of a round; nothing in the final checkpoint.
+        server: its state, and the broadcast that the next round starts with; None in the final checkpoint.
 
     Raises:
         OSError: it cannot be written.
     """
+    tree = {"state": server[0], "broadcast": server[1].payload} if server else {}
     return store.write(draft, SERVER_SHARD, partial(write_tree, arrays_to_tensors(tree)))
 
 

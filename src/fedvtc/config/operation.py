@@ -1,4 +1,4 @@
-"""The keys that say how and where a federation runs, and what it leaves behind; none is a part of what it computes."""
+"""The keys of how and where a federation runs, and of what it leaves behind."""
 
 from dataclasses import dataclass, field
 from typing import Literal
@@ -74,8 +74,9 @@ class RuntimeConfig:
     """What happens when something fails."""
 
     on_client_error: Literal["fail", "skip", "retry"] = "fail"
-    """When a client raises an error, or its loss or upload is not finite: `fail` ends the run; `skip` leaves the client
-    out of the round, as it was before it; `retry` tries again `runtime.retries` times, then ends the run."""
+    """When a client raises an error, or its loss, its upload or what its model puts out is not finite: `fail` ends the
+    run; `skip` leaves the client out of the round, as it was before it; `retry` tries again `runtime.retries` times,
+    then ends the run."""
     min_clients: int = 1
     """Uploads below which a round counts as failed and ends the run, at least 1."""
     retries: int = 2

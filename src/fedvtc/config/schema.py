@@ -1,8 +1,8 @@
 """Every key of a config, with its default and its meaning.
 
-What a federation computes is here; how and where it runs is in `operation.py`. Sections of one method live with the
-method (`fedvtc/methods/`), as a subclass of `MethodConfig`. The docstring under a field is the text that
-`fedvtc run --help` shows.
+Sections of how and where a federation runs are in `operation.py`; those of one method live with the method
+(`fedvtc/methods/`), as a subclass of `MethodConfig`. The docstring under a field is the text that `fedvtc run --help`
+shows.
 """
 
 from dataclasses import dataclass, field

@@ -1,6 +1,6 @@
 """The contract of a method: what a client does in a round, and what the server makes of the uploads.
 
-A new method is one file beside this one with a config and a class, and one file under conf/method.
+A new method is one file, or a folder, beside this one with a config and a class, and one file under conf/method.
 """
 
 from __future__ import annotations

@@ -7,16 +7,14 @@ import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedvtc.config.schema import Config
 from fedvtc.errors import ClusterError
-
-if TYPE_CHECKING:  # The runtime imports PyTorch.
-    from fedvtc.runtime.placement import Packing, Resources
+from fedvtc.runtime.cluster import address_of, check_address, count_cpus, nodes_elsewhere
+from fedvtc.runtime.placement import Packing, Resources, actor_needs, pack
 
 ACTOR_BYTES = 500_000_000
 """Memory of an actor's process once torch and lightning are imported, before any client is in it."""
@@ -33,9 +31,9 @@ class Plan:
     """All that a plan shows."""
 
     config: Config
-    free: "Sequence[Resources]"
-    needs: "Resources"
-    packing: "Packing"
+    free: Sequence[Resources]
+    needs: Resources
+    packing: Packing
     costs_K: list[float]
     hosted: list[list[int]]
     class_names: tuple[str, ...]
@@ -53,8 +51,8 @@ class Plan:
 
 
 def pack_clients(
-    config: Config, free: "Sequence[Resources]", total: "Sequence[Resources]", where: str
-) -> "tuple[Resources, Packing]":
+    config: Config, free: Sequence[Resources], total: Sequence[Resources], where: str
+) -> tuple[Resources, Packing]:
     """What an actor reserves, and how the clients of a config are laid onto nodes; as a run does it.
 
     Args:
@@ -66,8 +64,6 @@ def pack_clients(
     Raises:
         ClusterError: if the actors asked for do not fit, with what would.
     """
-    from fedvtc.runtime.placement import Packing, Resources, actor_needs, pack
-
     placement, num_clients = config.placement, config.population.num_clients
     needs = actor_needs(placement, has_gpus=any(node.num_gpus > 0 for node in total))
     if placement.pool == "inline":
@@ -77,15 +73,12 @@ def pack_clients(
     return needs, pack(placement, num_clients, needs, free or roomy, where, total=total or roomy, may_grow=grows)
 
 
-def nodes_of(config: Config) -> "tuple[list[Resources], list[Resources]]":
+def nodes_of(config: Config) -> tuple[list[Resources], list[Resources]]:
     """What each node has free where the clients of a config would live, and in all; empty where no cluster answers.
 
     Raises:
         ClusterError: the address is not one of a node, so a run would not find the cluster either.
     """
-    from fedvtc.runtime.cluster import address_of, check_address, count_cpus, nodes_elsewhere
-    from fedvtc.runtime.placement import Resources
-
     cluster, placement = config.cluster, config.placement
     if not is_here(config):
         address, source = address_of(cluster)

@@ -8,6 +8,8 @@ from rich.table import Table
 
 from fedvtc.errors import UserError
 from fedvtc.planning.plan import Plan, is_here, physical_memory_bytes
+from fedvtc.runtime.balance import loads_of
+from fedvtc.runtime.placement import slots
 
 
 def print_plan(plan: Plan, console: Console) -> None:
@@ -108,8 +110,6 @@ def placement_lines(plan: Plan, machine_bytes: int | None) -> list[str]:
 
 def _slots(plan: Plan) -> str:
     """Where there is room for how many actors."""
-    from fedvtc.runtime.placement import slots
-
     if not plan.free:
         return "that is with room for all, for no cluster answers"
     if is_here(plan.config):
@@ -128,8 +128,6 @@ def _slots(plan: Plan) -> str:
 
 def _work(plan: Plan, device: str) -> str:
     """How evenly the work is spread, as far as it can be guessed."""
-    from fedvtc.runtime.balance import loads_of
-
     loads = loads_of(dict(enumerate(plan.costs_K)), plan.hosted)
     ratio = max(loads) * len(loads) / sum(loads)
     guess = "images times operations of the backbone"

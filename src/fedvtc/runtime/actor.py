@@ -36,6 +36,8 @@ class ClientActor:
     def __init__(self, config: Config, dataset: Dataset, specs: Sequence[ClientSpec], num_gpus: float) -> None:
         drop_launcher_variables()
 
+        # Now, for it takes seconds that no client's step is to answer for, and the limit holds for what is loaded.
+        import fedvtc.runtime.host  # noqa: F401
         from fedvtc.runtime.device import limit_threads
 
         limit_threads(config.placement.threads_per_actor)

@@ -16,8 +16,8 @@ from ray.exceptions import ObjectLostError, RayError, RayTaskError
 
 from fedvtc.errors import ClientError, ClientMemoryError
 from fedvtc.runtime.lineage import CHANGING
-from fedvtc.runtime.losses import NODE_DIED, cause_of, reason_of
 from fedvtc.runtime.policy import Verdicts
+from fedvtc.runtime.ray_errors import NODE_DIED, cause_of, reason_of
 
 if TYPE_CHECKING:
     from fedvtc.runtime.home import Home

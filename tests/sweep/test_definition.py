@@ -66,9 +66,9 @@ def test_files_merge_first_then_set_then_values_then_the_command_line(write):
         "grid: {files: [../method/one.yaml, []], run.seed: [4, 5]}\n",
     )
 
-    one, _, other, _ = load_sweep(sweep_file, ["run.seed=6"]).trials
+    one, _, other, _ = load_sweep(sweep_file, ["run.rounds=6"]).trials
 
-    assert (one.config.partition.alpha, one.config.run.rounds, one.config.run.seed) == (0.2, 3, 6)
+    assert (one.config.partition.alpha, one.config.run.rounds, one.config.run.seed) == (0.2, 6, 4)
     assert (one.config.partition.min_images, one.config.method.name) == (1, "local")
     assert (other.config.partition.alpha, other.config.method.name) == (0.1, "fedvtc")
 
@@ -147,11 +147,55 @@ def test_the_words_of_a_trial_make_its_config(write):
 @pytest.mark.parametrize("name", ["local", "fedvtc"])
 def test_a_method_of_the_command_line_leaves_no_words_of_another(write, name):
     write("base.yaml", "method: {name: fedvtc, finetune: {epochs: 3}}")
-    text = "base: [base.yaml]\nset: {method.label: ours}\ngrid: {method.generator.epochs: [1, 2], run.seed: [0]}"
+    text = "base: [base.yaml]\nset: {method.label: ours, method.generator.epochs: 2}\ngrid: {run.seed: [0, 1]}"
 
     for trial in load_sweep(write("mine.yaml", text), [f"method.name={name}"]).trials:
         assert trial.config.method.name == name
         assert made(trial) == trial.config
+
+
+def test_keys_with_values_merge_wherever_they_stand(write):
+    text = (
+        "set: {training.optimizer: {name: sgd, momentum: 0.5}, training: {}}\n"
+        "list: [{method.finetune.epochs: 9}]\n"
+        "grid: {training.optimizer: [{lr: 0.1}, {lr: 0.01}], method.finetune: [{batch_size: 3}]}\n"
+        "random: {run: {choice: [{rounds: 3}]}}"
+    )
+
+    first, second = load_sweep(write("mine.yaml", text)).trials
+
+    assert [first.name, second.name] == [f"epochs9-lr{lr}-batch_size3-rounds3" for lr in (0.1, 0.01)]
+    for trial, lr in ((first, 0.1), (second, 0.01)):
+        optimizer, finetune = trial.config.training.optimizer, trial.config.method.finetune
+        assert (optimizer.name, optimizer.momentum, optimizer.lr) == ("sgd", 0.5, lr)
+        assert (finetune.epochs, finetune.batch_size, trial.config.run.rounds) == (9, 3, 3)
+        assert made(trial) == trial.config
+
+
+def test_what_one_trial_sets_is_not_in_another(write):
+    optimizers = "training.optimizer: [{name: adam}, {name: sgd}], training.optimizer.lr: [0.1, 0.01]"
+
+    trials = load_sweep(write("mine.yaml", f"grid: {{{optimizers}}}")).trials
+
+    assert [tuple(trial.values.values()) for trial in trials] == [
+        ("adam", 0.1),
+        ("adam", 0.01),
+        ("sgd", 0.1),
+        ("sgd", 0.01),
+    ]
+
+
+def test_text_beyond_ascii_stays_text(write):
+    labels = ["\U0001f600", "\u00e9\u2028\u0085", "\u6f22" * 60]
+    texts = ", ".join('"' + "".join(f"\\U{ord(letter):08x}" for letter in label) + '"' for label in labels)
+
+    trials = load_sweep(write("mine.yaml", f"grid: {{method.label: [{texts}]}}")).trials
+
+    for trial, label in zip(trials, labels, strict=True):
+        assert made(trial) == trial.config
+        assert trial.config.method.label == label
+        assert len(trial.name.encode()) <= 100
+        assert "\n" not in shlex.join(trial.words)
 
 
 def test_text_that_yaml_reads_as_something_else_stays_text(write):
@@ -164,6 +208,19 @@ def test_text_that_yaml_reads_as_something_else_stays_text(write):
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
+        (
+            "grid: {run.seed: [0, '0']}",
+            "mine.yaml: trials seed0 and seed-0 have the same config. Give each its own values.",
+        ),
+        (
+            f"random: {{run.seed: {{int: [0, 1{'0' * 400}]}}}}",
+            f"random.run.seed: int takes [low, high], low at most high, not [0, 1{'0' * 52}... (mine.yaml:1).",
+        ),
+        ("<<: {grid: {run.seed: [0, 1], run.rounds: [0]}}", "run.rounds: must be at least 1, not 0 (mine.yaml)."),
+        (
+            "set: {run: null}\ngrid: {run.seed: [0, 1]}",
+            "run: is null here, and run.seed is set too (mine.yaml:1). Leave one of them out.",
+        ),
         ("gird: {run.seed: [0]}", "gird: unknown key (mine.yaml:1). Did you mean grid?"),
         ("grid: 3", "grid: expected keys with values, not 3 (mine.yaml:1)."),
         ("base: []", "mine.yaml: holds no trials. Give a grid, random or a list."),
@@ -240,6 +297,18 @@ def test_a_mistake_is_one_line_with_its_place(write, text, problem):
     write("base.yaml", "run: {rounds: 1}")
 
     assert problems(write("mine.yaml", text)) == [problem]
+
+
+@pytest.mark.parametrize("override", ["run.seed=7", "run={seed: 7}", "partition.alpha.x=1"])
+def test_what_a_trial_is_called_by_cannot_be_overridden(write, override):
+    (line,) = problems(write("mine.yaml", "grid: {partition.alpha: [0.1, 0.5], run.seed: [0, 1]}"), override)
+
+    key = override.partition("=")[0]
+    swept = "partition.alpha" if "alpha" in key else "run.seed"
+    assert line == (
+        f"{key}: the command line gives it to all trials, and the sweep gives {swept} to some (mine.yaml:1). "
+        "Leave one of them out."
+    )
 
 
 def test_a_mistake_that_all_trials_share_is_told_once(write):

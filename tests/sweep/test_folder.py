@@ -59,6 +59,14 @@ def test_what_was_stopped_early_stays_so_until_early_stopping_is_given_up(opened
     assert [trial.name for trial in opened().pending()] == ["seed0", "seed1"]
 
 
+@pytest.mark.parametrize("content", ["", "[1]", '{"seed1": null}', "[" * 100_000])
+def test_a_damaged_list_of_what_was_stopped_early_is_one_line(opened, content):
+    folder = opened("interrupted", "interrupted", more="asha: {}")
+    (folder.path / "stopped_early.json").write_text(content)
+    with pytest.raises(RunFolderError, match=r"^\S+stopped_early\.json: damaged \(\w+\)\. Remove it, and .*go on\.$"):
+        folder.pending()
+
+
 def test_the_folder_says_what_the_sweep_is(opened):
     folder = opened()
     with folder.opened():

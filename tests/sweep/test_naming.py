@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedvtc.sweep.naming import MAX_LENGTH, trial_names, varying
+from fedvtc.sweep.naming import MAX_BYTES, trial_names, varying
 
 
 @pytest.mark.parametrize(
@@ -61,4 +61,4 @@ def test_a_long_name_is_cut_and_stays_its_own():
     names = trial_names([{"a": "x" * 300 + str(number)} for number in range(3)])
 
     assert len(set(names)) == 3
-    assert all(len(name) == MAX_LENGTH for name in names)
+    assert all(len(name) == MAX_BYTES for name in names)

@@ -28,14 +28,15 @@ def record(trial, status, *records):
 
 
 def finish(trial, accuracy, *, worst=0.1, missing=0.0, seconds=1.0):
-    final = {ACCURACY: accuracy, WORST: worst, MISSING: missing}
+    final, num_rounds = {ACCURACY: accuracy, WORST: worst, MISSING: missing}, trial.config.run.rounds
     record(
         trial,
         "finished",
         # What a round measured is not what counts.
         {"round": 1, "phase": "round", "bytes/up/prototypes": 70, ACCURACY: 0.99, "time/round": seconds},
         {"round": 2, "phase": "round", "bytes/up/prototypes": 70, "bytes/down/prototypes": 50, "time/round": seconds},
-        {"round": 2, "phase": "final", "bytes/down/prototypes": 10, **final, "time/round": seconds},
+        *({"round": number, "phase": "round"} for number in range(3, num_rounds + 1)),
+        {"round": num_rounds, "phase": "final", "bytes/down/prototypes": 10, **final, "time/round": seconds},
     )
 
 
@@ -64,6 +65,62 @@ def test_means_and_sample_deviations_over_seeds_worked_by_hand(folder):
         "| --- | --- | --- | --- | --- | --- |",
         "| 0.1 | 3/3 | 0.6000 +- 0.1000 | 0.3000 +- 0.0500 | 0.0000 +- 0.0000 | 200 B |",
         "| 0.5 | 0/3 | - | - | - | - |",
+    ]
+
+
+@pytest.mark.parametrize("lost", [[-1], [0], [4], range(11)], ids=["final", "first", "middle", "all"])
+def test_a_run_that_lacks_records_is_not_in_the_means(folder, lost):
+    """A disk that was full for a while: the run has finished, and its records are not all there."""
+    first, second, *_ = folder.sweep.trials
+    finish(first, 0.5)
+    finish(second, 0.7)
+    file = second.path / "metrics.jsonl"
+    lines = file.read_text().splitlines(keepends=True)
+    for number in sorted(lost, reverse=True):
+        del lines[number]
+    file.write_text("".join(lines))
+
+    found = write_results(folder)
+
+    assert (found[0].num_finished, found[0].lacking) == (1, [second.path])
+    assert (rows(folder)[0]["finished"], rows(folder)[0][ACCURACY], rows(folder)[0]["bytes/total"]) == (
+        "1",
+        "0.5",
+        "200.0",
+    )
+
+
+@pytest.mark.parametrize("change", [{ACCURACY: "high"}, {"bytes/up/prototypes": None}, {ACCURACY: [1]}])
+def test_records_without_numbers_are_one_line(folder, change):
+    first = folder.sweep.trials[0]
+    finish(first, 0.5)
+    file = first.path / "metrics.jsonl"
+    *lines, last = file.read_text().splitlines()
+    file.write_text("".join(f"{line}\n" for line in [*lines, json.dumps(json.loads(last) | change)]))
+    with pytest.raises(
+        RunFolderError, match=r"^\S+seed0: metrics\.jsonl is damaged \(.*\)\. Remove the folder, and .*$"
+    ):
+        write_results(folder)
+
+
+def test_what_a_table_of_markdown_would_take_for_its_own_is_written_out(write):
+    folder = SweepFolder(load_sweep(write("mine.yaml", 'grid: {method.label: ["a|b", "c\\nd"]}')))
+    folder.path.mkdir(parents=True)
+
+    write_results(folder)
+
+    table = (folder.path / "results.md").read_text().splitlines()[4:]
+    assert [line.split(" | ")[0] for line in table[2:]] == ["| a\\|b", "| c d"]
+
+
+def test_a_value_of_null_is_none_that_is_left_out(write):
+    text = "set: {partition.images_per_client: 20}\nlist: [{partition.images_per_client: null}, {run.seed: 1}]"
+
+    found = groups(SweepFolder(load_sweep(write("mine.yaml", text))))
+
+    assert [dict(group.values) for group in found] == [
+        {"partition.images_per_client": "null"},
+        {"partition.images_per_client": ""},
     ]
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from fedvtc.config.secrets import carries_secret
 from fedvtc.errors import EXIT_CRASH, EXIT_OK, UserError
 from fedvtc.reporting.saying import say
 from fedvtc.stopping import Stopper
@@ -68,11 +69,12 @@ def run(words: argparse.Namespace, console: Console) -> int:
 
 def _check_options(words: argparse.Namespace) -> None:
     for option, value in _options_of_jobs(words).items():
+        shown = option if carries_secret(str(value)) else f"{option}={value}"
         if words.executor != "jobs":
-            raise UserError(f"{option}={value}: goes with --executor jobs. Give both.")
+            raise UserError(f"{shown}: goes with --executor jobs. Give both.")
         if words.print or words.results:
             other = "--print" if words.print else "--results"
-            raise UserError(f"{option}={value}: is for jobs, and {other} starts none. Leave one of them out.")
+            raise UserError(f"{shown}: is for jobs, and {other} starts none. Leave one of them out.")
 
 
 def _options_of_jobs(words: argparse.Namespace) -> dict[str, Path | str]:
@@ -140,11 +142,13 @@ def _with_jobs(folder: SweepFolder, words: argparse.Namespace) -> int:
 
 
 def _show(folder: SweepFolder, console: Console, plain: bool) -> None:
-    from fedvtc.sweep.results import as_markdown, as_table, write_results
+    from fedvtc.sweep.results import ANEW, as_markdown, as_table, write_results
 
     groups = write_results(folder)
     if plain:
         print(as_markdown(groups, folder.sweep.name), end="")
     else:
         console.print(as_table(groups))
+    for path in (path for group in groups for path in group.lacking):
+        say(f"{path}: metrics.jsonl lacks records, so the run is not in the table. {ANEW}")
     say(f"table: {folder.path / 'results.csv'}, {folder.path / 'results.md'}")

@@ -1,8 +1,8 @@
 """From a sweep file to its trials, each with a config that is loaded and checked."""
 
+import copy
 import json
 import os
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,18 +11,14 @@ from typing import Any
 import yaml
 
 from fedvtc.config import Config, check_submitted, load
-from fedvtc.config.layers import KeyPath, Layer, read_file
-from fedvtc.config.problems import COMMAND_LINE, Problem, show
+from fedvtc.config.layers import KeyPath, Layer
+from fedvtc.config.problems import Problem
 from fedvtc.config.schema import MethodConfig
 from fedvtc.errors import ConfigError
+from fedvtc.sweep.checks import check_settings, check_trials, key_of, paths_of
 from fedvtc.sweep.keys import AshaKeys, read_keys
 from fedvtc.sweep.naming import trial_names
 from fedvtc.sweep.variants import FILES, Setting, settings, variants
-
-OWN_KEYS = ("run.name", "run.resume")
-"""Keys that a sweep sets itself."""
-SHARED_KEYS = ("run.output_dir", "cluster")
-"""What all trials have alike."""
 
 
 @dataclass(frozen=True)
@@ -89,8 +85,7 @@ def load_sweep(file: Path, overrides: Sequence[str] = ()) -> Sweep:
     found = variants(keys, layer, problems)
     common = tuple(settings(keys.set_, layer, ("set",)))
     base = [Setting(FILES, name, layer.where(("base", index))) for index, name in enumerate(keys.base)]
-    _check_files([*base, *common, *(setting for variant in found for setting in variant)], file, problems)
-    problems += _own_keys([*common, *(setting for variant in found for setting in variant)], overrides)
+    problems += check_settings([*base, *common], found, file, overrides)
     _raise(problems)
 
     methods, name = config_classes(), keys.name or file.stem
@@ -99,9 +94,9 @@ def load_sweep(file: Path, overrides: Sequence[str] = ()) -> Sweep:
     trials: list[Trial] = []
     output_dir = ""
     lines: dict[str, None] = {}
-    names_method = any(_key(override) in ("method", "method.name") for override in overrides)
-    for trial_name, variant in zip(names, found, strict=True):
-        files = [*_files(base, file), *_files([*common, *variant], file)]
+    names_method = any(key_of(override) in ("method", "method.name") for override in overrides)
+    for trial_name, given, variant in zip(names, values, found, strict=True):
+        files = [*paths_of(base, file), *paths_of([*common, *variant], file)]
         own = [setting for setting in (*common, *variant) if setting.key != FILES]
         named = [*overrides, f"run.name={trial_name}"]
         try:
@@ -115,11 +110,10 @@ def load_sweep(file: Path, overrides: Sequence[str] = ()) -> Sweep:
         # Words are one layer, in which the name of a method does not drop keys that this file has for another one.
         if names_method and not _makes(files, [*map(_word, own), *named], methods, placed):
             own = [setting for setting in own if not setting.key.startswith("method.")]
-        given = {setting.key: setting.value for setting in variant}
         trials.append(Trial(trial_name, given, placed, (*files, *map(_word, own), *named)))
     if lines:
         raise ConfigError(list(lines))
-    _raise([*_alike(names, file), *_shared(trials, file)])
+    _raise(check_trials(trials, file))
     path = Path(trials[0].config.run.output_dir)
     return Sweep(name, file, path, output_dir, tuple(trials), keys.max_concurrent, keys.asha)
 
@@ -142,44 +136,6 @@ def _place_words(config: Config, placed: Config) -> Iterator[str]:
         yield f"tracking.wandb.group={placed.tracking.wandb.group}"
 
 
-def _files(given: Sequence[Setting], file: Path) -> list[str]:
-    """The paths that settings name, relative to where the command was given, as the sweep file's own is."""
-    names = [setting.value for setting in given if setting.key == FILES]
-    flat = [name for value in names for name in ([value] if isinstance(value, str) else value)]
-    return [os.path.normpath(file.parent / name) for name in flat]
-
-
-def _check_files(given: Sequence[Setting], file: Path, problems: list[Problem]) -> None:
-    """Adds what is wrong with each file that settings name, once."""
-    seen = set()
-    for setting in given:
-        if setting.key != FILES:
-            continue
-        if not all(isinstance(name, str) for name in _listed(setting.value)):
-            what, fix = (
-                f"expected a path or a list of paths, not {show(setting.value)}",
-                "They are relative to this file.",
-            )
-            problems.append(Problem(FILES, what, setting.where, fix))
-            continue
-        for path in _files([setting], file):
-            if path not in seen:
-                seen.add(path)
-                read_file(Path(path), setting.where, problems)
-
-
-def _listed(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else [value]
-
-
-def _own_keys(given: Sequence[Setting], overrides: Sequence[str]) -> Iterator[Problem]:
-    written = [(setting.key, setting.where) for setting in given]
-    written += [(_key(override), COMMAND_LINE) for override in overrides]
-    for key, where in dict.fromkeys(written):
-        if key in OWN_KEYS:
-            yield Problem(key, "a sweep sets it for each of its trials", where, "Take it out.")
-
-
 def _layer(given: Sequence[Setting], layer: Layer) -> Layer:
     """Settings as one layer of a config, each where the sweep file has it; later ones win."""
     content: dict[str, Any] = {}
@@ -192,8 +148,12 @@ def _layer(given: Sequence[Setting], layer: Layer) -> Layer:
             if not isinstance(inner, dict):
                 inner = node[step] = {}
             node = inner
-        node[last] = setting.value
-        lines[path] = int(setting.where.rpartition(":")[2])
+        # What is empty takes nothing away, and what later settings add must not get into the sweep file's own.
+        if setting.value != {} or not isinstance(node.get(last), dict):
+            node[last] = copy.deepcopy(setting.value)
+        line = setting.where.rpartition(":")[2]
+        if line.isdecimal():
+            lines[path] = int(line)
     return Layer(layer.source, content, lines)
 
 
@@ -206,34 +166,17 @@ def _makes(
         return False
 
 
-def _key(override: str) -> str:
-    return override.partition("=")[0].strip()
-
-
 def _word(setting: Setting) -> str:
     """`key=value` of a setting; the value is YAML."""
     value = setting.value
     plain = isinstance(value, str) and value.isidentifier() and yaml.safe_load(value) == value
-    return f"{setting.key}={value if plain else json.dumps(value)}"
+    return f"{setting.key}={value if plain else _as_yaml(value)}"
 
 
-def _alike(names: Sequence[str], file: Path) -> Iterator[Problem]:
-    for name, count in Counter(names).items():
-        if count > 1:
-            fix = "Give each its own values."
-            yield Problem(str(file), f"{count} trials are alike or have values that read alike ({name})", fix=fix)
-
-
-def _shared(trials: Sequence[Trial], file: Path) -> Iterator[Problem]:
-    def of(trial: Trial) -> tuple[object, ...]:
-        return trial.config.run.output_dir, trial.config.cluster
-
-    for trial in trials[1:]:
-        for key, first, other in zip(SHARED_KEYS, of(trials[0]), of(trial), strict=True):
-            if first != other:
-                fix = "Set it under set, or on the command line."
-                yield Problem(key, f"differs between trials {trials[0].name} and {trial.name}", str(file), fix)
-                return
+def _as_yaml(value: Any) -> str:
+    """On one line; letters stay as they are, for JSON writes those beyond 16 bits as two that YAML does not know."""
+    text = json.dumps(value, ensure_ascii=False)
+    return "".join(letter if letter.isprintable() else f"\\U{ord(letter):08x}" for letter in text)
 
 
 def _raise(problems: Sequence[Problem]) -> None:

@@ -108,7 +108,13 @@ class SweepFolder:
     def stopped_early(self) -> dict[str, int]:
         """The trials that were stopped early, and after which round."""
         file = self.path / STOPPED
-        return dict(json.loads(file.read_text(encoding="utf-8"))) if file.exists() else {}
+        if not os.path.exists(file):
+            return {}
+        try:
+            return {str(name): int(round) for name, round in json.loads(file.read_text(encoding="utf-8")).items()}
+        except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
+            fix = "Remove it, and the trials in it go on."
+            raise RunFolderError(f"{file}: damaged ({type(error).__name__}). {fix}") from None
 
     def note_stopped(self, name: str, round: int) -> None:
         """Writes down that a trial was stopped early, so that it is not taken up again."""

@@ -9,8 +9,8 @@ from fedvtc.config.problems import show
 from fedvtc.naming import file_name
 from fedvtc.sweep.variants import FILES
 
-MAX_LENGTH = 100
-"""Characters of a name; of a longer one a hash takes the place of the rest."""
+MAX_BYTES = 100
+"""Length of a name in UTF-8; of a longer one a hash takes the place of the rest."""
 
 
 def trial_names(trials: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -24,14 +24,16 @@ def trial_names(trials: Sequence[Mapping[str, Any]]) -> list[str]:
     labels = _labels(_keys(trials))
     kinds = {key: _distinct([trial[key] for trial in trials if key in trial]) for key in labels}
     return [
-        _short("-".join(_word(key, trial[key], labels[key], kinds[key]) for key in labels if key in trial)) or "trial"
+        _short("-".join(_word(key, trial[key], labels[key], kinds[key]) for key in labels if key in trial)).lstrip("-")
+        or "trial"
         for trial in trials
     ]
 
 
 def varying(trials: Sequence[Mapping[str, Any]]) -> list[str]:
     """The keys whose values differ, in the order in which they come first; `files` before all others."""
-    return [key for key in _keys(trials) if len(_distinct([trial.get(key) for trial in trials])) > 1]
+    absent = object()
+    return [key for key in _keys(trials) if len(_distinct([trial.get(key, absent) for trial in trials])) > 1]
 
 
 def _keys(trials: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -76,7 +78,8 @@ def _distinct(values: Sequence[Any]) -> list[Any]:
 
 
 def _short(name: str) -> str:
-    if len(name) <= MAX_LENGTH:
+    encoded = name.encode()
+    if len(encoded) <= MAX_BYTES:
         return name
-    digest = hashlib.sha256(name.encode()).hexdigest()[:8]
-    return f"{name[: MAX_LENGTH - 9]}-{digest}"
+    digest = hashlib.sha256(encoded).hexdigest()[:8]
+    return f"{encoded[: MAX_BYTES - 9].decode(errors='ignore')}-{digest}"

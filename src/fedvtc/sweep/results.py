@@ -7,6 +7,7 @@ import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from rich.table import Table
@@ -29,6 +30,7 @@ METRICS = {
 """What is shown of the final record, by the heading of its column."""
 BYTES = "bytes/total"
 """Bytes that all clients together sent and received, over all rounds."""
+ANEW = "Remove the folder, and start the sweep again."
 NOTE = "mean +- sample standard deviation over seeds of the runs that have finished"
 
 
@@ -40,6 +42,7 @@ class Group:
         values: what they have in common, as texts, by key; texts of values that differ do too.
         num_trials: all of them.
         num_finished: those whose numbers are in the means.
+        lacking: paths of those that have finished and lack records, as where the disk was full; none is in the means.
         num_stopped: those that were stopped early.
         numbers: the values of each metric, in the order of the trials; what a run does not have is left out.
         seconds: wall clock of the rounds of each.
@@ -48,6 +51,7 @@ class Group:
     values: Mapping[str, str]
     num_trials: int
     num_finished: int
+    lacking: Sequence[Path]
     num_stopped: int
     numbers: Mapping[str, Sequence[float]]
     seconds: Sequence[float]
@@ -105,9 +109,9 @@ def as_csv(found: Sequence[Group]) -> str:
 
 def as_markdown(found: Sequence[Group], name: str) -> str:
     """The same as people read it."""
-    rows = [_row(group) for group in found]
     headings = _headings(found)
-    lines = [" | ".join(headings), " | ".join("---" for _ in headings), *(" | ".join(row) for row in rows)]
+    rows = [headings, ["---" for _ in headings], *(_row(group) for group in found)]
+    lines = [" | ".join(" ".join(cell.split()).replace("|", "\\|") for cell in row) for row in rows]
     return "\n".join([f"# {name}", "", f"{NOTE[0].upper()}{NOTE[1:]}.", "", *(f"| {line} |" for line in lines), ""])
 
 
@@ -139,29 +143,44 @@ def _texts(key: str, trials: Sequence[Trial]) -> dict[str | None, str]:
 def _group(folder: SweepFolder, values: Mapping[str, str], trials: Sequence[Trial]) -> Group:
     states = [folder.state(trial) for trial in trials]
     numbers: dict[str, list[float]] = {name: [] for name in (*METRICS.values(), BYTES)}
-    seconds = []
+    seconds, lacking = [], []
     for trial, state in zip(trials, states, strict=True):
         if state != "finished":
             continue
         try:
             records = read_records(trial.path / "metrics.jsonl")
-        except (OSError, ValueError) as error:
-            fix = "Remove the folder, and start the sweep again."
-            raise RunFolderError(f"{trial.path}: metrics.jsonl is damaged ({error}). {fix}") from None
-        for name in METRICS.values():
-            if records and records[-1].get(name) is not None:
-                numbers[name].append(float(records[-1][name]))
-        parts = [part for record in records for key, part in record.items() if key.startswith("bytes/")]
-        numbers[BYTES].append(float(sum(parts)))
-        seconds.append(sum(record.get("time/round") or 0.0 for record in records))
+            if not _are_whole(records, trial.config.run.rounds):
+                lacking.append(trial.path)
+                continue
+            own = _numbers(records)
+            seconds.append(float(sum(record.get("time/round") or 0.0 for record in records)))
+        except (OSError, ValueError, TypeError) as error:
+            raise RunFolderError(f"{trial.path}: metrics.jsonl is damaged ({error}). {ANEW}") from None
+        for name, number in own.items():
+            numbers[name].append(number)
     return Group(
         values=values,
         num_trials=len(trials),
-        num_finished=states.count("finished"),
+        num_finished=states.count("finished") - len(lacking),
+        lacking=lacking,
         num_stopped=states.count("stopped early"),
         numbers=numbers,
         seconds=seconds,
     )
+
+
+def _are_whole(records: Sequence[Mapping[str, Any]], num_rounds: int) -> bool:
+    """Whether every round has its record, and the last step too."""
+    steps = [(record.get("phase"), record.get("round")) for record in records]
+    return steps == [*(("round", number) for number in range(1, num_rounds + 1)), ("final", num_rounds)]
+
+
+def _numbers(records: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Of one run, by metric; what its final record does not have is left out."""
+    final = records[-1]
+    numbers = {name: float(final[name]) for name in METRICS.values() if final.get(name) is not None}
+    parts = [part for record in records for key, part in record.items() if key.startswith("bytes/")]
+    return numbers | {BYTES: float(sum(parts))}
 
 
 def _keys(found: Sequence[Group]) -> list[str]:

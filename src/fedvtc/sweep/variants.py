@@ -42,12 +42,16 @@ def settings(keys: Mapping[str, Any], layer: Layer, path: KeyPath) -> Iterator[S
         path: where they stand.
     """
     for key, value in keys.items():
-        inner = (*path, str(key))
-        if isinstance(value, Mapping) and value:
-            for setting in settings(value, layer, inner):
-                yield Setting(f"{key}.{setting.key}", setting.value, setting.where)
-        else:
-            yield Setting(str(key), value, layer.where(inner))
+        yield from _leaves(str(key), value, layer, (*path, str(key)))
+
+
+def _leaves(key: str, value: Any, layer: Layer, path: KeyPath) -> Iterator[Setting]:
+    """A value that stands at `path`; of keys with values each for itself, for they merge with what others say."""
+    if isinstance(value, Mapping) and value:
+        for setting in settings(value, layer, path):
+            yield Setting(f"{key}.{setting.key}", setting.value, setting.where)
+    else:
+        yield Setting(key, value, layer.where(path))
 
 
 def variants(keys: SweepKeys, layer: Layer, problems: list[Problem]) -> list[Variant]:
@@ -82,7 +86,7 @@ def _points(key: str, values: Any, layer: Layer, problems: list[Problem]) -> lis
         what, fix = f"expected a list of values, not {show(values)}", f"Write {key}: [FIRST, SECOND]."
         problems.append(Problem(f"grid.{key}", what, layer.where(("grid", key)), fix))
         return []
-    return [(Setting(key, value, layer.where(("grid", key, index))),) for index, value in enumerate(values)]
+    return [tuple(_leaves(key, value, layer, ("grid", key, index))) for index, value in enumerate(values)]
 
 
 def _draws(keys: SweepKeys, layer: Layer, problems: list[Problem]) -> list[Variant]:
@@ -98,7 +102,7 @@ def _draws(keys: SweepKeys, layer: Layer, problems: list[Problem]) -> list[Varia
     drawn: dict[str, Variant] = {}
     for number in range(TRIES * keys.num_samples):
         sample = tuple(_sample(sound, number, keys.seed, layer))
-        drawn.setdefault(repr([setting.value for setting in sample]), sample)
+        drawn.setdefault(repr([(setting.key, setting.value) for setting in sample]), sample)
         if len(drawn) == keys.num_samples:
             break
     if len(drawn) < keys.num_samples and len(sound) == len(keys.random):
@@ -112,7 +116,7 @@ def _sample(distributions: Mapping[str, Any], number: int, seed: int, layer: Lay
     for key, distribution in distributions.items():
         ((kind, numbers),) = distribution.items()
         # Of its own stream, so that another key or more samples leave the others as they are.
-        yield Setting(key, _draw(kind, numbers, Random(f"{seed}/{key}/{number}")), layer.where(("random", key)))
+        yield from _leaves(key, _draw(kind, numbers, Random(f"{seed}/{key}/{number}")), layer, ("random", key))
 
 
 def _fault(distribution: Any) -> tuple[str, str] | None:
@@ -131,10 +135,17 @@ def _fault(distribution: Any) -> tuple[str, str] | None:
     if len(numbers) != 2 or any(isinstance(end, bool) or not isinstance(end, types) for end in numbers):
         return f"{kind} takes two {'whole ' if kind == 'int' else ''}numbers, not {show(numbers)}", example
     low, high = numbers
-    if not (math.isfinite(low) and math.isfinite(high) and low <= high) or (kind == "log_uniform" and low <= 0):
-        least = "above 0 " if kind == "log_uniform" else ""
-        return f"{kind} takes [low, high], low {least}and at most high, not {show(numbers)}", ""
+    if not (_is_finite(low) and _is_finite(high) and low <= high) or (kind == "log_uniform" and low <= 0):
+        least = "above 0 and " if kind == "log_uniform" else ""
+        return f"{kind} takes [low, high], low {least}at most high, not {show(numbers)}", ""
     return None
+
+
+def _is_finite(number: float) -> bool:
+    try:
+        return math.isfinite(number)
+    except OverflowError:
+        return False
 
 
 def _draw(kind: str, numbers: Sequence[Any], random: Random) -> Any:

@@ -269,14 +269,16 @@ def test_none_is_deleted_as_long_as_records_are_not_on_the_disk(saving):
     assert run.rounds() == [6, 5]
 
 
-def test_the_first_that_is_whole_is_told_once_by_who_asks_for_the_next(saving):
+@pytest.mark.parametrize("end", ["wait", "abandon"])
+def test_the_first_that_is_whole_is_told_at_once_and_once(saving, end):
     told = []
-    run = saving(on_first=lambda: told.append(threading.current_thread()))
+    run = saving(on_first=lambda: told.append(run.rounds()))
     run.save(1)
-    assert told == []
-    run.checkpoints.wait()
+    # Nobody asks for another one.
+    getattr(run.checkpoints, end)()
+    assert told == [[1]]
     run.save_and_wait(2)
-    assert told == [threading.main_thread()]
+    assert told == [[1]]
 
 
 class Frozen:

@@ -120,6 +120,8 @@ def test_mistakes_are_one_line_each_and_exit_two():
         (["list", "data", "--cluster"], "fedvtc: data: list --cluster shows all jobs."),
         (["list", "runs", "outputs", "--cluster"], "fedvtc: outputs: list --cluster shows all jobs."),
         (["list", "--address", "http://HEAD:8265"], "fedvtc: --address=http://HEAD:8265: goes with --cluster."),
+        (["list", "--address", "http://me:hunter2@head"], "fedvtc: --address: goes with --cluster."),
+        (["list", "--address", "me:hunter2@head:8265"], "fedvtc: --address: goes with --cluster."),
         (["list", "data", "absent"], "fedvtc: absent: list data takes no folder."),
     ],
 )

@@ -144,6 +144,46 @@ def test_a_run_that_was_killed_is_told_from_one_that_goes_on(stopped):
     assert "resuming" not in {row.what for row in going_on}
 
 
+def test_a_lock_that_cannot_be_examined_is_a_fault_beside_the_other_rows(run, monkeypatch):
+    whole = list(examine_run(run))
+    # Nobody can open a socket, root neither; its path has to be short.
+    monkeypatch.chdir(run)
+    (run / ".lock").unlink(missing_ok=True)
+    with socket.socket(socket.AF_UNIX) as made:
+        made.bind(".lock")
+        rows = list(examine_run(run))
+
+    assert told(rows) == [(".lock", "fault", "cannot be examined (No such device or address)")]
+    assert rows[2:] == whole[1:]
+    assert row_of(rows, "run.json").found.endswith("perhaps a process writes it now")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everywhere")
+@pytest.mark.parametrize("name", [".lock", ""])
+def test_a_lock_or_a_folder_that_may_not_be_read_is_a_fault(run, monkeypatch, name):
+    monkeypatch.setattr(doctor, "CHECKS", {})
+    (run / name).chmod(0o000)
+    code = main(["doctor", str(run)])
+    faults = [row for row in examine_run(run) if not row.is_good]
+    (run / name).chmod(0o700)
+
+    assert code == 2
+    assert [row.what for row in faults] == [name or "run.json"]
+    assert "(Permission denied)" in faults[0].found
+
+
+def test_a_file_of_a_run_that_cannot_be_checked_is_a_fault_beside_the_other_rows(run, monkeypatch):
+    monkeypatch.setattr(doctor, "CHECKS", {})
+    (run / "metrics.jsonl").unlink()
+    (run / "metrics.jsonl").mkdir()
+
+    ((what, state, found),) = told(examine_run(run))
+
+    assert (what, state) == ("metrics.jsonl", "fault")
+    assert found.startswith("could not be checked (IsADirectoryError: ")
+    assert main(["doctor", str(run)]) == 2
+
+
 def test_every_problem_of_the_config_is_a_row(run):
     file = run / "config.yaml"
     file.write_text(file.read_text().replace("rounds: 3", "rounds: 0").replace("epochs: 1", "epoch: 1"))
@@ -197,6 +237,12 @@ def test_a_partition_that_is_cut_absent_or_of_other_clients_is_said(run):
         (lambda lines: lines[:2] + lines[1:], "fault", "more than one record of round 2"),
         (lambda lines: ["{}\n", *lines], "fault", "no record in line 1"),
         (lambda lines: [lines[0], "\0\0\0\n", *lines[2:]], "fault", "no record in line 2"),
+        (lambda lines: [*lines, "[" * 200_000 + "\n"], "fault", "no record in line 5"),
+        (
+            lambda lines: [*lines, '{"round": 1000000000, "phase": "round"}\n'],
+            "fault",
+            "no record of round 4, 5, 6, 7, 8 and 999999991 more",
+        ),
         (lambda lines: lines[:-1], "fault", "0 final records where one is expected"),
         (lambda lines: lines[:2] + lines[3:], "fault", "no record of round 3"),
     ],

@@ -124,6 +124,9 @@ def test_a_cluster_that_starts_here_has_what_the_config_says():
     assert 5e8 < node.memory_bytes < 1e13
     _, packing = pack_clients(config("placement.clients_per_actor=1"), [], [], "it")
     assert packing == Packing(8, 1, 8)
+    # Three of them lie on a GPU, and none on two.
+    _, packing = pack_clients(config("placement.clients_per_actor=1", "placement.gpus_per_actor=0.33"), [], [], "it")
+    assert packing == Packing(8, 1, 8)
 
 
 @pytest.mark.parametrize("address", ["http://head:8265", "ray://head:10001"])

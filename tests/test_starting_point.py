@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import shutil
+import socket
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from fedvtc.config import load
 from fedvtc.doctor.run_folder import examine_run
 from fedvtc.errors import CheckpointError, ClusterError, ConfigError, RunFolderError
 from fedvtc.methods import config_classes
-from fedvtc.resuming import resume_command
+from fedvtc.resuming import checkpoint_store, resume_command
 from fedvtc.run import resume_federation, run_federation
 from fedvtc.tracking.appending import AppendFile
 from fedvtc.tracking.run_folder import RunFolder
@@ -207,6 +208,35 @@ def test_lines_that_no_run_writes_are_passed_over(three, longer):
     assert results_of(path) == longer
 
 
+@pytest.mark.parametrize("values", [{"name": "../victim"}, {"id": "/../../victim"}])
+def test_no_folder_is_deleted_on_the_word_of_a_run_json(start, tmp_path, values):
+    path = start(f"led-{next(iter(values))}", f"checkpoint.dir={tmp_path / 'disk'}", "run.rounds=1")
+    edit(path / "run.json", status="running", **values)
+    (path / "metrics.jsonl").unlink()
+    described = json.loads((path / "run.json").read_text())
+    victim = Path(os.path.normpath(tmp_path / "disk" / f"{described['name']}-{described['id']}"))
+    (victim / "final").mkdir(parents=True)
+    (victim / "final/mine.txt").write_text("mine\n")
+    with pytest.raises(RunFolderError, match=f"^{path}/run.json: damaged"):
+        resume_federation(path, ["run.rounds=2"], plain=True)
+    assert (victim / "final/mine.txt").read_text() == "mine\n"
+
+
+def test_a_name_too_long_for_a_folder_is_one_line_where_a_run_is_looked_for_too(words):
+    config = load([], [*words, f"run.name={'x' * 300}", "run.resume=auto"], methods=config_classes())
+    with pytest.raises(RunFolderError, match=r"cannot be written \(File name too long\)"):
+        run_federation(config, plain=True)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everywhere")
+def test_a_run_that_may_not_be_looked_for_is_one_line(words, tmp_path):
+    (tmp_path / "locked").mkdir(mode=0o000)
+    where = f"run.output_dir={tmp_path / 'locked'}"
+    config = load([], [*words, where, "run.name=a", "run.resume=auto"], methods=config_classes())
+    with pytest.raises(RunFolderError, match=r"cannot be written \(Permission denied\)"):
+        run_federation(config, plain=True)
+
+
 @pytest.mark.parametrize("name", [".lock", ".config.tmp.yaml", ".run.tmp.json", "metrics.jsonl", "checkpoints"])
 def test_a_link_in_a_folder_is_refused_and_what_it_leads_to_stays(three, tmp_path, name):
     path = three(f"link{name.replace('.', '-')}")
@@ -238,6 +268,45 @@ def test_a_cluster_that_a_folder_names_is_asked_for_by_its_user_only(three, monk
     assert resume_command(config, path) == f"fedvtc resume {path} {words}"
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:9")
     assert resume_command(load([file], [], methods=config_classes()), path) == f"fedvtc resume {path}"
+
+
+def test_a_server_that_a_folder_names_is_asked_by_its_user_only(three):
+    path = three("behind-a-server")
+    file = path / "config.yaml"
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = f"ftp://127.0.0.1:{server.getsockname()[1]}/x"
+        file.write_text(file.read_text().replace("\n  dir: null\n", f"\n  dir: {url}\n"))
+        config = load([file], [], methods=config_classes())
+        assert config.checkpoint.dir == url
+        before = contents(path)
+        with pytest.raises(ConfigError, match=f"^checkpoint.dir: {url} is named by {file} only, and its server"):
+            resume_federation(path, [LONGER], plain=True)
+        # Nor is what lies there looked for where the run is to have its checkpoints elsewhere.
+        with pytest.raises(CheckpointError, match="holds no checkpoint of the run, though its records reach round 3"):
+            resume_federation(path, [LONGER, f"checkpoint.dir={path.parent}"], plain=True)
+        (row,) = (row for row in examine_run(path) if row.what == "checkpoints")
+        assert (row.state, row.fix) == ("warning", f"fedvtc doctor {path} checkpoint.dir={url}")
+        server.settimeout(0)
+        with pytest.raises(BlockingIOError):
+            server.accept()
+        assert contents(path) == before
+        assert resume_command(config, path) == f"fedvtc resume {path} checkpoint.dir={url}"
+    # It is tried, and there is none any more.
+    with pytest.raises(CheckpointError, match=f"^{url}.* cannot be used as a checkpoint folder"):
+        resume_federation(path, [LONGER, f"checkpoint.dir={url}"], plain=True)
+    (row,) = (row for row in examine_run(path, [f"checkpoint.dir={url}"]) if row.what == "checkpoints")
+    assert (row.state, "cannot be used as a checkpoint folder" in row.found) == ("fault", True)
+
+
+@pytest.mark.parametrize("url", ["memory://", "memory:///"])
+def test_the_root_of_a_file_system_is_a_place_for_checkpoints(words, tmp_path, monkeypatch, url):
+    monkeypatch.chdir(tmp_path)
+    name = f"rooted-{len(url)}"
+    config = load([], [*words, f"checkpoint.dir={url}", "run.rounds=1", f"run.name={name}"], methods=config_classes())
+    folder = RunFolder.open(run_federation(config, plain=True).folder)
+    assert checkpoint_store(config, folder).location == f"memory:///{name}-{folder.id}"
+    assert [manifest.round for manifest in checkpoint_store(config, folder).manifests()] == [1, 1]
+    assert not list(tmp_path.glob("memory*"))
 
 
 def test_a_change_that_cannot_be_ends_the_command_with_code_2(three, capsys):

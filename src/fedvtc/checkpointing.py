@@ -37,7 +37,7 @@ class Checkpointer:
         run_id: of the run folder.
         attempt: number of the attempt, from 1.
         start: the checkpoint that the run goes on from; None for a new run.
-        on_first: called once the run has a whole checkpoint of a round, by who asks for the next one.
+        on_first: called once the first checkpoint of a round is whole, by the thread that wrote it.
     """
 
     def __init__(
@@ -149,9 +149,6 @@ class Checkpointer:
                 for _ in self._pool.map("process_id", self._clients):
                     pass
         self._thread = None
-        if self._kept and self._on_first is not None:
-            self._on_first()
-            self._on_first = None
         failure, self._failure = self._failure, None
         if failure is not None and self._config.runtime.on_disk_error == "stop":
             raise DiskError(failure)
@@ -226,6 +223,9 @@ class Checkpointer:
         checkpoint = self._config.checkpoint
         self._kept = [whole, *self._kept][: checkpoint.keep]
         self._lineage.saved(self._kept)
+        if self._on_first is not None:
+            self._on_first()
+            self._on_first = None
         if is_recorded:
             self._recorded = self._kept
         try:

@@ -95,6 +95,7 @@ def _doctor_parser() -> Parser:
     about = "Checks the environment and, where one is named, a run folder with every file of its checkpoints."
     parser = make_parser("fedvtc doctor", about, examples.DOCTOR)
     parser.add_argument("folder", nargs="?", type=Path, metavar="RUN", help="a run folder")
+    parser.add_argument("words", nargs="*", metavar="key=value", help="keys that win over the run's config.yaml")
     parser.set_defaults(command=_doctor)
     return parser
 
@@ -131,7 +132,7 @@ def _submit(words: argparse.Namespace) -> int:
 def _doctor(words: argparse.Namespace) -> int:
     from fedvtc import doctor
 
-    findings = doctor.examine(words.folder)
+    findings = doctor.examine(words.folder, words.words)
     _console().print(doctor.findings_table(findings))
     return EXIT_OK if all(finding.is_good for finding in findings) else EXIT_USER_ERROR
 
@@ -158,7 +159,11 @@ def _list(words: argparse.Namespace) -> int:
     if words.cluster and (words.kind != "runs" or words.folders):
         raise UserError(f"{[words.kind, *words.folders][-1]}: list --cluster shows all jobs. Leave it out.")
     if words.address and not words.cluster:
-        raise UserError(f"--address={words.address}: goes with --cluster. Give both.")
+        from fedvtc.config.secrets import carries_secret
+
+        address = words.address if "://" in words.address else f"http://{words.address}"
+        shown = "--address" if carries_secret(address) else f"--address={words.address}"
+        raise UserError(f"{shown}: goes with --cluster. Give both.")
     if words.cluster:
         from fedvtc import submission
 

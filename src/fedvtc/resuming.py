@@ -13,6 +13,9 @@ from fedvtc.tracking.choosing import foreign_trackers
 from fedvtc.tracking.files import count_recorded
 from fedvtc.tracking.run_folder import RunFolder
 
+LOCAL_SCHEMES = ("file", "local", "memory")
+"""Of URLs that lead to no server."""
+
 
 def starting_point(folder: RunFolder, before: Config, after: Config, incidents: Incidents) -> Manifest | None:
     """The newest whole checkpoint of a run up to which its records are whole too, or None where it starts over.
@@ -85,10 +88,12 @@ def check_starts_over(store: CheckpointStore, folder: RunFolder, before: Config,
     Raises:
         CheckpointError: they lie where they were looked for before, or the disk that held them is not there.
     """
-    former = checkpoint_store(before, folder)
-    if store.location != former.location and _any_in(former):
-        fix = f"Move what is in {former.location} there, or leave it out."
-        raise CheckpointError(f"checkpoint.dir: {store.location} holds no checkpoint of the run. {fix}")
+    # A server that only the folder names is not asked.
+    if remote_dir(before) is None:
+        former = checkpoint_store(before, folder)
+        if store.location != former.location and _any_in(former):
+            fix = f"Move what is in {former.location} there, or leave it out."
+            raise CheckpointError(f"checkpoint.dir: {store.location} holds no checkpoint of the run. {fix}")
     if folder.has_checkpoints and num_recorded:
         what = f"{store.location}: holds no checkpoint of the run, though its records reach round {num_recorded}"
         fix = f"Mount it or put it back; to start over, remove {folder.path / 'metrics.jsonl'}."
@@ -107,15 +112,16 @@ def checkpoint_store(config: Config, folder: RunFolder) -> CheckpointStore:
     """Where the checkpoints of a run are."""
     if config.checkpoint.dir is None:
         return CheckpointStore(folder.path / "checkpoints")
-    return CheckpointStore(f"{config.checkpoint.dir.rstrip('/')}/{folder.name}-{folder.id}")
+    scheme, separator, place = config.checkpoint.dir.rpartition("://")
+    return CheckpointStore(f"{scheme}{separator}{place.rstrip('/')}/{folder.name}-{folder.id}")
 
 
-NOTHING_FOREIGN = ("tracking.trackers=[]", "cluster.address=null")
+NOTHING_FOREIGN = ("tracking.trackers=[]", "cluster.address=null", "checkpoint.dir=null")
 """Overrides after which a config names nothing that its folder alone has named."""
 
 
 def check_trusted(config: Config, given: Config, folder: RunFolder) -> None:
-    """A folder may come from a stranger: no code is run on its word, neither a tracker's nor a cluster's.
+    """A folder may come from a stranger: on its word no code is run, a tracker's or a cluster's, and no server asked.
 
     Args:
         config: of the run that goes on.
@@ -134,6 +140,16 @@ def check_trusted(config: Config, given: Config, folder: RunFolder) -> None:
     if address and address != given.cluster.address:
         what = f"{address} is named by {file} only, and a cluster can have this process run code"
         raise ConfigError([f"cluster.address: {what}. Give cluster.address={address}, or cluster.address=null."])
+    directory = remote_dir(config)
+    if directory and directory != given.checkpoint.dir:
+        what = f"{directory} is named by {file} only, and its server would hear what this machine logs in with"
+        raise ConfigError([f"checkpoint.dir: {what}. Give checkpoint.dir={directory}, or checkpoint.dir=null."])
+
+
+def remote_dir(config: Config) -> str | None:
+    """The URL of the server that keeps the checkpoints; None where they stay on this machine."""
+    scheme, separator, _ = (config.checkpoint.dir or "").partition("://")
+    return config.checkpoint.dir if separator and scheme.lower() not in LOCAL_SCHEMES else None
 
 
 def resume_command(config: Config | None, folder: Path) -> str:
@@ -145,6 +161,8 @@ def resume_command(config: Config | None, folder: Path) -> str:
         words.append(f"tracking.trackers=[{','.join(config.tracking.trackers)}]")
     if address := _foreign_address(config):
         words.append(f"cluster.address={address}")
+    if directory := remote_dir(config):
+        words.append(f"checkpoint.dir={directory}")
     return shlex.join(words)
 
 

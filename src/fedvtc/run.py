@@ -52,7 +52,8 @@ def run_federation(config: Config, *, plain: bool = False, trackers: Sequence[Tr
     check_submitted(config)
     name = config.run.name or default_name(config)
     path = Path(config.run.output_dir, name)
-    if config.run.resume == "auto" and (path / "run.json").exists():
+    # Not Path.exists, which raises for a name that is too long, or where it may not look.
+    if config.run.resume == "auto" and os.path.exists(path / "run.json"):
         folder = RunFolder.open(path)
         return _resume(folder, lambda before: same_place(before, config), plain, trackers)
     population = Population.of(config)

@@ -10,6 +10,14 @@ import pytest
 from fedvtc.checkpoint import CheckpointStore
 from fedvtc.errors import CheckpointError
 
+
+def test_the_home_of_nobody_is_a_folder_like_others(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert CheckpointStore("~nosuchuser/x").location == f"{tmp_path}/~nosuchuser/x"
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert CheckpointStore("~/x").location == f"{tmp_path}/x"
+
+
 NAMES = ("server.pt", "client_0003.pt", "client_0012.pt")
 
 

@@ -2,6 +2,7 @@ import socket
 from operator import methodcaller
 
 import pytest
+from fsspec import register_implementation
 from fsspec.implementations.memory import MemoryFileSystem
 
 from fedvtc.checkpoint import CheckpointStore
@@ -50,6 +51,35 @@ def test_errors_of_a_url_s_library_become_os_errors():
 def test_a_url_without_a_file_system_is_a_user_error():
     with pytest.raises(CheckpointError, match=r"^nosuch://bucket/run: cannot be used as a checkpoint folder"):
         CheckpointStore("nosuch://bucket/run")
+
+
+def test_a_url_that_lacks_what_its_file_system_needs_is_a_user_error():
+    with pytest.raises(
+        CheckpointError, match=r"^github://x: cannot be used as a checkpoint folder \(.*'org' and 'repo'\)$"
+    ):
+        CheckpointStore("github://x")
+
+
+class Refusing(MemoryFileSystem):
+    """Fails as FTP does with a wrong password: with an error of its library's own kind."""
+
+    protocol = "refusing"
+
+    def __init__(self):
+        raise LookupError("530 Login incorrect.\nBye.")
+
+
+def test_a_url_whose_server_refuses_the_password_is_one_line():
+    register_implementation("refusing", Refusing, clobber=True)
+    with pytest.raises(CheckpointError) as caught:
+        CheckpointStore("refusing://runs")
+    assert str(caught.value) == "refusing://runs: cannot be used as a checkpoint folder (530 Login incorrect.)"
+
+
+@pytest.mark.parametrize("url", ["simplecache::memory://runs", "memory::file:///runs"])
+def test_file_systems_in_a_chain_are_refused(url):
+    with pytest.raises(CheckpointError, match=rf"^{url}: .*\(it chains file systems\)\. Name one only, such as s3://"):
+        CheckpointStore(url)
 
 
 class Unremovable(MemoryFileSystem):

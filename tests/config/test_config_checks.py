@@ -74,6 +74,29 @@ def test_what_must_be_above_zero(key: str):
             r"run.name: must be the name of one folder, not 'a\x00b' (command line)."
             " Set run.output_dir for the folder around it.",
         ),
+        (
+            "run.name=-mine",
+            "run.name: must begin with another letter than -, not '-mine' (command line). "
+            "A command would take it for an option.",
+        ),
+        ('tracking.wandb.tags=["", a]', "tracking.wandb.tags[0]: must be at least 1 letter (command line)."),
+        (
+            "run.output_dir=~no_such_user/outputs",
+            "run.output_dir: '~no_such_user' is the home of no user here (command line). Write the folder out.",
+        ),
+        (
+            "checkpoint.dir=~no_such_user/checkpoints",
+            "checkpoint.dir: '~no_such_user' is the home of no user here (command line). Write the folder out.",
+        ),
+        (
+            'checkpoint.dir=""',
+            "checkpoint.dir: must not be empty (command line). Set null for a folder in that of the run.",
+        ),
+        (
+            "checkpoint.dir=simplecache::s3://bucket/fedvtc",
+            "checkpoint.dir: is a URL that chains several with :: (command line). "
+            "Name one file system, such as s3://bucket/fedvtc.",
+        ),
         ("population.feature_size=1", "population.feature_size: must be at least 2, not 1 (command line)."),
         ("run.participation=0", "run.participation: must be above 0 and at most 1, not 0.0 (command line)."),
         ("run.participation=1.01", "run.participation: must be above 0 and at most 1, not 1.01 (command line)."),
@@ -152,6 +175,17 @@ def test_what_must_be_above_zero(key: str):
 )
 def test_a_wrong_value_is_one_line(override: str, line: str):
     assert problems(override) == [line]
+
+
+@pytest.mark.parametrize("key", ["run.output_dir", "checkpoint.dir", "data.root", "data.path", "partition.file"])
+@pytest.mark.parametrize("path", ["a\\0b", "~\\0b"])
+def test_no_path_holds_a_nul(key: str, path: str):
+    assert problems(f'{key}="{path}"') == [f"{key}: holds a NUL, the one letter that is in no path (command line)."]
+
+
+def test_a_home_and_a_folder_with_odd_letters_are_taken():
+    config = load([], ["run.output_dir=./~x", "checkpoint.dir=~/a::b"], methods={"fedvtc": MethodConfig})
+    assert (config.run.output_dir, config.checkpoint.dir) == ("./~x", "~/a::b")
 
 
 @pytest.mark.parametrize("gpus", [0, 1, 2, 0.5, 1 / 3, 0.33, 0.25, 0.125, 0.05])
@@ -239,14 +273,16 @@ def test_what_the_environment_keeps_to_itself_stays_out_of_the_config(monkeypatc
     ]
 
 
-@pytest.mark.parametrize("name", ["KAGGLE_KEY", "MYSQL_PWD", "REDIS_AUTH"])
+@pytest.mark.parametrize("name", ["KAGGLE_KEY", "MYSQL_PWD", "REDIS_AUTH", "MY_TOKEN_2", "API_KEY1"])
 def test_a_key_by_any_name_stays_out_of_the_config(monkeypatch, name):
     monkeypatch.setenv(name, "0123456789abcdef")
     (line,) = problems("run.name=x-0123456789abcdef")
     assert line.startswith(f"run.name: holds the value of ${name}, which would get into files and logs")
 
 
-@pytest.mark.parametrize("name", ["PWD", "OLDPWD", "SORT_KEY", "CACHE_KEY", "PUBLIC_KEY", "SONAR_PROJECT_KEY"])
+@pytest.mark.parametrize(
+    "name", ["PWD", "OLDPWD", "SORT_KEY", "CACHE_KEY", "PUBLIC_KEY", "SONAR_PROJECT_KEY", "SORT_KEY_2"]
+)
 def test_a_key_that_opens_nothing_may_stand_in_a_config(monkeypatch, name):
     monkeypatch.setenv(name, "fedvtc-digits")
     assert problems("run.name=fedvtc-digits", "run.rounds=0") == [

@@ -18,7 +18,10 @@ def test_a_run_folder_that_a_job_would_lose(output_dir):
 
 @pytest.mark.parametrize(
     ("directory", "keys"),
-    [(None, []), ("/mnt/a", []), ("s3://bucket/a", []), ("~/a", []), ("checkpoints", ["checkpoint.dir"])],
+    [
+        *((None, []), ("/mnt/a", []), ("s3://bucket/a", []), ("~/a", [])),
+        *((directory, ["checkpoint.dir"]) for directory in ("checkpoints", "~no_such_user/a")),
+    ],
 )
 def test_checkpoints_may_lie_behind_a_url(directory, keys):
     config = Config(run=RunConfig(output_dir="/mnt"), checkpoint=CheckpointConfig(dir=directory))

@@ -1,3 +1,4 @@
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -189,6 +190,30 @@ def test_an_override_whose_value_is_not_yaml_is_one_line():
     assert line.endswith(" (command line). Quote the value for the shell: 'key=value'.")
 
 
+SECRET = "0123456789abcdef" * 5
+
+
+@pytest.mark.parametrize(
+    ("override", "line"),
+    [
+        (
+            "run.seed=${oc.env:HUB_TOKEN}",
+            "run.seed: While dereferencing interpolation '${oc.env:HUB_TOKEN}': Value '$HUB_TOKEN' of type 'str' could "
+            "not be converted to Integer (command line).",
+        ),
+        (f"run.seed=x{SECRET}", "run.seed: expected a whole number, not 'x$HUB_TOKEN... (command line)."),
+        (f"run.sede={SECRET}", "run.sede: unknown key (command line). Did you mean run.seed?"),
+        (f"{SECRET}=1", "$HUB_TOKEN: unknown key (command line). Known: "),
+    ],
+)
+def test_no_line_shows_a_secret_of_the_environment(monkeypatch: pytest.MonkeyPatch, override: str, line: str):
+    monkeypatch.setenv("HUB_TOKEN", SECRET)
+    # A part of the other, which would leave the rest of it in the line.
+    monkeypatch.setenv("OLD_TOKEN", SECRET[:20])
+    (found,) = problems(override)
+    assert found.startswith(line)
+
+
 def test_problems_in_files_name_the_line(write: Write):
     write(
         "x.yaml", "# header\nrun:\n  sede: 1\n  rounds: 0\npopulation:\n  backbones:\n    - {name: resnet9, share: 1}\n"
@@ -286,12 +311,28 @@ def test_a_file_that_is_not_text_is_one_line(write: Write):
     assert line.startswith("x.yaml: cannot be read: 'utf-8' codec can't decode byte 0xff")
 
 
+@pytest.mark.parametrize("pair", [("[", "]"), ("{a: ", "}")])
+def test_values_in_values_a_thousand_deep_are_one_line(write: Write, pair: tuple[str, str]):
+    value = pair[0] * 3000 + pair[1] * 3000
+    write("x.yaml", f"a: {value}")
+    in_file, in_override = problems(f"a={value}", files=("x.yaml",))
+    assert in_file.startswith("x.yaml: cannot be read: maximum recursion depth exceeded")
+    assert in_override.startswith("a: the value cannot be read: maximum recursion depth exceeded")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everywhere")
+def test_a_file_in_a_folder_that_may_not_be_read_is_one_line_without_a_hint(tmp_path: Path):
+    (tmp_path / "locked").mkdir(mode=0o000)
+    file = tmp_path / "locked/x.yaml"
+    assert problems(files=(file,)) == [f"{file}: no such file (command line)."]
+
+
 def test_an_empty_file_changes_nothing(write: Write):
     write("x.yaml", "# nothing but a comment\n")
     assert load(["x.yaml"], [], methods=METHODS) == Config()
 
 
-TEXT = st.text(st.characters(blacklist_categories=["Cs", "Cc"], blacklist_characters="$/?"), min_size=1)
+TEXT = st.text(st.characters(blacklist_categories=["Cs", "Cc"], blacklist_characters="$/?~"), min_size=1)
 
 
 @settings(max_examples=15, deadline=None)

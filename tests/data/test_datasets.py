@@ -51,6 +51,13 @@ def test_the_root_is_the_configs_then_the_environments_then_data(monkeypatch):
     assert data_root(DataConfig()) == Path("/from/environment")
     monkeypatch.delenv("FEDVTC_DATA")
     assert data_root(DataConfig()) == Path("data")
+    # A home of nobody is a folder like any other.
+    assert data_root(DataConfig(root="~no_such_user/sets")) == Path("~no_such_user/sets")
+
+
+def test_a_file_in_the_home_of_nobody_is_absent():
+    with pytest.raises(DataError, match=r"~no_such_user/a\.npz"):
+        load_dataset(DataConfig(name="npz", path="~no_such_user/a.npz"))
 
 
 def test_importing_the_floor_imports_nothing_heavy():

@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +37,23 @@ def test_a_folder_of_grey_images_in_order_of_class_and_name(folder):
     assert dataset.train.images_NCHW[:, 0, 0, 0].tolist() == [10, 20, 30]
     assert dataset.train.labels_N.tolist() == [0, 0, 1]
     assert dataset.test.labels_N.tolist() == [1]
+
+
+def test_a_folder_that_cannot_be_looked_at_is_one_line(tmp_path):
+    # As root may look everywhere, one whose name no folder can have.
+    with pytest.raises(DataError, match=r"/train: cannot be read \(File name too long\)\. Make it readable\.$"):
+        load_dataset(configured(tmp_path / ("x" * 300)))
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everywhere")
+@pytest.mark.parametrize("mode", [0o000, 0o300])
+def test_a_folder_that_may_not_be_read_is_one_line(folder, mode):
+    for locked in (folder / "train", folder):
+        locked.chmod(mode)
+    with pytest.raises(DataError, match=r"/train: cannot be read \(Permission denied\)\. Make it readable\.$"):
+        load_dataset(configured(folder))
+    for locked in (folder, folder / "train"):
+        locked.chmod(0o700)
 
 
 def test_what_other_programs_leave_behind_is_left_alone(folder):

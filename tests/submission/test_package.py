@@ -31,6 +31,7 @@ def test_a_runtime_environment_is_read(file):
     "name",
     [
         *("WANDB_API_KEY", "HF_TOKEN", "DB_PASSWORD", "aws_secret_access_key", "CLIENT_SECRET", "OPENAI_APIKEY"),
+        *("MY_TOKEN_2", "API_KEY1", "DB_PASS2"),
         *("GITHUB_PAT", "PAT", "DB_PASS", "SSH_PASSPHRASE", "BLOB_CONNECTION_STRING", "CONNECTION_STRING"),
         *("AZURE_STORAGE_KEY", "SECRET_KEY", "private_key", "AZURE_ACCOUNT_KEY"),
         *("KAGGLE_KEY", "MYSQL_PWD", "SSH_KEY", "KEY", "REDIS_AUTH", "_auth"),
@@ -50,6 +51,7 @@ def test_a_variable_with_a_secret_is_refused_and_not_shown(file, name):
     [
         *("COMPASS", "MY_PATH", "SPAT", "STORAGE_KEYS", "RAY_AUTH_TOKEN_PATH", "SORT_KEY", "PWD", "OLDPWD"),
         *("MONKEY", "HOTKEY", "KEY_NAME", "SSH_PUBLIC_KEY", "SONAR_PROJECT_KEY", "RECAPTCHA_SITE_KEY"),
+        *("TOKEN_2_PATH", "SSH_PUBLIC_KEY_2"),
     ],
 )
 def test_a_variable_that_only_sounds_so_is_taken(file, name):
@@ -175,6 +177,20 @@ def test_a_job_has_time_for_the_last_rows_of_wandb():
 def test_a_folder_elsewhere_cannot_take_the_config():
     with pytest.raises(UserError, match=r"^working_dir=s3://code\.zip: the config could not be put into it"):
         job_environment({"working_dir": "s3://code.zip"}, ABSOLUTE)
+
+
+def test_a_folder_that_is_no_path_is_one_line():
+    with pytest.raises(UserError) as refused:
+        job_environment({"working_dir": [1]}, ABSOLUTE)
+    assert str(refused.value) == (
+        "working_dir=[1]: must be a path (runtime environment). Give a folder of this machine."
+    )
+
+
+def test_a_home_of_nobody_is_a_path_that_is_not_sent():
+    config = replace(ABSOLUTE, data=DataConfig(root="~no_such_user/data"))
+    with pytest.raises(ConfigError, match=r"^data\.root: '~no_such_user/data' is a path of this machine, and not sent"):
+        check_sendable(config, None)
 
 
 def test_paths_that_a_job_would_lose_or_not_find_are_refused_at_once(tmp_path):

@@ -4,6 +4,7 @@ import sys
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -14,6 +15,8 @@ from fedvtc.methods import config_classes
 from fedvtc.run import resume_federation, run_federation
 from fedvtc.tracking import RunInfo
 from fedvtc.tracking.choosing import make_trackers
+from fedvtc.tracking.lenient import reason
+from fedvtc.tracking.wandb_opening import MODES
 
 DOCUMENT = Path(__file__).parents[2] / "docs/tracking.md"
 SOURCE = """
@@ -38,6 +41,31 @@ class FailsTwice(Fails):
         super().finish(status)
         raise RuntimeError("nor this")
 
+class Exits(Good):
+    def log(self, record, clients):
+        super().log(record, clients)
+        raise SystemExit(3)
+
+class ExitsInTheEnd(Good):
+    def finish(self, status):
+        super().finish(status)
+        raise SystemExit
+
+class CannotBegin(Tracker):
+    def __init__(self):
+        raise SystemExit("no server")
+
+class Meddles(Tracker):
+    def log(self, record, clients):
+        record["incidents"].clear()
+        record.clear()
+        for row in clients:
+            row.clear()
+
+class Stops(Tracker):
+    def log(self, record, clients):
+        raise KeyboardInterrupt
+
 class Needs(Tracker):
     def __init__(self, address):
         pass
@@ -54,6 +82,7 @@ def own(tmp_path, monkeypatch):
     """The module with the trackers above, by the name own_trackers."""
     (tmp_path / "own_trackers.py").write_text(SOURCE)
     (tmp_path / "broken_trackers.py").write_text("1 / 0\n")
+    (tmp_path / "script.py").write_text("import sys\nsys.exit(1)\n")
     monkeypatch.syspath_prepend(tmp_path)
     yield lambda: sys.modules["own_trackers"].heard
     sys.modules.pop("own_trackers", None)
@@ -86,8 +115,63 @@ def test_one_that_fails_is_told_of_once_and_only_finished_from_then_on(own, name
     tracker.finish("finished")
     assert own() == [(1, "round"), "finished"]
     assert said == [
-        f"tracking.trackers: own_trackers:{name} failed and is left out from now on (RuntimeError: no more)."
+        f"tracking.trackers: own_trackers:{name} failed and is left out from now on (RuntimeError: no more. "
+        "with a second line)."
     ]
+
+
+@pytest.mark.parametrize(("name", "error"), [("Exits", "SystemExit: 3"), ("ExitsInTheEnd", "SystemExit")])
+def test_one_that_ends_the_program_is_only_left_out(own, name, error):
+    said = []
+    (tracker,) = trackers_of(f"own_trackers:{name}", say=said.append)
+    tracker.start(RUN)
+    tracker.log({"round": 1, "phase": "round"}, [])
+    tracker.finish("finished")
+    assert own() == [(1, "round"), "finished"]
+    assert said == [f"tracking.trackers: own_trackers:{name} failed and is left out from now on ({error})."]
+
+
+def test_ctrl_c_is_no_failure_of_a_tracker(own):
+    (tracker,) = trackers_of("own_trackers:Stops")
+    with pytest.raises(KeyboardInterrupt):
+        tracker.log({"round": 1, "phase": "round"}, [])
+
+
+def test_what_one_does_to_a_record_stays_its_own(own):
+    (tracker,) = trackers_of("own_trackers:Meddles")
+    record, clients = {"round": 1, "phase": "round", "incidents": ["x"]}, [{"client": 0}]
+    tracker.log(record, clients)
+    assert (record, clients) == ({"round": 1, "phase": "round", "incidents": ["x"]}, [{"client": 0}])
+
+
+def test_an_error_of_many_lines_is_one_line_that_says_what_is_wrong():
+    from pydantic import ValidationError
+    from wandb import Settings
+
+    with pytest.raises(ValidationError) as caught:
+        Settings(mode="junk")
+    assert len(str(caught.value).splitlines()) > 2
+    line = reason(caught.value)
+    assert line.startswith("ValidationError: 1 validation error for Settings mode Input should be 'online', 'offline',")
+    assert (len(line.splitlines()), len(line) < 250) == (1, True)
+
+
+@pytest.mark.parametrize("mode", ["junk", "Offline", ""])
+def test_a_mode_of_wandb_that_it_does_not_know_is_one_line(monkeypatch, mode):
+    monkeypatch.setenv("WANDB_MODE", mode)
+    with pytest.raises(ConfigError) as caught:
+        trackers_of("wandb")
+    assert str(caught.value) == (f"WANDB_MODE={mode}: unknown mode. Set online, offline or disabled, or unset it.")
+    assert trackers_of() == []
+
+
+def test_the_modes_are_those_of_wandb(monkeypatch):
+    from wandb import Settings
+
+    assert get_args(Settings.model_fields["mode"].annotation) == MODES
+    for mode in MODES:
+        monkeypatch.setenv("WANDB_MODE", mode)
+        assert len(trackers_of("wandb")) == 1
 
 
 @pytest.mark.parametrize(
@@ -102,6 +186,14 @@ def test_one_that_fails_is_told_of_once_and_only_finished_from_then_on(own, name
             "broken_trackers:Good",
             "broken_trackers cannot be imported (ZeroDivisionError: division by zero). "
             "Install it, or put its folder on PYTHONPATH.",
+        ),
+        (
+            "script:Good",
+            "script cannot be imported (SystemExit: 1). Install it, or put its folder on PYTHONPATH.",
+        ),
+        (
+            "own_trackers:CannotBegin",
+            "own_trackers:CannotBegin cannot be made (SystemExit: no server). It is made without arguments.",
         ),
         ("own_trackers:Absent", "own_trackers has no Absent. Name a class of it."),
         (

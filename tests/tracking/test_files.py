@@ -130,6 +130,16 @@ def test_a_resumed_run_keeps_the_rows_and_the_columns_up_to_its_checkpoint(run):
     assert file.read_text().splitlines()[-1] == "3,round,0,,0.25"
 
 
+def test_a_row_whose_round_no_run_reaches_is_dropped(run):
+    file = run.folder / "clients.csv"
+    header, row = "round,phase,client\n", "1,round,0\n"
+    file.write_text(f"{header}{'9' * 5000},round,0\n{row}")
+    (run.folder / "metrics.jsonl").write_text('{"round": 1, "phase": "round", "test/accuracy/mean": 0.5}\n')
+    assert count_recorded(run.folder, 1) == 1
+    resume(run, CsvTracker(), after=1).finish("finished")
+    assert file.read_text() == header + row
+
+
 @pytest.mark.parametrize("torn", ["", "round,phase,client", "round,phase,cli\0\0\0"])
 def test_a_header_that_was_torn_is_written_anew(run, torn):
     (run.folder / "clients.csv").write_text(torn)

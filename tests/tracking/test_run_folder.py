@@ -155,9 +155,10 @@ def test_every_attempt_is_kept_and_the_run_is_running_again(tmp_path):
     assert second.pop("started") >= first["started"]
     assert second == {"host": socket.gethostname(), "pid": os.getpid(), "resumed_round": 7}
     del before["ended"]
-    assert after == before | {"status": "running"}
+    assert after == before | {"status": "running", "has_checkpoints": True}
     again.begin_attempt(resumed_round=0)
     assert len(RunFolder.open(folder.path).attempts) == 3
+    assert not RunFolder.open(folder.path).has_checkpoints
 
 
 @pytest.mark.parametrize(
@@ -167,12 +168,23 @@ def test_every_attempt_is_kept_and_the_run_is_running_again(tmp_path):
         ("", "/a/run.json: damaged (Expecting value: line 1 column 1 (char 0)). "),
         ("\xff", "/a/run.json: damaged ('utf-8' codec can't decode "),
         ("[]", "/a/run.json: damaged (expected keys with values). "),
+        ("[" * 200_000, "/a/run.json: damaged (maximum recursion depth exceeded"),
         ('{"id": "x", "name": "a"}', "/a/run.json: damaged (expected a text as status). "),
         ('{"id": 3}', "/a/run.json: damaged (expected a text as id). "),
-        ('{"id": "x", "name": "a", "status": "lost"}', "/a/run.json: damaged (unknown status lost). "),
-        ('{"id": "x", "name": "a", "status": "failed"}', "/a/run.json: damaged (expected a list of attempts). "),
         (
-            '{"id": "x", "name": "a", "status": "failed", "attempts": [{"incidents": {"x": "1"}}]}',
+            '{"id": "0a1b2c3d", "name": "a", "status": "lost"}',
+            "/a/run.json: damaged (unknown status lost). ",
+        ),
+        (
+            '{"id": "0a1b2c3d", "name": "a", "status": "failed"}',
+            "/a/run.json: damaged (expected a list of attempts). ",
+        ),
+        (
+            '{"id": "0a1b2c3d", "name": "a", "status": "failed", "attempts": []}',
+            "/a/run.json: damaged (expected at least one attempt). ",
+        ),
+        (
+            '{"id": "0a1b2c3d", "name": "a", "status": "failed", "attempts": [{"incidents": {"x": "1"}}]}',
             "/a/run.json: damaged (expected counts as incidents). ",
         ),
     ],
@@ -185,6 +197,33 @@ def test_a_folder_that_holds_no_whole_run_json_is_one_line(tmp_path, content, sa
         RunFolder.open(tmp_path / "a")
     assert str(caught.value).startswith(f"{tmp_path}{said}")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        *(({"id": id}, "8 hex digits as id") for id in ("", "/../../victim", "0a1b2c3", "0a1b2c3d\n", "0A1B2C3D")),
+        *(({"name": name}, "the name of one folder as name") for name in ("", ".", "..", "../victim/x", "/x", "a\0")),
+    ],
+)
+def test_a_run_json_that_names_another_folder_is_refused(tmp_path, values, said):
+    folder = RunFolder.create(tmp_path, "a", CONFIG)
+    (folder.path / "run.json").write_text(json.dumps(described(folder) | values))
+    with pytest.raises(RunFolderError, match=rf"^{folder.path}/run.json: damaged \(expected {said}\)\. Mend it"):
+        RunFolder.open(folder.path)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everywhere")
+def test_a_folder_that_may_not_be_read_is_one_line(tmp_path):
+    folder = RunFolder.create(tmp_path, "a", CONFIG)
+    for mode in (0o000, 0o300):
+        folder.path.chmod(mode)
+        with pytest.raises(RunFolderError, match=r"cannot be read \(Permission denied\)\. Make it readable\.$"):
+            RunFolder.open(folder.path)
+    folder.path.chmod(0o000)
+    with pytest.raises(RunExistsError, match="/a: already exists"):
+        RunFolder.create(tmp_path, "a", CONFIG)
+    folder.path.chmod(0o700)
 
 
 def test_a_folder_that_is_absent_or_a_file_is_one_line(tmp_path):
@@ -211,6 +250,7 @@ def test_the_config_is_written_anew_and_found(tmp_path):
         ("include: [../other.yaml]", "holds an include, which no run writes"),
         ("data: &more {include: [x.yaml]}\n<<: *more", "holds an include, which no run writes"),
         ("a: [", r"damaged \(while parsing a flow node"),
+        ("a: " + "[" * 3000, r"damaged \(maximum recursion depth exceeded"),
         ("just words", r"damaged \(expected keys with values\)"),
         (None, r"cannot be read \(No such file or directory\)"),
     ],

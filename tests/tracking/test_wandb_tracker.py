@@ -120,7 +120,9 @@ def test_the_end_is_a_row_of_its_own_and_the_summary(tracked):
     assert final["phase"] == "final"
     # Names with a point are parts of a table or a histogram.
     found = {name.removeprefix("final/"): value for name, value in numbers(last).items() if "." not in name}
-    assert found.pop("bytes/total_mb") > max(row.get("bytes/total_mb", 0) for row in rows_before[:-1])
+    total_mb = found.pop("bytes/total_mb")
+    assert total_mb > max(row.get("bytes/total_mb", 0) for row in rows_before[:-1])
+    assert summary_before["bytes/total_mb"] == total_mb
     assert found == numbers(final)
     expected = {name: value for name, value in numbers(final).items() if name != "round"}
     assert {name: summary_before[name] for name in expected} == expected

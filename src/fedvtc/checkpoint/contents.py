@@ -8,6 +8,7 @@ from fedvtc.checkpoint.store import CheckpointStore
 from fedvtc.checkpoint.trees import arrays_to_tensors, read_tree, tensors_to_arrays, write_tree
 from fedvtc.config import fingerprint
 from fedvtc.config.schema import Config
+from fedvtc.errors import CheckpointError
 from fedvtc.messages import Broadcast
 from fedvtc.methods import ServerState
 
@@ -33,10 +34,23 @@ def read_server(store: CheckpointStore, manifest: Manifest) -> tuple[ServerState
     """The server's half of a checkpoint of a round.
 
     Raises:
-        CheckpointError: it is damaged.
+        CheckpointError: it is damaged, or holds something else.
     """
-    tree: Any = tensors_to_arrays(read_tree(store.read(manifest, SERVER_SHARD)))
-    return tree["state"], Broadcast(manifest.round, tree["broadcast"])
+    where = f"{store.location}/{manifest.folder}: {SERVER_SHARD}"
+    tree: Any = read_tree(store.read(manifest, SERVER_SHARD), where)
+    # The hash says no more than that it is what somebody wrote.
+    try:
+        halves = tensors_to_arrays(tree["state"]), tensors_to_arrays(tree["broadcast"])
+    except (KeyError, TypeError, AttributeError, IndexError, RuntimeError) as error:
+        raise _no_server(where) from error
+    if not all(isinstance(half, dict) for half in halves):
+        raise _no_server(where)
+    state, payload = halves
+    return state, Broadcast(manifest.round, payload)
+
+
+def _no_server(where: str) -> CheckpointError:
+    return CheckpointError(f"{where}: is not that of a server. An older checkpoint may be whole.")
 
 
 def misfit(manifest: Manifest, run_id: str, config: Config) -> tuple[str, str] | None:

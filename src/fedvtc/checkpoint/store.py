@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
@@ -53,13 +54,14 @@ class CheckpointStore:
         location: a folder, or an fsspec URL such as `s3://bucket/fedvtc/run`; of this run alone.
 
     Raises:
-        CheckpointError: no file system is known or installed for the URL, or its server does not answer.
+        CheckpointError: the URL names several file systems, none is known or installed for it, or its server does not
+            answer.
     """
 
     def __init__(self, location: str | Path) -> None:
         self._folders: _Folders
         if "://" not in str(location):
-            location = Path(location).expanduser().absolute()
+            location = Path(os.path.expanduser(location)).absolute()
             self._folders, self._label = LocalFolders(location), location.name
         else:
             file_system, root = _open_url(str(location))
@@ -247,11 +249,14 @@ class CheckpointStore:
 
 
 def _open_url(url: str) -> tuple[Any, str]:
+    if "::" in url:
+        what = "cannot be used as a checkpoint folder (it chains file systems)"
+        raise CheckpointError(f"{url}: {what}. Name one only, such as s3://bucket/runs.")
     try:
         file_system, root = url_to_fs(url)
-    # Some file systems connect when they are made.
-    except (ImportError, ValueError, OSError) as error:
-        raise CheckpointError(f"{url}: cannot be used as a checkpoint folder ({error})") from error
+    except Exception as error:  # Some connect when they are made, and each fails in its own way.
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise CheckpointError(f"{url}: cannot be used as a checkpoint folder ({reason})") from error
     return file_system, str(root)
 
 

@@ -1,6 +1,7 @@
 """Whether the values of a config can work, beyond their types."""
 
 import math
+import os
 from collections.abc import Iterator
 
 from fedvtc.config.export import to_dict
@@ -9,6 +10,7 @@ from fedvtc.config.problems import Problem, did_you_mean, show
 from fedvtc.config.ranges import out_of_range
 from fedvtc.config.schema import BACKBONE_NAMES, DATASET_NAMES, Config
 from fedvtc.config.secrets import carries_secret, secrets_in, texts
+from fedvtc.naming import is_folder_name
 from fedvtc.seeding import round_half_up
 
 SHARES_TOLERANCE = 1e-6
@@ -27,6 +29,7 @@ def validate(config: Config) -> list[Problem]:
     problems += _names(config)
     problems += _shares(config)
     problems += _sizes_and_files(config)
+    problems += _paths(config)
     problems += _failures(config)
     problems += _placement(config)
     problems += _trackers(config)
@@ -38,9 +41,12 @@ def validate(config: Config) -> list[Problem]:
 
 def _names(config: Config) -> Iterator[Problem]:
     name = config.run.name
-    if name is not None and (name in ("", ".", "..") or "/" in name or "\0" in name):
+    if name is not None and not is_folder_name(name):
         fix = "Set run.output_dir for the folder around it."
         yield Problem("run.name", f"must be the name of one folder, not {show(name)}", fix=fix)
+    elif name is not None and name.startswith("-"):
+        fix = "A command would take it for an option."
+        yield Problem("run.name", f"must begin with another letter than -, not {show(name)}", fix=fix)
     if config.data.name not in DATASET_NAMES:
         fix = did_you_mean(config.data.name, DATASET_NAMES)
         yield Problem("data.name", f"unknown data set {show(config.data.name)}", fix=fix)
@@ -78,6 +84,26 @@ def _sizes_and_files(config: Config) -> Iterator[Problem]:
     if data.name in ("npz", "folder") and not data.path:
         example = "FILE.npz" if data.name == "npz" else "FOLDER"
         yield Problem("data.path", f"missing, and data.name is {data.name}", fix=f"Set data.path={example}.")
+
+
+def _paths(config: Config) -> Iterator[Problem]:
+    # None of these shows a whole path, which may be a URL with a password.
+    partition, data = config.partition, config.data
+    written = {"run.output_dir": config.run.output_dir, "checkpoint.dir": config.checkpoint.dir}
+    read = {"data.root": data.root, "data.path": data.path, "partition.file": partition.file}
+    for key, path in (written | read).items():
+        if path and "\0" in path:
+            yield Problem(key, "holds a NUL, the one letter that is in no path")
+        # Else a folder of that name would be made.
+        elif key in written and path and path.startswith("~") and os.path.expanduser(path) == path:
+            home = path.partition("/")[0]
+            yield Problem(key, f"{show(home)} is the home of no user here", fix="Write the folder out.")
+    directory = config.checkpoint.dir
+    if directory == "":
+        yield Problem("checkpoint.dir", "must not be empty", fix="Set null for a folder in that of the run.")
+    elif directory and "://" in directory and "::" in directory:
+        fix = "Name one file system, such as s3://bucket/fedvtc."
+        yield Problem("checkpoint.dir", "is a URL that chains several with ::", fix=fix)
 
 
 def _failures(config: Config) -> Iterator[Problem]:
@@ -143,6 +169,10 @@ def _wandb(config: Config) -> Iterator[Problem]:
         rule = f"must be 1 to {MAX_PROJECT_LETTERS} letters without any of {' '.join(NOT_IN_PROJECTS)}"
         fix = "The team has a key of its own, tracking.wandb.entity."
         yield Problem("tracking.wandb.project", f"{rule}, not {show(project)}", fix=fix)
+
+    for index, tag in enumerate(config.tracking.wandb.tags):
+        if not tag:
+            yield Problem(f"tracking.wandb.tags[{index}]", "must be at least 1 letter")
 
 
 def _is_module(name: str) -> bool:

@@ -19,7 +19,7 @@ def lost_outputs(config: Config) -> Iterator[Problem]:
         fix = "Name a folder on storage that all nodes share, such as /mnt/shared/outputs."
         yield Problem("run.output_dir", f"{what} {show(config.run.output_dir)}", fix=fix)
     directory = config.checkpoint.dir
-    if directory and "://" not in directory and not Path(directory).expanduser().is_absolute():
+    if directory and "://" not in directory and not os.path.isabs(os.path.expanduser(directory)):
         yield Problem("checkpoint.dir", f"{what} {show(directory)}", fix="Name one that all nodes share, or a URL.")
 
 

@@ -71,7 +71,7 @@ def read_overrides(overrides: Sequence[str], problems: list[Problem]) -> list[La
             continue
         try:
             content = OmegaConf.to_container(OmegaConf.from_dotlist([override]), resolve=False)
-        except (OmegaConfBaseException, yaml.YAMLError, ValueError, TypeError) as error:
+        except (OmegaConfBaseException, yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
             what = f"the value cannot be read: {_first_line(error)}"
             problems.append(Problem(key, what, COMMAND_LINE, "Quote the value for the shell: 'key=value'."))
             continue
@@ -85,7 +85,8 @@ def read_overrides(overrides: Sequence[str], problems: list[Problem]) -> list[La
 def _read_tree(file: Path, above: tuple[Path, ...], asked_at: str, problems: list[Problem]) -> list[Layer]:
     """The layers of one file: those it includes, then its own."""
     chain = (*above, file)
-    if file.resolve() in [other.resolve() for other in above]:
+    # Not Path.resolve, which raises for a link to itself.
+    if os.path.realpath(file) in map(os.path.realpath, above):
         circle = " -> ".join(str(link) for link in chain)
         problems.append(Problem(str(file), f"includes itself: {circle}", asked_at, "Take one of the includes out."))
         return []
@@ -126,7 +127,7 @@ def read_file(file: Path, asked_at: str, problems: list[Problem]) -> Layer | Non
         line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
         problems.append(Problem(f"{file}{line}", f"not valid YAML: {error.problem}"))
         return None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, OmegaConfBaseException) as error:
+    except (OSError, UnicodeDecodeError, RecursionError, yaml.YAMLError, OmegaConfBaseException) as error:
         problems.append(Problem(str(file), f"cannot be read: {_first_line(error)}"))
         return None
     # A file of comments only is a valid, empty layer.
@@ -159,11 +160,14 @@ def _words(nodes: Iterable[tuple[KeyPath, int, yaml.Node | None]]) -> dict[KeyPa
 
 
 def _what_lies_beside(file: Path) -> str:
-    """A hint for a path that is not a file: a near name, or what the last folder that exists holds."""
+    """A hint for a path that is not a file: a near name, or what the last folder that is there holds, if it says."""
     folder, missing = (file, "") if os.path.isdir(file) else (file.parent, file.name)
     while not os.path.isdir(folder):
         folder, missing = folder.parent, folder.name
-    entries = sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith("."))
+    try:
+        entries = sorted(name for name in os.listdir(folder) if not name.startswith("."))
+    except OSError:
+        return ""
     near = nearest(missing, entries)
     if near:
         return f"Did you mean {folder / near}?"

@@ -16,6 +16,7 @@ from fedvtc.config.keys import valid_part
 from fedvtc.config.layers import KeyPath, Layer, dotted, read_files, read_overrides
 from fedvtc.config.problems import Problem, did_you_mean, show
 from fedvtc.config.schema import Config, MethodConfig
+from fedvtc.config.secrets import hidden
 from fedvtc.errors import ConfigError
 
 
@@ -65,7 +66,7 @@ def load(
     known = {problem.key for problem in problems}
     problems += [_placed(problem, layers) for problem in validate(config) if problem.key not in known]
     if problems:
-        raise ConfigError([str(problem) for problem in problems])
+        raise ConfigError([hidden(str(problem)) for problem in problems])
     # Here, so that config.yaml says where the run lies to whoever reads it.
     return replace(config, run=replace(config.run, output_dir=os.path.expanduser(config.run.output_dir)))
 

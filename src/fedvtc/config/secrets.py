@@ -12,17 +12,21 @@ _REFERENCE = re.compile(r"\$\{\w+\}")
 _SECRET = re.compile(
     r"(API_?KEY|ACCESS_KEY|TOKEN|PASSWORD|PASSWD|SECRET|CREDENTIALS"
     # Whole words only, for there are names such as COMPASS.
-    r"|(^|_)(PAT|PASS|PASSPHRASE|PWD|AUTH|KEY|CONNECTION_STRING))$",
+    r"|(^|_)(PAT|PASS|PASSPHRASE|PWD|AUTH|KEY|CONNECTION_STRING))"
+    # There may be several.
+    r"(_?\d+)?$",
     re.IGNORECASE,
 )
 _NO_SECRET = re.compile(
     # Folders of the shell, and keys that open nothing.
     r"(OLD)?PWD"
-    r"|(.*_)?(ANON|CACHE|FOREIGN|GROUP|OBJECT|PARTITION|PRIMARY|PROJECT|PUB|PUBLIC|PUBLISHABLE|SITE|SORT)_KEY",
+    r"|(.*_)?(ANON|CACHE|FOREIGN|GROUP|OBJECT|PARTITION|PRIMARY|PROJECT|PUB|PUBLIC|PUBLISHABLE|SITE|SORT)_KEY(_?\d+)?",
     re.IGNORECASE,
 )
 _SWITCH = re.compile(r"|0|1|true|false|yes|no|on|off|none|null", re.IGNORECASE)
-_PLAIN_VALUE = re.compile(r".{0,7}|[A-Za-z]*|[~/.].*")
+MIN_LETTERS = 8
+"""Letters of a secret; less stand in texts by chance."""
+_PLAIN_VALUE = re.compile(rf".{{0,{MIN_LETTERS - 1}}}|[A-Za-z]*|[~/.].*")
 """Short, one word or a path: such values stand in files for other reasons."""
 
 
@@ -38,11 +42,23 @@ def is_switch(text: str) -> bool:
 
 def secrets_in(text: str) -> list[str]:
     """The variables of the environment that hold a secret, and whose value the text holds too, by name."""
-    return sorted(
-        name
-        for name, value in os.environ.items()
-        if value in text and is_secret_name(name) and not _PLAIN_VALUE.fullmatch(value)
-    )
+    return sorted(name for name, value in os.environ.items() if value in text and _is_secret(name, value))
+
+
+def hidden(text: str) -> str:
+    """A text with `$NAME` in place of the value of every variable of the environment that holds a secret."""
+    secrets = ((name, value) for name, value in os.environ.items() if _is_secret(name, value))
+    # The longest first, for one may be a part of another.
+    for name, value in sorted(secrets, key=lambda secret: len(secret[1]), reverse=True):
+        text = text.replace(value, f"${name}")
+        # Of a value that is cut short in a line, the most part is there all the same.
+        for end in range(len(value) - 1, MIN_LETTERS - 1, -1):
+            text = text.replace(f"{value[:end]}...", f"${name}...")
+    return text
+
+
+def _is_secret(name: str, value: str) -> bool:
+    return is_secret_name(name) and not _PLAIN_VALUE.fullmatch(value)
 
 
 def is_reference(text: str) -> bool:

@@ -1,6 +1,7 @@
 """The data sets by name, as arrays in memory."""
 
 import difflib
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -138,7 +139,7 @@ def _load_npz(config: DataConfig) -> Loaded:
 def _given_path(config: DataConfig, kind: str) -> Path:
     if config.path is None:
         raise DataError(f"data.path: data.name={config.name} needs it. Set it to {kind}.")
-    return Path(config.path).expanduser()
+    return Path(os.path.expanduser(config.path))
 
 
 _LOADERS: dict[str, Callable[[DataConfig], Loaded]] = {

@@ -24,7 +24,7 @@ Result = TypeVar("Result")
 
 def data_root(config: DataConfig) -> Path:
     """The folder that holds data sets: `data.root`, else the environment's FEDVTC_DATA, else ./data."""
-    return Path(config.root or os.environ.get("FEDVTC_DATA") or "data").expanduser()
+    return Path(os.path.expanduser(config.root or os.environ.get("FEDVTC_DATA") or "data"))
 
 
 def by_torchvision(config: DataConfig, looked: Sequence[Path], wanted: str, action: Callable[[], Result]) -> Result:

@@ -20,9 +20,16 @@ IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".t
 
 
 def subfolders(folder: Path) -> tuple[str, ...]:
-    """The class folders of an image folder, by name."""
-    entries = folder.iterdir() if folder.is_dir() else ()
-    names = sorted(entry.name for entry in entries if entry.is_dir() and not _is_hidden(entry))
+    """The class folders of an image folder, by name.
+
+    Raises:
+        DataError: if there are none, or it cannot be read.
+    """
+    try:
+        entries = folder.iterdir() if folder.is_dir() else ()
+        names = sorted(entry.name for entry in entries if entry.is_dir() and not _is_hidden(entry))
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be read ({error.strerror}). Make it readable.") from None
     if not names:
         raise DataError(f"{folder}: holds no class folders. A folder of images per class would work.")
     return tuple(names)

@@ -46,8 +46,14 @@ def fault_of(what: str, error: BaseException, where: str = "") -> Finding:
     return Finding(what, "fault", found.rstrip("."), fix)
 
 
-def safely(what: str, check: Callable[[], Iterable[Finding]]) -> list[Finding]:
-    """What a check found; one that breaks is a warning, for the doctor must not be a patient."""
+def safely(what: str, check: Callable[[], Iterable[Finding]], state: State = "warning") -> list[Finding]:
+    """What a check found; one that breaks is a finding too, for the doctor must not be a patient.
+
+    Args:
+        what: the name of that finding's row.
+        check: yields what it finds.
+        state: of that finding.
+    """
     findings = []
     try:
         # One by one, so that what was found before it broke is kept.
@@ -56,7 +62,7 @@ def safely(what: str, check: Callable[[], Iterable[Finding]]) -> list[Finding]:
     except Exception as error:
         text = next(iter(str(error).strip().splitlines()), "")
         reason = f"{type(error).__name__}: {text}" if text else type(error).__name__
-        findings.append(Finding(what, "warning", f"could not be checked ({reason})"))
+        findings.append(Finding(what, state, f"could not be checked ({reason})"))
     return findings
 
 

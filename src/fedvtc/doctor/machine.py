@@ -137,7 +137,7 @@ def launcher() -> Iterator[Finding]:
 def data_root() -> Iterator[Finding]:
     """The folder of FEDVTC_DATA, where it is set."""
     root = os.environ.get("FEDVTC_DATA")
-    if root and not Path(root).expanduser().is_dir():
+    if root and not os.path.isdir(os.path.expanduser(root)):
         yield Finding("FEDVTC_DATA", "warning", f"{root}: no such folder", "Make it, or set it to where the data are.")
     elif root:
         yield Finding("FEDVTC_DATA", "ok", root)
@@ -151,7 +151,7 @@ def wandb() -> Iterator[Finding]:
     elif os.environ.get("WANDB_API_KEY"):
         yield Finding("wandb", "ok", "key found in the environment")
     else:
-        file = Path(os.environ.get("NETRC") or "~/.netrc").expanduser()
+        file = Path(os.path.expanduser(os.environ.get("NETRC") or "~/.netrc"))
         host = urlsplit(os.environ.get("WANDB_BASE_URL") or "https://api.wandb.ai").hostname or ""
         try:
             known = file.exists() and netrc(str(file)).authenticators(host) is not None

@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -45,9 +46,13 @@ def metrics(folder: Path, num_rounds: int | None, *, is_finished: bool, is_live:
     faults = []
     if damaged:
         faults.append(f"no record in line {_shown(damaged)}")
-    last = num_rounds if num_rounds and is_finished else max(rounds, default=0)
-    if missing := [round for round in range(1, last + 1) if round not in rounds]:
-        faults.append(f"no record of round {_shown(missing)}")
+    last = max(rounds, default=0)
+    if num_rounds and is_finished:
+        last = max(last, num_rounds)
+    # Not all of them at once, for a damaged record may name any round.
+    missing = islice((round for round in range(1, last + 1) if round not in rounds), MAX_SHOWN)
+    if num_missing := last - sum(1 <= round <= last for round in rounds):
+        faults.append(f"no record of round {_shown(missing, num_missing)}")
     if doubled := sorted(round for round, count in rounds.items() if count > 1):
         faults.append(f"more than one record of round {_shown(doubled)}")
     if is_finished and finals != 1:
@@ -105,7 +110,8 @@ def _record(line: bytes) -> dict[str, Any] | None:
     """The record of a line; None where it holds none."""
     try:
         record = json.loads(line)
-    except ValueError:
+    # Brackets in brackets, a thousand deep, are JSON too.
+    except (ValueError, RecursionError):
         return None
     whole = isinstance(record, dict) and type(record.get("round")) is int and record.get("phase") in ("round", "final")
     return record if whole else None
@@ -121,8 +127,9 @@ def _torn(what: str, *, is_finished: bool) -> Finding:
     return Finding(what, "warning", "its last line is torn", "Leave that line out." if is_finished else RESUME)
 
 
-def _shown(values: Iterable[object]) -> str:
-    """The first few, and how many more there are."""
+def _shown(values: Iterable[object], num: int | None = None) -> str:
+    """The first few, and how many more there are; of `num`, where those that are given are not all."""
     texts = [str(value) for value in values]
-    more = f" and {len(texts) - MAX_SHOWN} more" if len(texts) > MAX_SHOWN else ""
+    num = len(texts) if num is None else num
+    more = f" and {num - MAX_SHOWN} more" if num > MAX_SHOWN else ""
     return ", ".join(texts[:MAX_SHOWN]) + more

@@ -2,7 +2,7 @@
 
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -19,31 +19,43 @@ from fedvtc.tracking.run_files import config_layer
 from fedvtc.tracking.run_folder import RunFolder
 
 
-def examine_run(path: Path) -> Iterator[Finding]:
-    """All that is checked of a run folder; without a run.json that can be read, nothing more."""
+def examine_run(path: Path, overrides: Sequence[str] = ()) -> Iterator[Finding]:
+    """All that is checked of a run folder; without a run.json that can be read, nothing more.
+
+    Args:
+        path: of the folder.
+        overrides: `key=value` that win over its config.yaml.
+    """
     try:
         folder = RunFolder.open(path)
     except RunFolderError as error:
         yield fault_of("run.json", error, str(path))
         return
-    holder = _holder(path)
-    config, found = _config(folder)
+    try:
+        holder = _holder(path)
+    except OSError as error:
+        fix = "Make it readable, on a file system that has locks."
+        yield Finding(".lock", "fault", f"cannot be examined ({error.strerror})", fix)
+        holder = "perhaps a process"
+    config, found = _config(folder, overrides)
     yield _status(folder, holder, config)
-    yield from safely("secrets", partial(_secrets, path))
+    yield from safely("secrets", partial(_secrets, path), "fault")
     yield from found
     num_rounds = config.run.rounds if config else None
     state = {"is_finished": folder.status == "finished", "is_live": holder is not None}
-    yield from safely("metrics.jsonl", partial(records.metrics, path, num_rounds, **state))
-    yield from safely("clients.csv", partial(records.clients, path, **state))
+    yield from safely("metrics.jsonl", partial(records.metrics, path, num_rounds, **state), "fault")
+    yield from safely("clients.csv", partial(records.clients, path, **state), "fault")
     if config is not None:
-        yield from safely("partition.npz", partial(_partition, path, config))
-        yield from safely("checkpoints", partial(checkpoints.examine, folder, config, is_live=holder is not None))
+        yield from safely("partition.npz", partial(_partition, path, config), "fault")
+        given, _ = _config(folder, ["checkpoint.dir=null", *overrides])
+        check = partial(checkpoints.examine, folder, config, given, is_live=holder is not None)
+        yield from safely("checkpoints", check, "fault")
 
 
-def _config(folder: RunFolder) -> tuple[Config | None, list[Finding]]:
+def _config(folder: RunFolder, overrides: Sequence[str]) -> tuple[Config | None, list[Finding]]:
     """What the run's config.yaml says, where it can be read, and how it is."""
     try:
-        config = load([config_layer(folder.path)], (), methods=config_classes())
+        config = load([config_layer(folder.path)], overrides, methods=config_classes())
     except ConfigError as error:
         return None, [fault_of("config.yaml", ConfigError([problem])) for problem in error.problems]
     except RunFolderError as error:
@@ -55,7 +67,7 @@ def _holder(path: Path) -> str | None:
     """Which process writes the run, by its own words; None where none does."""
     try:
         # To read, so that nothing is written; the run's own lock keeps a shared one out all the same.
-        lock = os.open(path / ".lock", os.O_RDONLY)
+        lock = os.open(path / ".lock", os.O_RDONLY | os.O_NONBLOCK)
     except FileNotFoundError:
         return None
     try:

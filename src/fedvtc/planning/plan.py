@@ -68,7 +68,8 @@ def pack_clients(
     needs = actor_needs(placement, has_gpus=any(node.num_gpus > 0 for node in total))
     if placement.pool == "inline":
         return needs, Packing(num_actors=0, clients_per_actor=num_clients, num_slots=1)
-    roomy = [Resources(num_clients * needs.num_cpus, num_clients * needs.num_gpus)]
+    # No share spans two GPUs, so a whole one for each is always enough.
+    roomy = [Resources(num_clients * needs.num_cpus, num_clients * math.ceil(needs.num_gpus))]
     grows = not is_here(config)
     return needs, pack(placement, num_clients, needs, free or roomy, where, total=total or roomy, may_grow=grows)
 

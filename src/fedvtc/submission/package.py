@@ -1,6 +1,7 @@
 """What is sent with a job: its runtime environment, and one folder with the resolved config."""
 
 import math
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -94,6 +95,8 @@ def job_environment(runtime_env: Mapping[str, Any], config: Config) -> tuple[dic
     folder = runtime_env.get("working_dir")
     if folder is None:
         return {**environment, "env_vars": env_vars}, None
+    if not isinstance(folder, str | Path):
+        raise UserError(f"working_dir={folder}: must be a path (runtime environment). Give a folder of this machine.")
     if "://" in str(folder):
         fix = "Give a folder of this machine, or send your code by py_modules."
         raise UserError(f"working_dir={folder}: the config could not be put into it (runtime environment). {fix}")
@@ -129,7 +132,7 @@ def check_sendable(config: Config, working_dir: Path | None) -> None:
     problems = list(lost_outputs(config))
     inputs = {"data.root": config.data.root, "data.path": config.data.path, "partition.file": config.partition.file}
     for key, path in inputs.items():
-        if not path or Path(path).expanduser().is_absolute():
+        if not path or os.path.isabs(os.path.expanduser(path)):
             continue
         if working_dir is None or not (working_dir / path).exists():
             fix = "Give an absolute path that the head reaches, or --working-dir with the folder that has it."

@@ -129,9 +129,9 @@ class CsvTracker(LineTracker):
         for line in lines:
             cells = cells_of(line)
             row = dict(zip(columns, cells, strict=False))
-            round = row.get("round", "")
-            whole = len(cells) == len(columns) and round.isdecimal()
-            if whole and row.get("phase") == "round" and int(round) <= last_round:
+            round = _round_of(row.get("round", ""))
+            whole = len(cells) == len(columns) and row.get("phase") == "round"
+            if whole and round is not None and round <= last_round:
                 yield line
 
 
@@ -144,9 +144,10 @@ def count_recorded(folder: Path, num_clients: int) -> int:
     """
     rows: Counter[int] = Counter()
     for line in _whole_lines(folder / CsvTracker.file_name):
-        round, phase = [*cells_of(line)[:2], "", ""][:2]
-        if phase == "round" and round.isdecimal():
-            rows[int(round)] += 1
+        cell, phase = [*cells_of(line)[:2], "", ""][:2]
+        round = _round_of(cell)
+        if phase == "round" and round is not None:
+            rows[round] += 1
     num_done = 0
     for line in _whole_lines(folder / JsonlTracker.file_name):
         record = record_of(line)
@@ -180,6 +181,12 @@ def cells_of(line: bytes) -> list[str]:
         return next(csv.reader([line.decode(errors="replace")]), [])
     except csv.Error:
         return []
+
+
+def _round_of(cell: str) -> int | None:
+    """The round in a cell of clients.csv; None where the cell is damaged."""
+    # No run has a billion rounds, and Python refuses to read a number of some thousand digits.
+    return int(cell) if cell.isdecimal() and len(cell) < 10 else None
 
 
 def record_of(line: bytes) -> dict[str, Any]:

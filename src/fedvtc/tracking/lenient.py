@@ -1,12 +1,19 @@
 """What happens when a tracker that the run can do without fails."""
 
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedvtc.tracking import RunInfo, Tracker
+
+FAILURES = (Exception, SystemExit)
+"""What code of others may raise; Ctrl-C is none of its failures."""
+MAX_LETTERS = 200
+"""Letters of an error's text that a line tells."""
 
 
 class LenientTracker(Tracker):
@@ -31,8 +38,8 @@ class LenientTracker(Tracker):
         self._try(self._tracker.client_done, client, num_done, num_total)
 
     def log(self, record: Mapping[str, Any], clients: Sequence[Mapping[str, Any]]) -> None:
-        """Hands it on."""
-        self._try(self._tracker.log, record, clients)
+        """Hands copies on, for others are given the same record."""
+        self._try(self._tracker.log, deepcopy(record), deepcopy(clients))
 
     def show_samples(self, round: int, images_NCHW: NDArray[np.uint8], labels_N: Sequence[int]) -> None:
         """Hands it on."""
@@ -42,7 +49,7 @@ class LenientTracker(Tracker):
         """Finishes the tracker, also one that has failed."""
         try:
             self._tracker.finish(status)
-        except Exception as error:
+        except FAILURES as error:
             self._tell(error)
 
     def _try(self, method: Callable[..., None], *arguments: Any) -> None:
@@ -51,16 +58,17 @@ class LenientTracker(Tracker):
         try:
             method(*arguments)
         # Whatever it is: the federation is worth more than its picture.
-        except Exception as error:
+        except FAILURES as error:
             self._tell(error)
 
-    def _tell(self, error: Exception) -> None:
+    def _tell(self, error: BaseException) -> None:
         if not self._has_failed:
             self._report(f"tracking.trackers: {self._name} failed and is left out from now on ({reason(error)}).")
         self._has_failed = True
 
 
-def reason(error: Exception) -> str:
-    """Kind and first line of an error."""
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0].rstrip('.')}" if lines else type(error).__name__
+def reason(error: BaseException) -> str:
+    """Kind and text of an error, in one line."""
+    # All of its lines, for the first one of some only counts what went wrong.
+    text = textwrap.shorten(str(error), MAX_LETTERS).rstrip(".")
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

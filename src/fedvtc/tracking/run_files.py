@@ -1,14 +1,18 @@
 """The run.json and the config.yaml of a run folder, checked before they are believed."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from fedvtc.errors import RunFolderError
+from fedvtc.naming import is_folder_name
 
 STATUSES = ("running", "finished", "failed", "interrupted")
+RUN_ID = re.compile("[0-9a-f]{8}")
+"""What the id of a run is."""
 
 
 def read_description(path: Path) -> dict[str, Any]:
@@ -25,7 +29,8 @@ def read_description(path: Path) -> dict[str, Any]:
         raise RunFolderError(f"{path}: {found}. Name the folder of a run; `fedvtc list runs` shows them.") from None
     except OSError as error:
         raise RunFolderError(f"{file}: cannot be read ({error.strerror}). Make it readable.") from None
-    except ValueError as error:
+    # Brackets in brackets, a thousand deep, are JSON too.
+    except (ValueError, RecursionError) as error:
         raise _damaged(file, str(error)) from None
     fault = _fault(description)
     if fault:
@@ -51,7 +56,7 @@ def config_layer(folder: Path) -> Path:
         content = yaml.safe_load(text)
     except OSError as error:
         raise RunFolderError(f"{file}: cannot be read ({error.strerror}). Make it readable.") from None
-    except (ValueError, yaml.YAMLError) as error:
+    except (ValueError, RecursionError, yaml.YAMLError) as error:
         raise _damaged(file, str(error)) from None
     if not isinstance(content, dict):
         raise _damaged(file, "expected keys with values")
@@ -73,11 +78,18 @@ def _fault(description: object) -> str | None:
     for key in ("id", "name", "status"):
         if not isinstance(description.get(key), str):
             return f"expected a text as {key}"
+    # They name folders in which checkpoints are written and deleted.
+    if not RUN_ID.fullmatch(description["id"]):
+        return "expected 8 hex digits as id"
+    if not is_folder_name(description["name"]):
+        return "expected the name of one folder as name"
     if description["status"] not in STATUSES:
         return f"unknown status {description['status']}"
     attempts = description.get("attempts")
     if not isinstance(attempts, list) or not all(isinstance(attempt, dict) for attempt in attempts):
         return "expected a list of attempts"
+    if not attempts:
+        return "expected at least one attempt"
     for attempt in attempts:
         counts = attempt.get("incidents", {})
         if not (isinstance(counts, dict) and all(type(count) is int for count in counts.values())):

@@ -2,9 +2,9 @@
 
 import json
 import os
-import re
 import shutil
 import socket
+import threading
 import uuid
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,7 +19,7 @@ from fedvtc import versions
 from fedvtc.errors import RunExistsError, RunFolderError
 from fedvtc.tracking.locking import locked
 from fedvtc.tracking.replacing import appearing, replaced
-from fedvtc.tracking.run_files import read_description
+from fedvtc.tracking.run_files import RUN_ID, read_description
 
 RUN_ID_VARIABLE = "FEDVTC_RUN_ID"
 """Environment variable with the id of the run that a submitted job begins."""
@@ -40,6 +40,8 @@ class RunFolder:
     def __init__(self, path: Path, description: dict[str, Any]) -> None:
         self.path = path
         self._description = description
+        # Checkpoints are noted by the thread that writes them.
+        self._changing = threading.Lock()
 
     @classmethod
     def create(
@@ -62,7 +64,7 @@ class RunFolder:
         """
         path = Path(output_dir) / name
         run_id = os.environ.get(RUN_ID_VARIABLE) or new_id()
-        if not re.fullmatch("[0-9a-f]{8}", run_id):
+        if not RUN_ID.fullmatch(run_id):
             what = f"{RUN_ID_VARIABLE}={run_id!r}: must be 8 hex digits"
             raise RunFolderError(f"{what}. Unset it; `fedvtc submit` sets it.")
         if os.environ.get(ATTEMPT_VARIABLE, "1") != "1":
@@ -91,7 +93,7 @@ class RunFolder:
         except OSError as error:
             if not isinstance(error, FileExistsError) or not os.path.lexists(path):
                 raise _unwritable(output_dir, error) from None
-            found = "holds a run" if (path / "run.json").exists() else "exists"
+            found = "holds a run" if os.path.exists(path / "run.json") else "exists"
             raise RunExistsError(f"{path}: already {found}. Choose another run.name, or leave it out.") from None
         return cls(path, description)
 
@@ -100,14 +102,18 @@ class RunFolder:
         """Opens the folder of a run that is to go on.
 
         Raises:
-            RunFolderError: if it is absent, holds no run, its run.json is damaged, or a link lies in it.
+            RunFolderError: if it is absent or cannot be read, holds no run, its run.json is damaged, or a link lies in
+                it.
         """
         path = Path(path)
         description = read_description(path)
-        for entry in sorted(path.iterdir()):
-            if entry.is_symlink():
-                fix = "Put what it leads to in its place; for checkpoints elsewhere there is checkpoint.dir."
-                raise RunFolderError(f"{entry}: is a link, which no run makes and none follows. {fix}")
+        try:
+            links = sorted(entry for entry in path.iterdir() if entry.is_symlink())
+        except OSError as error:
+            raise RunFolderError(f"{path}: cannot be read ({error.strerror}). Make it readable.") from None
+        if links:
+            fix = "Put what it leads to in its place; for checkpoints elsewhere there is checkpoint.dir."
+            raise RunFolderError(f"{links[0]}: is a link, which no run makes and none follows. {fix}")
         return cls(path, description)
 
     @property
@@ -145,8 +151,9 @@ class RunFolder:
             OSError: if run.json cannot be written.
         """
         self._description["attempts"].append({**_attempt(), "resumed_round": resumed_round})
-        if resumed_round == 0:
-            self._description.pop("has_checkpoints", None)
+        self._description.pop("has_checkpoints", None)
+        if resumed_round > 0:
+            self._description["has_checkpoints"] = True
         self._description["status"] = "running"
         self._description.pop("ended", None)
         self._write()
@@ -157,11 +164,9 @@ class RunFolder:
         return self._description.get("has_checkpoints") is True
 
     def note_checkpoints(self) -> None:
-        """Remembers that it has; on a disk that is full it is not remembered."""
-        if self.has_checkpoints:
-            return
-        self._description["has_checkpoints"] = True
-        with suppress(OSError):
+        """Remembers that it has, from any thread; on a disk that is full it is not remembered."""
+        with self._changing, suppress(OSError):
+            self._description["has_checkpoints"] = True
             self._write()
 
     def set_status(self, status: str, incidents: Mapping[str, int] | None = None) -> None:
@@ -174,11 +179,12 @@ class RunFolder:
         Raises:
             OSError: if run.json cannot be written.
         """
-        self._description["status"] = status
-        if incidents:
-            self._description["attempts"][-1]["incidents"] = dict(incidents)
-        self._description["ended"] = _now()
-        self._write()
+        with self._changing:
+            self._description["status"] = status
+            if incidents:
+                self._description["attempts"][-1]["incidents"] = dict(incidents)
+            self._description["ended"] = _now()
+            self._write()
 
     def write_config(self, config_dict: Mapping[str, Any]) -> None:
         """Writes config.yaml anew.

@@ -22,6 +22,8 @@ VARIABLES = {
     "name": "WANDB_NAME",
 }
 """What wins over the config where it is set."""
+MODES = ("online", "offline", "shared", "disabled", "dryrun", "run")
+"""What W&B takes as its mode, in these letters only."""
 
 
 def open_run(run: RunInfo, explicit: dict[str, str]) -> "wandb.Run":

@@ -189,7 +189,8 @@ class WandbTracker(Tracker):
         if self._best >= 0:
             self._run.summary[BEST] = self._best
         if record["phase"] == "final":
-            self._run.summary.update({name: value for name, value in numbers(record).items() if name != "round"})
+            last = {name: value for name, value in numbers(record).items() if name != "round"}
+            self._run.summary.update(last | {TOTAL_MB: row[f"final/{TOTAL_MB}"]})
 
     def _show_samples(self, round: int, images_NCHW: NDArray[np.uint8], labels_N: Sequence[int]) -> None:
         import wandb

@@ -13,7 +13,7 @@ from fedvtc.checkpoint import CheckpointStore, Manifest, Shard, shard_name
 from fedvtc.checkpoint.contents import write_server
 from fedvtc.config import fingerprint
 from fedvtc.config.schema import Config
-from fedvtc.errors import DiskError
+from fedvtc.errors import DiskError, first_line
 from fedvtc.incidents import Incidents
 from fedvtc.messages import Broadcast
 from fedvtc.methods import ServerState
@@ -253,5 +253,4 @@ def _why(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     # Ray tells the loss of a process in a page; its first line says it.
-    lines = str(error).strip().splitlines()
-    return lines[0].rstrip(".") if lines else type(error).__name__
+    return first_line(error).rstrip(".")

@@ -159,11 +159,9 @@ def _list(words: argparse.Namespace) -> int:
     if words.cluster and (words.kind != "runs" or words.folders):
         raise UserError(f"{[words.kind, *words.folders][-1]}: list --cluster shows all jobs. Leave it out.")
     if words.address and not words.cluster:
-        from fedvtc.config.secrets import carries_secret
+        from fedvtc.config.secrets import shown
 
-        address = words.address if "://" in words.address else f"http://{words.address}"
-        shown = "--address" if carries_secret(address) else f"--address={words.address}"
-        raise UserError(f"{shown}: goes with --cluster. Give both.")
+        raise UserError(f"{shown('--address', words.address)}: goes with --cluster. Give both.")
     if words.cluster:
         from fedvtc import submission
 

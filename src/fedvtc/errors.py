@@ -12,6 +12,11 @@ EXIT_INTERRUPTED = 130
 EXIT_TERMINATED = 143
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text; the kind of the error where it has none."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
 class FedvtcError(Exception):
     """Base of every error that fedvtc raises on purpose."""
 

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from fedvtc import methods
 from fedvtc.config.schema import BACKBONE_NAMES
-from fedvtc.errors import UserError
+from fedvtc.errors import UserError, first_line
 
 RUN_FILES = ("run.json", "metrics.jsonl")
 """A folder with one of these is a run folder; a config.yaml may lie in any folder, above runs too."""
@@ -71,8 +71,7 @@ def runs_table(folders: Sequence[Path]) -> tuple[Table | None, list[str]]:
             rows.append(_read_run(folder))
         # Brackets in brackets, a thousand deep, are JSON and YAML too.
         except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            damaged.append(f"{folder}: not shown, damaged ({reason}).")
+            damaged.append(f"{folder}: not shown, damaged ({first_line(error)}).")
     if not rows:
         places = ", ".join(str(folder) for folder in folders)
         return None, [*damaged, f"No runs in {places}. Start one: fedvtc run conf/base.yaml"]

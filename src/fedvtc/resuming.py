@@ -140,10 +140,15 @@ def check_trusted(config: Config, given: Config, folder: RunFolder) -> None:
     if address and address != given.cluster.address:
         what = f"{address} is named by {file} only, and a cluster can have this process run code"
         raise ConfigError([f"cluster.address: {what}. Give cluster.address={address}, or cluster.address=null."])
-    directory = remote_dir(config)
-    if directory and directory != given.checkpoint.dir:
+    if directory := foreign_dir(config, given):
         what = f"{directory} is named by {file} only, and its server would hear what this machine logs in with"
         raise ConfigError([f"checkpoint.dir: {what}. Give checkpoint.dir={directory}, or checkpoint.dir=null."])
+
+
+def foreign_dir(config: Config, given: Config) -> str | None:
+    """The `remote_dir` that a folder alone has named; arguments as of `check_trusted`."""
+    directory = remote_dir(config)
+    return None if directory == given.checkpoint.dir else directory
 
 
 def remote_dir(config: Config) -> str | None:

@@ -97,6 +97,12 @@ def test_jobs_that_would_lose_their_output_or_have_no_cluster(mine, capsys, tmp_
     assert errors[0].startswith(f"fedvtc: {problem}")
 
 
+@pytest.mark.parametrize("address", ["http://me:word@host", "me:word@host"])
+def test_a_password_in_an_address_is_not_said_again(write, capsys, address):
+    assert main(["sweep", str(write("mine.yaml", "grid: {run.seed: [0, 1]}")), "--address", address]) == 2
+    assert capsys.readouterr().err == "fedvtc: --address: goes with --executor jobs. Give both.\n"
+
+
 def test_jobs_are_not_stopped_early(write, capsys, tmp_path):
     write("mine.yaml", "grid: {run.seed: [0, 1]}\nasha: {}")
 

@@ -15,7 +15,7 @@ from fedvtc.checkpoint.local import LocalFolders
 from fedvtc.checkpoint.manifest import FOLDER_NAME, MANIFEST_FILE, SHARD_NAME, Manifest, Shard
 from fedvtc.checkpoint.remote import RemoteFolders
 from fedvtc.checkpoint.shard_file import Save, ShardFile
-from fedvtc.errors import CheckpointError
+from fedvtc.errors import CheckpointError, first_line
 
 Report = Callable[[str], None]
 """Takes one line for the user."""
@@ -255,8 +255,7 @@ def _open_url(url: str) -> tuple[Any, str]:
     try:
         file_system, root = url_to_fs(url)
     except Exception as error:  # Some connect when they are made, and each fails in its own way.
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise CheckpointError(f"{url}: cannot be used as a checkpoint folder ({reason})") from error
+        raise CheckpointError(f"{url}: cannot be used as a checkpoint folder ({first_line(error)})") from error
     return file_system, str(root)
 
 

@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from fedvtc.config.problems import COMMAND_LINE, Problem, nearest
+from fedvtc.errors import first_line
 
 KeyPath = tuple[str | int, ...]
 """A key as steps: `("population", "backbones", 0, "share")`."""
@@ -72,7 +73,7 @@ def read_overrides(overrides: Sequence[str], problems: list[Problem]) -> list[La
         try:
             content = OmegaConf.to_container(OmegaConf.from_dotlist([override]), resolve=False)
         except (OmegaConfBaseException, yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
-            what = f"the value cannot be read: {_first_line(error)}"
+            what = f"the value cannot be read: {_reason(error)}"
             problems.append(Problem(key, what, COMMAND_LINE, "Quote the value for the shell: 'key=value'."))
             continue
         assert isinstance(content, dict)
@@ -128,7 +129,7 @@ def read_file(file: Path, asked_at: str, problems: list[Problem]) -> Layer | Non
         problems.append(Problem(f"{file}{line}", f"not valid YAML: {error.problem}"))
         return None
     except (OSError, UnicodeDecodeError, RecursionError, yaml.YAMLError, OmegaConfBaseException) as error:
-        problems.append(Problem(str(file), f"cannot be read: {_first_line(error)}"))
+        problems.append(Problem(str(file), f"cannot be read: {_reason(error)}"))
         return None
     # A file of comments only is a valid, empty layer.
     content = {} if root is None else OmegaConf.to_container(loaded, resolve=False)
@@ -175,8 +176,7 @@ def _what_lies_beside(file: Path) -> str:
     return f"{folder} holds: {shown}." if entries else f"{folder} is empty."
 
 
-def _first_line(error: BaseException) -> str:
+def _reason(error: BaseException) -> str:
     if isinstance(error, yaml.MarkedYAMLError) and error.problem:
         return error.problem
-    lines = str(error).splitlines()
-    return lines[0].rstrip(".") if lines else type(error).__name__
+    return first_line(error).rstrip(".")

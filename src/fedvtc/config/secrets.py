@@ -76,6 +76,11 @@ def carries_secret(text: str) -> bool:
     return False
 
 
+def shown(name: str, url: str) -> str:
+    """`NAME=URL`, or NAME alone where the URL, which may lack its scheme, carries a secret."""
+    return name if carries_secret(url if "://" in url else f"http://{url}") else f"{name}={url}"
+
+
 def texts(node: Any, path: KeyPath = ()) -> Iterator[tuple[str, str]]:
     """The keys, with dots, and the texts under them in plain values."""
     if isinstance(node, str):

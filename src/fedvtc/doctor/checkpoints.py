@@ -18,25 +18,23 @@ ROOM = 2
 """Checkpoints that must fit on the disk, for a new one is written before an old one is removed."""
 
 
-def examine(folder: RunFolder, config: Config, given: Config | None, *, is_live: bool) -> Iterator[Finding]:
+def examine(folder: RunFolder, config: Config, given: Config, *, is_live: bool) -> Iterator[Finding]:
     """A row for each checkpoint, for what the run would go on from, and for the disk.
 
     Args:
         folder: of the run.
         config: as its config.yaml says, or who asks.
-        given: the same without a `checkpoint.dir` that its config.yaml alone has named.
+        given: the same without what its config.yaml alone has named.
         is_live: whether a process writes the run now.
     """
     from fedvtc.checkpoint.contents import misfit
-    from fedvtc.resuming import check_starts_over, checkpoint_store, remote_dir
+    from fedvtc.resuming import check_starts_over, checkpoint_store, foreign_dir
 
     is_finished = folder.status == "finished"
-    url = remote_dir(config)
-    if url is not None and (given is None or url != given.checkpoint.dir):
+    if url := foreign_dir(config, given):
         found = f"not looked at: {url} is named by config.yaml only, and no server is asked on its word"
-        yield Finding(
-            "checkpoints", "warning", found, shlex.join(["fedvtc", "doctor", str(folder.path), f"checkpoint.dir={url}"])
-        )
+        fix = shlex.join(["fedvtc", "doctor", str(folder.path), f"checkpoint.dir={url}"])
+        yield Finding("checkpoints", "warning", found, fix)
         return
     try:
         store = checkpoint_store(config, folder)

@@ -1,6 +1,5 @@
 """Checks of the records of a run: metrics.jsonl and clients.csv, line by line."""
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import islice
@@ -8,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fedvtc.doctor.finding import Finding
-from fedvtc.tracking.files import cells_of
+from fedvtc.tracking.files import cells_of, record_of
 
 MAX_SHOWN = 5
 LEAVE_OUT = "Leave these out when you read it, or run it anew under another name."
@@ -108,12 +107,8 @@ def clients(folder: Path, *, is_finished: bool, is_live: bool) -> Iterator[Findi
 
 def _record(line: bytes) -> dict[str, Any] | None:
     """The record of a line; None where it holds none."""
-    try:
-        record = json.loads(line)
-    # Brackets in brackets, a thousand deep, are JSON too.
-    except (ValueError, RecursionError):
-        return None
-    whole = isinstance(record, dict) and type(record.get("round")) is int and record.get("phase") in ("round", "final")
+    record = record_of(line)
+    whole = type(record.get("round")) is int and record.get("phase") in ("round", "final")
     return record if whole else None
 
 

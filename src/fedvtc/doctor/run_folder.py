@@ -47,7 +47,9 @@ def examine_run(path: Path, overrides: Sequence[str] = ()) -> Iterator[Finding]:
     yield from safely("clients.csv", partial(records.clients, path, **state), "fault")
     if config is not None:
         yield from safely("partition.npz", partial(_partition, path, config), "fault")
-        given, _ = _config(folder, ["checkpoint.dir=null", *overrides])
+        from fedvtc.resuming import NOTHING_FOREIGN
+
+        given = load([config_layer(path)], [*NOTHING_FOREIGN, *overrides], methods=config_classes())
         check = partial(checkpoints.examine, folder, config, given, is_live=holder is not None)
         yield from safely("checkpoints", check, "fault")
 

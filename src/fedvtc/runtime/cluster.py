@@ -14,8 +14,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from fedvtc.config.operation import ClusterConfig
-from fedvtc.config.secrets import carries_secret
-from fedvtc.errors import ClusterError, Interrupted
+from fedvtc.config.secrets import shown
+from fedvtc.errors import ClusterError, Interrupted, first_line
 from fedvtc.runtime.placement import Resources
 
 KNOCK_TIMEOUT_S = 5.0
@@ -57,8 +57,7 @@ def check_address(address: str, source: str) -> None:
     if scheme != "ray":
         what = "is the URL of a dashboard, which takes jobs only"
         fix += ", which finds it in RAY_API_SERVER_ADDRESS too"
-    shown = source if carries_secret(address) else f"{source}={address}"
-    raise ClusterError(f"{shown}: {what}. {fix}.")
+    raise ClusterError(f"{shown(source, address)}: {what}. {fix}.")
 
 
 @contextmanager
@@ -103,7 +102,7 @@ def connected(config: ClusterConfig, namespace: str) -> Iterator[None]:
                         **quiet,
                     )
         except (OSError, ValueError, RuntimeError) as error:
-            reason = str(error).strip().splitlines()[0].rstrip(".") if str(error).strip() else type(error).__name__
+            reason = first_line(error).rstrip(".")
             if not address:
                 raise ClusterError(f"cluster: Ray does not start here ({reason}). See `fedvtc doctor`.") from error
             raise ClusterError(

@@ -59,7 +59,7 @@ def paths_of(given: Sequence[Setting], file: Path) -> list[str]:
     return [os.path.normpath(file.parent / name) for name in flat]
 
 
-def key_of(override: str) -> str:
+def overridden_key(override: str) -> str:
     """The key of `key=value`."""
     return override.partition("=")[0].strip()
 
@@ -91,7 +91,7 @@ def _listed(value: Any) -> list[Any]:
 
 def _own_keys(given: Sequence[Setting], overrides: Sequence[str]) -> Iterator[Problem]:
     written = [(setting.key, setting.where) for setting in given]
-    written += [(key_of(override), COMMAND_LINE) for override in overrides]
+    written += [(overridden_key(override), COMMAND_LINE) for override in overrides]
     for key, where in dict.fromkeys(written):
         if key in OWN_KEYS:
             yield Problem(key, "a sweep sets it for each of its trials", where, "Take it out.")
@@ -100,7 +100,7 @@ def _own_keys(given: Sequence[Setting], overrides: Sequence[str]) -> Iterator[Pr
 def _overridden(given: Sequence[Setting], overrides: Sequence[str]) -> Iterator[Problem]:
     """A trial must not be called by a value that it does not have."""
     written = dict.fromkeys((setting.key, setting.where) for setting in given if setting.key != FILES)
-    for override in dict.fromkeys(map(key_of, overrides)):
+    for override in dict.fromkeys(map(overridden_key, overrides)):
         for key, where in written:
             if _is_around(key, override) or _is_around(override, key):
                 what = f"the command line gives it to all trials, and the sweep gives {key} to some"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from fedvtc.config.secrets import carries_secret
+from fedvtc.config.secrets import shown
 from fedvtc.errors import EXIT_CRASH, EXIT_OK, UserError
 from fedvtc.reporting.saying import say
 from fedvtc.stopping import Stopper
@@ -69,12 +69,12 @@ def run(words: argparse.Namespace, console: Console) -> int:
 
 def _check_options(words: argparse.Namespace) -> None:
     for option, value in _options_of_jobs(words).items():
-        shown = option if carries_secret(str(value)) else f"{option}={value}"
+        given = shown(option, str(value))
         if words.executor != "jobs":
-            raise UserError(f"{shown}: goes with --executor jobs. Give both.")
+            raise UserError(f"{given}: goes with --executor jobs. Give both.")
         if words.print or words.results:
             other = "--print" if words.print else "--results"
-            raise UserError(f"{shown}: is for jobs, and {other} starts none. Leave one of them out.")
+            raise UserError(f"{given}: is for jobs, and {other} starts none. Leave one of them out.")
 
 
 def _options_of_jobs(words: argparse.Namespace) -> dict[str, Path | str]:

@@ -15,7 +15,7 @@ from fedvtc.config.layers import KeyPath, Layer
 from fedvtc.config.problems import Problem
 from fedvtc.config.schema import MethodConfig
 from fedvtc.errors import ConfigError
-from fedvtc.sweep.checks import check_settings, check_trials, key_of, paths_of
+from fedvtc.sweep.checks import check_settings, check_trials, overridden_key, paths_of
 from fedvtc.sweep.keys import AshaKeys, read_keys
 from fedvtc.sweep.naming import trial_names
 from fedvtc.sweep.variants import FILES, Setting, settings, variants
@@ -94,7 +94,7 @@ def load_sweep(file: Path, overrides: Sequence[str] = ()) -> Sweep:
     trials: list[Trial] = []
     output_dir = ""
     lines: dict[str, None] = {}
-    names_method = any(key_of(override) in ("method", "method.name") for override in overrides)
+    names_method = any(overridden_key(override) in ("method", "method.name") for override in overrides)
     for trial_name, given, variant in zip(names, values, found, strict=True):
         files = [*paths_of(base, file), *paths_of([*common, *variant], file)]
         own = [setting for setting in (*common, *variant) if setting.key != FILES]

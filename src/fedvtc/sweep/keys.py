@@ -12,6 +12,7 @@ from fedvtc.config.layers import Layer, read_file
 from fedvtc.config.problems import COMMAND_LINE, Problem, did_you_mean, show
 from fedvtc.errors import ConfigError
 from fedvtc.metrics import TEST_METRICS
+from fedvtc.naming import is_folder_name
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ def read_keys(file: Path) -> tuple[SweepKeys, Layer]:
 
 def _values(keys: SweepKeys, layer: Layer) -> Iterator[Problem]:
     """What cannot work, beyond types."""
-    if keys.name is not None and (keys.name in ("", ".", "..") or "/" in keys.name):
+    if keys.name is not None and not is_folder_name(keys.name):
         fix = "Set run.output_dir for the folder around it."
         yield Problem("name", f"must be the name of one folder, not {show(keys.name)}", layer.where(("name",)), fix)
     least = [("num_samples", keys.num_samples), ("max_concurrent", keys.max_concurrent)]

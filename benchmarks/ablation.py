@@ -18,10 +18,10 @@ import torch
 
 from fedvtc.config import load
 from fedvtc.config.schema import Config
-from fedvtc.federation import Population
-from fedvtc.messages import Broadcast
-from fedvtc.methods import Task, build, config_classes
-from fedvtc.metrics import aggregate, evaluate_confusion
+from fedvtc.learning.exchange.messages import Broadcast
+from fedvtc.learning.methods import Task, build, config_classes
+from fedvtc.learning.metrics import aggregate, evaluate_confusion
+from fedvtc.learning.population import Population
 from fedvtc.runtime.device import limit_threads
 from fedvtc.runtime.host import ClientHost
 

@@ -18,18 +18,18 @@ from pathlib import Path
 
 import numpy as np
 
-from fedvtc.checkpoint import CheckpointStore
-from fedvtc.checkpointing import Checkpointer
 from fedvtc.config import load
 from fedvtc.config.schema import Config
-from fedvtc.data import Dataset, ImageArrays
-from fedvtc.incidents import Incidents
-from fedvtc.messages import Broadcast
-from fedvtc.methods import config_classes
-from fedvtc.population import ClientSpec
+from fedvtc.federation.checkpointer import Checkpointer
+from fedvtc.learning.data import Dataset, ImageArrays
+from fedvtc.learning.exchange.messages import Broadcast
+from fedvtc.learning.methods import config_classes
+from fedvtc.learning.population import ClientSpec
+from fedvtc.runtime.incidents import Incidents
 from fedvtc.runtime.lineage import Lineage
 from fedvtc.runtime.opening import open_pool
 from fedvtc.runtime.pool import Pool
+from fedvtc.storage.checkpoints import CheckpointStore
 
 
 def main() -> None:

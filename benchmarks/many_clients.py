@@ -24,9 +24,9 @@ from overhead import BareClient
 
 from fedvtc.config import load
 from fedvtc.config.schema import Config
-from fedvtc.federation import Population
-from fedvtc.methods import config_classes
-from fedvtc.seeding import choose_participants
+from fedvtc.learning.methods import config_classes
+from fedvtc.learning.population import Population
+from fedvtc.learning.seeding import choose_participants
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 BACKBONES = "[{name: cnn_2x16, share: 0.4}, {name: cnn_3x16, share: 0.4}, {name: resnet8, share: 0.2}]"

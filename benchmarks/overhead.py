@@ -20,12 +20,12 @@ from torch.nn import functional
 
 from fedvtc.config import load
 from fedvtc.config.schema import Config
-from fedvtc.data import Dataset, ImageArrays, load_dataset, make_partition
 from fedvtc.errors import DataError
-from fedvtc.messages import Broadcast
-from fedvtc.methods import config_classes
-from fedvtc.models import build_backbone
-from fedvtc.population import ClientSpec, assign_backbones
+from fedvtc.learning.data import Dataset, ImageArrays, load_dataset, make_partition
+from fedvtc.learning.exchange.messages import Broadcast
+from fedvtc.learning.methods import config_classes
+from fedvtc.learning.models import build_backbone
+from fedvtc.learning.population import ClientSpec, assign_backbones
 from fedvtc.runtime.inline_pool import InlinePool
 from fedvtc.runtime.pool import Pool
 

@@ -18,8 +18,8 @@ from fedvtc.config.schema import (
     RunConfig,
     TrainingConfig,
 )
-from fedvtc.data import Dataset, ImageArrays
-from fedvtc.messages import Broadcast
+from fedvtc.learning.data import Dataset, ImageArrays
+from fedvtc.learning.exchange.messages import Broadcast
 
 FEATURE_SIZE = 6
 
@@ -57,7 +57,7 @@ def tiny_folder(tmp_path_factory, tiny_dataset):
 @pytest.fixture(scope="session")
 def tiny_specs():
     """Client 0 holds 5 images each of classes 0 and 1; client 1 holds 14, of all; client 2 holds 3 of class 2."""
-    from fedvtc.population import ClientSpec
+    from fedvtc.learning.population import ClientSpec
 
     parts = ([0, 1, 3, 4, 6, 7, 9, 10, 12, 13], range(15, 29), [2, 5, 8])
     return [ClientSpec(client, "cnn_2x8", np.array(part, dtype=np.int64)) for client, part in enumerate(parts)]
@@ -83,7 +83,7 @@ def tiny_config():
 @pytest.fixture(scope="session")
 def tiny_fedvtc():
     """Makes a FedVTCConfig of small work; `generator`, `finetune` and `statistics` take the keys that change."""
-    from fedvtc.methods.fedvtc import FedVTCConfig, FinetuneConfig, GeneratorConfig, StatisticsConfig
+    from fedvtc.learning.methods.fedvtc import FedVTCConfig, FinetuneConfig, GeneratorConfig, StatisticsConfig
 
     def make(*, generator=(), finetune=(), statistics=(), **keys) -> FedVTCConfig:
         small_generator = {"epochs": 1, "batch_size": 8, "width": 4, "dm_samples": 2}
@@ -103,9 +103,9 @@ def make_client(tiny_dataset, tiny_specs, tiny_config):
     """Makes one client; `indices` replaces the images it holds."""
     import torch
 
-    from fedvtc.client import FederatedClient
-    from fedvtc.methods import Task, build
-    from fedvtc.population import ClientSpec
+    from fedvtc.learning.client.client import FederatedClient
+    from fedvtc.learning.methods import Task, build
+    from fedvtc.learning.population import ClientSpec
 
     def make(number=0, *, method=None, indices=None, **sections) -> FederatedClient:
         config, spec = tiny_config(method, **sections), tiny_specs[number]
@@ -140,7 +140,7 @@ class TinyFederation:
 @pytest.fixture(scope="session")
 def tiny_federation(tiny_dataset, tiny_config, make_client):
     """Makes a `TinyFederation` of three clients with the method of a config."""
-    from fedvtc.methods import Task, build
+    from fedvtc.learning.methods import Task, build
 
     def make(method: MethodConfig, **sections) -> TinyFederation:
         config = tiny_config(method, **sections)

@@ -3,9 +3,9 @@ from pathlib import Path
 
 import pytest
 
+from fedvtc.commands.sweep import load_sweep
 from fedvtc.config import Config, field_docs, load
-from fedvtc.methods import config_classes
-from fedvtc.sweep import load_sweep
+from fedvtc.learning.methods import config_classes
 
 ROOT = Path(__file__).parents[1]
 GROUPS = ("data", "population", "method", "cluster", "experiment")

@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[1]
 SETTING = Setting(words=(), rounds=6, num_clients=10, evaluate_every=3)
 # Three calls, the count printed after each; what is raised is printed by its name and the program goes on.
 PROGRAM = """
-from fedvtc import seeding
+from fedvtc.learning import seeding
 for call in (1, 2, 3):
     try:
         seeding.derive_seed(0, round=0, client=0, purpose="test")
@@ -40,7 +40,7 @@ def python(tmp_path):
     """A function: starts the program, or another, in a process with a fault."""
 
     def start(program=PROGRAM, *, behind=ROOT, **fault):
-        given = {"target": "fedvtc.seeding:derive_seed", "call": 2, "when": "before", "action": "kill"}
+        given = {"target": "fedvtc.learning.seeding:derive_seed", "call": 2, "when": "before", "action": "kill"}
         faults = [{**given, "marker": str(tmp_path / "marker"), **fault}]
         search = os.pathsep.join(map(str, (ROOT / "benchmarks/faults", ROOT / "src", behind)))
         environment = {**os.environ, "PYTHONPATH": search, "FEDVTC_FAULT": json.dumps(faults)}
@@ -64,18 +64,18 @@ def test_kills_at_the_named_call_and_never_again(python, tmp_path, when, call, p
 
 
 LOUD = """
-from fedvtc import seeding
+from fedvtc.config import participation
 class Loud(float):
     def __add__(self, other):
         print("ran", flush=True)
         return 1.0
-print(seeding.round_half_up(Loud()))
+print(participation.round_half_up(Loud()))
 """
 
 
 @pytest.mark.parametrize(("when", "printed"), [("before", []), ("after", ["ran"])])
 def test_before_the_function_ran_or_after_it(python, when, printed):
-    process = python(LOUD, target="fedvtc.seeding:round_half_up", call=1, when=when)
+    process = python(LOUD, target="fedvtc.config.participation:round_half_up", call=1, when=when)
     assert ended(process) == (printed, -signal.SIGKILL)
 
 
@@ -93,8 +93,10 @@ def test_stops_until_it_is_told_to_go_on(python):
 
 
 def test_a_class_method_stays_one(python):
-    program = "from fedvtc.statistics import FeatureStatistics as S\nprint(type(S.empty(2, 'scalar')) is S)"
-    fault = {"target": "fedvtc.statistics:FeatureStatistics.empty", "call": 1}
+    program = (
+        "from fedvtc.learning.exchange.statistics import FeatureStatistics as S\nprint(type(S.empty(2, 'scalar')) is S)"
+    )
+    fault = {"target": "fedvtc.learning.exchange.statistics:FeatureStatistics.empty", "call": 1}
     assert ended(python(program, **fault)) == ([], -signal.SIGKILL)
     assert ended(python(program, **fault)) == (["True"], 0)
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from fedvtc.cli import main
+from fedvtc.commands.main import main
+from fedvtc.commands.submit import read_runtime_env
+from fedvtc.commands.submit.package import ENTRYPOINT
 from fedvtc.config import Config, field_docs
-from fedvtc.methods import config_classes
-from fedvtc.submission import read_runtime_env
-from fedvtc.submission.package import ENTRYPOINT
+from fedvtc.learning.methods import config_classes
 
 ROOT = Path(__file__).parents[1]
 FILES = sorted(path for path in (ROOT / "jobs").iterdir() if path.name != "README.md")

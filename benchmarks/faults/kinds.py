@@ -9,9 +9,9 @@ from random import Random
 from faults import damage
 from faults.trial import Attempt, Setting, Trial
 
-CLIENT, METHOD = "fedvtc.client:FederatedClient.", "fedvtc.methods.fedvtc:FedVTC."
-STORE, LOG = "fedvtc.checkpoint.store:CheckpointStore.", "fedvtc.tracking.files:JsonlTracker.log"
-LOG_ROWS, WRITE = "fedvtc.tracking.files:CsvTracker.log", "fedvtc.tracking.appending:AppendFile._write"
+CLIENT, METHOD = "fedvtc.learning.client.client:FederatedClient.", "fedvtc.learning.methods.fedvtc:FedVTC."
+STORE, LOG = "fedvtc.storage.checkpoints.store:CheckpointStore.", "fedvtc.tracking.record_files:JsonlTracker.log"
+LOG_ROWS, WRITE = "fedvtc.tracking.record_files:CsvTracker.log", "fedvtc.storage.append:AppendFile._write"
 KILLED = -signal.SIGKILL
 TWICE_S = 0.3
 """Seconds between the two signals of an impatient user."""
@@ -233,15 +233,17 @@ KINDS: dict[str, Draw] = {
     ),
     "node lost: raylet killed": node_lost("raylet"),
     "node lost: all its processes": node_lost("node"),
-    "driver killed: before round 1": injected("driver", "fedvtc.federation:Federation.run", once, when="before"),
+    "driver killed: before round 1": injected("driver", "fedvtc.federation.rounds:Federation.run", once, when="before"),
     "driver killed: merging": injected(
         "driver",
-        "fedvtc.statistics:FeatureStatistics.from_arrays",
+        "fedvtc.learning.exchange.statistics:FeatureStatistics.from_arrays",
         lambda s, _: range(1, s.rounds * s.num_clients + 1),
     ),
     "driver killed: server's half": injected("driver", f"{METHOD}server_round", rounds),
     "driver killed: evaluation": injected(
-        "driver", "fedvtc.metrics:evaluate_confusion", lambda s, _: range(1, s.num_evaluations * s.num_clients + 1)
+        "driver",
+        "fedvtc.learning.metrics:evaluate_confusion",
+        lambda s, _: range(1, s.num_evaluations * s.num_clients + 1),
     ),
     "driver killed: before the record": injected("driver", LOG, rounds, when="before"),
     "driver killed: after the record": injected("driver", LOG, rounds, when="after"),
@@ -250,7 +252,7 @@ KINDS: dict[str, Draw] = {
     "driver killed: after the manifest": injected("driver", f"{STORE}publish", rounds, when="after"),
     "driver killed: pruning": injected("driver", f"{STORE}prune", rounds),
     "driver killed: finish": injected(
-        "driver", "fedvtc.metrics:RoundTally.add_scalars", lambda s, _: range(1, s.num_clients + 1)
+        "driver", "fedvtc.learning.metrics:RoundTally.add_scalars", lambda s, _: range(1, s.num_clients + 1)
     ),
     "driver killed: final record": injected("driver", LOG, after_rounds),
     "driver killed: final checkpoint": injected("driver", f"{STORE}publish", after_rounds),

@@ -1,7 +1,7 @@
 """Breaks a process at a named function, from outside: nothing in the program knows of it.
 
-    PYTHONPATH=benchmarks/faults FEDVTC_FAULT='[{"target": "fedvtc.client:FederatedClient.train", "call": 3,
-        "when": "before", "action": "kill", "marker": "/tmp/fault-0"}]' python -m fedvtc run
+    PYTHONPATH=benchmarks/faults FEDVTC_FAULT='[{"target": "fedvtc.learning.client.client:FederatedClient.train",
+        "call": 3, "when": "before", "action": "kill", "marker": "/tmp/fault-0"}]' python -m fedvtc run
 
 Every Python process that inherits the two variables reads them at its start. The `call`-th call of the target in any
 one process strikes `before` or `after` the function ran, if it can create the marker, which holds its process id then:

@@ -4,7 +4,7 @@ import os
 import sys
 from typing import NoReturn
 
-from fedvtc.cli import main
+from fedvtc.commands.main import main
 from fedvtc.errors import EXIT_INTERRUPTED
 
 

@@ -1,7 +1,7 @@
 """Runs six small federations and digests their results.
 
-    .venv/bin/python tests/golden/runs.py          # compares with bits.json
-    .venv/bin/python tests/golden/runs.py --write  # replaces bits.json
+.venv/bin/python tests/golden/runs.py          # compares with bits.json
+.venv/bin/python tests/golden/runs.py --write  # replaces bits.json
 """
 
 import argparse

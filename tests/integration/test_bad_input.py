@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fedvtc.cli import main
+from fedvtc.commands.main import main
 
 pytestmark = pytest.mark.integration
 
@@ -186,7 +186,7 @@ def free_port():
 
 ONE_BY_ONE = """
 import sys, time
-from fedvtc.cli import main
+from fedvtc.commands.main import main
 
 for address in sys.argv[1:]:
     began_s = time.monotonic()

@@ -19,14 +19,14 @@ from scripted import Fault, ScriptedActor
 from fedvtc.config.operation import ClusterConfig, PlacementConfig, RuntimeConfig
 from fedvtc.config.schema import Config
 from fedvtc.errors import ClientError
-from fedvtc.incidents import Incidents
-from fedvtc.messages import Broadcast
-from fedvtc.population import ClientSpec
-from fedvtc.runtime import ray_pool
+from fedvtc.learning.exchange.messages import Broadcast
+from fedvtc.learning.population import ClientSpec
+from fedvtc.runtime.actors import pool as ray_pool
+from fedvtc.runtime.actors.cluster import connected
+from fedvtc.runtime.actors.slots import reserved
 from fedvtc.runtime.balance import Workload
-from fedvtc.runtime.cluster import connected
+from fedvtc.runtime.incidents import Incidents
 from fedvtc.runtime.lineage import Lineage
-from fedvtc.runtime.places import reserved
 
 pytestmark = pytest.mark.integration
 

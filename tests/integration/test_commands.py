@@ -164,7 +164,7 @@ def test_sigterm_is_heard_after_ray_is_left(tmp_path):
     script = """
 import os, signal
 from fedvtc.config.operation import ClusterConfig
-from fedvtc.runtime.cluster import connected
+from fedvtc.runtime.actors.cluster import connected
 signal.signal(signal.SIGTERM, lambda *_: print("heard"))
 with connected(ClusterConfig(num_cpus=1), "left"):
     pass

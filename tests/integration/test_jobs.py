@@ -17,9 +17,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from fedvtc.sweep import load_sweep
-from fedvtc.sweep.folder import SweepFolder
-from fedvtc.sweep.results import groups
+from fedvtc.commands.sweep import load_sweep
+from fedvtc.commands.sweep.folder import SweepFolder
+from fedvtc.commands.sweep.results import groups
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 
@@ -30,7 +30,7 @@ PATIENCE_S = 300
 
 FOLLOW = """
 import sys
-from fedvtc.submission import follow
+from fedvtc.commands.submit import follow
 
 sys.exit(follow(sys.argv[1], sys.argv[2], sys.stdout.write, print).exit_code)
 """

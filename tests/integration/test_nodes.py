@@ -19,8 +19,9 @@ from test_same_bits import SETTINGS, Memory, opened
 
 from fedvtc.config import load
 from fedvtc.errors import ClusterError
-from fedvtc.federation import Federation, Population
-from fedvtc.methods import config_classes
+from fedvtc.federation.rounds import Federation
+from fedvtc.learning.methods import config_classes
+from fedvtc.learning.population import Population
 
 pytestmark = pytest.mark.integration
 
@@ -124,7 +125,7 @@ def test_actors_spread_over_nodes_or_keep_together(cluster):
 
 def free_cpus(cluster):
     """What the working nodes have free, seen by a driver of its own."""
-    from fedvtc.runtime.cluster import connected, free_nodes
+    from fedvtc.runtime.actors.cluster import connected, free_nodes
 
     with connected(config_of(cluster).cluster, "looks"):
         return sorted(node.num_cpus for node in free_nodes() if node.num_cpus)
@@ -167,7 +168,7 @@ def test_what_does_not_fit_is_one_line(cluster, overrides, line, capfd):
 
 def test_a_run_waits_for_another_and_then_has_its_place(cluster):
     """Both in one process that Ray knows, as trials are: neither ends what is the other's."""
-    from fedvtc.runtime.cluster import connected
+    from fedvtc.runtime.actors.cluster import connected
 
     whole = ["placement.cpus_per_actor=2", "placement.clients_per_actor=1", "placement.wait_timeout_s=100"]
     config = config_of(cluster, *whole)

@@ -11,17 +11,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fedvtc.checkpoint import CheckpointStore
-from fedvtc.checkpointing import Checkpointer
 from fedvtc.config import load
 from fedvtc.errors import ClientError, ClusterError
-from fedvtc.federation import Federation, Population
-from fedvtc.incidents import Incidents
-from fedvtc.messages import Broadcast
-from fedvtc.methods import config_classes
+from fedvtc.federation.checkpointer import Checkpointer
+from fedvtc.federation.rounds import Federation
+from fedvtc.federation.stopper import Stopper
+from fedvtc.learning.exchange.messages import Broadcast
+from fedvtc.learning.methods import config_classes
+from fedvtc.learning.population import Population
+from fedvtc.runtime.incidents import Incidents
 from fedvtc.runtime.lineage import Lineage
 from fedvtc.runtime.opening import open_pool
-from fedvtc.stopping import Stopper
+from fedvtc.storage.checkpoints import CheckpointStore
 from fedvtc.tracking import Tracker
 
 pytestmark = pytest.mark.integration
@@ -157,7 +158,7 @@ def test_images_lie_once_in_shared_memory(cluster):
     """What the actor computes from: the arrays are views of the object store, which are read-only."""
     import ray
 
-    from fedvtc.runtime.cluster import connected
+    from fedvtc.runtime.actors.cluster import connected
 
     config = load([], [*SETTINGS, *on_actors(cluster, 1)], methods=config_classes())
     dataset = Population.of(config).dataset

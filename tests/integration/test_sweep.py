@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from fedvtc.run import run_federation
-from fedvtc.sweep import load_sweep
-from fedvtc.sweep.folder import SweepFolder
-from fedvtc.sweep.results import write_results
+from fedvtc.commands.sweep import load_sweep
+from fedvtc.commands.sweep.folder import SweepFolder
+from fedvtc.commands.sweep.results import write_results
+from fedvtc.federation.launch import run_federation
 
 # Six starts of a cluster, on a busy machine.
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from fedvtc.tracking.wandb_log import logged_values
+from fedvtc.tracking.wandb.local_log import logged_values
 
 pytestmark = pytest.mark.integration
 
@@ -35,7 +35,7 @@ SETTINGS = (
 KILLER = """
 import os, signal, time
 from fedvtc.tracking import Tracker
-from fedvtc.tracking.wandb_log import logged_values
+from fedvtc.tracking.wandb.local_log import logged_values
 
 class AtOnce(Tracker):
     def start(self, run):

@@ -8,9 +8,9 @@ import torch
 from fedvtc.config.operation import PlacementConfig
 from fedvtc.config.schema import MethodConfig, OptimizerConfig, TrainingConfig
 from fedvtc.errors import ClientError
-from fedvtc.messages import Broadcast
-from fedvtc.methods.fedproto import FedProtoConfig
-from fedvtc.metrics import ROUND_METRICS
+from fedvtc.learning.exchange.messages import Broadcast
+from fedvtc.learning.methods.fedproto import FedProtoConfig
+from fedvtc.learning.metrics import ROUND_METRICS
 from fedvtc.runtime.host import ClientHost, peak_memory_bytes
 from fedvtc.runtime.inline_pool import InlinePool
 

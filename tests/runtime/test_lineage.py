@@ -1,7 +1,7 @@
 import pytest
 
-from fedvtc.checkpoint import CheckpointStore, Manifest
 from fedvtc.runtime.lineage import CHANGING, Lineage
+from fedvtc.storage.checkpoints import CheckpointStore, Manifest
 
 
 def manifest(round):

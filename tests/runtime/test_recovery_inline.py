@@ -8,19 +8,19 @@ import numpy as np
 import pytest
 import torch
 
-from fedvtc.checkpoint import CheckpointStore, Manifest, shard_name
-from fedvtc.checkpoint.trees import read_tree, write_tree
-from fedvtc.client import FederatedClient
 from fedvtc.config.operation import RuntimeConfig
 from fedvtc.config.schema import MethodConfig, OptimizerConfig, TrainingConfig
 from fedvtc.errors import CheckpointError, ClientError, ClientMemoryError
-from fedvtc.incidents import Incidents
-from fedvtc.messages import Broadcast
-from fedvtc.methods import Task, build
-from fedvtc.methods.fedproto import FedProtoConfig
+from fedvtc.learning.client.client import FederatedClient
+from fedvtc.learning.exchange.messages import Broadcast
+from fedvtc.learning.methods import Task, build
+from fedvtc.learning.methods.fedproto import FedProtoConfig
 from fedvtc.runtime.host import ClientHost
+from fedvtc.runtime.incidents import Incidents
 from fedvtc.runtime.inline_pool import InlinePool
 from fedvtc.runtime.lineage import History, Lineage
+from fedvtc.storage.checkpoints import CheckpointStore, Manifest, shard_name
+from fedvtc.storage.checkpoints.trees import read_tree, write_tree
 
 LOCAL = MethodConfig(name="local")
 EVERYONE = (0, 1, 2)

@@ -8,9 +8,9 @@ import pytest
 from fedvtc.config.schema import Config
 from fedvtc.errors import DiskError
 from fedvtc.tracking import RunInfo, Tracker
-from fedvtc.tracking.files import CsvTracker, JsonlTracker
 from fedvtc.tracking.guard import GuardedTracker
 from fedvtc.tracking.pictures import PictureTracker
+from fedvtc.tracking.record_files import CsvTracker, JsonlTracker
 
 needs_full_disk = pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
 IMAGES_NCHW = np.zeros((2, 1, 8, 8), dtype=np.uint8)

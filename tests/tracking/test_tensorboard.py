@@ -11,9 +11,9 @@ from PIL import Image
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 from fedvtc.config import load
-from fedvtc.methods import config_classes
+from fedvtc.learning.methods import config_classes
 from fedvtc.tracking import RunInfo
-from fedvtc.tracking.files import JsonlTracker
+from fedvtc.tracking.record_files import JsonlTracker
 from fedvtc.tracking.tensorboard import TensorBoardTracker
 
 

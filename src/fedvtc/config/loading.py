@@ -11,12 +11,12 @@ from omegaconf import ListConfig, OmegaConf
 from omegaconf.basecontainer import BaseContainer
 from omegaconf.errors import OmegaConfBaseException
 
-from fedvtc.config.checks import validate
 from fedvtc.config.keys import valid_part
 from fedvtc.config.layers import KeyPath, Layer, dotted, read_files, read_overrides
 from fedvtc.config.problems import Problem, did_you_mean, show
 from fedvtc.config.schema import Config, MethodConfig
 from fedvtc.config.secrets import hidden
+from fedvtc.config.values import validate
 from fedvtc.errors import ConfigError
 
 

@@ -8,13 +8,7 @@ shows.
 from dataclasses import dataclass, field
 from typing import Literal
 
-from fedvtc.config.operation import (
-    CheckpointConfig,
-    ClusterConfig,
-    PlacementConfig,
-    RuntimeConfig,
-    TrackingConfig,
-)
+from fedvtc.config.operation import CheckpointConfig, ClusterConfig, PlacementConfig, RuntimeConfig, TrackingConfig
 
 DATASET_NAMES = (
     "digits",

@@ -15,18 +15,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fedvtc.checkpoint import CheckpointStore, Shard, shard_name
-from fedvtc.checkpoint.shard_file import Save, Sink
-from fedvtc.checkpoint.trees import read_tree, write_tree
-from fedvtc.client import FederatedClient
 from fedvtc.config.schema import Config
-from fedvtc.data import Dataset
 from fedvtc.errors import CheckpointError, ClientError, ClientMemoryError, FedvtcError
-from fedvtc.messages import Broadcast, Upload, find_non_finite
-from fedvtc.methods import Method, Task, build
-from fedvtc.population import ClientSpec
+from fedvtc.learning.client.client import FederatedClient
+from fedvtc.learning.data import Dataset
+from fedvtc.learning.exchange.messages import Broadcast, Upload, find_non_finite
+from fedvtc.learning.methods import Method, Task, build
+from fedvtc.learning.population import ClientSpec
 from fedvtc.runtime.lineage import History
 from fedvtc.runtime.snapshots import Snapshots
+from fedvtc.storage.checkpoints import CheckpointStore, Shard, shard_name
+from fedvtc.storage.checkpoints.shard_file import Save, Sink
+from fedvtc.storage.checkpoints.trees import read_tree, write_tree
 
 
 class ClientHost:

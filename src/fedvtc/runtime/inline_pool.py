@@ -6,18 +6,18 @@ from typing import Any, Self
 
 import torch
 
-from fedvtc.checkpoint import CheckpointStore, Shard
 from fedvtc.config.schema import Config
-from fedvtc.data import Dataset
 from fedvtc.errors import ClientError
-from fedvtc.incidents import Incidents
-from fedvtc.messages import Upload
-from fedvtc.population import ClientSpec
+from fedvtc.learning.data import Dataset
+from fedvtc.learning.exchange.messages import Upload
+from fedvtc.learning.population import ClientSpec
 from fedvtc.runtime.balance import Workload
 from fedvtc.runtime.device import inline_device, limit_threads
 from fedvtc.runtime.host import ClientHost
+from fedvtc.runtime.incidents import Incidents
 from fedvtc.runtime.lineage import CHANGING, Lineage, Step
-from fedvtc.runtime.policy import Verdicts
+from fedvtc.runtime.retries import Verdicts
+from fedvtc.storage.checkpoints import CheckpointStore, Shard
 
 
 class InlinePool:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from fedvtc.checkpoint import CheckpointStore, Manifest
+from fedvtc.storage.checkpoints import CheckpointStore, Manifest
 
 CHANGING = ("run_round", "finish")
 """Tasks of `ClientHost` after which a client is another."""

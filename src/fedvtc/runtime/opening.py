@@ -4,11 +4,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from fedvtc.config.schema import Config
-from fedvtc.data import Dataset
-from fedvtc.incidents import Incidents
-from fedvtc.models import flops_of_image
-from fedvtc.population import ClientSpec
+from fedvtc.learning.data import Dataset
+from fedvtc.learning.models import flops_of_image
+from fedvtc.learning.population import ClientSpec
 from fedvtc.runtime.balance import Workload, balance
+from fedvtc.runtime.incidents import Incidents
 from fedvtc.runtime.lineage import Lineage
 from fedvtc.runtime.pool import Pool
 
@@ -47,9 +47,9 @@ def open_pool(
         with InlinePool(config, dataset, specs, lineage, incidents) as inline:
             yield inline
         return
-    from fedvtc.runtime.cluster import connected
-    from fedvtc.runtime.places import reserved
-    from fedvtc.runtime.ray_pool import RayPool
+    from fedvtc.runtime.actors.cluster import connected
+    from fedvtc.runtime.actors.pool import RayPool
+    from fedvtc.runtime.actors.slots import reserved
 
     with (
         connected(config.cluster, namespace),

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from typing import Any, Protocol
 
-from fedvtc.checkpoint import CheckpointStore, Shard
+from fedvtc.storage.checkpoints import CheckpointStore, Shard
 
 
 class Pool(Protocol):

@@ -7,8 +7,8 @@ a client is to work again before its turn to be written, its state is set aside.
 import io
 import threading
 
-from fedvtc.checkpoint.shard_file import Save, Sink
 from fedvtc.errors import CheckpointError
+from fedvtc.storage.checkpoints.shard_file import Save, Sink
 
 MAX_ASIDE_BYTES = 2**30
 """States set aside at a time; with more, work waits for the writing."""

@@ -1,76 +1,8 @@
-"""Where a run's records go: what every tracker may hear of.
+"""Trackers: they receive the records of a run while it runs. No training, no command.
 
-The coordinator hands the same record to each tracker, one after another: `files` and `pictures` write the run folder,
-with `guard` around them for the day when the disk is full, and `console` shows the run to whoever watches it.
-`choosing` adds those of `tracking.trackers`. The names in a record are those of `fedvtc.metrics`, plus `round` and
-`phase`.
+The coordinator passes each record to every tracker in turn. The names in a record are those of
+`fedvtc.learning.metrics`, plus `round` and `phase`.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
-
-from fedvtc.config.schema import Config
-
-
-@dataclass(frozen=True, eq=False)
-class RunInfo:
-    """What a tracker may know of a run before its first round.
-
-    Attributes:
-        id: unique to the run.
-        name: the run folder's name.
-        folder: the run folder.
-        config: the resolved config.
-        config_dict: the same as plain dicts, lists and values.
-        class_counts_KC: training images by client and class.
-        backbones: architecture by client.
-        resumed_round: the round after which a resumed run goes on, 0 where it starts over; None for a new run.
-        checkpoints: where those of the run are, a folder or a URL; None where nobody knows.
-    """
-
-    id: str
-    name: str
-    folder: Path
-    config: Config
-    config_dict: Mapping[str, Any]
-    class_counts_KC: NDArray[np.int64]
-    backbones: Sequence[str]
-    resumed_round: int | None = None
-    checkpoints: str | None = None
-
-
-class Tracker:
-    """Something that takes what a run has to say; a tracker defines the methods that it cares for."""
-
-    @property
-    def num_waiting(self) -> int:
-        """Lines that could not be written yet and wait in memory."""
-        return 0
-
-    def start(self, run: RunInfo) -> None:
-        """Called once, before the first record.
-
-        What a tracker wrote after `run.resumed_round` is told to it again, so it drops it here.
-        """
-
-    def client_done(self, client: int, num_done: int, num_total: int) -> None:
-        """One client of the current step is done: the `num_done`-th of `num_total`."""
-
-    def log(self, record: Mapping[str, Any], clients: Sequence[Mapping[str, Any]]) -> None:
-        """Takes one record: of a round (`phase` is `round`) or of the end (`final`).
-
-        Args:
-            record: `round`, `phase` and the metrics of `fedvtc.metrics`.
-            clients: one mapping per client where the record holds an evaluation, else none.
-        """
-
-    def show_samples(self, round: int, images_NCHW: NDArray[np.uint8], labels_N: Sequence[int]) -> None:
-        """Takes generated images, grouped by label, as many of each."""
-
-    def finish(self, status: str) -> None:
-        """Called once, however the run ended: `finished`, `failed` or `interrupted`."""
+from fedvtc.tracking.base import RunInfo as RunInfo
+from fedvtc.tracking.base import Tracker as Tracker

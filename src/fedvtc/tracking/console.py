@@ -13,7 +13,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from fedvtc.reporting.saying import say
+from fedvtc.reporting.lines import say
 from fedvtc.reporting.tables import human_bytes
 from fedvtc.tracking import RunInfo, Tracker
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 from fedvtc.config.schema import Config
 from fedvtc.reporting.figures import sample_grid
-from fedvtc.tracking.files import plain
+from fedvtc.storage.records import plain
 
 TOTAL_MB = "bytes/total_mb"
 """Megabytes that all participants together have sent and received since round 1."""

@@ -1,0 +1,1 @@
+"""Commands that a user types, one room each. Nothing heavy is imported at the top."""

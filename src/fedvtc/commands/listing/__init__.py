@@ -1,0 +1,1 @@
+"""`fedvtc list`: tables of runs, jobs, data sets, backbones and methods."""

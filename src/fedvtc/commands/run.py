@@ -1,0 +1,60 @@
+"""`fedvtc run` and `fedvtc resume`: parsers and commands."""
+
+import argparse
+from pathlib import Path
+
+from fedvtc.commands.parsing import Parser, config_parser, load_config, make_parser
+from fedvtc.errors import EXIT_OK
+
+RUN = """\
+examples:
+  fedvtc run conf/experiment/digits.yaml
+  fedvtc run conf/experiment/digits.yaml conf/method/local.yaml run.seed=1
+  fedvtc run conf/data/mnist.yaml conf/population/cnn4.yaml population.num_clients=40 run.participation=0.25
+  fedvtc run conf/cluster/inline.yaml run.rounds=2 'population.backbones=[{name: cnn_2x16, share: 1}]'
+"""
+
+RESUME = """\
+examples:
+  fedvtc resume outputs/mine
+  fedvtc resume outputs/mine run.rounds=40 placement.clients_per_actor=2
+"""
+
+
+def run_parser() -> Parser:
+    """Parses the words of `fedvtc run`."""
+    parser = config_parser("run", "Runs a federation and writes its run folder.", RUN)
+    _add_run_options(parser)
+    parser.set_defaults(command=_run)
+    return parser
+
+
+def resume_parser() -> Parser:
+    """Parses the words of `fedvtc resume`."""
+    about = "Goes on with a run from its newest whole checkpoint. A run that has finished stays as it is."
+    parser = make_parser("fedvtc resume", about, RESUME)
+    parser.add_argument("folder", type=Path, metavar="RUN", help="the run folder")
+    parser.add_argument("words", nargs="*", metavar="key=value", help="keys that may change; see docs/resuming.md")
+    _add_run_options(parser)
+    parser.set_defaults(command=_resume)
+    return parser
+
+
+def _add_run_options(parser: Parser) -> None:
+    parser.add_argument("--plain", action="store_true", help="one line per round, no live table")
+    parser.add_argument("--debug", action="store_true", help="show where in the code a mistake was noticed")
+
+
+def _run(words: argparse.Namespace) -> int:
+    config = load_config(words.words)
+    from fedvtc.federation.launch import run_federation
+
+    run_federation(config, plain=words.plain)
+    return EXIT_OK
+
+
+def _resume(words: argparse.Namespace) -> int:
+    from fedvtc.federation.resume import resume_federation
+
+    resume_federation(words.folder, words.words, plain=words.plain)
+    return EXIT_OK

@@ -1,0 +1,95 @@
+"""What the user is told of jobs: how to handle one, its log as it grows, and a table of all."""
+
+import shlex
+import sys
+import time
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+
+from rich.table import Table
+from rich.text import Text
+
+from fedvtc.commands.submit.cluster_client import cluster_url, ray_job
+from fedvtc.commands.submit.following import follow
+from fedvtc.commands.submit.jobs import Job
+from fedvtc.errors import EXIT_INTERRUPTED
+
+MAX_MESSAGE = 60
+"""Characters of what Ray says of a job."""
+
+
+def advice(job: Job, address: str | None, words: Sequence[str], checkpoint_dir: str | None = None) -> list[str]:
+    """How to follow, stop, resume and fetch.
+
+    Args:
+        job: just submitted.
+        address: the URL of the cluster's dashboard; None takes the environment's, or this machine's.
+        words: those after `fedvtc submit` that submit its next attempt.
+        checkpoint_dir: where the models go instead of the run folder.
+    """
+    url = cluster_url(address)
+    folder = shlex.quote(f"HEAD:{Path(job.output_dir, job.run)}")
+    # The id of a run is not that of its job where the folder was gone.
+    models = [f"  models: {checkpoint_dir.rstrip('/')}/{job.run}-*"] if checkpoint_dir else []
+    return [
+        f"job {job.id} on {url}: run {job.run}, attempt {job.attempt}",
+        f"  follow: {ray_job(f'logs {job.id} --follow', url)}",
+        f"  stop:   {ray_job(f'stop {job.id}', url)}",
+        f"  resume: fedvtc submit {shlex.join(words)}",
+        f"  fetch:  rsync -a {folder} .    (HEAD: a machine that has the storage of the cluster)",
+        *models,
+    ]
+
+
+def watch(job: Job, address: str | None) -> int:
+    """Prints the log of a job until it ends, or until Ctrl-C, which the job does not hear.
+
+    Returns:
+        The exit code of the job; 130 after Ctrl-C.
+
+    Raises:
+        ClusterError: the cluster was out of reach for minutes.
+    """
+    try:
+        ended = follow(job.id, address, _print, _note)
+    except KeyboardInterrupt:
+        _note(f"no longer followed; job {job.id} goes on.")
+        return EXIT_INTERRUPTED
+    # Where there was no process, or it was ended from outside, the log does not say why.
+    reason = f" ({ended.message.splitlines()[0]})" if ended.message and ended.driver_exit_code is None else ""
+    print(f"job {ended.id}: {ended.status}{reason}, exit code {ended.exit_code}", flush=True)
+    return ended.exit_code
+
+
+def jobs_table(jobs: Sequence[Job]) -> Table:
+    """One row per job, the oldest first."""
+    table = Table(box=None, pad_edge=False, header_style="bold", collapse_padding=True)
+    table.add_column("run", overflow="fold")
+    for name in ("run id", "attempt", "status", "started", "duration", "job"):
+        table.add_column(name, justify="right" if name in ("attempt", "duration") else "left", no_wrap=True)
+    table.add_column("message", overflow="fold")
+    for job in jobs:
+        message = next(iter(job.message.splitlines()), "")
+        cells = (job.run, job.run_id, str(job.attempt), job.status, _started(job), _duration(job), job.id)
+        table.add_row(*(Text(cell) for cell in (*cells, message[:MAX_MESSAGE])))
+    return table
+
+
+def _started(job: Job) -> str:
+    return f"{datetime.fromtimestamp(job.started_s):%Y-%m-%d %H:%M:%S}" if job.started_s else "-"
+
+
+def _duration(job: Job) -> str:
+    if job.started_s is None:
+        return "-"
+    seconds = max(0, round((job.ended_s or time.time()) - job.started_s))
+    return f"{seconds // 3600}:{seconds // 60 % 60:02}:{seconds % 60:02}"
+
+
+def _print(text: str) -> None:
+    print(text, end="", flush=True)
+
+
+def _note(text: str) -> None:
+    print(f"fedvtc: {text}", file=sys.stderr, flush=True)

@@ -1,0 +1,108 @@
+"""Means over seeds, from run folders alone: a table for the terminal, results.csv and results.md."""
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fedvtc.commands.sweep.folder import SweepFolder
+from fedvtc.commands.sweep.trial_names import value_text, varying
+from fedvtc.commands.sweep.trials import Trial
+from fedvtc.errors import RunFolderError
+from fedvtc.reporting.means import BYTES, METRICS, Group, as_csv, as_markdown
+from fedvtc.storage.atomic import replaced
+from fedvtc.storage.records import read_records
+
+SEED = "run.seed"
+ANEW = "Remove the folder, and start the sweep again."
+
+
+def groups(folder: SweepFolder) -> list[Group]:
+    """The groups of a sweep, in the order of its trials."""
+    trials = folder.sweep.trials
+    keys = [key for key in varying([trial.values for trial in trials]) if key != SEED]
+    members: dict[tuple[str | None, ...], list[Trial]] = {}
+    for trial in trials:
+        cell = tuple(_canonical(trial.values[key]) if key in trial.values else None for key in keys)
+        members.setdefault(cell, []).append(trial)
+    texts = {key: _texts(key, trials) for key in keys}
+    return [
+        _group(folder, {key: texts[key].get(value, "") for key, value in zip(keys, cell, strict=True)}, group)
+        for cell, group in members.items()
+    ]
+
+
+def write_results(folder: SweepFolder) -> list[Group]:
+    """Writes results.csv and results.md into the folder of a sweep, and returns what is in them.
+
+    Measured times are in neither, so that a sweep that was interrupted has the same files as one that was not.
+
+    Raises:
+        RunFolderError: the records of a run are damaged, or the files cannot be written.
+    """
+    found = groups(folder)
+    for name, text in (("results.csv", as_csv(found)), ("results.md", as_markdown(found, folder.sweep.name))):
+        try:
+            with replaced(folder.path / name) as beside:
+                beside.write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise RunFolderError(
+                f"{folder.path / name}: cannot be written ({error.strerror}). Make room for it."
+            ) from None
+    return found
+
+
+def _canonical(value: Any) -> str:
+    """The same for equal values, and for no others: a text is cut, and two files may have one name."""
+    return json.dumps(value, sort_keys=True, default=str)
+
+
+def _texts(key: str, trials: Sequence[Trial]) -> dict[str | None, str]:
+    """How a table shows each value of a key; those that read alike are written out."""
+    values = [trial.values[key] for trial in trials if key in trial.values]
+    short = {_canonical(value): value_text(key, value) for value in values}
+    counts = Counter(short.values())
+    return {value: text if counts[text] == 1 else value for value, text in short.items()}
+
+
+def _group(folder: SweepFolder, values: Mapping[str, str], trials: Sequence[Trial]) -> Group:
+    states = [folder.state(trial) for trial in trials]
+    numbers: dict[str, list[float]] = {name: [] for name in (*METRICS.values(), BYTES)}
+    seconds, lacking = [], []
+    for trial, state in zip(trials, states, strict=True):
+        if state != "finished":
+            continue
+        try:
+            records = read_records(trial.path / "metrics.jsonl")
+            if not _are_whole(records, trial.config.run.rounds):
+                lacking.append(trial.path)
+                continue
+            own = _numbers(records)
+            seconds.append(float(sum(record.get("time/round") or 0.0 for record in records)))
+        except (OSError, ValueError, TypeError) as error:
+            raise RunFolderError(f"{trial.path}: metrics.jsonl is damaged ({error}). {ANEW}") from None
+        for name, number in own.items():
+            numbers[name].append(number)
+    return Group(
+        values=values,
+        num_trials=len(trials),
+        num_finished=states.count("finished") - len(lacking),
+        lacking=lacking,
+        num_stopped=states.count("stopped early"),
+        numbers=numbers,
+        seconds=seconds,
+    )
+
+
+def _are_whole(records: Sequence[Mapping[str, Any]], num_rounds: int) -> bool:
+    """Whether every round has its record, and the last step too."""
+    steps = [(record.get("phase"), record.get("round")) for record in records]
+    return steps == [*(("round", number) for number in range(1, num_rounds + 1)), ("final", num_rounds)]
+
+
+def _numbers(records: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Of one run, by metric; what its final record does not have is left out."""
+    final = records[-1]
+    numbers = {name: float(final[name]) for name in METRICS.values() if final.get(name) is not None}
+    parts = [part for record in records for key, part in record.items() if key.startswith("bytes/")]
+    return numbers | {BYTES: float(sum(parts))}

@@ -1,0 +1,1 @@
+"""One client: its images, its modules, its steps. No method, no Ray."""

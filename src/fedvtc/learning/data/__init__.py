@@ -1,0 +1,20 @@
+"""Images as arrays, and their division among the clients.
+
+`fedvtc.learning.data.module` holds the batches; it imports PyTorch and Lightning and is therefore not imported here.
+"""
+
+from fedvtc.learning.data.datasets import DATASET_NAMES, Dataset, ImageArrays, load_dataset
+from fedvtc.learning.data.fetching import data_root
+from fedvtc.learning.data.partition import class_counts, load_partition, make_partition, save_partition
+
+__all__ = [
+    "DATASET_NAMES",
+    "Dataset",
+    "ImageArrays",
+    "class_counts",
+    "data_root",
+    "load_dataset",
+    "load_partition",
+    "make_partition",
+    "save_partition",
+]

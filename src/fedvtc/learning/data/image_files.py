@@ -1,0 +1,153 @@
+"""Data sets that are folders of image files, and the resizing of images.
+
+Images are uint8, N x C x H x W with C 1 (grey) or 3 (RGB); labels int64, N.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedvtc.errors import DataError
+from fedvtc.learning.data.readers import damaged, read_bytes
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+
+
+def subfolders(folder: Path) -> tuple[str, ...]:
+    """The class folders of an image folder, by name.
+
+    Raises:
+        DataError: if there are none, or it cannot be read.
+    """
+    try:
+        entries = folder.iterdir() if folder.is_dir() else ()
+        names = sorted(entry.name for entry in entries if entry.is_dir() and not _is_hidden(entry))
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be read ({error.strerror}). Make it readable.") from None
+    if not names:
+        raise DataError(f"{folder}: holds no class folders. A folder of images per class would work.")
+    return tuple(names)
+
+
+def read_image_files(paths: Sequence[Path], image_size: int | None, *, grey: bool) -> NDArray[np.uint8]:
+    """Image files as N x C x H x W; `image_size` None requires that all have one size.
+
+    Raises:
+        DataError: if a file is no image of 8 bits, or sizes differ and `image_size` is None.
+    """
+    from PIL import Image
+
+    images_NCHW: NDArray[np.uint8] | None = None
+    for number, path in enumerate(paths):
+        try:
+            with Image.open(path) as opened:
+                _check_depth(path, opened.mode)
+                image = opened.convert("L" if grey else "RGB")
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            raise damaged(path, f"cannot be read as an image ({error})") from None
+        pixels_CHW = _pixels(image if image_size is None else _resized(image, image_size))
+        if images_NCHW is None:
+            images_NCHW = np.empty((len(paths), *pixels_CHW.shape), np.uint8)
+        if pixels_CHW.shape != images_NCHW.shape[1:]:
+            expected, found = images_NCHW.shape, pixels_CHW.shape
+            raise DataError(
+                f"data.image_size: image sizes differ: {path} is {found[2]} x {found[1]}, {paths[0]} is"
+                f" {expected[3]} x {expected[2]}. Set it, e.g. to 32, and all are resized."
+            )
+        images_NCHW[number] = pixels_CHW
+    assert images_NCHW is not None, "a folder without images is refused before"
+    return images_NCHW
+
+
+def are_grey(paths: Sequence[Path]) -> bool:
+    """Whether all image files are grey, by their headers."""
+    from PIL import Image
+
+    def is_grey(path: Path) -> bool:
+        try:
+            with Image.open(path) as image:
+                _check_depth(path, image.mode)
+                return image.mode in ("1", "L", "LA")
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            raise damaged(path, f"cannot be read as an image ({error})") from None
+
+    return all(is_grey(path) for path in paths)
+
+
+def list_image_folder(folder: Path, class_names: Sequence[str]) -> tuple[list[Path], NDArray[np.int64]]:
+    """The image files of folder/<class>/, in order of class and name, and their labels."""
+    paths: list[Path] = []
+    labels: list[int] = []
+    for label, name in enumerate(class_names):
+        found = sorted(_image_files(folder / name))
+        paths += found
+        labels += [label] * len(found)
+    if not paths:
+        raise DataError(f"{folder}: holds no image. Files {', '.join(sorted(IMAGE_SUFFIXES))} in <class>/ would work.")
+    return paths, np.array(labels, dtype=np.int64)
+
+
+def _image_files(folder: Path) -> Iterator[Path]:
+    for path in folder.rglob("*"):
+        is_hidden = any(map(_is_hidden, (path, *path.relative_to(folder).parents)))
+        if path.suffix.lower() in IMAGE_SUFFIXES and not is_hidden:
+            yield path
+
+
+def _is_hidden(path: Path) -> bool:
+    """What other programs leave in folders: checkpoints of notebooks, resource forks of macOS."""
+    return path.name.startswith(".")
+
+
+def _check_depth(path: Path, mode: str) -> None:
+    """Refuses more than 8 bits a channel, of which Pillow would keep the lowest or cut off what is above 255."""
+    if mode[0] in "IF":
+        what = f"holds {'floats' if mode[0] == 'F' else 'more than 8 bits a pixel'} (Pillow's mode {mode})"
+        raise DataError(f"{path}: {what}. Convert the images to 8 bits, or give arrays of uint8 as data.name=npz.")
+
+
+def list_val_annotations(folder: Path, class_names: Sequence[str]) -> tuple[list[Path], NDArray[np.int64]]:
+    """The validation images of Tiny ImageNet, by folder/val_annotations.txt (file, class, box; tab-separated)."""
+    listing = folder / "val_annotations.txt"
+    numbers = {name: label for label, name in enumerate(class_names)}
+    paths, labels = [], []
+    for line_number, line in enumerate(read_bytes(listing).decode("ascii", "replace").splitlines(), start=1):
+        file_name, _, rest = line.partition("\t")
+        name = rest.split("\t")[0]
+        if name not in numbers:
+            raise damaged(listing, f"line {line_number} names the class {name!r}, which train/ does not have")
+        paths.append(folder / "images" / file_name)
+        labels.append(numbers[name])
+    if not paths:
+        raise damaged(listing, "expected a line per validation image, found none")
+    return paths, np.array(labels, dtype=np.int64)
+
+
+def resize_images(images_NCHW: NDArray[np.uint8], image_size: int) -> NDArray[np.uint8]:
+    """Resized to image_size x image_size, bilinearly with antialiasing; the aspect ratio is not kept."""
+    from PIL import Image
+
+    num_images, num_channels = images_NCHW.shape[:2]
+    resized_NCHW = np.empty((num_images, num_channels, image_size, image_size), np.uint8)
+    for number, image_CHW in enumerate(images_NCHW):
+        pixels = image_CHW[0] if num_channels == 1 else image_CHW.transpose(1, 2, 0)
+        image = Image.fromarray(np.ascontiguousarray(pixels))
+        resized_NCHW[number] = _pixels(_resized(image, image_size))
+    return resized_NCHW
+
+
+def _resized(image: "Image", image_size: int) -> "Image":
+    from PIL import Image
+
+    return image.resize((image_size, image_size), Image.Resampling.BILINEAR)
+
+
+def _pixels(image: "Image") -> NDArray[np.uint8]:
+    pixels = np.asarray(image, dtype=np.uint8)
+    return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)

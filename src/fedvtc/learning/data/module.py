@@ -1,0 +1,177 @@
+"""Batches of one client: the functions that a run uses, and the same batches as a LightningDataModule.
+
+Shapes: B images of a batch, N images in all, C channels, H x W pixels.
+"""
+
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import lightning
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from fedvtc.learning.data.datasets import ImageArrays
+from fedvtc.learning.seeding import SERVER, derive_seed
+
+Augmentation = Literal["none", "shift", "shift_flip"]
+Batch = tuple[torch.Tensor, torch.Tensor]
+
+
+def to_tensor(array: NDArray[Any]) -> torch.Tensor:
+    """A tensor with its own memory.
+
+    Arrays out of Ray's object store are read-only; `torch.from_numpy` would share them and let a write crash.
+    """
+    return torch.from_numpy(np.array(array, order="C"))
+
+
+def to_input(images: torch.Tensor) -> torch.Tensor:
+    """Pixels 0..255 (uint8, any shape) as float32 in [-1, 1], what backbones read and generators write."""
+    return images.to(torch.float32) / 127.5 - 1.0
+
+
+def augment(images_BCHW: torch.Tensor, kind: Augmentation, generator: torch.Generator) -> torch.Tensor:
+    """Shifts each image by up to an eighth of its side, and with `shift_flip` mirrors half of them.
+
+    Args:
+        images_BCHW: float images in [-1, 1]; what is shifted in is black (-1).
+        kind: `none` gives the images back as they are and draws nothing.
+        generator: of the draws; may live on another device than the images.
+    """
+    if kind == "none":
+        return images_BCHW
+    num_images, _, height, width = images_BCHW.shape
+    reach = min(height, width) // 8
+    device, draw_device = images_BCHW.device, generator.device
+    shifts_2B = torch.randint(2 * reach + 1, (2, num_images), generator=generator, device=draw_device).to(device)
+    rows_BH = shifts_2B[0, :, None] + torch.arange(height, device=device)
+    columns_BW = shifts_2B[1, :, None] + torch.arange(width, device=device)
+    if kind == "shift_flip":
+        mirrored_B = torch.rand(num_images, generator=generator, device=draw_device).to(device) < 0.5
+        columns_BW = torch.where(mirrored_B[:, None], columns_BW.flip(1), columns_BW)
+    padded_BCHW = torch.nn.functional.pad(images_BCHW, (reach, reach, reach, reach), value=-1.0)
+    numbers_B = torch.arange(num_images, device=device)
+    shifted_BHWC = padded_BCHW[numbers_B[:, None, None], :, rows_BH[:, :, None], columns_BW[:, None, :]]
+    return shifted_BHWC.permute(0, 3, 1, 2).contiguous()
+
+
+def epoch_batches(num_images: int, batch_size: int, generator: torch.Generator) -> Iterator[torch.Tensor]:
+    """Index tensors of one epoch: a permutation in batches, every index once.
+
+    Batch normalisation cannot train on a single 1x1 map, so no epoch ends in a lone image: the last two batches share
+    their images evenly (with `batch_size` 2 they become one batch of three). A lone image is left only to a client
+    that has just one, and to `batch_size` 1.
+    """
+    order_N = torch.randperm(num_images, generator=generator, device=generator.device)
+    yield from torch.split(order_N, _batch_sizes(num_images, batch_size))
+
+
+def _batch_sizes(num_images: int, batch_size: int) -> list[int]:
+    sizes = [batch_size] * (num_images // batch_size)
+    if num_images % batch_size:
+        sizes.append(num_images % batch_size)
+    if batch_size > 1 and len(sizes) > 1 and sizes[-1] == 1:
+        tail = sizes.pop() + sizes.pop()
+        sizes += [tail - tail // 2, tail // 2] if tail > 3 else [tail]
+    return sizes
+
+
+class _Images(Dataset[Batch]):
+    """Batches by index tensor: one lookup a batch; a lookup an image would cost more than a small model's step."""
+
+    def __init__(self, images_NCHW: torch.Tensor, labels_N: torch.Tensor, kind: Augmentation, seed: int) -> None:
+        self.images_NCHW, self.labels_N, self.kind = images_NCHW, labels_N, kind
+        self.generator = torch.Generator().manual_seed(seed)
+
+    def __len__(self) -> int:
+        return len(self.labels_N)
+
+    def __getitem__(self, indices: torch.Tensor) -> Batch:
+        images = to_input(self.images_NCHW[indices])
+        return augment(images, self.kind, self.generator), self.labels_N[indices]
+
+
+class _ShuffledBatches(Sampler[torch.Tensor]):
+    def __init__(self, num_images: int, batch_size: int, seed: int) -> None:
+        self.num_images, self.batch_size = num_images, batch_size
+        self.generator = torch.Generator().manual_seed(seed)
+
+    def __iter__(self) -> Iterator[torch.Tensor]:
+        return epoch_batches(self.num_images, self.batch_size, self.generator)
+
+    def __len__(self) -> int:
+        return len(_batch_sizes(self.num_images, self.batch_size))
+
+
+class ClientDataModule(lightning.LightningDataModule):
+    """One client's images for `lightning.Trainer`: trains on its own, validates on the global test set.
+
+    Batches are (images_BCHW float32 in [-1, 1], labels_B int64).
+
+    Args:
+        train: training images of all clients.
+        indices: the client's own among them.
+        test: the global test set.
+        batch_size: images per training batch.
+        eval_batch_size: images per validation batch.
+        augmentation: of training images.
+        seed: of the order and the augmentation.
+    """
+
+    def __init__(
+        self,
+        train: ImageArrays,
+        indices: NDArray[np.int64],
+        test: ImageArrays,
+        *,
+        batch_size: int = 32,
+        eval_batch_size: int = 500,
+        augmentation: Augmentation = "none",
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.batch_size, self.eval_batch_size, self.seed = batch_size, eval_batch_size, seed
+        seed_of_images = derive_seed(seed, round=0, client=SERVER, purpose="datamodule/augment")
+        self._train = _Images(
+            to_tensor(train.images_NCHW[indices]), to_tensor(train.labels_N[indices]), augmentation, seed_of_images
+        )
+        self._test = _Images(to_tensor(test.images_NCHW), to_tensor(test.labels_N), "none", 0)
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        """Shuffled anew each epoch."""
+        seed = derive_seed(self.seed, round=0, client=SERVER, purpose="datamodule/order")
+        # batch_size=None: the sampler already gives whole batches, nothing is to be collated.
+        batches = _ShuffledBatches(len(self._train), self.batch_size, seed)
+        return DataLoader(self._train, sampler=batches, batch_size=None)
+
+    def val_dataloader(self) -> DataLoader[Batch]:
+        """The test images in order."""
+        batches = torch.split(torch.arange(len(self._test)), self.eval_batch_size)
+        return DataLoader(self._test, sampler=batches, batch_size=None)
+
+
+def random_affine(images_BCHW: torch.Tensor) -> torch.Tensor:
+    """Turns each image by up to 12 degrees, scales it by 0.9 to 1.1 and shifts it by up to a sixteenth of its side.
+
+    What comes in at the border is black (-1). Draws by PyTorch's global generator.
+    """
+    num_images, device = len(images_BCHW), images_BCHW.device
+    angle_B, scale_B, right_B, down_B = (2 * torch.rand(4, num_images, device=device) - 1).unbind()
+    angle_B, scale_B = angle_B * (12 * torch.pi / 180), 1 + 0.1 * scale_B
+    # Coordinates run from -1 to 1, so an eighth of a unit is a sixteenth of the side.
+    theta_B23 = torch.stack(
+        [
+            scale_B * angle_B.cos(),
+            -scale_B * angle_B.sin(),
+            right_B / 8,
+            scale_B * angle_B.sin(),
+            scale_B * angle_B.cos(),
+            down_B / 8,
+        ],
+        dim=1,
+    ).view(num_images, 2, 3)
+    grid = torch.nn.functional.affine_grid(theta_B23, list(images_BCHW.shape), align_corners=False)
+    # Black is 0 during the resampling, because that is what lies outside the image.
+    return torch.nn.functional.grid_sample(images_BCHW + 1.0, grid, align_corners=False) - 1.0

@@ -1,0 +1,90 @@
+"""FedProto: clients share class prototypes and pull their features towards the global ones.
+
+Source: Y. Tan et al., "FedProto: Federated Prototype Learning across Heterogeneous Clients", AAAI 2022
+(arXiv 2105.00243).
+Differs from the published code in that features are normalised by every backbone (see `learning/models/backbones.py`).
+
+Shapes: K classes held, C classes, D features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fedvtc.config.schema import MethodConfig
+from fedvtc.learning.exchange.gaussians import ClassGaussians
+from fedvtc.learning.exchange.messages import Arrays, Broadcast, Upload
+from fedvtc.learning.exchange.statistics import FeatureStatistics
+from fedvtc.learning.methods.base import Method, ServerState
+
+if TYPE_CHECKING:
+    from fedvtc.learning.client.client import FederatedClient
+
+_UNIT_SPREAD = np.ones((), dtype=np.float32)
+
+
+@dataclass(frozen=True)
+class FedProtoConfig(MethodConfig):
+    """The one weight of the method."""
+
+    name: str = "fedproto"
+    prototype_weight: float = 1.0
+    """Weight lambda of the distance to the global prototype, at least 0."""
+
+    def problems(self) -> list[str]:
+        """What is wrong with the values, one line each."""
+        return (
+            [] if self.prototype_weight >= 0 else [f"prototype_weight: must be at least 0, not {self.prototype_weight}"]
+        )
+
+
+class FedProto(Method[FedProtoConfig]):
+    """Prototypes up, image-weighted mean prototypes down."""
+
+    config_class = FedProtoConfig
+
+    def prepare(self, client: FederatedClient) -> None:
+        """Sets lambda."""
+        client.classifier.prototype_weight = self.config.prototype_weight
+
+    def client_round(self, client: FederatedClient, broadcast: Broadcast) -> Upload:
+        """CE + lambda * mean_j (g(x)_j - c_j^y)^2, then the prototypes of the trained model."""
+        if broadcast.payload:
+            client.set_prototypes(_read(broadcast.payload["prototypes"]))
+        client.train()
+        statistics = client.statistics("scalar")
+        payload = {"prototypes": statistics.to_arrays()["prototypes"]}
+        return Upload(client.id, client.round, client.num_images, payload, dict(client.scalars))
+
+    def server_round(self, state: ServerState, uploads: Iterable[Upload]) -> tuple[ServerState, Broadcast]:
+        """c^y = sum_k n_k^y c_k^y / sum_k n_k^y over those that hold y; a class nobody holds keeps its last value."""
+        merged, round = FeatureStatistics.empty(self.task.feature_size, "scalar"), 0
+        for upload in uploads:
+            round = upload.round
+            arrays = {**upload.payload, "covariance": {"scatter": np.zeros(())}}
+            merged += FeatureStatistics.from_arrays(arrays, "scalar")
+        prototypes = ClassGaussians(merged.classes_K, merged.count_K, merged.mean_KD.astype(np.float32), _UNIT_SPREAD)
+        if "prototypes" in state:
+            prototypes = prototypes.keeping(_read(state["prototypes"]))
+        payload = {"prototypes": prototypes.to_payload()["prototypes"]}
+        return payload, Broadcast(round, payload)
+
+    def payload_bytes(self, num_clients: int) -> dict[str, dict[str, int]]:
+        """All classes held; doubles go up, floats come down."""
+        num_classes, size = self.task.num_classes, self.task.feature_size
+        return {
+            "up": {"prototypes": num_classes * (size + 2) * 8},
+            "down": {"prototypes": num_classes * (size * 4 + 16)},
+        }
+
+
+def _read(prototypes: Arrays) -> ClassGaussians:
+    # With a spread of 1 the distance to a prototype is FedProto's: it knows no spread.
+    return ClassGaussians.from_arrays(prototypes, {"spread": _UNIT_SPREAD})
+
+
+METHOD = FedProto

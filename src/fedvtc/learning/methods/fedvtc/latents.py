@@ -1,0 +1,46 @@
+"""Latents of a class, drawn from Gaussians in feature space.
+
+Shapes: K Gaussians, C classes, D features, N latents.
+"""
+
+import torch
+from torch import Tensor
+
+from fedvtc.learning.exchange.gaussians import ClassGaussians
+
+
+class LatentSampler:
+    """Draws v for a label y from the Gaussians of class y.
+
+    Given the server's, that is v ~ N(c^y, sigma^2); given a mixture of the clients' own, one of class y is chosen
+    first, in proportion to the images behind it.
+
+    Args:
+        gaussians: with one row or several for a class.
+        num_classes: C.
+        device: where latents are drawn.
+    """
+
+    def __init__(self, gaussians: ClassGaussians, *, num_classes: int, device: torch.device) -> None:
+        self.device = device
+        self._mean_KD = torch.tensor(gaussians.mean_KD, device=device)
+        is_full = gaussians.spread.ndim == 3
+        self._spread = torch.tensor(gaussians.spread if is_full else gaussians.std_KD(), device=device)
+        self._weight_CK = torch.zeros(num_classes, len(gaussians.classes_K), device=device)
+        labels_K = torch.tensor(gaussians.classes_K, device=device)
+        self._weight_CK[labels_K, torch.arange(len(labels_K), device=device)] = torch.tensor(
+            gaussians.count_K, dtype=torch.float32, device=device
+        )
+        self.classes = sorted(set(labels_K.tolist()))
+
+    def draw(self, labels_N: Tensor) -> tuple[Tensor, Tensor]:
+        """Draws by PyTorch's global generator; every label must be in `classes`.
+
+        Returns:
+            Latents (N, D), one for each label, and the row of the Gaussian that each is from (N,).
+        """
+        row_N = torch.multinomial(self._weight_CK[labels_N], 1).flatten()
+        noise_ND = torch.randn(len(labels_N), self._mean_KD.shape[1], device=self._mean_KD.device)
+        spread = self._spread[row_N]
+        scaled_ND = torch.einsum("nij,nj->ni", spread, noise_ND) if spread.ndim == 3 else spread * noise_ND
+        return self._mean_KD[row_N] + scaled_ND, row_N

@@ -1,0 +1,40 @@
+"""Local: every client trains alone. The floor that a federation has to rise above."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from fedvtc.config.schema import MethodConfig
+from fedvtc.learning.exchange.messages import Broadcast, Upload
+from fedvtc.learning.methods.base import Method, ServerState
+
+if TYPE_CHECKING:
+    from fedvtc.learning.client.client import FederatedClient
+
+
+@dataclass(frozen=True)
+class LocalConfig(MethodConfig):
+    """Nothing to set."""
+
+    name: str = "local"
+
+
+class Local(Method[LocalConfig]):
+    """No payload in either direction."""
+
+    config_class = LocalConfig
+
+    def client_round(self, client: FederatedClient, broadcast: Broadcast) -> Upload:
+        """Trains on the client's own images."""
+        client.train()
+        return Upload(client.id, client.round, client.num_images, scalars=dict(client.scalars))
+
+    def server_round(self, state: ServerState, uploads: Iterable[Upload]) -> tuple[ServerState, Broadcast]:
+        """Takes note of the round; there is nothing to merge."""
+        round = max(upload.round for upload in uploads)
+        return state, Broadcast(round)
+
+
+METHOD = Local

@@ -1,0 +1,198 @@
+"""What is measured: one client on the test set, a round over its clients, and the names under which both are written.
+
+Everything follows from one confusion matrix per client: rows are true classes, columns predicted ones.
+Generalization accuracy is the accuracy of a client's own model on the whole global test set; a federation is judged by
+its mean over clients.
+
+Shape suffix: C classes of the data set.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedvtc.learning.exchange.messages import Broadcast, Upload, bytes_by_kind
+
+INCIDENTS = {
+    "processes_lost": "processes that died, hung or ran out of memory; their clients were rebuilt",
+    "steps_retried": "clients' steps that were tried again after an error",
+    "clients_skipped": "clients left out of a round after an error",
+    "checkpoints_failed": "checkpoints that could not be written",
+    "checkpoints_damaged": "checkpoints that were found damaged and passed over",
+    "disk_errors": "records or pictures that could not be written when they were due",
+}
+"""Kinds of incidents, with their meaning."""
+
+
+CLIENT_METRICS = {
+    "accuracy": "generalization accuracy: share of all test images that the client's model gets right",
+    "accuracy/held": "share right of the test images whose class the client has training images of",
+    "accuracy/missing": "share right of the test images whose class the client has no training image of",
+    "accuracy/personalised": "class recalls weighted by the client's training labels: accuracy on data like its own",
+    "recall/worst": "lowest recall of any class",
+    "precision": "precision, mean over the classes of the test set; 0 for a class that is never predicted",
+    "recall": "recall, mean over the classes of the test set",
+    "f1": "F1, mean over the classes of the test set; 0 for a class that is never right",
+}
+"""Columns of clients.csv, in order, with their meaning; all in [0, 1]."""
+
+SPREAD_METRICS = {
+    "test/accuracy/std": "standard deviation of generalization accuracy over clients (population form)",
+    "test/accuracy/min": "generalization accuracy of the worst client",
+    "test/accuracy/worst10": "mean generalization accuracy of the worst tenth of the clients, rounded up",
+}
+
+TEST_METRICS = {f"test/{name}/mean": f"mean over clients: {meaning}" for name, meaning in CLIENT_METRICS.items()}
+TEST_METRICS |= SPREAD_METRICS
+"""Keys of an evaluation record."""
+
+ROUND_METRICS = {
+    "loss/train": "whole loss of local training, its terms weighted",
+    "loss/classification": "cross-entropy on the client's own images",
+    "loss/prototype": "pull of features towards the global prototypes, unweighted",
+    "loss/generator": "whole loss of the generator, its terms weighted",
+    "loss/reconstruction": "squared error of generated images against real ones, summed over pixels",
+    "loss/kl": "divergence of a client's latents from the global class Gaussians, unweighted",
+    "loss/distribution_matching": "squared distance of generated images' mean features from the prototypes, unweighted",
+    "loss/finetune": "cross-entropy of fine-tuning on generated images",
+    "loss/finetune_real": "whole loss of the pass over real images that follows fine-tuning, where there is one",
+    "bytes/up/<kind>": "bytes that all participants together sent, by payload kind, such as prototypes or generator",
+    "bytes/down/<kind>": "bytes that all participants together received, by payload kind",
+    "time/train": "seconds of local training, summed over participants",
+    "time/statistics": "seconds of feature statistics, summed over participants",
+    "time/generator": "seconds of generator training, summed over participants",
+    "time/finetune": "seconds of fine-tuning, summed over participants",
+    "time/finetune_real": "seconds of the pass over real images after fine-tuning, summed over participants",
+    "time/client": "seconds of a client's whole round, summed over participants",
+    "time/evaluate": "seconds of evaluation, wall clock",
+    "time/round": "seconds of the whole round, wall clock",
+    "time/makespan": "seconds of the clients of one process together, of the process for which they are most",
+    "time/makespan/predicted": "the same as it was expected from earlier rounds; absent in the first one",
+    "placement/actors": "processes that host clients",
+    "memory/peak_bytes": "largest resident memory of any process that hosts clients",
+    "clients/participating": "clients whose upload entered the round; in the final record those with a last step",
+}
+ROUND_METRICS |= {f"incidents/{kind}": meaning for kind, meaning in INCIDENTS.items()}
+"""Keys of a round's record; `<kind>` stands for any payload kind."""
+
+
+def evaluate_confusion(confusion_CC: NDArray[Any], train_counts_C: NDArray[Any]) -> dict[str, float | None]:
+    """All metrics of one client.
+
+    Classes without a test image are left out everywhere, so a test set need not hold every class.
+
+    Args:
+        confusion_CC: test images by true class (row) and predicted class (column).
+        train_counts_C: the client's training images by class.
+
+    Returns:
+        One value per name of `CLIENT_METRICS`; None where it is not defined, as `accuracy/missing` for a client that
+        holds every class.
+
+    Raises:
+        ValueError: if the shapes do not fit, or there is no test image.
+    """
+    confusion_CC = np.asarray(confusion_CC, dtype=np.float64)
+    train_counts_C = np.asarray(train_counts_C, dtype=np.float64)
+    if confusion_CC.ndim != 2 or confusion_CC.shape != train_counts_C.shape * 2:
+        raise ValueError(f"a confusion matrix of {confusion_CC.shape} does not fit {train_counts_C.shape} class counts")
+    right_C = np.diagonal(confusion_CC)
+    true_C, predicted_C = confusion_CC.sum(axis=1), confusion_CC.sum(axis=0)
+    tested_C = true_C > 0
+    if not tested_C.any():
+        raise ValueError("the confusion matrix holds no test image")
+    held_C = train_counts_C > 0
+    recall_C = _ratio(right_C, true_C)
+    precision_C = _ratio(right_C, predicted_C)
+    f1_C = _ratio(2 * right_C, true_C + predicted_C)
+    return {
+        "accuracy": float(right_C.sum() / true_C.sum()),
+        "accuracy/held": _weighted_mean(recall_C, true_C * held_C),
+        "accuracy/missing": _weighted_mean(recall_C, true_C * ~held_C),
+        "accuracy/personalised": _weighted_mean(recall_C, train_counts_C * tested_C),
+        "recall/worst": float(recall_C[tested_C].min()),
+        "precision": float(precision_C[tested_C].mean()),
+        "recall": float(recall_C[tested_C].mean()),
+        "f1": float(f1_C[tested_C].mean()),
+    }
+
+
+def aggregate(per_client: Sequence[Mapping[str, float | None]]) -> dict[str, float]:
+    """One evaluation's record: means over clients, and the spread of generalization accuracy.
+
+    Args:
+        per_client: what `evaluate_confusion` gave, by client; further keys are not looked at.
+
+    Returns:
+        Values by the names of `TEST_METRICS`. Values of None are skipped, and a metric that no client has is absent.
+
+    Raises:
+        ValueError: if there is no client.
+    """
+    if not per_client:
+        raise ValueError("no client to aggregate over")
+    record: dict[str, float] = {}
+    for name in CLIENT_METRICS:
+        values = [value for metrics in per_client if (value := metrics.get(name)) is not None]
+        if values:
+            record[f"test/{name}/mean"] = float(np.mean(values))
+        if values and name == "accuracy":
+            ascending = np.sort(values)
+            record["test/accuracy/std"] = float(ascending.std())
+            record["test/accuracy/min"] = float(ascending[0])
+            record["test/accuracy/worst10"] = float(ascending[: -(-len(ascending) // 10)].mean())
+    return record
+
+
+def _ratio(numerator_C: NDArray[np.float64], denominator_C: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.divide(numerator_C, denominator_C, out=np.zeros_like(numerator_C), where=denominator_C > 0)
+
+
+def _weighted_mean(values_C: NDArray[np.float64], weights_C: NDArray[np.float64]) -> float | None:
+    total = weights_C.sum()
+    return float((values_C * weights_C).sum() / total) if total > 0 else None
+
+
+class RoundTally:
+    """Adds up what the participants of one round report, while their uploads pass by on the way to the method."""
+
+    def __init__(self, broadcast: Broadcast) -> None:
+        self._bytes_down = bytes_by_kind(broadcast.payload)
+        self._bytes_up: dict[str, int] = {}
+        self._scalars: dict[str, list[float]] = {}
+        self._num_uploads = 0
+
+    def watch(self, uploads: Iterable[Upload]) -> Iterator[Upload]:
+        """The same uploads, counted; none is kept."""
+        for upload in uploads:
+            self._num_uploads += 1
+            for kind, num_bytes in bytes_by_kind(upload.payload).items():
+                self._bytes_up[kind] = self._bytes_up.get(kind, 0) + num_bytes
+            self.add_scalars(upload.scalars)
+            yield upload
+
+    def add_scalars(self, scalars: Mapping[str, float]) -> None:
+        """Adds one client's measurements."""
+        for name, value in scalars.items():
+            self._scalars.setdefault(name, []).append(value)
+
+    def record(self, num_receivers: int | None = None) -> dict[str, float]:
+        """Losses as means over clients, seconds and bytes as sums, memory as the largest.
+
+        Args:
+            num_receivers: clients that received the broadcast; None for those that uploaded.
+        """
+        num_receivers = self._num_uploads if num_receivers is None else num_receivers
+        record: dict[str, float] = {"clients/participating": num_receivers}
+        for name, values in self._scalars.items():
+            if name.startswith("time/"):
+                record[name] = sum(values)
+            elif name.startswith("memory/"):
+                record[name] = max(values)
+            else:
+                record[name] = float(np.mean(values))
+        record |= {f"bytes/up/{kind}": num_bytes for kind, num_bytes in self._bytes_up.items()}
+        record |= {f"bytes/down/{kind}": size * num_receivers for kind, size in self._bytes_down.items()}
+        return record

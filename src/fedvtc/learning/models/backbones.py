@@ -1,0 +1,97 @@
+"""Backbones by name: whatever the architecture, every one ends in the same number of features.
+
+Shapes: B images in the batch, C channels, S pixels a side, p features.
+"""
+
+from collections.abc import Callable, Iterable
+from functools import cache, partial
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+from torchvision import models
+
+from fedvtc.errors import ConfigError
+from fedvtc.learning.models.zoo import cnn, vision, vit
+
+_MIN_IMAGE_SIZE = 8
+
+_CNNS = ((2, 8), (2, 16), (2, 32), (3, 16), (3, 32), (3, 64), (4, 16), (4, 32), (4, 64))
+_TRUNKS: dict[str, Callable[[int, int], tuple[nn.Module, int]]] = {
+    **{f"cnn_{layers}x{width}": partial(cnn.cnn, num_layers=layers, width=width) for layers, width in _CNNS},
+    "resnet8": cnn.resnet8,
+    "resnet18": partial(vision.resnet, build=models.resnet18),
+    "resnet34": partial(vision.resnet, build=models.resnet34),
+    "resnet50": partial(vision.resnet, build=models.resnet50),
+    "mobilenet_v2": vision.mobilenet_v2,
+    "mobilenet_v3_small": vision.mobilenet_v3_small,
+    "googlenet": vision.googlenet,
+    "efficientnet_b0": vision.efficientnet_b0,
+    "shufflenet_v2": vision.shufflenet_v2,
+    "vit_tiny": vit.vit_tiny,
+}
+ZOO = tuple(_TRUNKS)
+"""The names that `build_backbone` knows."""
+
+
+class Backbone(nn.Module):
+    """A trunk, a learned projection to p features, and a normalisation of each image's features.
+
+    Prototypes of different architectures meet in one average. Untouched, their scales differ by orders of magnitude
+    and the largest decides; so every feature row has mean 0 and variance 1, by a LayerNorm without weights.
+    """
+
+    def __init__(self, trunk: nn.Module, num_trunk_features: int, feature_size: int) -> None:
+        super().__init__()
+        self.trunk = trunk
+        self.projection = nn.Linear(num_trunk_features, feature_size)
+        self.norm = nn.LayerNorm(feature_size, elementwise_affine=False)
+
+    def forward(self, images_BCSS: Tensor) -> Tensor:
+        """Features (B, p) of images (B, C, S, S) in [-1, 1]."""
+        return cast(Tensor, self.norm(self.projection(self.trunk(images_BCSS))))
+
+
+def build_backbone(name: str, *, num_channels: int, image_size: int, feature_size: int) -> Backbone:
+    """A backbone with fresh weights, drawn from PyTorch's global generator: seed it first.
+
+    Args:
+        name: one of `ZOO`.
+        num_channels: channels C of the images.
+        image_size: their side S in pixels, at least 8.
+        feature_size: features p of an image.
+
+    Raises:
+        ConfigError: the name is unknown, or the images are too small.
+    """
+    if name not in _TRUNKS:
+        raise ConfigError([f"population.backbones: {name!r} is not a backbone. Known: {', '.join(ZOO)}."])
+    if image_size < _MIN_IMAGE_SIZE:
+        raise ConfigError(
+            [f"data.image_size: {image_size} pixels are too few for a backbone. Set data.image_size={_MIN_IMAGE_SIZE}."]
+        )
+    trunk, num_trunk_features = _TRUNKS[name](num_channels, image_size)
+    return Backbone(trunk, num_trunk_features, feature_size)
+
+
+def parameter_counts(names: Iterable[str], *, num_channels: int, image_size: int, feature_size: int) -> dict[str, int]:
+    """Parameters of each backbone, each built once, in the order in which the names first come."""
+    sizes = {"num_channels": num_channels, "image_size": image_size, "feature_size": feature_size}
+    return {name: parameter_count(build_backbone(name, **sizes)) for name in dict.fromkeys(names)}
+
+
+@cache
+def flops_of_image(name: str, *, num_channels: int, image_size: int, feature_size: int) -> int:
+    """Floating-point operations of one image's way through a backbone, counted without computing anything."""
+    with torch.device("meta"):
+        backbone = build_backbone(name, num_channels=num_channels, image_size=image_size, feature_size=feature_size)
+        image = torch.empty(1, num_channels, image_size, image_size)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        backbone.eval()(image)
+    return int(counter.get_total_flops())
+
+
+def parameter_count(module: nn.Module) -> int:
+    """How many numbers the module learns."""
+    return sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)

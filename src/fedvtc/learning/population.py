@@ -1,0 +1,85 @@
+"""Who takes part: which client has which architecture and which images."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedvtc.config.schema import Config, PopulationConfig
+from fedvtc.learning.data import Dataset, class_counts, load_dataset, load_partition, make_partition
+
+_MAX_DENOMINATOR = 1_000_000
+
+
+@dataclass(frozen=True)
+class ClientSpec:
+    """What makes a client: its number, its architecture and the training images it holds."""
+
+    client: int
+    backbone: str
+    indices_N: NDArray[np.int64]
+
+
+def assign_backbones(population: PopulationConfig) -> list[str]:
+    """The backbone of each client, in client order.
+
+    The first n clients hold a backbone share x n times, give or take less than one, for every n at once; equal shares
+    take turns. Taking the backbone that is furthest behind would not do: with six of them it can fall a whole client
+    short. This is the rule of Tijdeman, "The chairman assignment problem" (1980), with k backbones: of those at least
+    1 / (2k - 2) behind, the one that will first be 1 - 1 / (2k - 2) behind, the earlier of the list on a tie.
+    """
+    backbones = population.backbones
+    # Fractions, because 0.1 x 3 is not 0.3 in floating point and would decide ties.
+    raw_shares = [Fraction(backbone.share).limit_denominator(_MAX_DENOMINATOR) for backbone in backbones]
+    shares = [share / sum(raw_shares) for share in raw_shares]
+    least_behind = Fraction(1, max(1, 2 * len(backbones) - 2))
+
+    num_dealt = [0] * len(backbones)
+    assigned = []
+    for num_clients in range(1, population.num_clients + 1):
+        behind = [share * num_clients - dealt for share, dealt in zip(shares, num_dealt, strict=True)]
+        until_due = [(1 - least_behind - lag) / share for lag, share in zip(behind, shares, strict=True)]
+        in_line = [index for index, lag in enumerate(behind) if lag >= least_behind]
+        chosen = min(in_line, key=until_due.__getitem__)
+        num_dealt[chosen] += 1
+        assigned.append(backbones[chosen].name)
+    return assigned
+
+
+@dataclass(frozen=True, eq=False)
+class Population:
+    """The clients and the data that they share.
+
+    Attributes:
+        dataset: the images.
+        specs: one per client, in client order.
+        class_counts_KC: training images by client and class.
+    """
+
+    dataset: Dataset
+    specs: Sequence[ClientSpec]
+    class_counts_KC: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, config: Config, partition_file: Path | None = None) -> "Population":
+        """Loads the data and divides them.
+
+        Args:
+            config: of the federation.
+            partition_file: of a run that goes on; what is written there holds, whatever would be drawn today.
+
+        Raises:
+            DataError: if the data are absent or damaged, or the partition is impossible or of other data.
+        """
+        dataset = load_dataset(config.data)
+        labels_N, num_clients = dataset.train.labels_N, config.population.num_clients
+        if partition_file is not None:
+            parts = load_partition(partition_file, labels_N, num_clients)
+        else:
+            parts = make_partition(labels_N, dataset.num_classes, num_clients, config.partition, config.run.seed)
+        backbones = assign_backbones(config.population)
+        specs = [ClientSpec(client, *made) for client, made in enumerate(zip(backbones, parts, strict=True))]
+        return cls(dataset, specs, class_counts(labels_N, parts, dataset.num_classes))

@@ -1,0 +1,1 @@
+"""Clients in Ray actors. Only here does the runtime import Ray."""

@@ -1,0 +1,1 @@
+"""Files of a run and checks of them: run folder, records, checkpoints. No training, no terminal, no tracker."""

@@ -1,0 +1,75 @@
+"""What a run puts into a checkpoint and expects of one: a shard of the server, and one of each client."""
+
+from functools import partial
+from typing import Any
+
+from fedvtc.config import fingerprint
+from fedvtc.config.schema import Config
+from fedvtc.errors import CheckpointError
+from fedvtc.learning.exchange.messages import Broadcast
+from fedvtc.learning.methods import ServerState
+from fedvtc.storage.checkpoints.manifest import Manifest, Shard, shard_name
+from fedvtc.storage.checkpoints.store import CheckpointStore
+from fedvtc.storage.checkpoints.trees import arrays_to_tensors, read_tree, tensors_to_arrays, write_tree
+
+SERVER_SHARD = "server.pt"
+
+
+def write_server(store: CheckpointStore, draft: str, server: tuple[ServerState, Broadcast] | None) -> Shard:
+    """Writes the server's half into a draft.
+
+    Args:
+        store: that the draft is in.
+        draft: of a checkpoint.
+        server: its state, and the broadcast that the next round starts with; None in the final checkpoint.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    tree = {"state": server[0], "broadcast": server[1].payload} if server else {}
+    return store.write(draft, SERVER_SHARD, partial(write_tree, arrays_to_tensors(tree)))
+
+
+def read_server(store: CheckpointStore, manifest: Manifest) -> tuple[ServerState, Broadcast]:
+    """The server's half of a checkpoint of a round.
+
+    Raises:
+        CheckpointError: it is damaged, or holds something else.
+    """
+    where = f"{store.location}/{manifest.folder}: {SERVER_SHARD}"
+    tree: Any = read_tree(store.read(manifest, SERVER_SHARD), where)
+    # The hash says no more than that it is what somebody wrote.
+    try:
+        halves = tensors_to_arrays(tree["state"]), tensors_to_arrays(tree["broadcast"])
+    except (KeyError, TypeError, AttributeError, IndexError, RuntimeError) as error:
+        raise _no_server(where) from error
+    if not all(isinstance(half, dict) for half in halves):
+        raise _no_server(where)
+    state, payload = halves
+    return state, Broadcast(manifest.round, payload)
+
+
+def _no_server(where: str) -> CheckpointError:
+    return CheckpointError(f"{where}: is not that of a server. An older checkpoint may be whole.")
+
+
+def misfit(manifest: Manifest, run_id: str, config: Config) -> tuple[str, str] | None:
+    """What keeps a checkpoint from being one that a run can go on from, and the fix; None where nothing does.
+
+    Its files may be whole all the same: a manifest may be damaged so that it can still be read.
+
+    Args:
+        manifest: of the checkpoint.
+        run_id: of the run.
+        config: that the run had until now.
+    """
+    if manifest.run_id != run_id:
+        return f"is that of run {manifest.run_id}, not of {run_id}", "Remove it."
+    if manifest.fingerprint != fingerprint(config):
+        return "config.yaml is not the config that it was written with", "Put config.yaml back as it was."
+    names = {shard.name for shard in manifest.shards}
+    expected = {SERVER_SHARD, *map(shard_name, range(config.population.num_clients))}
+    if names != expected:
+        missing = ", ".join(sorted(expected - names)) or "nothing"
+        return f"its manifest is not one of this run, it lacks {missing}", "Remove it."
+    return None

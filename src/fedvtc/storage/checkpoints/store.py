@@ -1,0 +1,276 @@
+"""The checkpoints of one run, in a folder or behind a URL: written whole or not at all, and checked before use."""
+
+import hashlib
+import math
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
+from pathlib import Path
+from typing import Any, BinaryIO, Protocol
+
+from fsspec.core import url_to_fs
+from fsspec.implementations.local import LocalFileSystem
+
+from fedvtc.errors import CheckpointError, first_line
+from fedvtc.storage.checkpoints.local_folders import LocalFolders
+from fedvtc.storage.checkpoints.manifest import FOLDER_NAME, MANIFEST_FILE, SHARD_NAME, Manifest, Shard
+from fedvtc.storage.checkpoints.remote_folders import RemoteFolders
+from fedvtc.storage.checkpoints.shard_file import Save, ShardFile
+
+Report = Callable[[str], None]
+"""Takes one line for the user."""
+
+
+def _ignore(line: str) -> None:
+    pass
+
+
+def _faultless(manifest: Manifest) -> None:
+    return None
+
+
+class _Folders(Protocol):
+    """Where folders of files are kept; see `LocalFolders` and `RemoteFolders`."""
+
+    def names(self) -> list[str]: ...
+    def begin(self, folder: str, attempt: int) -> str: ...
+    def create(self, draft: str, name: str) -> AbstractContextManager[BinaryIO]: ...
+    def take_over(self, draft: str, folder: str, name: str) -> None: ...
+    def publish(self, draft: str, folder: str, manifest: bytes) -> None: ...
+    def size(self, folder: str, name: str) -> int: ...
+    def open(self, folder: str, name: str) -> AbstractContextManager[BinaryIO]: ...
+    def remove(self, folder: str) -> None: ...
+    def clear_drafts(self) -> None: ...
+
+
+class CheckpointStore:
+    """A run's checkpoints: one folder each, of shards and a manifest that is written last.
+
+    A checkpoint is written in four steps: `draft` by the coordinator, `write` by whoever holds a shard, `publish` by
+    the coordinator, and `discard` where that failed. A store can be pickled and sent to the processes that write.
+    Where nothing else is said, methods raise OSError as it comes.
+
+    Args:
+        location: a folder, or an fsspec URL such as `s3://bucket/fedvtc/run`; of this run alone.
+
+    Raises:
+        CheckpointError: the URL names several file systems, none is known or installed for it, or its server does not
+            answer.
+    """
+
+    def __init__(self, location: str | Path) -> None:
+        self._folders: _Folders
+        if "://" not in str(location):
+            location = Path(os.path.expanduser(location)).absolute()
+            self._folders, self._label = LocalFolders(location), location.name
+        else:
+            file_system, root = _open_url(str(location))
+            is_local = isinstance(file_system, LocalFileSystem)
+            self._folders = LocalFolders(Path(root)) if is_local else RemoteFolders(file_system, root)
+            self._label = root.rstrip("/").rsplit("/", 1)[-1]
+        self.location = str(location)
+
+    def __reduce__(self) -> tuple[type["CheckpointStore"], tuple[str]]:
+        # Each process opens its own connection.
+        return CheckpointStore, (self.location,)
+
+    def draft(self, folder: str, attempt: int) -> str:
+        """Makes an empty place to write a checkpoint into.
+
+        Args:
+            folder: `Manifest.folder` of what it will become.
+            attempt: of the run; processes of a lost attempt may still be writing into drafts of theirs.
+
+        Returns:
+            Its name, for `write`, `publish` and `discard`. In an object store, which cannot rename, this is the folder
+            itself; a checkpoint that was there is gone.
+        """
+        return self._folders.begin(folder, attempt)
+
+    def write(self, draft: str, name: str, save: Save) -> Shard:
+        """Writes one shard durably; may be done again, and by several processes for different shards.
+
+        Args:
+            draft: as `draft` named it.
+            name: of the shard.
+            save: writes its content into a file; once it returns, what it read may change.
+        """
+        assert SHARD_NAME.fullmatch(name)
+        with self._folders.create(draft, name) as file:
+            shard_file = ShardFile(name, file)
+            save(shard_file)
+        return shard_file.shard
+
+    def take_over(self, draft: str, manifest: Manifest, name: str) -> Shard | None:
+        """Puts a shard of an earlier checkpoint into a draft without writing it again.
+
+        In a local folder the two are one file, so damage to it is damage to both.
+
+        Returns:
+            The shard, or None where it cannot be done.
+        """
+        shard = manifest.shard(name)
+        if shard is None:
+            return None
+        try:
+            if self._folders.size(manifest.folder, name) != shard.num_bytes:
+                return None
+            self._folders.take_over(draft, manifest.folder, name)
+        except OSError:
+            return None
+        return shard
+
+    def publish(self, draft: str, manifest: Manifest) -> None:
+        """Makes the draft a checkpoint; one of that name gives way once the new one is complete.
+
+        A crash leaves the old one, the new one, or neither, but never a folder that claims to be whole and is not.
+        """
+        self._folders.publish(draft, manifest.folder, manifest.to_json().encode())
+
+    def discard(self, draft: str) -> None:
+        """Deletes an unfinished draft as far as that is possible."""
+        with suppress(OSError):
+            self._folders.remove(draft)
+
+    def clear_drafts(self) -> None:
+        """Deletes what crashes left; only while no other process writes here."""
+        self._folders.clear_drafts()
+
+    def manifests(self, report: Report = _ignore) -> list[Manifest]:
+        """What there is, newest first and `final` before all rounds; by manifest only, shards are not looked at.
+
+        Args:
+            report: gets a line for each folder whose manifest is damaged.
+        """
+        found = []
+        for folder in sorted(filter(FOLDER_NAME.fullmatch, self._folders.names()), reverse=True):
+            try:
+                found.append(self._manifest(folder))
+            except CheckpointError as error:
+                report(str(error))
+        return sorted(found, key=lambda manifest: (manifest.phase == "final", manifest.round), reverse=True)
+
+    def problems(self, manifest: Manifest) -> list[str]:
+        """What is wrong with a checkpoint, one line each; every byte of it is read."""
+        found = []
+        for shard in manifest.shards:
+            try:
+                with self._shard(manifest, shard) as file:
+                    digest = _sha256_of(file)
+                self._check_hash(manifest, shard, digest)
+            except CheckpointError as error:
+                found.append(str(error))
+        return found
+
+    def read(self, manifest: Manifest, name: str) -> bytes:
+        """The content of one shard.
+
+        Raises:
+            CheckpointError: it is not there, cannot be read, or is not what was written.
+        """
+        shard = manifest.shard(name)
+        if shard is None:
+            raise CheckpointError(f"{self._label}/{manifest.folder}: {name} is not part of it")
+        with self._shard(manifest, shard) as file:
+            content = file.read()
+        self._check_hash(manifest, shard, hashlib.sha256(content).hexdigest())
+        return content
+
+    def newest_whole(
+        self,
+        report: Report = _ignore,
+        *,
+        fault_of: Callable[[Manifest], str | None] = _faultless,
+        max_round: int | None = None,
+    ) -> Manifest | None:
+        """The newest checkpoint of a round without problems, or None.
+
+        Args:
+            report: gets a line for each newer one that is damaged or has a fault.
+            fault_of: what else keeps a checkpoint from being the one, in words.
+            max_round: newer ones are passed over.
+        """
+        for manifest in self.manifests(report):
+            if manifest.phase != "round" or (max_round is not None and manifest.round > max_round):
+                continue
+            if fault := fault_of(manifest):
+                report(f"{self._label}/{manifest.folder}: {fault}")
+                continue
+            problems = self.problems(manifest)
+            if not problems:
+                return manifest
+            more = f" (and {len(problems) - 1} more problems)" if len(problems) > 1 else ""
+            report(problems[0] + more)
+        return None
+
+    def prune(self, kept: Sequence[Manifest], keep_best: bool) -> None:
+        """Deletes checkpoints of rounds; `final` and those whose manifest is damaged stay.
+
+        Args:
+            kept: those that stay.
+            keep_best: whether the most accurate one, of equals the newest, stays too.
+        """
+        rounds = [manifest for manifest in self.manifests() if manifest.phase == "round"]
+        folders = {manifest.folder for manifest in kept}
+        if keep_best and rounds:
+            # `max` takes the first of equals, and the newest is first.
+            folders.add(max(rounds, key=_accuracy).folder)
+        for manifest in rounds:
+            if manifest.folder not in folders:
+                self._folders.remove(manifest.folder)
+
+    def _manifest(self, folder: str) -> Manifest:
+        where = f"{self._label}/{folder}"
+        try:
+            with self._folders.open(folder, MANIFEST_FILE) as file:
+                content = file.read()
+        except OSError as error:
+            raise CheckpointError(f"{where}: {MANIFEST_FILE} {_why(error)}") from error
+        manifest = Manifest.from_json(content, f"{where}/{MANIFEST_FILE}")
+        if manifest.folder != folder:
+            raise CheckpointError(f"{where}: {MANIFEST_FILE} is that of {manifest.folder}")
+        return manifest
+
+    @contextmanager
+    def _shard(self, manifest: Manifest, shard: Shard) -> Iterator[BinaryIO]:
+        where = f"{self._label}/{manifest.folder}: {shard.name}"
+        try:
+            num_bytes = self._folders.size(manifest.folder, shard.name)
+            if num_bytes != shard.num_bytes:
+                raise CheckpointError(f"{where} has {num_bytes} of {shard.num_bytes} bytes")
+            with self._folders.open(manifest.folder, shard.name) as file:
+                yield file
+        except OSError as error:
+            raise CheckpointError(f"{where} {_why(error)}") from error
+
+    def _check_hash(self, manifest: Manifest, shard: Shard, digest: str) -> None:
+        if digest != shard.sha256:
+            raise CheckpointError(f"{self._label}/{manifest.folder}: {shard.name} does not match its hash")
+
+
+def _open_url(url: str) -> tuple[Any, str]:
+    if "::" in url:
+        what = "cannot be used as a checkpoint folder (it chains file systems)"
+        raise CheckpointError(f"{url}: {what}. Name one only, such as s3://bucket/runs.")
+    try:
+        file_system, root = url_to_fs(url)
+    except Exception as error:  # Some connect when they are made, and each fails in its own way.
+        raise CheckpointError(f"{url}: cannot be used as a checkpoint folder ({first_line(error)})") from error
+    return file_system, str(root)
+
+
+def _sha256_of(file: BinaryIO) -> str:
+    digest = hashlib.sha256()
+    while chunk := file.read(2**20):
+        digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _why(error: OSError) -> str:
+    if isinstance(error, FileNotFoundError):
+        return "is missing"
+    return f"cannot be read ({' '.join((error.strerror or str(error)).split())})"
+
+
+def _accuracy(manifest: Manifest) -> float:
+    return -math.inf if manifest.accuracy is None else manifest.accuracy

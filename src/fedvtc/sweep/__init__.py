@@ -1,8 +1,0 @@
-"""Many federations from one file: a grid, random draws or a list over the keys of a config, and tables over seeds.
-
-Ray is imported only once a sweep is run.
-"""
-
-from fedvtc.sweep.definition import Sweep, Trial, load_sweep
-
-__all__ = ["Sweep", "Trial", "load_sweep"]

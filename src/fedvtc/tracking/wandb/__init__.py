@@ -1,0 +1,1 @@
+"""A run in Weights & Biases. Only here is wandb imported."""

@@ -1,0 +1,98 @@
+"""Opens a run of Weights & Biases, and deals with its service: a process on this machine that takes what is logged."""
+
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fedvtc.config.schema import Config
+from fedvtc.storage.atomic import replaced
+from fedvtc.tracking import RunInfo
+
+if TYPE_CHECKING:
+    import wandb
+
+MAX_TAG_LETTERS = 64
+VARIABLES = {
+    "mode": "WANDB_MODE",
+    "project": "WANDB_PROJECT",
+    "entity": "WANDB_ENTITY",
+    "group": "WANDB_RUN_GROUP",
+    "job_type": "WANDB_JOB_TYPE",
+    "name": "WANDB_NAME",
+}
+"""What wins over the config where it is set."""
+MODES = ("online", "offline", "shared", "disabled", "dryrun", "run")
+"""What W&B takes as its mode, in these letters only."""
+
+
+def open_run(run: RunInfo, explicit: dict[str, str]) -> "wandb.Run":
+    """Opens the W&B run of a run folder, or continues it.
+
+    Args:
+        run: what W&B is told of it.
+        explicit: arguments of `wandb.init` that win over the environment and the config.
+
+    Raises:
+        Exception: of any kind, where W&B cannot open it within `tracking.wandb.timeout_s`.
+    """
+    import wandb
+
+    keys = run.config.tracking.wandb
+    # Silent, so that it neither asks for a key nor writes into the live table.
+    wandb.setup(settings=wandb.Settings(silent=True))
+    # W&B itself looks at the environment once per process, and only where nothing is given.
+    chosen: dict[str, Any] = {
+        key: os.environ.get(variable) or getattr(keys, key) for key, variable in VARIABLES.items()
+    }
+    chosen["name"] = chosen["name"] or run.name
+    settings = wandb.Settings(
+        console="off",
+        silent=True,
+        init_timeout=keys.timeout_s,
+        finish_timeout=keys.timeout_s,
+        finish_timeout_raises=True,
+        # It would hold the command line.
+        x_disable_meta=True,
+    )
+    kept = _id_file(run)
+    opened = wandb.init(
+        **(chosen | explicit),
+        id=kept.read_text() if kept.is_file() else run.id,
+        resume="allow",
+        reinit="create_new",
+        dir=str(run.folder.absolute()),
+        config=dict(run.config_dict),
+        tags=_tags(run.config),
+        settings=settings,
+    )
+    # In a sweep of W&B's own, its agent has chosen another id.
+    if opened.id != run.id and not opened.disabled:
+        with replaced(kept) as beside:
+            beside.write_text(opened.id)
+    return opened
+
+
+def close_service() -> None:
+    """Ends W&B's service, and what is open in it; a program's end then waits for it no more."""
+    import wandb
+
+    # It ends the whole program where the service has ended with an error.
+    with suppress(SystemExit, *gone_errors()):
+        wandb.teardown()
+
+
+def gone_errors() -> tuple[type[Exception], ...]:
+    """What W&B raises where its service has ended unasked: a signal to all processes of a job ends it at once."""
+    from wandb.sdk.mailbox import HandleAbandonedError, MailboxClosedError
+
+    return ConnectionError, HandleAbandonedError, MailboxClosedError
+
+
+def _id_file(run: RunInfo) -> Path:
+    return run.folder / "wandb" / "id"
+
+
+def _tags(config: Config) -> list[str]:
+    given = (config.method.label or config.method.name, config.data.name, config.partition.kind)
+    return list(dict.fromkeys(tag[:MAX_TAG_LETTERS] for tag in (*given, *config.tracking.wandb.tags)))

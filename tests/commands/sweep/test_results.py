@@ -1,0 +1,231 @@
+import csv
+import json
+import math
+
+import pytest
+from rich.console import Console
+
+from fedvtc.commands.sweep import load_sweep
+from fedvtc.commands.sweep.folder import SweepFolder
+from fedvtc.commands.sweep.results import groups, write_results
+from fedvtc.config import to_dict
+from fedvtc.errors import RunFolderError
+from fedvtc.reporting.means import as_table
+from fedvtc.storage.run_folder import RunFolder
+
+ACCURACY, WORST, MISSING = "test/accuracy/mean", "test/accuracy/min", "test/accuracy/missing/mean"
+
+
+@pytest.fixture
+def folder(write):
+    """Three seeds of two values of alpha."""
+    return SweepFolder(load_sweep(write("mine.yaml", "grid: {partition.alpha: [0.1, 0.5], run.seed: [0, 1, 2]}")))
+
+
+def record(trial, status, *records):
+    run = RunFolder.create(trial.config.run.output_dir, trial.name, to_dict(trial.config))
+    (run.path / "metrics.jsonl").write_text("".join(json.dumps(one) + "\n" for one in records))
+    run.set_status(status)
+
+
+def finish(trial, accuracy, *, worst=0.1, missing=0.0, seconds=1.0):
+    final, num_rounds = {ACCURACY: accuracy, WORST: worst, MISSING: missing}, trial.config.run.rounds
+    record(
+        trial,
+        "finished",
+        # What a round measured is not what counts.
+        {"round": 1, "phase": "round", "bytes/up/prototypes": 70, ACCURACY: 0.99, "time/round": seconds},
+        {"round": 2, "phase": "round", "bytes/up/prototypes": 70, "bytes/down/prototypes": 50, "time/round": seconds},
+        *({"round": number, "phase": "round"} for number in range(3, num_rounds + 1)),
+        {"round": num_rounds, "phase": "final", "bytes/down/prototypes": 10, **final, "time/round": seconds},
+    )
+
+
+def rows(folder):
+    with (folder.path / "results.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_means_and_sample_deviations_over_seeds_worked_by_hand(folder):
+    for trial, accuracy in zip(folder.sweep.trials[:3], (0.5, 0.6, 0.7), strict=True):
+        finish(trial, accuracy, worst=accuracy / 2)
+
+    write_results(folder)
+
+    skewed, other = rows(folder)
+    assert (skewed["partition.alpha"], skewed["trials"], skewed["finished"]) == ("0.1", "3", "3")
+    assert math.isclose(float(skewed[ACCURACY]), 0.6)
+    # Deviations -0.1, 0, 0.1: squares add up to 0.02, by n - 1 = 2 that is 0.01.
+    assert math.isclose(float(skewed[f"{ACCURACY}/std"]), 0.1)
+    assert math.isclose(float(skewed[f"{WORST}/std"]), 0.05)
+    # 70 + 70 + 50 + 10 of each run.
+    assert (float(skewed["bytes/total"]), float(skewed["bytes/total/std"])) == (200.0, 0.0)
+    assert (other["partition.alpha"], other["trials"], other["finished"], other[ACCURACY]) == ("0.5", "3", "0", "")
+    assert (folder.path / "results.md").read_text().splitlines()[4:] == [
+        "| partition.alpha | finished | accuracy | worst | missing | bytes |",
+        "| --- | --- | --- | --- | --- | --- |",
+        "| 0.1 | 3/3 | 0.6000 +- 0.1000 | 0.3000 +- 0.0500 | 0.0000 +- 0.0000 | 200 B |",
+        "| 0.5 | 0/3 | - | - | - | - |",
+    ]
+
+
+@pytest.mark.parametrize("lost", [[-1], [0], [4], range(11)], ids=["final", "first", "middle", "all"])
+def test_a_run_that_lacks_records_is_not_in_the_means(folder, lost):
+    """A disk that was full for a while: the run has finished, and its records are not all there."""
+    first, second, *_ = folder.sweep.trials
+    finish(first, 0.5)
+    finish(second, 0.7)
+    file = second.path / "metrics.jsonl"
+    lines = file.read_text().splitlines(keepends=True)
+    for number in sorted(lost, reverse=True):
+        del lines[number]
+    file.write_text("".join(lines))
+
+    found = write_results(folder)
+
+    assert (found[0].num_finished, found[0].lacking) == (1, [second.path])
+    assert (rows(folder)[0]["finished"], rows(folder)[0][ACCURACY], rows(folder)[0]["bytes/total"]) == (
+        "1",
+        "0.5",
+        "200.0",
+    )
+
+
+@pytest.mark.parametrize("change", [{ACCURACY: "high"}, {"bytes/up/prototypes": None}, {ACCURACY: [1]}])
+def test_records_without_numbers_are_one_line(folder, change):
+    first = folder.sweep.trials[0]
+    finish(first, 0.5)
+    file = first.path / "metrics.jsonl"
+    *lines, last = file.read_text().splitlines()
+    file.write_text("".join(f"{line}\n" for line in [*lines, json.dumps(json.loads(last) | change)]))
+    with pytest.raises(
+        RunFolderError, match=r"^\S+seed0: metrics\.jsonl is damaged \(.*\)\. Remove the folder, and .*$"
+    ):
+        write_results(folder)
+
+
+def test_what_a_table_of_markdown_would_take_for_its_own_is_written_out(write):
+    folder = SweepFolder(load_sweep(write("mine.yaml", 'grid: {method.label: ["a|b", "c\\nd"]}')))
+    folder.path.mkdir(parents=True)
+
+    write_results(folder)
+
+    table = (folder.path / "results.md").read_text().splitlines()[4:]
+    assert [line.split(" | ")[0] for line in table[2:]] == ["| a\\|b", "| c d"]
+
+
+def test_a_value_of_null_is_none_that_is_left_out(write):
+    text = "set: {partition.images_per_client: 20}\nlist: [{partition.images_per_client: null}, {run.seed: 1}]"
+
+    found = groups(SweepFolder(load_sweep(write("mine.yaml", text))))
+
+    assert [dict(group.values) for group in found] == [
+        {"partition.images_per_client": "null"},
+        {"partition.images_per_client": ""},
+    ]
+
+
+def test_only_runs_that_have_finished_count(folder):
+    first, second, third, *_ = folder.sweep.trials
+    finish(first, 0.5)
+    record(second, "failed", {"round": 1, "phase": "round", ACCURACY: 0.9})
+    record(third, "running", {"round": 1, "phase": "round", ACCURACY: 0.9})
+
+    write_results(folder)
+
+    row = rows(folder)[0]
+    # One value has no deviation.
+    assert (row["finished"], row[ACCURACY], row[f"{ACCURACY}/std"]) == ("1", "0.5", "")
+
+
+def test_what_not_every_run_has_is_a_mean_over_those_that_have_it(folder):
+    first, second, *_ = folder.sweep.trials
+    finish(first, 0.5, missing=None)
+    finish(second, 0.5, missing=0.25)
+
+    write_results(folder)
+
+    assert (rows(folder)[0][MISSING], rows(folder)[0][f"{MISSING}/std"]) == ("0.25", "")
+
+
+def test_records_that_are_damaged_are_one_line(folder):
+    record(folder.sweep.trials[0], "finished", {"round": 1}, {"round": 2})
+    (folder.sweep.trials[0].path / "metrics.jsonl").write_text("{\n{}\n")
+
+    with pytest.raises(RunFolderError, match=r"alpha0\.1-seed0: metrics\.jsonl is damaged \(.*\)\. Remove the folder"):
+        write_results(folder)
+
+
+def test_measured_times_are_on_the_terminal_only(folder):
+    finish(folder.sweep.trials[0], 0.5, seconds=11.0)
+    found = write_results(folder)
+    before = (folder.path / "results.csv").read_bytes()
+    console = Console(width=160)
+
+    with console.capture() as shown:
+        console.print(as_table(found))
+
+    assert found[0].seconds == [33.0]
+    assert "33" in shown.get()
+    assert b"33" not in before
+
+
+def test_groups_keep_the_order_of_the_sweep_file_and_values_may_be_lists(write):
+    file = write(
+        "mine.yaml",
+        "grid: {population.backbones: [[{name: cnn_2x8, share: 1}], [{name: cnn_2x16, share: 1}]], run.seed: [1, 0]}",
+    )
+    folder = SweepFolder(load_sweep(file))
+
+    found = groups(folder)
+
+    assert [list(group.values.values()) for group in found] == [
+        ["[{'name': 'cnn_2x8', 'share': 1}]"],
+        ["[{'name': 'cnn_2x16', 'share': 1}]"],
+    ]
+    assert [group.num_trials for group in found] == [2, 2]
+
+
+def test_values_that_read_alike_are_rows_of_their_own(write):
+    names = [("cnn_2x16", "cnn_2x32", "cnn_3x16"), ("cnn_2x16", "cnn_2x32", "cnn_4x16")]
+    lists = [
+        [{"name": name, "share": 0.25} for name in three] + [{"name": "cnn_2x8", "share": 0.25}] for three in names
+    ]
+    grid = {"population.backbones": lists, "run.seed": [0, 1]}
+    folder = SweepFolder(load_sweep(write("mine.yaml", json.dumps({"grid": grid}))))
+    for trial, accuracy in zip(folder.sweep.trials, (0.1, 0.3, 0.7, 0.9), strict=True):
+        finish(trial, accuracy)
+
+    write_results(folder)
+
+    assert [(json.loads(row["population.backbones"]), float(row[ACCURACY])) for row in rows(folder)] == [
+        (lists[0], 0.2),
+        (lists[1], 0.8),
+    ]
+
+
+def test_files_of_one_name_are_not_seeds_of_one_another(write):
+    write("a/x.yaml", "run: {rounds: 1}")
+    write("b/x.yaml", "run: {rounds: 2}")
+    write("c/y.yaml", "run: {rounds: 3}")
+    entries = "[{files: a/x.yaml, run.seed: 0}, {files: b/x.yaml, run.seed: 1}, {files: c/y.yaml, run.seed: 2}]"
+
+    found = groups(SweepFolder(load_sweep(write("mine.yaml", f"list: {entries}"))))
+
+    assert [(group.values["files"], group.num_trials) for group in found] == [
+        ('"a/x.yaml"', 1),
+        ('"b/x.yaml"', 1),
+        ("y", 1),
+    ]
+
+
+def test_who_was_stopped_early_is_counted(write):
+    folder = SweepFolder(load_sweep(write("mine.yaml", "grid: {run.seed: [0, 1]}\nasha: {}")))
+    finish(folder.sweep.trials[0], 0.5)
+    record(folder.sweep.trials[1], "interrupted")
+    folder.note_stopped("seed1", 1)
+
+    write_results(folder)
+
+    assert (rows(folder)[0]["finished"], rows(folder)[0]["stopped_early"]) == ("1", "1")
+    assert "| 1/2, 1 stopped |" in (folder.path / "results.md").read_text()

@@ -1,0 +1,457 @@
+"""What the coordinator saves, when, and what happens where the disk does not take it."""
+
+import errno
+import importlib.metadata
+import json
+import resource
+import signal
+import threading
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+from fsspec.implementations.memory import MemoryFileSystem
+
+from fedvtc.config import fingerprint
+from fedvtc.config.operation import CheckpointConfig, RuntimeConfig
+from fedvtc.config.schema import MethodConfig
+from fedvtc.errors import CheckpointError, DiskError
+from fedvtc.federation.checkpointer import Checkpointer
+from fedvtc.learning.exchange.messages import Broadcast
+from fedvtc.runtime.incidents import Incidents
+from fedvtc.runtime.inline_pool import InlinePool
+from fedvtc.runtime.lineage import Lineage
+from fedvtc.storage.checkpoints import CheckpointStore, Manifest
+from fedvtc.storage.checkpoints.contents import read_server
+from fedvtc.storage.checkpoints.trees import read_tree
+
+TIMEOUT_S = 20
+STATE = {"counts": np.arange(3), "clients": {"0": {"mean": np.full((2, 2), 0.5, np.float32)}}, "name": "a"}
+BROADCAST = Broadcast(3, {"prototypes": {"mean": np.array([[1.5, 2.5]])}})
+
+
+class SlowStore(CheckpointStore):
+    """A disk that takes nothing until its gate is open."""
+
+    def __init__(self, location):
+        super().__init__(location)
+        self.gate, self.is_asked = threading.Event(), threading.Event()
+
+    def write(self, draft, name, save):
+        self.is_asked.set()
+        assert self.gate.wait(TIMEOUT_S)
+        return super().write(draft, name, save)
+
+
+class StubbornStore(CheckpointStore):
+    """A place where files may be put, but not deleted."""
+
+    def prune(self, *_):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+
+class Saving:
+    """A checkpointer, with everything around it at hand."""
+
+    def __init__(self, config, dataset, specs, store, **keys):
+        self.config, self.store, self.told = config, store, []
+        self.lineage, self.incidents = Lineage(store), Incidents(self.told.append)
+        self.pool = InlinePool(config, dataset, specs, self.lineage, self.incidents)
+        settings = {"run_id": "0123abcd", "attempt": 3} | keys
+        self.checkpoints = Checkpointer(config, store, self.pool, self.lineage, self.incidents, **settings)
+
+    def save(self, round, accuracy=None, **keys):
+        self.checkpoints.save(round, STATE, BROADCAST, accuracy, **keys)
+
+    def save_and_wait(self, round, accuracy=None):
+        self.save(round, accuracy)
+        self.checkpoints.wait()
+
+    def train(self, round):
+        list(self.pool.map("run_round", [0, 1, 2], Broadcast(round - 1)))
+
+    def digests(self):
+        return list(self.pool.map("digest", [0, 1, 2]))
+
+    def rounds(self):
+        return [manifest.round for manifest in self.store.manifests(pytest.fail) if manifest.phase == "round"]
+
+    def clients_of(self, manifest):
+        return [read_tree(self.store.read(manifest, f"client_{client:04d}.pt")) for client in range(3)]
+
+    def restored_digests(self, manifest, specs, dataset):
+        """What the weights of clients are that are built from a checkpoint."""
+        lineage = Lineage(self.store, manifest)
+        with InlinePool(self.config, dataset, specs, lineage) as pool:
+            pool.restore([0, 1, 2])
+            return list(pool.map("digest", [0, 1, 2]))
+
+
+@pytest.fixture
+def saving(tiny_config, tiny_dataset, tiny_specs, tmp_path):
+    """Makes a `Saving`; closes its pool at the end."""
+    made = []
+
+    def make(checkpoint=(), runtime=(), *, store=None, **keys):
+        config = tiny_config(
+            MethodConfig(name="local"),
+            checkpoint=CheckpointConfig(**dict(checkpoint)),
+            runtime=RuntimeConfig(**dict(runtime)),
+        )
+        store = store or CheckpointStore(tmp_path / "checkpoints")
+        made.append(Saving(config, tiny_dataset, tiny_specs, store, **keys))
+        return made[-1]
+
+    yield make
+    for saving in made:
+        saving.pool.close()
+
+
+@contextmanager
+def no_room():
+    """No file grows over 100 bytes: nothing but a manifest's beginning can be written."""
+    before, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.getsignal(signal.SIGXFSZ)
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+
+
+@pytest.mark.parametrize(("every", "due"), [(1, [1, 2, 3, 4, 5, 6, 7]), (3, [3, 6, 7]), (9, [7]), (None, [])])
+def test_the_last_round_is_always_saved(saving, every, due):
+    checkpoints = saving({"every": every}).checkpoints
+    assert [round for round in range(1, 8) if checkpoints.is_due(round, is_last=round == 7)] == due
+
+
+def test_a_checkpoint_says_whose_it_is_and_what_the_server_had(saving):
+    run = saving()
+    run.save_and_wait(3, accuracy=0.25)
+    (manifest,) = run.store.manifests(pytest.fail)
+    assert (manifest.run_id, manifest.round, manifest.phase) == ("0123abcd", 3, "round")
+    assert (manifest.accuracy, manifest.fingerprint) == (0.25, fingerprint(run.config))
+    assert set(manifest.versions) >= {"python", "fedvtc", "torch", "lightning", "ray", "numpy"}
+    assert manifest.versions["torch"] == importlib.metadata.version("torch")
+    names = ["client_0000.pt", "client_0001.pt", "client_0002.pt", "server.pt"]
+    assert sorted(shard.name for shard in manifest.shards) == names
+    assert run.store.problems(manifest) == []
+    state, broadcast = read_server(run.store, manifest)
+    assert state["name"] == "a"
+    np.testing.assert_array_equal(state["counts"], np.arange(3))
+    mean = state["clients"]["0"]["mean"]
+    assert (mean.dtype, mean.tolist()) == (np.float32, [[0.5, 0.5], [0.5, 0.5]])
+    assert broadcast.round == 3
+    np.testing.assert_array_equal(broadcast.payload["prototypes"]["mean"], [[1.5, 2.5]])
+
+
+def test_a_damaged_server_is_not_read(saving, tmp_path):
+    run = saving()
+    run.save_and_wait(3)
+    (manifest,) = run.store.manifests(pytest.fail)
+    file = tmp_path / "checkpoints/round_000003/server.pt"
+    file.write_bytes(file.read_bytes()[:-1])
+    with pytest.raises(CheckpointError, match=r"round_000003: server.pt has \d+ of \d+ bytes"):
+        read_server(run.store, manifest)
+
+
+@pytest.mark.parametrize("async_", [True, False])
+def test_clients_are_saved_as_they_were_although_they_work_on(saving, tiny_specs, tiny_dataset, async_):
+    run = saving({"async_": async_, "keep": 9})
+    expected = []
+    for round in (1, 2, 3):
+        run.train(round)
+        expected.append(run.digests())
+        run.save(round)
+        run.train(round + 10)
+    run.checkpoints.wait()
+    manifests = sorted(run.store.manifests(pytest.fail), key=lambda manifest: manifest.round)
+    assert [run.restored_digests(manifest, tiny_specs, tiny_dataset) for manifest in manifests] == expected
+    assert len({digest for digests in expected for digest in digests}) == 9
+
+
+def test_rounds_go_on_while_a_checkpoint_is_written_and_the_next_one_waits(saving, tmp_path):
+    store = SlowStore(tmp_path / "checkpoints")
+    run = saving(store=store)
+    run.save(1)
+    assert store.is_asked.wait(TIMEOUT_S)
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["round_000001.attempt-3.tmp"]
+    assert run.rounds() == []
+    with ThreadPoolExecutor(1) as second:
+        saving_next = second.submit(run.save, 2)
+        with pytest.raises(TimeoutError):
+            saving_next.result(0.05)
+        assert not run.checkpoints.covers(2)
+        store.gate.set()
+        saving_next.result(TIMEOUT_S)
+    run.checkpoints.wait()
+    assert run.rounds() == [2, 1]
+
+
+def test_rounds_wait_where_that_is_asked_for(saving, tmp_path):
+    store = SlowStore(tmp_path / "checkpoints")
+    run = saving({"async_": False}, store=store)
+    with ThreadPoolExecutor(1) as other:
+        being_saved = other.submit(run.save, 1)
+        assert store.is_asked.wait(TIMEOUT_S)
+        with pytest.raises(TimeoutError):
+            being_saved.result(0.05)
+        store.gate.set()
+        being_saved.result(TIMEOUT_S)
+    assert run.rounds() == [1]
+
+
+def test_a_run_that_ends_loses_nothing_once_its_round_is_being_saved(saving, tmp_path):
+    store = SlowStore(tmp_path / "checkpoints")
+    checkpoints = (run := saving({"every": 2}, store=store)).checkpoints
+    assert (checkpoints.covers(0), checkpoints.covers(1)) == (True, False)
+    run.save(2)
+    assert [checkpoints.covers(round) for round in (1, 2, 3)] == [True, True, False]
+    store.gate.set()
+    checkpoints.wait()
+    assert [checkpoints.covers(round) for round in (1, 2, 3)] == [True, True, False]
+
+
+def test_what_was_saved_before_the_run_was_resumed_counts(saving):
+    (before := saving()).save_and_wait(4)
+    run = saving(start=before.store.newest_whole(pytest.fail))
+    assert [run.checkpoints.covers(round) for round in (3, 4, 5)] == [True, True, False]
+    with no_room():
+        run.save_and_wait(5)
+    assert run.told == ["checkpoint round_000005 could not be written (File too large); the one of round 4 is kept"]
+    assert [run.checkpoints.covers(round) for round in (4, 5)] == [True, False]
+
+
+def test_where_no_checkpoints_are_wanted_a_run_has_nothing_to_lose_and_writes_nothing(saving, tmp_path):
+    run = saving({"every": None})
+    assert run.checkpoints.covers(5)
+    run.checkpoints.save_final(7, 0.5)
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def test_the_models_of_the_end_are_kept_beside_the_rounds(saving, tiny_specs, tiny_dataset):
+    run = saving()
+    run.train(1)
+    run.save(1)
+    run.train(2)
+    run.checkpoints.save_final(1, 0.75)
+    final, last = run.store.manifests(pytest.fail)
+    assert (final.folder, final.phase, final.round, final.accuracy) == ("final", "final", 1, 0.75)
+    assert run.restored_digests(final, tiny_specs, tiny_dataset) == run.digests()
+    assert last.round == 1
+    assert not run.checkpoints.covers(2)
+    assert run.clients_of(last)[0].keys() == {"classifier"}
+
+
+@pytest.mark.parametrize(
+    ("keep", "keep_best", "kept"),
+    [(2, False, [5, 4]), (2, True, [5, 4, 2]), (3, True, [5, 4, 3, 2]), (9, True, [5, 4, 3, 2, 1])],
+)
+def test_the_newest_and_the_best_are_kept(saving, keep, keep_best, kept):
+    run = saving({"keep": keep, "keep_best": keep_best})
+    for round, accuracy in enumerate([0.1, 0.9, None, 0.3, 0.2], start=1):
+        run.save_and_wait(round, accuracy)
+    assert run.rounds() == kept
+
+
+def test_none_is_deleted_as_long_as_records_are_not_on_the_disk(saving):
+    run = saving({"keep_best": False})
+    for round in (1, 2, 3, 4):
+        run.save(round, is_recorded=round <= 2)
+    run.checkpoints.wait()
+    assert run.rounds() == [4, 3, 2, 1]
+    run.save(5, is_recorded=False)
+    run.checkpoints.wait()
+    assert run.rounds() == [5, 4, 2, 1]
+    run.save_and_wait(6)
+    assert run.rounds() == [6, 5]
+
+
+@pytest.mark.parametrize("end", ["wait", "abandon"])
+def test_the_first_that_is_whole_is_told_at_once_and_once(saving, end):
+    told = []
+    run = saving(on_first=lambda: told.append(run.rounds()))
+    run.save(1)
+    # Nobody asks for another one.
+    getattr(run.checkpoints, end)()
+    assert told == [[1]]
+    run.save_and_wait(2)
+    assert told == [[1]]
+
+
+class Frozen:
+    """A pool of one process that is frozen: what it saves is lost once a call has shown that it does not answer."""
+
+    def __init__(self, pool):
+        self._pool, self.saved, self.num_asked = pool, [], 0
+
+    def save(self, clients, store, draft):
+        self.saved = [Future() for _ in clients]
+        return self.saved
+
+    def map(self, task, clients, *arguments):
+        self.num_asked += 1
+        for future in self.saved:
+            if not future.done():
+                future.set_exception(RuntimeError("The actor died"))
+        return iter([0] * len(clients))
+
+
+@pytest.mark.parametrize("async_", [True, False])
+def test_a_process_that_hangs_while_it_saves_is_noticed_though_no_round_runs(saving, async_):
+    run = saving({"async_": async_})
+    run.checkpoints._pool = pool = Frozen(run.pool)
+    run.save(1)
+    assert pool.num_asked == (0 if async_ else 1)
+    run.checkpoints.wait()
+    assert (pool.num_asked, run.rounds()) == (1, [])
+    assert run.told == ["checkpoint round_000001 could not be written (The actor died); there is none before it"]
+
+
+def test_at_the_end_of_a_run_nobody_who_hangs_is_waited_for(saving, monkeypatch):
+    run = saving({}, {"client_timeout_s": 0.1})
+    run.checkpoints._pool = pool = Frozen(run.pool)
+    monkeypatch.setattr("fedvtc.federation.checkpointer.TICK_S", 0.05)
+    run.save(1)
+    run.checkpoints.abandon()
+    assert (pool.num_asked, run.rounds()) == (0, [])
+
+
+@pytest.mark.parametrize("location", ["{}/checkpoints", "memory:/{}/checkpoints"])
+def test_old_ones_that_cannot_be_deleted_do_not_cost_the_new_one(saving, tmp_path, location):
+    run = saving({}, {"on_disk_error": "stop"}, store=StubbornStore(location.format(tmp_path)))
+    for round in (1, 2, 3):
+        run.train(round)
+        run.save_and_wait(round)
+    assert run.rounds() == [3, 2, 1]
+    assert [run.store.problems(manifest) for manifest in run.store.manifests(pytest.fail)] == [[], [], []]
+    assert run.told == ["old checkpoints could not be deleted (Permission denied)"] * 3
+    assert run.incidents.totals == {"disk_errors": 3}
+    assert [manifest.round for manifest in run.lineage.history(0).checkpoints] == [3, 2]
+    MemoryFileSystem.store.clear()
+    MemoryFileSystem.pseudo_dirs[:] = [""]
+
+
+def test_steps_that_a_whole_checkpoint_holds_are_forgotten(saving):
+    run = saving({"keep": 2})
+    for round, kept in [(1, 0), (2, 1), (3, 1), (4, 1)]:
+        run.train(round)
+        run.save_and_wait(round)
+        # From the older of the two that are kept on.
+        assert (run.lineage.num_steps, run.lineage.history(0).from_nothing) == (kept, False)
+    assert [manifest.round for manifest in run.lineage.history(0).checkpoints] == [4, 3]
+
+
+def test_clients_are_never_built_from_the_checkpoint_of_another_run(saving, tmp_path):
+    run = saving()
+    store = run.store
+    draft = store.draft("round_000001", 1)
+    store.publish(draft, Manifest("another", 1, "round", "f00d", None, (), {}, "now"))
+    run.save_and_wait(2)
+    assert [manifest.round for manifest in run.lineage.history(0).checkpoints] == [2]
+
+
+def test_a_disk_that_is_full_costs_the_checkpoint_and_nothing_else(saving, tmp_path):
+    run = saving()
+    run.train(1)
+    run.save_and_wait(1)
+    run.train(2)
+    with no_room():
+        run.save_and_wait(2)
+    what = "checkpoint round_000002 could not be written (File too large); the one of round 1 is kept"
+    assert (run.told, run.incidents.totals) == ([what], {"checkpoints_failed": 1})
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["round_000001"]
+    assert run.store.newest_whole(pytest.fail).round == 1
+    assert [run.checkpoints.covers(round) for round in (1, 2)] == [True, False]
+    # The step since then is still known, so that a client can be built.
+    assert [step[1] for step in run.lineage.history(0).steps] == [2]
+    run.train(3)
+    run.save_and_wait(3)
+    assert (run.rounds(), len(run.told)) == ([3, 1], 1)
+
+
+def test_the_first_one_that_fails_leaves_none(saving):
+    run = saving({"async_": False})
+    with no_room():
+        run.save(1)
+    assert run.told == ["checkpoint round_000001 could not be written (File too large); there is none before it"]
+    assert (run.checkpoints.covers(1), run.rounds()) == (False, [])
+
+
+def test_a_folder_that_cannot_be_made_is_told(saving, tmp_path):
+    (tmp_path / "file").write_text("")
+    run = saving(store=CheckpointStore(tmp_path / "file" / "checkpoints"))
+    run.save_and_wait(1)
+    run.checkpoints.save_final(1, None)
+    none = "could not be written (Not a directory); there is none before it"
+    assert run.told == [f"checkpoint round_000001 {none}", f"checkpoint final {none}"]
+
+
+@pytest.mark.parametrize("async_", [True, False])
+def test_the_policy_may_be_to_stop(saving, async_):
+    run = saving({"async_": async_}, {"on_disk_error": "stop"})
+    run.save_and_wait(1)
+    what = r"^checkpoint round_000002 could not be written \(File too large\); the one of round 1 is kept$"
+    with no_room(), pytest.raises(DiskError, match=what):
+        run.save_and_wait(2)
+    assert run.incidents.totals == {"checkpoints_failed": 1}
+    # It is said once.
+    run.checkpoints.wait()
+
+
+def test_to_stop_holds_for_a_folder_that_cannot_be_made_and_for_the_final_one(saving, tmp_path):
+    (tmp_path / "file").write_text("")
+    run = saving({}, {"on_disk_error": "stop"}, store=CheckpointStore(tmp_path / "file" / "checkpoints"))
+    with pytest.raises(DiskError, match=r"^checkpoint round_000001 could not be written \(Not a directory\)"):
+        run.save_and_wait(1)
+    with pytest.raises(DiskError, match=r"^checkpoint final could not be written \(Not a directory\)"):
+        run.checkpoints.save_final(1, None)
+
+
+def test_a_state_that_no_file_can_hold_is_told_and_is_no_matter_of_the_disk(saving, tmp_path):
+    run = saving({}, {"on_disk_error": "stop"})
+    run.checkpoints.save(1, {"seen": {1, 2}}, BROADCAST, None)
+    run.checkpoints.wait()
+    why = "a checkpoint cannot hold set, only tensors and plain values"
+    assert run.told == [f"checkpoint round_000001 could not be written ({why}); there is none before it"]
+    assert list((tmp_path / "checkpoints").iterdir()) == []
+
+
+def test_the_manifest_is_the_last_to_be_written(saving, tmp_path):
+    run = saving()
+    run.save_and_wait(1)
+    manifest = json.loads((tmp_path / "checkpoints/round_000001/manifest.json").read_text())
+    sizes = {shard["name"]: shard["num_bytes"] for shard in manifest["shards"]}
+    files = {path.name: path for path in (tmp_path / "checkpoints/round_000001").iterdir()}
+    assert {name: path.stat().st_size for name, path in files.items() if name != "manifest.json"} == sizes
+    written = files.pop("manifest.json").stat().st_mtime_ns
+    assert all(path.stat().st_mtime_ns <= written for path in files.values())
+
+
+def test_who_sits_out_is_not_written_again_and_still_lies_on_the_disk_twice(saving, tmp_path, tiny_specs, tiny_dataset):
+    run = saving({"keep": 2, "keep_best": False})
+    files, expected = {}, {}
+    for round, participants in enumerate(([0, 1, 2], [0], [0], [0, 1], [0], [0]), start=1):
+        list(run.pool.map("run_round", participants, Broadcast(round - 1)))
+        run.save_and_wait(round)
+        expected[round] = run.digests()
+        folder = tmp_path / f"checkpoints/round_{round:06d}"
+        files[round] = [(folder / f"client_{client:04d}.pt").stat().st_ino for client in range(3)]
+        if round > 1:
+            assert not set(files[round]) & set(files[round - 1])
+
+    # Client 2 took part in the first round alone: two files serve all later checkpoints in turn.
+    assert files[3][2] == files[1][2] == files[5][2]
+    assert files[4][2] == files[2][2] == files[6][2]
+    # Client 1 was another after round 4.
+    assert files[3][1] == files[1][1]
+    assert files[4][1] != files[2][1]
+    newest, previous = run.store.manifests(pytest.fail)
+    assert run.restored_digests(newest, tiny_specs, tiny_dataset) == expected[6]
+    with (tmp_path / "checkpoints/round_000006/client_0002.pt").open("r+b") as file:
+        file.seek(1000)
+        file.write(b"damage")
+    assert [bool(run.store.problems(manifest)) for manifest in (newest, previous)] == [True, False]
+    assert run.restored_digests(previous, tiny_specs, tiny_dataset) == expected[5]

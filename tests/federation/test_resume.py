@@ -1,0 +1,606 @@
+"""A run that was stopped, lost or made longer ends as one that ran through: what may change, and the same bits."""
+
+import dataclasses
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from fsspec.implementations.memory import MemoryFileSystem
+
+from fedvtc.config import check_resumable, field_docs, fingerprint, load, same_place
+from fedvtc.config.changes import MAY_CHANGE, flat
+from fedvtc.config.problems import show
+from fedvtc.config.schema import Config
+from fedvtc.errors import CheckpointError, ConfigError, Interrupted, RunFolderError
+from fedvtc.federation.launch import run_federation
+from fedvtc.federation.resume import resume_federation
+from fedvtc.learning.client.client import FederatedClient
+from fedvtc.learning.methods import config_classes
+from fedvtc.storage.checkpoints import CheckpointStore
+from fedvtc.storage.checkpoints.trees import read_tree
+from fedvtc.tracking.record_files import JsonlTracker
+
+SOURCE = str(Path(__file__).parents[2] / "src")
+NUM_CLIENTS, ROUNDS = 4, 5
+SETTINGS = (
+    "placement.pool=inline",
+    f"run.rounds={ROUNDS}",
+    "data.name=npz",
+    "partition.alpha=1",
+    f"population.num_clients={NUM_CLIENTS}",
+    "population.backbones=[{name: cnn_2x8, share: 0.75}, {name: resnet8, share: 0.25}]",
+    "population.feature_size=6",
+    "training.batch_size=8",
+    "evaluate.every=2",
+    "evaluate.samples_every=2",
+    "evaluate.samples_per_class=2",
+)
+SMALL_FEDVTC = (
+    "method.generator.epochs=1",
+    "method.generator.width=4",
+    "method.finetune.epochs=1",
+    "method.finetune.images_per_class=4",
+)
+FEDVTC = ("method.name=fedvtc", *SMALL_FEDVTC, "run.participation=0.5")
+EXCHANGE = (
+    "method.name=fedvtc",
+    *SMALL_FEDVTC,
+    "method.generator.aggregation=exchange",
+    "method.finetune.latents=client_mixture",
+    "method.finetune.when=both",
+    # Client 3 takes part in rounds 2 and 5 only: the server has to remember it.
+    "run.participation=0.5",
+    "run.seed=2",
+    "training.optimizer.name=sgd",
+    "method.generator.optimizer.name=sgd",
+)
+LOCAL = ("method.name=local", "training.optimizer.name=sgd")
+FEDPROTO = ("method.name=fedproto", "run.participation=0.5")
+METHODS = {"local": LOCAL, "fedproto": FEDPROTO, "fedvtc": FEDVTC, "exchange": EXCHANGE}
+
+
+# What may change.
+
+CONFIGS = {name: dataclasses.replace(Config(), method=method(name=name)) for name, method in config_classes().items()}
+# The common keys once, and those of each method.
+KEYS = sorted(
+    {("fedvtc", key) for key in flat(CONFIGS["fedvtc"])}
+    | {(name, key) for name, config in CONFIGS.items() for key in flat(config) if key.startswith("method.")}
+)
+PLACE = ("run.name", "run.output_dir")
+
+
+def another(value):
+    """A value of the same type, where null has one, that is not this one."""
+    match value:
+        case bool():
+            return not value
+        case int() | float():
+            return value + 1
+        case str():
+            return f"{value}x"
+        case list():
+            return value[:-1] if value else ["x:Y"]
+        case None:
+            return 7
+    raise AssertionError(value)
+
+
+def changed(node, path):
+    """A config with another value of one key."""
+    step, *rest = path
+    name = next(field.name for field in dataclasses.fields(node) if field.name.rstrip("_") == step)
+    value = getattr(node, name)
+    return dataclasses.replace(node, **{name: changed(value, rest) if rest else another(value)})
+
+
+def test_every_key_is_decided():
+    documented = {doc.key for doc in field_docs(Config)}
+    documented |= {doc.key for method in config_classes().values() for doc in field_docs(method, "method")}
+    assert {key for _, key in KEYS} == documented
+    assert set(MAY_CHANGE) <= documented
+    assert len(set(MAY_CHANGE)) == len(MAY_CHANGE)
+
+
+@pytest.mark.parametrize(("method", "key"), KEYS)
+def test_a_key_may_change_or_is_refused_by_name(method, key):
+    before = CONFIGS[method]
+    after = changed(before, key.split("."))
+    old, new = flat(before)[key], flat(after)[key]
+    assert [name for name, value in flat(after).items() if value != flat(before)[name]] == [key]
+    if key in MAY_CHANGE:
+        check_resumable(before, after)
+    else:
+        with pytest.raises(ConfigError) as refused:
+            check_resumable(before, after)
+        (line,) = refused.value.problems
+        fix = "Leave it out to resume, or begin a new run."
+        assert line == f"{key}: is {show(old)} in this run, not {show(new)}. {fix}"
+    assert (fingerprint(before) == fingerprint(after)) == (key in (*MAY_CHANGE, *PLACE))
+
+
+def test_every_key_that_may_not_change_is_named_at_once():
+    before = CONFIGS["local"]
+    run, training = dataclasses.replace(before.run, seed=1), dataclasses.replace(before.training, epochs=3)
+    with pytest.raises(ConfigError) as refused:
+        check_resumable(before, dataclasses.replace(before, run=run, training=training))
+    assert refused.value.problems == (
+        "run.seed: is 0 in this run, not 1. Leave it out to resume, or begin a new run.",
+        "training.epochs: is 1 in this run, not 3. Leave it out to resume, or begin a new run.",
+    )
+    check_resumable(before, before)
+
+
+def test_another_method_is_another_run():
+    with pytest.raises(ConfigError) as refused:
+        check_resumable(CONFIGS["local"], CONFIGS["fedproto"])
+    assert [line.partition(" in this run")[0] for line in refused.value.problems] == [
+        "method.name: is 'local'",
+        "method.prototype_weight: is null",
+    ]
+    fingerprints = {fingerprint(config) for config in CONFIGS.values()}
+    assert len(fingerprints) == len(CONFIGS)
+    assert all(re.fullmatch("[0-9a-f]{64}", text) for text in fingerprints)
+
+
+def test_a_run_that_was_found_by_name_keeps_its_place():
+    before = dataclasses.replace(Config(), run=dataclasses.replace(Config().run, name="a", output_dir="/old", rounds=3))
+    after = dataclasses.replace(Config(), run=dataclasses.replace(Config().run, name="b", output_dir="new", rounds=4))
+    placed = same_place(before, after).run
+    assert (placed.name, placed.output_dir, placed.rounds) == ("a", "/old", 4)
+
+
+# Whole runs.
+
+
+@pytest.fixture(scope="module")
+def folder(tiny_folder):
+    return tiny_folder("resuming")
+
+
+@pytest.fixture(scope="module")
+def words_of(folder):
+    """The words of `fedvtc run` for a run of this name."""
+
+    def make(name, *overrides):
+        return [*SETTINGS, f"run.output_dir={folder}", f"data.path={folder}/tiny.npz", f"run.name={name}", *overrides]
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def start(words_of):
+    """Runs; gives the folder."""
+
+    def make(name, *overrides):
+        config = load([], words_of(name, *overrides), methods=config_classes())
+        return run_federation(config, plain=True).folder
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def undisturbed(start):
+    """The folder of a run that nothing happened to, made once for the same words."""
+    made = {}
+
+    def get(*overrides):
+        if overrides not in made:
+            made[overrides] = start(f"undisturbed-{len(made)}", *overrides)
+        return made[overrides]
+
+    return get
+
+
+@pytest.fixture(scope="module")
+def stop(start, folder):
+    """Makes a run that is asked to end as it logs round 3; gives its folder."""
+
+    def make(name, *overrides):
+        log = JsonlTracker.log
+
+        def ask(self, record, clients):
+            log(self, record, clients)
+            if (record["round"], record["phase"]) == (3, "round"):
+                signal.raise_signal(signal.SIGINT)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(JsonlTracker, "log", ask)
+            with pytest.raises(Interrupted):
+                start(name, *overrides)
+        return folder / name
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def stopped(stop, folder):
+    """A copy, under a name of its own, of a run that was stopped after round 3; each is made once."""
+    made = {}
+
+    def copy(name, *overrides):
+        if overrides not in made:
+            made[overrides] = stop(f"stopped-{len(made)}", *overrides)
+        return Path(shutil.copytree(made[overrides], folder / name))
+
+    return copy
+
+
+def results_of(path):
+    """The records without what clocks, memory and mishaps say."""
+    lines = (path / "metrics.jsonl").read_text().splitlines()
+    others = ("time/", "memory/", "placement/", "incidents")
+    return [{key: value for key, value in json.loads(line).items() if not key.startswith(others)} for line in lines]
+
+
+def described(path):
+    return json.loads((path / "run.json").read_text())
+
+
+def store_of(path, location=None):
+    return CheckpointStore(location or path / "checkpoints")
+
+
+def models_of(store):
+    """All that the clients were at the end, by file."""
+    final = next(manifest for manifest in store.manifests(pytest.fail) if manifest.phase == "final")
+    return {shard.name: read_tree(store.read(final, shard.name)) for shard in final.shards if shard.name != "server.pt"}
+
+
+def trees_are_equal(first, second):
+    if isinstance(first, torch.Tensor):
+        return first.dtype == second.dtype and torch.equal(first, second)
+    if isinstance(first, dict):
+        return first.keys() == second.keys() and all(trees_are_equal(first[key], second[key]) for key in first)
+    if isinstance(first, list | tuple):
+        return len(first) == len(second) and all(map(trees_are_equal, first, second))
+    return first == second
+
+
+def pictures_of(path):
+    return {picture.name: picture.read_bytes() for picture in (path / "samples").glob("*.png")}
+
+
+def same_end(path, expected, store=None):
+    assert described(path)["status"] == "finished"
+    assert results_of(path) == results_of(expected)
+    assert (path / "clients.csv").read_bytes() == (expected / "clients.csv").read_bytes()
+    assert pictures_of(path) == pictures_of(expected)
+    models = models_of(store or store_of(path))
+    assert len(models) == NUM_CLIENTS
+    assert trees_are_equal(models, models_of(store_of(expected)))
+    return True
+
+
+def untouched(path):
+    """Every file with content and time, but for the lock, which says who looked last."""
+    return {
+        file.relative_to(path): (file.read_bytes(), file.stat().st_mtime_ns)
+        for file in path.rglob("*")
+        if file.is_file() and file.name != ".lock"
+    }
+
+
+# Loses the process in the middle of round 3, a child for each run: the record is written, the rows are not.
+LOST = """
+import json, os, sys
+from fedvtc.config import load
+from fedvtc.learning.methods import config_classes
+from fedvtc.federation.launch import run_federation
+from fedvtc.tracking.record_files import JsonlTracker
+
+log = JsonlTracker.log
+
+def log_and_die(self, record, clients):
+    log(self, record, clients)
+    if record["round"] == 3:
+        os._exit(9)
+
+JsonlTracker.log = log_and_die
+for words in json.loads(sys.argv[1]):
+    child = os.fork()
+    if child == 0:
+        run_federation(load([], words, methods=config_classes()), plain=True)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+"""
+LOST_RUNS = {
+    "lost-local": ("local", ()),
+    "lost-fedproto": ("fedproto", ("checkpoint.every=2",)),
+    "lost-fedvtc": ("fedvtc", ()),
+    "lost-exchange": ("exchange", ("checkpoint.async=false",)),
+    "lost-every-3": ("fedvtc", ("checkpoint.every=3", "checkpoint.async=false")),
+    "lost-file": ("fedproto", ("checkpoint.dir=file://{folder}/elsewhere",)),
+}
+
+
+@pytest.fixture(scope="module")
+def lost(words_of, folder):
+    """The folders of runs whose process was lost, by name."""
+    runs = [
+        words_of(name, *METHODS[method], *(word.format(folder=folder) for word in more))
+        for name, (method, more) in LOST_RUNS.items()
+    ]
+    subprocess.run(
+        [sys.executable, "-c", LOST, json.dumps(runs)],
+        env=os.environ | {"PYTHONPATH": SOURCE, "OMP_NUM_THREADS": "1"},
+        check=True,
+        timeout=200,
+        capture_output=True,
+    )
+    return {name: folder / name for name in LOST_RUNS}
+
+
+@pytest.mark.parametrize("name", LOST_RUNS)
+def test_a_run_whose_process_was_lost_ends_as_one_that_was_not(lost, undisturbed, capsys, folder, name):
+    path, (method, more) = lost[name], LOST_RUNS[name]
+    assert described(path)["status"] == "running"
+    summary = resume_federation(path, plain=True)
+    (elsewhere,) = (folder / "elsewhere").glob("*") if "dir" in str(more) else (None,)
+    assert elsewhere is None or elsewhere.name == f"{name}-{described(path)['id']}"
+    assert same_end(path, undisturbed(*METHODS[method]), elsewhere and store_of(path, elsewhere))
+    assert (summary.folder, summary.record["phase"]) == (path, "final")
+    _, attempt = described(path)["attempts"]
+    num_done = attempt["resumed_round"]
+    # The checkpoint of round 2 may have been on its way.
+    assert num_done in {"checkpoint.every=2": (2, 0), "checkpoint.every=3": (0,)}.get((*more, "")[0], (1, 2))
+    how = f"resuming after round {num_done} of {ROUNDS}" if num_done else "no checkpoint, starting over"
+    assert f"{path}: {how}\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("method", ["fedvtc", "exchange"])
+def test_a_finished_run_can_be_made_longer(start, undisturbed, method):
+    path = start(f"longer-{method}", *METHODS[method], "run.rounds=2")
+    assert [record["phase"] for record in results_of(path)] == ["round", "round", "final"]
+    resume_federation(path, [f"run.rounds={ROUNDS}"], plain=True)
+    assert same_end(path, undisturbed(*METHODS[method]))
+    assert described(path)["attempts"][1]["resumed_round"] == 2
+    assert load([path / "config.yaml"], [], methods=config_classes()).run.rounds == ROUNDS
+
+
+def test_a_run_can_be_ended_earlier_than_was_meant(stopped, start):
+    path = stopped("shorter", *LOCAL)
+    resume_federation(path, ["run.rounds=3"], plain=True)
+    expected = start("short", *LOCAL, "run.rounds=3")
+    # Round 3 was not the last when it was logged, so it was not measured; the end is.
+    assert [record["round"] for record in results_of(path) if "test/accuracy/mean" in record] == [2, 3]
+    assert results_of(path)[-1] == results_of(expected)[-1]
+    assert trees_are_equal(models_of(store_of(path)), models_of(store_of(expected)))
+
+
+@pytest.mark.parametrize(("every", "async_"), [(1, "true"), (2, "false"), (4, "true")])
+def test_who_asks_as_a_round_ends_finds_it_saved(stop, undisturbed, capsys, every, async_):
+    more = (f"checkpoint.every={every}", f"checkpoint.async={async_}")
+    path = stop(f"asked-{every}-{async_}", *FEDPROTO, *more)
+    assert described(path)["status"] == "interrupted"
+    assert f"fedvtc resume {path}" in capsys.readouterr().out.splitlines()[-1]
+    assert store_of(path).newest_whole(pytest.fail).round == 3
+    resume_federation(path, plain=True)
+    assert same_end(path, undisturbed(*FEDPROTO))
+    assert described(path)["attempts"][1]["resumed_round"] == 3
+
+
+@pytest.mark.parametrize(
+    ("every", "round", "saved"), [(1, 4, 3), (2, 4, 4), (5, 3, 3)], ids=["abandoned", "ended", "saved out of turn"]
+)
+def test_who_asks_in_the_middle_of_a_round_loses_no_round(
+    start, folder, undisturbed, capsys, monkeypatch, every, round, saved
+):
+    train = FederatedClient.train
+
+    def ask(self, phase="train"):
+        train(self, phase)
+        if (self.id, self.round) == (2, round):
+            signal.raise_signal(signal.SIGTERM)
+
+    path = folder / f"asked-in-{round}-{every}"
+    with monkeypatch.context() as patch:
+        patch.setattr(FederatedClient, "train", ask)
+        with pytest.raises(Interrupted) as interrupted:
+            start(path.name, *LOCAL, f"checkpoint.every={every}")
+    assert interrupted.value.signum == signal.SIGTERM
+    may_end = "stopping after this round, or in 60 s; once more stops at once"
+    assert (may_end in capsys.readouterr().out) == (saved == round)
+    assert [record["round"] for record in results_of(path)] == list(range(1, saved + 1))
+    resume_federation(path, plain=True)
+    assert same_end(path, undisturbed(*LOCAL))
+    assert described(path)["attempts"][1]["resumed_round"] == saved
+
+
+def test_without_checkpoints_a_run_starts_over(stop, undisturbed, capsys):
+    path = stop("over", *FEDPROTO, "checkpoint.every=null")
+    assert not (path / "checkpoints").exists()
+    resume_federation(path, plain=True)
+    expected = undisturbed(*FEDPROTO)
+    assert results_of(path) == results_of(expected)
+    assert (path / "clients.csv").read_bytes() == (expected / "clients.csv").read_bytes()
+    assert "no checkpoint, starting over" in capsys.readouterr().out
+    assert not (path / "checkpoints").exists()
+
+
+@pytest.fixture
+def memory():
+    yield "memory://checkpoints"
+    MemoryFileSystem.store.clear()
+    MemoryFileSystem.pseudo_dirs[:] = [""]
+
+
+def test_checkpoints_may_be_in_an_object_store(stop, undisturbed, memory):
+    path = stop("in-memory", *FEDVTC, f"checkpoint.dir={memory}")
+    store = store_of(path, f"{memory}/in-memory-{described(path)['id']}")
+    assert not (path / "checkpoints").exists()
+    assert store.newest_whole(pytest.fail).round == 3
+    resume_federation(path, plain=True)
+    assert same_end(path, undisturbed(*FEDVTC), store)
+
+
+def flip(file):
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
+def test_a_damaged_checkpoint_is_named_and_passed_over(stopped, undisturbed, capsys):
+    path = stopped("damaged", *FEDVTC)
+    flip(path / "checkpoints/round_000003/client_0001.pt")
+    resume_federation(path, plain=True)
+    printed = capsys.readouterr().out
+    assert "checkpoints/round_000003: client_0001.pt does not match its hash; passed over" in printed
+    assert f"resuming after round 2 of {ROUNDS}" in printed
+    assert same_end(path, undisturbed(*FEDVTC))
+
+
+def test_where_every_checkpoint_is_damaged_nothing_is_thrown_away(stopped, capsys):
+    path = stopped("ruined", *FEDVTC)
+    rounds = sorted((path / "checkpoints").iterdir())
+    assert len(rounds) >= 2
+    for round in rounds:
+        (round / "server.pt").unlink()
+    before = untouched(path)
+    with pytest.raises(CheckpointError, match=f"^{path}: no checkpoint is whole. Mend one of them, or remove "):
+        resume_federation(path, plain=True)
+    assert untouched(path) == before
+    printed = capsys.readouterr().out
+    for round in rounds:
+        assert f"checkpoints/{round.name}: server.pt is missing; passed over\n" in printed
+
+
+def test_a_finished_run_stays_as_it_is(undisturbed, capsys):
+    path = undisturbed(*FEDPROTO)
+    before = untouched(path)
+    summary = resume_federation(path, ["checkpoint.keep=5"], plain=True)
+    assert (summary.folder, summary.record) == (path, None)
+    assert capsys.readouterr().out == f"{path}: finished after {ROUNDS} rounds, nothing to resume.\n"
+    assert untouched(path) == before
+
+
+@pytest.mark.parametrize(
+    ("overrides", "line"),
+    [
+        (["run.seed=1"], "run.seed: is 0 in this run, not 1. Leave it out to resume, or begin a new run."),
+        (["run.rounds=2"], "run.rounds: the run has done 3 rounds, not 2. Give at least 3."),
+        (["run.sede=1"], "run.sede: unknown key (command line). Did you mean run.seed?"),
+    ],
+)
+def test_a_change_that_cannot_be_is_refused_and_nothing_is_written(stopped, overrides, line):
+    path = stopped(f"refused-{overrides[0]}", *LOCAL)
+    before = untouched(path)
+    with pytest.raises(ConfigError) as refused:
+        resume_federation(path, overrides, plain=True)
+    assert refused.value.problems == (line,)
+    assert untouched(path) == before
+
+
+def test_a_config_that_was_changed_by_hand_is_refused(stopped):
+    path = stopped("by-hand", *LOCAL)
+    file = path / "config.yaml"
+    file.write_text(file.read_text().replace("epochs: 1", "epochs: 2"))
+    before = untouched(path)
+    with pytest.raises(
+        CheckpointError, match=r"checkpoint round_000003: config.yaml is not the config that it was written with\. "
+    ):
+        resume_federation(path, plain=True)
+    assert untouched(path) == before
+
+
+def test_checkpoints_of_another_run_are_refused(stopped):
+    path = stopped("another", *LOCAL)
+    own = described(path)["id"]
+    file = path / "run.json"
+    file.write_text(file.read_text().replace(own, "0123abcd"))
+    before = untouched(path)
+    with pytest.raises(
+        CheckpointError, match=rf"checkpoint round_000003: is that of run {own}, not of 0123abcd\. Remove it\.$"
+    ):
+        resume_federation(path, plain=True)
+    assert untouched(path) == before
+
+
+def test_checkpoints_are_looked_for_in_the_old_place_before_a_run_starts_over(stopped, undisturbed, folder):
+    path = stopped("moved", *LOCAL)
+    place = f"checkpoint.dir={folder}/moved-to"
+    before = untouched(path)
+    with pytest.raises(CheckpointError, match=rf"^checkpoint.dir: .*moved-to/.* Move what is in {path}/checkpoints "):
+        resume_federation(path, [place], plain=True)
+    assert untouched(path) == before
+    moved = folder / "moved-to" / "{name}-{id}".format(**described(path))
+    moved.parent.mkdir()
+    shutil.move(path / "checkpoints", moved)
+    resume_federation(path, [place], plain=True)
+    assert described(path)["attempts"][1]["resumed_round"] == 3
+    assert same_end(path, undisturbed(*LOCAL), store_of(path, moved))
+
+
+LOCKED = """
+import fcntl, sys
+file = open(sys.argv[1], "a")
+fcntl.flock(file, fcntl.LOCK_EX)
+print("locked", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_run_that_another_process_writes_is_refused(stopped):
+    path = stopped("locked", *LOCAL)
+    before = untouched(path)
+    holder = subprocess.Popen(
+        [sys.executable, "-c", LOCKED, path / ".lock"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    with holder:
+        assert holder.stdout.readline() == "locked\n"
+        with pytest.raises(RunFolderError, match=f"^{path}: another process writes it"):
+            resume_federation(path, plain=True)
+        assert untouched(path) == before
+        holder.stdin.close()
+
+
+def test_a_job_that_is_started_again_and_again_ends_once(stop, start, undisturbed, capsys):
+    words = (*FEDPROTO, "run.resume=auto")
+    path = stop("job", *words)
+    capsys.readouterr()
+    with pytest.raises(ConfigError, match=r"^run.seed: is 0 in this run, not 1\."):
+        start("job", *words, "run.seed=1")
+    assert start("job", *words) == path
+    assert f"{path}: resuming after round 3 of {ROUNDS}\n" in capsys.readouterr().out
+    # The word that made the run go on is the only difference in the config.
+    assert same_end(path, undisturbed(*FEDPROTO))
+    before = untouched(path)
+    capsys.readouterr()
+    assert start("job", *words) == path
+    assert capsys.readouterr().out == f"{path}: finished after {ROUNDS} rounds, nothing to resume.\n"
+    assert untouched(path) == before
+    with pytest.raises(RunFolderError, match="already holds a run"):
+        start("job", *FEDPROTO)
+
+
+def test_a_later_job_of_a_run_whose_folder_is_gone_says_that_it_begins_another(start, folder, monkeypatch, capsys):
+    words = (*FEDPROTO, "run.rounds=1", "run.resume=auto")
+    monkeypatch.setenv("FEDVTC_RUN_ID", "0a1b2c3d")
+    monkeypatch.setenv("FEDVTC_ATTEMPT", "2")
+    path = start("gone", *words)
+    drawn = json.loads((path / "run.json").read_text())["id"]
+    assert drawn != "0a1b2c3d"
+    said = capsys.readouterr().out
+    assert said.startswith(f"{path}: there is no folder of run 0a1b2c3d; a new run begins, {drawn}\n")
+
+    # The next one finds it, and has nothing to tell.
+    monkeypatch.setenv("FEDVTC_ATTEMPT", "3")
+    assert start("gone", *words) == path
+    assert capsys.readouterr().out == f"{path}: finished after 1 rounds, nothing to resume.\n"
+    assert json.loads((path / "run.json").read_text())["id"] == drawn
+
+
+def test_a_run_goes_on_where_it_lies_now_with_the_partition_that_it_had(stopped, undisturbed, folder, monkeypatch):
+    path = Path(shutil.move(stopped("here", *LOCAL), folder / "there"))
+    expected = undisturbed(*LOCAL)
+    monkeypatch.setattr("fedvtc.learning.population.make_partition", lambda *_: pytest.fail("drawn again"))
+    resume_federation(path, plain=True)
+    assert same_end(path, expected)
+    assert not (folder / "here").exists()

@@ -1,0 +1,284 @@
+"""Real signals, each scenario in a process of its own."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from fedvtc.errors import Interrupted
+from fedvtc.federation.stopper import Stopper
+
+SOURCE = str(Path(__file__).parents[2] / "src")
+NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)
+
+# `ask` sends this process a signal; what is told, or printed, is what the test compares.
+START = """
+import os, signal, sys, threading, time
+from fedvtc.errors import Interrupted
+from fedvtc.federation.stopper import Stopper
+
+def say(*words):
+    print(*words, flush=True)
+
+def ask(signum=signal.SIGINT):
+    os.kill(os.getpid(), signum)
+    time.sleep(0.001)
+
+def handlers():
+    return [signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)]
+
+stopper = Stopper(say, float(sys.argv[1]))
+"""
+
+
+@pytest.fixture
+def outcome():
+    """Runs a scenario; gives the lines it printed and its exit code."""
+
+    def run(scenario, grace_s=30.0):
+        done = subprocess.run(
+            [sys.executable, "-c", START + scenario, str(grace_s)],
+            env=os.environ | {"PYTHONPATH": SOURCE},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            # A suite that runs in the background may have handed down that Ctrl-C is ignored.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        )
+        assert "Traceback" not in done.stderr, done.stderr
+        return done.stdout.splitlines(), done.returncode
+
+    return run
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_where_nothing_would_be_lost_the_first_signal_ends_the_run_at_once(outcome, signum):
+    scenario = f"""
+before = handlers()
+try:
+    with stopper.listening():
+        say(stopper.is_requested)
+        ask({signum:d})
+        say("went on")
+except Interrupted as error:
+    say(error.signum, stopper.is_requested, isinstance(error, KeyboardInterrupt))
+say(handlers() == before, signal.getitimer(signal.ITIMER_REAL))
+"""
+    assert outcome(scenario) == (["False", f"{signum:d} True True", "True (0.0, 0.0)"], 0)
+
+
+@pytest.mark.parametrize("may_abandon", [True, False])
+def test_what_is_deferred_ends_first(outcome, may_abandon):
+    scenario = f"""
+stopper.may_abandon = lambda: {may_abandon}
+try:
+    with stopper.listening():
+        with stopper.deferred():
+            ask(signal.SIGTERM)
+            say("saved", stopper.is_requested)
+        say("went on")
+except Interrupted as error:
+    say(error.signum)
+"""
+    assert outcome(scenario) == (["saved True", "15"], 0)
+
+
+def test_a_round_that_would_be_lost_may_end(outcome):
+    scenario = """
+stopper.may_abandon = lambda: False
+try:
+    with stopper.listening():
+        with stopper.deferred():
+            say("saved", stopper.is_requested)
+        ask()
+        say("round done", stopper.is_requested)
+        with stopper.deferred():
+            say("saved")
+        say("next round")
+except Interrupted as error:
+    say(error.signum)
+"""
+    told = "stopping after this round, or in 30 s; once more stops at once"
+    assert outcome(scenario) == (["saved False", told, "round done True", "saved", "2"], 0)
+
+
+def test_a_round_that_takes_longer_than_its_grace_is_abandoned(outcome):
+    scenario = """
+stopper.may_abandon = lambda: False
+began_s = time.monotonic()
+try:
+    with stopper.listening():
+        ask(signal.SIGTERM)
+        say("goes on")
+        time.sleep(40)
+        say("too long")
+except Interrupted as error:
+    say(error.signum, 0.3 <= time.monotonic() - began_s < 20)
+"""
+    told = "stopping after this round, or in 0.3 s; once more stops at once"
+    assert outcome(scenario, grace_s=0.3) == ([told, "goes on", "15 True"], 0)
+
+
+def test_without_grace_it_ends_at_once(outcome):
+    scenario = """
+stopper.may_abandon = lambda: False
+try:
+    with stopper.listening():
+        ask()
+        time.sleep(40)
+        say("too long")
+except Interrupted as error:
+    say(error.signum)
+"""
+    told = "stopping after this round, or in 0 s; once more stops at once"
+    assert outcome(scenario, grace_s=0) == ([told, "2"], 0)
+
+
+def test_a_grace_that_ends_while_something_is_saved_waits_for_that(outcome):
+    scenario = """
+stopper.may_abandon = lambda: False
+try:
+    with stopper.listening():
+        ask()
+        with stopper.deferred():
+            until_s = time.monotonic() + 0.5
+            while time.monotonic() < until_s:
+                time.sleep(0.05)
+            say("saved")
+except Interrupted as error:
+    say(error.signum)
+"""
+    lines, code = outcome(scenario, grace_s=0.1)
+    assert (lines[1:], code) == (["saved", "2"], 0)
+
+
+def test_what_is_closed_after_the_round_takes_the_time_that_it_takes(outcome):
+    scenario = """
+stopper.may_abandon = lambda: False
+try:
+    with stopper.listening():
+        ask()
+        try:
+            with stopper.deferred():
+                say("saving")
+        finally:
+            time.sleep(0.8)
+            say("saved", signal.getitimer(signal.ITIMER_REAL))
+except Interrupted as error:
+    say(error.signum)
+"""
+    lines, code = outcome(scenario, grace_s=0.4)
+    assert (lines[1:], code) == (["saving", "saved (0.0, 0.0)", "2"], 0)
+
+
+def test_what_fails_while_it_is_deferred_can_be_interrupted_from_then_on(outcome):
+    scenario = """
+try:
+    with stopper.listening():
+        try:
+            with stopper.deferred():
+                raise OSError
+        except OSError:
+            ask()
+            say("went on")
+except Interrupted as error:
+    say(error.signum)
+"""
+    assert outcome(scenario) == (["2"], 0)
+
+
+def test_an_interrupt_that_lost_its_signal_on_the_way_gets_it_back(outcome):
+    scenario = """
+try:
+    with stopper.listening():
+        try:
+            ask(signal.SIGTERM)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt from None
+except Interrupted as error:
+    say(error.signum)
+try:
+    with Stopper(say, 1).listening():
+        raise KeyboardInterrupt
+except KeyboardInterrupt as error:
+    say(type(error).__name__)
+"""
+    assert outcome(scenario) == (["15", "KeyboardInterrupt"], 0)
+
+
+@pytest.mark.parametrize(("second", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
+@pytest.mark.parametrize("where", ["deferred", "round", "cleanup"])
+def test_a_second_signal_ends_the_process_at_once(outcome, where, second, code):
+    scenario = f"""
+stopper.may_abandon = lambda: {where == "cleanup"}
+with stopper.listening():
+    if {where!r} == "deferred":
+        with stopper.deferred():
+            ask()
+            say("saving")
+            ask(signal.{second})
+            say("saved")
+    try:
+        ask()
+        say("round")
+        ask(signal.{second})
+    finally:
+        say("cleanup")
+        ask(signal.{second})
+        say("went on")
+"""
+    lines, exit_code = outcome(scenario)
+    assert exit_code == code
+    assert lines[-1] == {"deferred": "saving", "round": "round", "cleanup": "cleanup"}[where]
+
+
+def test_whether_a_round_may_be_abandoned_is_asked_when_the_signal_comes(outcome):
+    scenario = """
+saved = []
+stopper.may_abandon = lambda: bool(saved)
+try:
+    with stopper.listening():
+        saved.append(1)
+        ask()
+        say("went on")
+except Interrupted:
+    say("ended")
+"""
+    assert outcome(scenario) == (["ended"], 0)
+
+
+def test_a_run_that_ends_by_itself_leaves_the_handlers_as_they_were():
+    before = [signal.getsignal(signum) for signum in NUMBERS]
+    stopper = Stopper(pytest.fail, 1.0)
+    with stopper.listening():
+        assert [signal.getsignal(signum) for signum in NUMBERS] != before
+        with stopper.deferred():
+            pass
+    assert [signal.getsignal(signum) for signum in NUMBERS] == before
+    with pytest.raises(ZeroDivisionError), stopper.listening():
+        _ = 1 / 0
+    assert [signal.getsignal(signum) for signum in NUMBERS] == before
+
+
+def test_other_threads_install_nothing():
+    before = [signal.getsignal(signum) for signum in NUMBERS]
+    found = []
+
+    def run():
+        stopper = Stopper(pytest.fail, 1.0)
+        with stopper.listening():
+            found.append([signal.getsignal(signum) for signum in NUMBERS])
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join(timeout=20)
+    assert found == [before]
+
+
+def test_who_interrupts_says_by_which_signal():
+    error = Interrupted(signal.SIGTERM)
+    assert (error.signum, isinstance(error, KeyboardInterrupt), isinstance(error, Exception)) == (15, True, False)

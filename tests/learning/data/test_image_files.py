@@ -1,0 +1,179 @@
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fedvtc.config.schema import DataConfig
+from fedvtc.errors import DataError
+from fedvtc.learning.data import load_dataset
+from fedvtc.learning.data.image_files import resize_images
+
+
+def paint(path: Path, colour: int | tuple[int, int, int], size: tuple[int, int] = (8, 8)) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("L" if isinstance(colour, int) else "RGB", size, colour).save(path)
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    paint(tmp_path / "train" / "cat" / "b.png", 20)
+    paint(tmp_path / "train" / "cat" / "a.PNG", 10)
+    paint(tmp_path / "train" / "dog" / "deeper" / "a.bmp", 30)
+    paint(tmp_path / "test" / "dog" / "a.png", 40)
+    (tmp_path / "train" / "cat" / "notes.txt").write_text("not an image")
+    return tmp_path
+
+
+def configured(folder: Path, **keys) -> DataConfig:
+    return DataConfig(name="folder", path=str(folder), **keys)
+
+
+def test_a_folder_of_grey_images_in_order_of_class_and_name(folder):
+    dataset = load_dataset(configured(folder))
+    assert dataset.class_names == ("cat", "dog")
+    assert dataset.train.images_NCHW.shape == (3, 1, 8, 8)
+    assert dataset.train.images_NCHW[:, 0, 0, 0].tolist() == [10, 20, 30]
+    assert dataset.train.labels_N.tolist() == [0, 0, 1]
+    assert dataset.test.labels_N.tolist() == [1]
+
+
+def test_a_folder_that_cannot_be_looked_at_is_one_line(tmp_path):
+    # As root may look everywhere, one whose name no folder can have.
+    with pytest.raises(DataError, match=r"/train: cannot be read \(File name too long\)\. Make it readable\.$"):
+        load_dataset(configured(tmp_path / ("x" * 300)))
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everywhere")
+@pytest.mark.parametrize("mode", [0o000, 0o300])
+def test_a_folder_that_may_not_be_read_is_one_line(folder, mode):
+    for locked in (folder / "train", folder):
+        locked.chmod(mode)
+    with pytest.raises(DataError, match=r"/train: cannot be read \(Permission denied\)\. Make it readable\.$"):
+        load_dataset(configured(folder))
+    for locked in (folder, folder / "train"):
+        locked.chmod(0o700)
+
+
+def test_what_other_programs_leave_behind_is_left_alone(folder):
+    expected = load_dataset(configured(folder))
+    paint(folder / "train" / ".ipynb_checkpoints" / "a-checkpoint.png", 50)
+    paint(folder / "train" / "dog" / ".ipynb_checkpoints" / "deeper" / "a.png", 50)
+    (folder / "test" / ".cache").mkdir()
+    (folder / "train" / "cat" / "._a.PNG").write_bytes(b"a fork of macOS")
+    dataset = load_dataset(configured(folder))
+    assert dataset.class_names == expected.class_names
+    assert np.array_equal(dataset.train.images_NCHW, expected.train.images_NCHW)
+
+
+@pytest.mark.parametrize(
+    ("mode", "suffix", "what"),
+    [
+        ("I;16", "png", "more than 8 bits a pixel"),
+        ("I;16", "tif", "more than 8 bits a pixel"),
+        ("I", "tif", "more than 8 bits a pixel"),
+        ("F", "tiff", "floats"),
+    ],
+)
+def test_images_of_more_than_8_bits_are_refused(folder, mode, suffix, what):
+    path = folder / "train" / "cat" / f"deep.{suffix}"
+    Image.new(mode, (8, 8), 1000).save(path)
+    with pytest.raises(DataError, match=rf"deep\.{suffix}: holds {what} \(Pillow's mode {mode}\)\. Convert"):
+        load_dataset(configured(folder))
+
+
+def test_one_coloured_image_makes_all_coloured(folder):
+    paint(folder / "test" / "cat" / "a.png", (1, 2, 3))
+    dataset = load_dataset(configured(folder))
+    assert dataset.num_channels == 3
+    assert dataset.test.images_NCHW[0, :, 5, 5].tolist() == [1, 2, 3]
+    assert dataset.train.images_NCHW[0, :, 0, 0].tolist() == [10, 10, 10]
+
+
+def test_differing_sizes_are_refused_without_image_size_and_resized_with_it(folder):
+    paint(folder / "train" / "cat" / "c.png", 20, size=(10, 6))
+    with pytest.raises(DataError, match=r"data.image_size: image sizes differ: .*c.png is 10 x 6, .*a.PNG is 8 x 8"):
+        load_dataset(configured(folder))
+    dataset = load_dataset(configured(folder, image_size=4))
+    assert dataset.train.images_NCHW.shape == (4, 1, 4, 4)
+    assert dataset.test.images_NCHW.shape == (1, 1, 4, 4)
+
+
+def test_images_that_are_not_square_are_refused_without_image_size(tmp_path):
+    for split in ("train", "test"):
+        paint(tmp_path / split / "cat" / "a.png", 20, size=(10, 6))
+    with pytest.raises(DataError, match=r"data\.image_size: images of 10 x 6 are not square"):
+        load_dataset(configured(tmp_path))
+
+
+def test_a_damaged_image_or_a_folder_that_does_not_do_is_named(folder):
+    broken = folder / "train" / "cat" / "a.PNG"
+    whole = broken.read_bytes()
+    for content in (b"", whole[:40], whole[:-25]):
+        broken.write_bytes(content)
+        with pytest.raises(DataError, match=f"{broken}: cannot be read as an image"):
+            load_dataset(configured(folder))
+    broken.write_bytes(whole)
+    paint(folder / "test" / "owl" / "a.png", 1)
+    with pytest.raises(DataError, match="owl is no class of train/"):
+        load_dataset(configured(folder))
+    with pytest.raises(DataError, match=f"{folder / 'absent' / 'train'}: holds no class folders"):
+        load_dataset(configured(folder / "absent"))
+    (folder / "empty" / "train" / "cat").mkdir(parents=True)
+    (folder / "empty" / "test" / "cat").mkdir(parents=True)
+    with pytest.raises(DataError, match=f"{folder / 'empty' / 'train'}: holds no image"):
+        load_dataset(configured(folder / "empty"))
+
+
+def test_resizing_keeps_flat_colours_means_and_channels():
+    images_NCHW = np.zeros((2, 3, 4, 4), np.uint8)
+    images_NCHW[0] = np.array([10, 20, 30])[:, None, None]
+    images_NCHW[1, 0, :2] = 200
+    halved = resize_images(images_NCHW, 2)
+    assert halved.dtype == np.uint8
+    assert halved[0].tolist() == [[[10, 10], [10, 10]], [[20, 20], [20, 20]], [[30, 30], [30, 30]]]
+    assert halved[1, 0].mean() == pytest.approx(100, abs=1)
+    assert halved[1, 0, 0, 0] > 150 > 50 > halved[1, 0, 1, 0]
+    assert not halved[1, 1:].any()
+
+
+@pytest.fixture
+def tiny_imagenet(tmp_path) -> Path:
+    root = tmp_path / "tiny-imagenet-200"
+    for number, wnid in enumerate(("n01443537", "n01629819")):
+        for image in range(3):
+            path = root / "train" / wnid / "images" / f"{wnid}_{image}.JPEG"
+            paint(path, (100 * number, image, 0), size=(64, 64))
+        (root / "train" / wnid / f"{wnid}_boxes.txt").write_text("n_0.JPEG\t0\t10\t63\t58\n")
+    paint(root / "val" / "images" / "val_0.JPEG", (100, 0, 0), size=(64, 64))
+    paint(root / "val" / "images" / "val_1.JPEG", 0, size=(64, 64))
+    (root / "val" / "val_annotations.txt").write_text(
+        "val_0.JPEG\tn01629819\t0\t32\t44\t62\nval_1.JPEG\tn01443537\t52\t55\t57\t59\n"
+    )
+    return root
+
+
+def test_tiny_imagenet_as_distributed(tiny_imagenet):
+    dataset = load_dataset(DataConfig(name="tiny-imagenet", root=str(tiny_imagenet.parent)))
+    assert dataset.class_names == ("n01443537", "n01629819")
+    assert dataset.train.images_NCHW.shape == (6, 3, 64, 64)
+    assert dataset.train.labels_N.tolist() == [0, 0, 0, 1, 1, 1]
+    assert dataset.test.labels_N.tolist() == [1, 0]
+    assert dataset.test.images_NCHW[:, 0, 0, 0] == pytest.approx([100, 0], abs=4)
+
+
+def test_a_damaged_tiny_imagenet_is_named(tiny_imagenet):
+    config = DataConfig(name="tiny-imagenet", root=str(tiny_imagenet.parent))
+    listing = tiny_imagenet / "val" / "val_annotations.txt"
+    whole = listing.read_text()
+    listing.write_text(whole + "val_2.JPEG\tn99\t0\t0\t1\t1\n")
+    with pytest.raises(DataError, match=f"{listing}: line 3 names the class 'n99'"):
+        load_dataset(config)
+    listing.write_text("")
+    with pytest.raises(DataError, match=f"{listing}: expected a line per validation image, found none"):
+        load_dataset(config)
+    listing.write_text(whole)
+    (tiny_imagenet / "val" / "images" / "val_1.JPEG").unlink()
+    with pytest.raises(DataError, match=r"val_1.JPEG: cannot be read as an image"):
+        load_dataset(config)

@@ -1,0 +1,208 @@
+import pickle
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fedvtc.config.schema import MethodConfig
+from fedvtc.learning import methods
+from fedvtc.learning.exchange.messages import Broadcast, bytes_by_kind, find_non_finite
+from fedvtc.learning.methods import Method, Task
+from fedvtc.learning.methods.fedproto import FedProtoConfig
+from fedvtc.learning.methods.fedvtc import FedVTCConfig, FinetuneConfig, GeneratorConfig, StatisticsConfig
+from fedvtc.learning.methods.local import LocalConfig
+
+ROOT = Path(__file__).parents[3]
+TASK = Task(num_classes=3, num_channels=1, image_size=8, feature_size=6, seed=0)
+
+
+def test_the_task_has_the_sizes_of_config_and_data(tiny_config, tiny_dataset):
+    assert Task.of(tiny_config(MethodConfig(name="local")), tiny_dataset) == Task(3, 1, 8, feature_size=6, seed=3)
+
+
+def test_every_file_or_folder_is_a_method_known_by_its_name():
+    assert {"fedproto", "fedvtc", "local"} <= set(methods.names())
+    assert "base" not in methods.names()
+    for name, config_class in methods.config_classes().items():
+        config = config_class()
+        assert config.name == name
+        assert config.problems() == []
+        method = methods.build(config, TASK)
+        assert f"{type(method).__module__}.".startswith(f"fedvtc.learning.methods.{name}.")
+        assert method.config is config
+        assert (ROOT / f"conf/method/{name}.yaml").is_file()
+
+
+def test_configs_of_methods_are_read_without_pytorch():
+    code = (
+        "import sys; from fedvtc.learning import methods; classes = methods.config_classes()\n"
+        "print(len(classes), [name for name in ('torch', 'lightning', 'ray') if name in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={"PYTHONPATH": str(ROOT / "src")}, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == f"{len(methods.names())} []"
+
+
+@pytest.mark.parametrize(
+    ("config", "problems"),
+    [
+        (FedProtoConfig(prototype_weight=-1.0), ["prototype_weight: must be at least 0, not -1.0"]),
+        (FedVTCConfig(prototype_weight=-0.5), ["prototype_weight: must be at least 0, not -0.5"]),
+        (
+            FedVTCConfig(
+                statistics=StatisticsConfig(sigma_floor=0.0, prior_count=-1.0),
+                generator=GeneratorConfig(epochs=0, beta=-1.0, dm_samples=0),
+                finetune=FinetuneConfig(epochs=0, images_per_class=0),
+            ),
+            [
+                "statistics.prior_count: must be at least 0, not -1.0",
+                "generator.epochs: must be at least 1, not 0",
+                "generator.beta: must be at least 0, not -1.0",
+                "generator.dm_samples: must be at least 1, not 0",
+                "finetune.epochs: must be at least 1, not 0",
+                "finetune.images_per_class: must be at least 1, not 0",
+                "statistics.sigma_floor: must be above 0, not 0.0",
+            ],
+        ),
+        (
+            FedVTCConfig(generator=GeneratorConfig(aggregation="exchange")),
+            [
+                "generator.aggregation: exchange decodes the latents of each client by its own generator. "
+                "Set method.finetune.latents=client_mixture."
+            ],
+        ),
+    ],
+)
+def test_values_that_cannot_work_are_told_all_at_once(config, problems):
+    assert config.problems() == problems
+
+
+def test_a_method_has_harmless_defaults():
+    class Quiet(Method[MethodConfig]):
+        def client_round(self, client, broadcast):
+            raise NotImplementedError
+
+        def server_round(self, state, uploads):
+            raise NotImplementedError
+
+    quiet, broadcast = Quiet(MethodConfig(), TASK), Broadcast(3)
+    assert quiet.start() == ({}, Broadcast())
+    assert quiet.last_broadcast({}, broadcast) is broadcast
+    assert not quiet.has_finish
+    assert quiet.prepare(None) is quiet.finish(None, broadcast) is None
+    assert quiet.samples(None, broadcast, num_per_class=1) is None
+    assert quiet.payload_bytes(9) == {"up": {}, "down": {}}
+
+
+@pytest.fixture
+def config_of(tiny_fedvtc):
+    exchange = {"generator": {"aggregation": "exchange"}, "finetune": {"latents": "client_mixture"}}
+    return {
+        "local": LocalConfig(),
+        "fedproto": FedProtoConfig(),
+        "fedvtc": tiny_fedvtc(),
+        "fedvtc/exchange": tiny_fedvtc(**exchange),
+        "fedvtc/full": tiny_fedvtc(statistics={"covariance": "class_full"}, finetune={"latents": "client_mixture"}),
+        "fedvtc/scalar": tiny_fedvtc(statistics={"covariance": "scalar"}, generator={"aggregation": "none"}),
+        "fedvtc/class": tiny_fedvtc(
+            statistics={"covariance": "class_diagonal"}, finetune={"latents": "client_mixture", "when": "both"}
+        ),
+    }
+
+
+NAMES = ["local", "fedproto", "fedvtc", "fedvtc/exchange", "fedvtc/full", "fedvtc/scalar", "fedvtc/class"]
+
+
+def frozen(value):
+    """All of a state or payload as nested plain values, to compare with later."""
+    if isinstance(value, np.ndarray):
+        return (str(value.dtype), value.shape, value.tobytes())
+    return {name: frozen(part) for name, part in value.items()} if hasattr(value, "items") else value
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_servers_half_is_pure(name, config_of, tiny_federation):
+    federation = tiny_federation(config_of[name])
+    _, state, broadcast = federation.round()
+    uploads = [federation.upload(number, broadcast) for number in range(3)]
+    before = frozen(state), frozen(broadcast.payload), [frozen(upload.payload) for upload in uploads]
+    first_state, first = federation.method.server_round(state, iter(uploads))
+    second_state, second = methods.build(config_of[name], federation.method.task).server_round(state, iter(uploads))
+    assert first.round == 2
+    assert frozen(first.payload) == frozen(second.payload)
+    assert frozen(first_state) == frozen(second_state)
+    assert before == (frozen(state), frozen(broadcast.payload), [frozen(upload.payload) for upload in uploads])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_clients_half_leaves_the_broadcast_alone(name, config_of, tiny_federation):
+    federation = tiny_federation(config_of[name])
+    _, state, broadcast = federation.round()
+    last = federation.method.last_broadcast(state, broadcast)
+    before = frozen(last.payload)
+    for arrays in last.payload.values():
+        for array in arrays.values():
+            array.flags.writeable = False
+    federation.upload(0, broadcast)
+    federation.method.finish(federation.clients[0], last)
+    assert frozen(last.payload) == before
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_planned_bytes_are_those_of_a_client_that_holds_every_class(name, config_of, tiny_federation):
+    federation = tiny_federation(config_of[name])
+    uploads, state, broadcast = federation.round()
+    planned = federation.method.payload_bytes(3)
+    assert bytes_by_kind(uploads[1].payload) == planned["up"]
+    for upload in (uploads[0], uploads[2]):
+        sent = bytes_by_kind(upload.payload)
+        assert sent.keys() == planned["up"].keys()
+        assert all(sent[kind] <= planned["up"][kind] for kind in sent)
+    received = bytes_by_kind(federation.method.last_broadcast(state, broadcast).payload)
+    assert received.keys() == planned["down"].keys()
+    assert all(received[kind] <= planned["down"][kind] for kind in received)
+    exact = set(received) - {"mixture"}
+    assert all(received[kind] == planned["down"][kind] for kind in exact)
+    # Clients 0 and 2 hold 3 classes together, so 6 rows of at most 9.
+    assert received.get("mixture", 0) == planned["down"].get("mixture", 0) * 6 // 9
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_counted_bytes_are_what_is_sent_but_for_names(name, config_of, tiny_federation):
+    federation = tiny_federation(config_of[name])
+    uploads, state, broadcast = federation.round()
+    for payload in (uploads[0].payload, federation.method.last_broadcast(state, broadcast).payload):
+        num_arrays = sum(len(arrays) for arrays in payload.values())
+        framing = len(pickle.dumps(payload, protocol=5)) - sum(bytes_by_kind(payload).values())
+        assert 0 < framing < 200 * (num_arrays + 1)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_weight_of_a_classifier_is_ever_sent(name, config_of, tiny_federation):
+    federation = tiny_federation(config_of[name])
+    _, state, broadcast = federation.round()
+    uploads, state, broadcast = federation.round(state, broadcast)
+    shares = {"prototypes", "covariance", "generator", "generators", "mixture"}
+    last = federation.method.last_broadcast(state, broadcast)
+    for payload in (*(upload.payload for upload in uploads), last.payload):
+        assert set(payload) <= shares
+        assert find_non_finite(payload) is None
+        sent = [array.ravel() for arrays in payload.values() for array in arrays.values()]
+        for client in federation.clients:
+            for weight in client.classifier.state_dict().values():
+                flat = weight.numpy().ravel()
+                assert not any(array.size == flat.size and np.allclose(array, flat) for array in sent)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_round_depends_on_its_key_and_not_on_who_went_before(name, config_of, tiny_federation):
+    forward, backward = tiny_federation(config_of[name]), tiny_federation(config_of[name])
+    first = [forward.upload(number, Broadcast()) for number in (0, 1, 2)]
+    second = [backward.upload(number, Broadcast()) for number in (2, 1, 0)]
+    for upload, other in zip(first, reversed(second), strict=True):
+        assert frozen(upload.payload) == frozen(other.payload)
+        assert replace(upload, payload={}, scalars={}) == replace(other, payload={}, scalars={})

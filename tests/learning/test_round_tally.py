@@ -1,0 +1,58 @@
+import numpy as np
+
+from fedvtc.learning.exchange.messages import Broadcast, Upload
+from fedvtc.learning.metrics import RoundTally
+
+
+def upload(client, num_floats, **scalars):
+    payload = {"prototypes": {"mean": np.zeros(num_floats)}, "generator": {"w": np.zeros(3, dtype=np.float32)}}
+    return Upload(client, 1, 10, payload, scalars)
+
+
+def test_a_round_by_hand():
+    tally = RoundTally(Broadcast(0, {"prototypes": {"mean": np.zeros((2, 5), dtype=np.float32)}}))
+    uploads = [
+        upload(0, 2, **{"loss/train": 1.0, "time/train": 2.0, "memory/peak_bytes": 7.0}),
+        upload(3, 4, **{"loss/train": 4.0, "time/train": 3.0, "memory/peak_bytes": 9.0, "loss/kl": 6.0}),
+    ]
+    assert list(tally.watch(uploads)) == uploads
+    assert tally.record() == {
+        "clients/participating": 2,
+        "loss/train": 2.5,
+        "loss/kl": 6.0,
+        "time/train": 5.0,
+        "memory/peak_bytes": 9.0,
+        "bytes/up/prototypes": 2 * 8 + 4 * 8,
+        "bytes/up/generator": 24,
+        "bytes/down/prototypes": 2 * 40,
+    }
+
+
+def test_uploads_pass_one_at_a_time():
+    taken = []
+
+    def source():
+        for client in range(3):
+            taken.append(client)
+            yield upload(client, 1)
+
+    watched = RoundTally(Broadcast()).watch(source())
+    assert next(watched).client == 0
+    assert taken == [0]
+
+
+def test_a_step_that_nobody_answers_counts_its_receivers():
+    tally = RoundTally(Broadcast(3, {"generator": {"w": np.zeros(4, dtype=np.float32)}}))
+    tally.add_scalars({"time/finetune": 1.5})
+    tally.add_scalars({"time/finetune": 2.5})
+    assert tally.record(num_receivers=5) == {
+        "clients/participating": 5,
+        "time/finetune": 4.0,
+        "bytes/down/generator": 80,
+    }
+
+
+def test_a_round_without_traffic_has_no_bytes():
+    tally = RoundTally(Broadcast())
+    list(tally.watch([Upload(0, 1, 10, scalars={"loss/train": 2.0})]))
+    assert tally.record() == {"clients/participating": 1, "loss/train": 2.0}

@@ -1,0 +1,348 @@
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import yaml
+
+from fedvtc.errors import RunExistsError, RunFolderError
+from fedvtc.reporting.runs import find_runs
+from fedvtc.storage.run_files import config_layer
+from fedvtc.storage.run_folder import RunFolder
+
+CONFIG = {"run": {"name": "a", "seed": 3}, "training": {"optimizer": {"lr": 1e-5}}}
+
+
+def described(folder):
+    return json.loads((folder.path / "run.json").read_text())
+
+
+def test_a_run_folder_describes_its_run(tmp_path):
+    folder = RunFolder.create(tmp_path / "deep" / "outputs", "a", CONFIG, gpus=["H200"])
+    description = json.loads((folder.path / "run.json").read_text())
+    assert folder.path == tmp_path / "deep" / "outputs" / "a"
+    assert yaml.safe_load((folder.path / "config.yaml").read_text()) == CONFIG
+    assert re.fullmatch("[0-9a-f]{8}", folder.id)
+    assert {key: description[key] for key in ("id", "name", "status")} == {
+        "id": folder.id,
+        "name": "a",
+        "status": "running",
+    }
+    assert description["attempts"][0]["pid"] == os.getpid()
+    assert description["versions"]["numpy"] == np.__version__
+    assert description["hardware"]["cpus"] == os.cpu_count()
+    assert description["hardware"]["memory_bytes"] > 2**28
+    assert description["hardware"]["gpus"] == ["H200"]
+
+
+def test_status_is_replaced_and_nothing_is_left_beside(tmp_path):
+    folder = RunFolder.create(tmp_path, "a", CONFIG)
+    before = json.loads((folder.path / "run.json").read_text())
+    folder.set_status("finished")
+    after = json.loads((folder.path / "run.json").read_text())
+    assert after.pop("ended") >= before["created"]
+    assert after == before | {"status": "finished"}
+    assert {path.name for path in folder.path.iterdir()} == {"run.json", "config.yaml"}
+
+
+def test_a_run_is_never_overwritten(tmp_path):
+    first = RunFolder.create(tmp_path, "a", CONFIG)
+    before = {path: path.read_bytes() for path in first.path.iterdir()}
+    with pytest.raises(RunFolderError) as caught:
+        RunFolder.create(tmp_path, "a", CONFIG)
+    assert str(caught.value) == f"{tmp_path}/a: already holds a run. Choose another run.name, or leave it out."
+    assert {path: path.read_bytes() for path in first.path.iterdir()} == before
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "notes.txt").touch()
+    (tmp_path / "c").touch()
+    (tmp_path / "d").symlink_to("nowhere")
+    for name in "bcd":
+        with pytest.raises(RunExistsError, match=rf"/{name}: already exists\. Choose another"):
+            RunFolder.create(tmp_path, name, CONFIG)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b", "c", "d"]
+
+
+def test_an_empty_folder_becomes_that_of_the_run(tmp_path):
+    (tmp_path / "a").mkdir()
+    assert RunFolder.create(tmp_path, "a", CONFIG).path == tmp_path / "a"
+    assert RunFolder.open(tmp_path / "a").status == "running"
+
+
+@pytest.mark.parametrize("round", range(4))
+def test_a_process_that_is_killed_as_it_makes_the_folder_leaves_the_name_free(tmp_path, round):
+    killed = """
+import os, signal, sys
+from fedvtc.storage import atomic, run_folder
+calls = 0
+def replace(source, target, original=os.replace):
+    global calls
+    if calls == int(sys.argv[2]):
+        os.kill(os.getpid(), signal.SIGKILL)
+    calls += 1
+    original(source, target)
+os.replace = os.rename = replace
+run_folder.RunFolder.create(sys.argv[1], "a", {"run": {}})
+"""
+    code = subprocess.run([sys.executable, "-c", killed, str(tmp_path), str(round)], check=False).returncode
+    assert code == (-signal.SIGKILL if round < 3 else 0)
+    if round < 3:
+        assert RunFolder.create(tmp_path, "a", CONFIG).path.name == "a"
+    assert RunFolder.open(tmp_path / "a").name == "a"
+    assert find_runs([tmp_path]) == ([tmp_path / "a"], [])
+
+
+def test_of_many_that_want_a_name_one_gets_it(tmp_path):
+    def make(_):
+        try:
+            return RunFolder.create(tmp_path, "a", CONFIG).id
+        except RunExistsError:
+            return None
+
+    with ThreadPoolExecutor(8) as pool:
+        ids = [made for made in pool.map(make, range(40)) if made]
+    assert ids == [RunFolder.open(tmp_path / "a").id]
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_an_output_folder_that_is_a_file_is_one_line(tmp_path):
+    (tmp_path / "outputs").write_text("")
+    for output_dir in (tmp_path / "outputs", tmp_path / "outputs" / "deeper"):
+        with pytest.raises(RunFolderError) as caught:
+            RunFolder.create(output_dir, "a", CONFIG)
+        assert str(caught.value).startswith(f"run.output_dir={output_dir}: cannot be written (")
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_an_output_folder_without_write_permission_is_one_line(tmp_path):
+    (tmp_path / "locked").mkdir(mode=0o500)
+    with pytest.raises(RunFolderError, match=r"cannot be written \(Permission denied\)\. Name a folder"):
+        RunFolder.create(tmp_path / "locked", "a", CONFIG)
+
+
+def test_run_json_holds_neither_environment_nor_command_line(tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_API_KEY", "secret-of-the-environment")
+    monkeypatch.setattr("sys.argv", ["fedvtc", "run", "secret-of-the-command-line"])
+    folder = RunFolder.create(tmp_path, "a", CONFIG)
+    folder.set_status("failed")
+    assert "secret" not in (folder.path / "run.json").read_text()
+
+
+def test_a_folder_that_is_opened_says_what_was_written(tmp_path):
+    created = RunFolder.create(tmp_path, "a", CONFIG)
+    created.set_status("interrupted")
+    opened = RunFolder.open(str(created.path))
+    assert (opened.path, opened.id, opened.name, opened.status) == (created.path, created.id, "a", "interrupted")
+    assert opened.attempts == created.attempts
+    assert len(opened.attempts) == 1
+
+
+def test_every_attempt_is_kept_and_the_run_is_running_again(tmp_path):
+    folder = RunFolder.create(tmp_path, "a", CONFIG)
+    folder.set_status("failed")
+    before = described(folder)
+    again = RunFolder.open(folder.path)
+    again.begin_attempt(resumed_round=7)
+    after = described(folder)
+    first, second = after.pop("attempts")
+    assert first == before.pop("attempts")[0]
+    assert second.pop("started") >= first["started"]
+    assert second == {"host": socket.gethostname(), "pid": os.getpid(), "resumed_round": 7}
+    del before["ended"]
+    assert after == before | {"status": "running", "has_checkpoints": True}
+    again.begin_attempt(resumed_round=0)
+    assert len(RunFolder.open(folder.path).attempts) == 3
+    assert not RunFolder.open(folder.path).has_checkpoints
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, "/a: not a run folder, it has no run.json. Name the folder of a run; `fedvtc list runs` shows them."),
+        ("", "/a/run.json: damaged (Expecting value: line 1 column 1 (char 0)). "),
+        ("\xff", "/a/run.json: damaged ('utf-8' codec can't decode "),
+        ("[]", "/a/run.json: damaged (expected keys with values). "),
+        ("[" * 200_000, "/a/run.json: damaged (maximum recursion depth exceeded"),
+        ('{"id": "x", "name": "a"}', "/a/run.json: damaged (expected a text as status). "),
+        ('{"id": 3}', "/a/run.json: damaged (expected a text as id). "),
+        (
+            '{"id": "0a1b2c3d", "name": "a", "status": "lost"}',
+            "/a/run.json: damaged (unknown status lost). ",
+        ),
+        (
+            '{"id": "0a1b2c3d", "name": "a", "status": "failed"}',
+            "/a/run.json: damaged (expected a list of attempts). ",
+        ),
+        (
+            '{"id": "0a1b2c3d", "name": "a", "status": "failed", "attempts": []}',
+            "/a/run.json: damaged (expected at least one attempt). ",
+        ),
+        (
+            '{"id": "0a1b2c3d", "name": "a", "status": "failed", "attempts": [{"incidents": {"x": "1"}}]}',
+            "/a/run.json: damaged (expected counts as incidents). ",
+        ),
+    ],
+)
+def test_a_folder_that_holds_no_whole_run_json_is_one_line(tmp_path, content, said):
+    (tmp_path / "a").mkdir()
+    if content is not None:
+        (tmp_path / "a/run.json").write_bytes(content.encode("latin-1"))
+    with pytest.raises(RunFolderError) as caught:
+        RunFolder.open(tmp_path / "a")
+    assert str(caught.value).startswith(f"{tmp_path}{said}")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        *(({"id": id}, "8 hex digits as id") for id in ("", "/../../victim", "0a1b2c3", "0a1b2c3d\n", "0A1B2C3D")),
+        *(({"name": name}, "the name of one folder as name") for name in ("", ".", "..", "../victim/x", "/x", "a\0")),
+    ],
+)
+def test_a_run_json_that_names_another_folder_is_refused(tmp_path, values, said):
+    folder = RunFolder.create(tmp_path, "a", CONFIG)
+    (folder.path / "run.json").write_text(json.dumps(described(folder) | values))
+    with pytest.raises(RunFolderError, match=rf"^{folder.path}/run.json: damaged \(expected {said}\)\. Mend it"):
+        RunFolder.open(folder.path)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everywhere")
+def test_a_folder_that_may_not_be_read_is_one_line(tmp_path):
+    folder = RunFolder.create(tmp_path, "a", CONFIG)
+    for mode in (0o000, 0o300):
+        folder.path.chmod(mode)
+        with pytest.raises(RunFolderError, match=r"cannot be read \(Permission denied\)\. Make it readable\.$"):
+            RunFolder.open(folder.path)
+    folder.path.chmod(0o000)
+    with pytest.raises(RunExistsError, match="/a: already exists"):
+        RunFolder.create(tmp_path, "a", CONFIG)
+    folder.path.chmod(0o700)
+
+
+def test_a_folder_that_is_absent_or_a_file_is_one_line(tmp_path):
+    (tmp_path / "file").write_text("")
+    for name in ("absent", "file"):
+        with pytest.raises(RunFolderError, match=f"^{tmp_path}/{name}: no such folder. Name the folder of a run"):
+            RunFolder.open(tmp_path / name)
+
+
+def test_the_config_is_written_anew_and_found(tmp_path):
+    folder = RunFolder.create(tmp_path, "a", CONFIG)
+    folder.write_config({"run": {"rounds": 9}, "price": "$5 {each}"})
+    assert yaml.safe_load(config_layer(folder.path).read_text()) == {"run": {"rounds": 9}, "price": "$5 {each}"}
+    assert {path.name for path in folder.path.iterdir()} == {"run.json", "config.yaml"}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("data: {root: '${oc.env:HOME}'}", r"holds \$\{\.\.\.\}, which no run writes"),
+        ("${oc.env:HOME}: 1", r"holds \$\{\.\.\.\}, which no run writes"),
+        (r'data: {root: "\x24{oc.env:HOME}"}', r"holds \$\{\.\.\.\}, which no run writes"),
+        ('data: {root: "\\u0024\\\n  {oc.env:HOME}"}', r"holds \$\{\.\.\.\}, which no run writes"),
+        ("include: [../other.yaml]", "holds an include, which no run writes"),
+        ("data: &more {include: [x.yaml]}\n<<: *more", "holds an include, which no run writes"),
+        ("a: [", r"damaged \(while parsing a flow node"),
+        ("a: " + "[" * 3000, r"damaged \(maximum recursion depth exceeded"),
+        ("just words", r"damaged \(expected keys with values\)"),
+        (None, r"cannot be read \(No such file or directory\)"),
+    ],
+)
+def test_a_config_that_no_run_wrote_is_refused(tmp_path, text, said):
+    folder = RunFolder.create(tmp_path, "a", CONFIG)
+    (folder.path / "config.yaml").unlink()
+    if text is not None:
+        (folder.path / "config.yaml").write_text(text)
+    with pytest.raises(RunFolderError, match=f"/a/config.yaml: {said}") as caught:
+        config_layer(folder.path)
+    assert "\n" not in str(caught.value)
+
+
+def test_one_process_at_a_time_writes_a_run(tmp_path):
+    folder = RunFolder.create(tmp_path, "a", CONFIG)
+    with folder.lock():
+        with pytest.raises(RunFolderError) as caught, RunFolder.open(folder.path).lock():
+            pass
+        who = f"another process writes it (pid {os.getpid()} on {socket.gethostname()})"
+        assert str(caught.value) == f"{folder.path}: {who}. Wait for it, or stop it."
+    with folder.lock(), pytest.raises(RunFolderError), folder.lock():
+        pass
+    with folder.lock():
+        folder.discard()
+    with pytest.raises(RunFolderError, match=r"/a: cannot be written \(No such file or directory\)"), folder.lock():
+        pass
+
+
+def test_who_waited_for_the_lock_knows_what_the_other_wrote(tmp_path):
+    folder = RunFolder.create(tmp_path, "a", CONFIG)
+    ours, theirs = RunFolder.open(folder.path), RunFolder.open(folder.path)
+    with theirs.lock():
+        theirs.begin_attempt(resumed_round=3)
+        theirs.set_status("finished")
+    with ours.lock():
+        assert ours.status == "finished"
+        ours.begin_attempt(resumed_round=5)
+    assert [attempt.get("resumed_round") for attempt in RunFolder.open(folder.path).attempts] == [None, 3, 5]
+
+
+HOLDER = """
+import subprocess, sys, time
+from fedvtc.storage.run_folder import RunFolder
+
+with RunFolder.open(sys.argv[1]).lock():
+    # All that is not closed on exec is inherited.
+    child = subprocess.Popen(["sleep", "60"], close_fds=False, stdout=subprocess.DEVNULL)
+    print(child.pid, flush=True)
+    time.sleep(60)
+"""
+
+
+def test_the_lock_dies_with_its_process_although_a_child_lives_on(tmp_path):
+    folder = RunFolder.create(tmp_path, "a", CONFIG)
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, folder.path],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    with holder:
+        child = int(holder.stdout.readline())
+        try:
+            with pytest.raises(RunFolderError, match=rf"\(pid {holder.pid} on "), folder.lock():
+                pass
+            holder.kill()
+            holder.wait()
+            with folder.lock():
+                os.kill(child, 0)
+                assert (folder.path / ".lock").read_text().split()[1] == str(os.getpid())
+        finally:
+            holder.kill()
+            os.kill(child, signal.SIGKILL)
+
+
+def test_a_later_job_whose_folder_is_gone_begins_another_run(tmp_path, monkeypatch):
+    monkeypatch.setenv("FEDVTC_RUN_ID", "0a1b2c3d")
+    monkeypatch.setenv("FEDVTC_ATTEMPT", "1")
+    assert RunFolder.create(tmp_path, "a", CONFIG).id == "0a1b2c3d"
+    monkeypatch.setenv("FEDVTC_ATTEMPT", "2")
+    drawn = RunFolder.create(tmp_path, "b", CONFIG).id
+    assert re.fullmatch("[0-9a-f]{8}", drawn)
+    assert drawn != "0a1b2c3d"
+
+
+def test_a_job_says_which_id_its_run_has(tmp_path, monkeypatch):
+    monkeypatch.setenv("FEDVTC_RUN_ID", "0a1b2c3d")
+    assert RunFolder.create(tmp_path, "a", CONFIG).id == "0a1b2c3d"
+    assert RunFolder.open(tmp_path / "a").id == "0a1b2c3d"
+    for wrong in ("../../x", "0a1b2c3d\n", "0A1B2C3D"):
+        monkeypatch.setenv("FEDVTC_RUN_ID", wrong)
+        with pytest.raises(RunFolderError, match=r"must be 8 hex digits\. Unset it; `fedvtc submit` sets it\."):
+            RunFolder.create(tmp_path, "b", CONFIG)
+    assert not (tmp_path / "b").exists()

@@ -1,0 +1,470 @@
+"""What W&B is given is what metrics.jsonl holds: every number once, in one run over all attempts."""
+
+import json
+import os
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from fedvtc.config import load
+from fedvtc.federation.launch import run_federation
+from fedvtc.federation.resume import resume_federation
+from fedvtc.learning.methods import config_classes
+from fedvtc.tracking import RunInfo
+from fedvtc.tracking.wandb.local_log import HEADER_BYTES, logged_values, records, rows
+from fedvtc.tracking.wandb.session import close_service, gone_errors
+from fedvtc.tracking.wandb.tracker import HEADLINES, WandbTracker
+
+SETTINGS = (
+    "placement.pool=inline",
+    "run.name=tracked",
+    "run.rounds=3",
+    "data.name=npz",
+    "partition.alpha=100",
+    "population.num_clients=3",
+    "population.backbones=[{name: cnn_2x8, share: 1}]",
+    "population.feature_size=6",
+    "method.name=fedvtc",
+    "method.generator.epochs=1",
+    "method.generator.width=4",
+    "method.finetune.epochs=1",
+    "method.finetune.images_per_class=4",
+    "evaluate.every=2",
+    "evaluate.samples_every=2",
+    "evaluate.samples_per_class=2",
+    "tracking.trackers=[wandb]",
+    "tracking.clients_every=2",
+    "tracking.wandb.group=mine",
+    "tracking.wandb.tags=[first, fedvtc]",
+    "tracking.wandb.upload_checkpoints=true",
+)
+
+
+def end_of_program():
+    """W&B's service closes its files a moment after a run has finished; the end of a program waits for that."""
+    import wandb
+
+    wandb.teardown()
+
+
+def wandb_records(folder):
+    """The records of every attempt's file, in their order."""
+    for file in sorted(folder.glob("wandb/*run-*-*/*.wandb")):
+        yield from records(file)
+
+
+def history(folder):
+    """The rows of every attempt: values by name."""
+    return [
+        {item.key or ".".join(item.nested_key): json.loads(item.value_json) for item in record.history.item}
+        for record in wandb_records(folder)
+        if record.HasField("history")
+    ]
+
+
+def summary(folder):
+    found = {}
+    for record in wandb_records(folder):
+        for item in record.summary.update:
+            found[item.key or ".".join(item.nested_key)] = json.loads(item.value_json)
+    return found
+
+
+def metrics(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def numbers(values):
+    return {name: value for name, value in values.items() if isinstance(value, int | float) and name[0] != "_"}
+
+
+def assert_same(folder, rounds, records):
+    """The rows of rounds are the records, to the last bit, plus what is made of them."""
+    total_bytes, total_mb = 0, []
+    for row, record in zip(rounds, records, strict=True):
+        expected = numbers(record)
+        total_bytes += sum(value for name, value in expected.items() if name.startswith(("bytes/up/", "bytes/down/")))
+        total_mb.append(total_bytes / 1e6)
+        doubles = {f"mb/{name}": record[name] for name in HEADLINES if name in record}
+        found = {name: value for name, value in numbers(row).items() if "." not in name}
+        assert found == expected | doubles | {"bytes/total_mb": total_mb[-1]}
+    return total_mb
+
+
+@pytest.fixture(scope="module")
+def tracked(tiny_folder):
+    """The folder of a run of three rounds that was made longer by two; what W&B held in between; what was said."""
+    folder = tiny_folder("wandb")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("WANDB_MODE", "offline")
+        overrides = [*SETTINGS, f"data.path={folder}/tiny.npz", f"run.output_dir={folder}/outputs"]
+        path = run_federation(load([], overrides, methods=config_classes()), plain=True).folder
+        end_of_program()
+        before = metrics(path), history(path), summary(path)
+        resume_federation(path, ["run.rounds=5"], plain=True)
+        end_of_program()
+    return path, before
+
+
+def test_every_number_of_every_round_is_there_once(tracked):
+    path, (records, rows_before, _) = tracked
+    rounds = [row for row in rows_before if "round" in row]
+    assert [row["round"] for row in rounds] == [1, 2, 3]
+    assert_same(path, rounds, records[:-1])
+
+
+def test_the_end_is_a_row_of_its_own_and_the_summary(tracked):
+    _, (records, rows_before, summary_before) = tracked
+    last, final = rows_before[-1], records[-1]
+    assert final["phase"] == "final"
+    # Names with a point are parts of a table or a histogram.
+    found = {name.removeprefix("final/"): value for name, value in numbers(last).items() if "." not in name}
+    total_mb = found.pop("bytes/total_mb")
+    assert total_mb > max(row.get("bytes/total_mb", 0) for row in rows_before[:-1])
+    assert summary_before["bytes/total_mb"] == total_mb
+    assert found == numbers(final)
+    expected = {name: value for name, value in numbers(final).items() if name != "round"}
+    assert {name: summary_before[name] for name in expected} == expected
+    best = max(record["test/accuracy/mean"] for record in records[:-1] if "test/accuracy/mean" in record)
+    assert summary_before["max/test/accuracy/mean"] == best
+
+
+def test_a_run_that_goes_on_continues_the_curve(tracked):
+    path, (before, _, _) = tracked
+    all_rows = history(path)
+    rounds = [row for row in all_rows if "round" in row]
+    assert [row["round"] for row in rounds] == [1, 2, 3, 4, 5]
+    # The records that were there before are unchanged, and cut of their end.
+    records = metrics(path)
+    assert records[:3] == before[:3]
+    total_mb = assert_same(path, rounds, records[:-1])
+    assert total_mb == sorted(total_mb)
+    assert [row["final/round"] for row in all_rows if "final/round" in row] == [3, 5]
+    assert {record.run.run_id for record in wandb_records(path) if record.HasField("run")} == {
+        json.loads((path / "run.json").read_text())["id"]
+    }
+
+
+def test_the_run_is_described(tracked):
+    path, _ = tracked
+    run = next(record.run for record in wandb_records(path) if record.HasField("run"))
+    assert (run.project, run.run_group, run.job_type) == ("fedvtc", "mine", "federation")
+    assert run.display_name == "tracked"
+    assert list(run.tags) == ["fedvtc", "npz", "dirichlet", "first"]
+    config = {item.key: json.loads(item.value_json) for item in run.config.update}
+    assert config["method"]["generator"]["width"] == 4
+    assert config["population"]["backbones"] == [{"name": "cnn_2x8", "share": 1.0}]
+
+
+def test_axes_are_the_round_and_the_megabytes(tracked):
+    path, _ = tracked
+    axes = {
+        record.metric.glob_name: record.metric.step_metric
+        for record in wandb_records(path)
+        if record.HasField("metric") and record.metric.glob_name
+    }
+    assert axes["mb/*"] == "bytes/total_mb"
+    assert axes["final/*"] == "final/round"
+    assert {axes[f"{group}/*"] for group in ("test", "loss", "time", "bytes", "memory", "clients")} == {"round"}
+
+
+def test_clients_and_pictures_are_shown_when_they_are_due(tracked):
+    path, _ = tracked
+    shown = {
+        name: [(row.get("round"), row.get("final/round")) for row in history(path) if f"{name}._type" in row]
+        for name in ("clients/table", "clients/accuracy", "final/clients/table", "final/clients/accuracy", "samples")
+    }
+    assert shown["clients/table"] == shown["clients/accuracy"] == [(2, None), (4, None)]
+    # The one after round 3 was an end too, until the run went on. Each has the axis of its name in its row.
+    assert shown["final/clients/table"] == shown["final/clients/accuracy"] == [(None, 3), (None, 5)]
+    assert shown["samples"] == [(2, None), (None, 3), (4, None), (None, 5)]
+    assert [row["round"] for row in history(path) if "partition._type" in row] == [1]
+    tables = sorted(path.glob("wandb/offline-run-*/files/media/table/**/clients/*.json"))
+    assert len(tables) == 4
+    accuracies = [
+        [dict(zip(table["columns"], row, strict=True))["accuracy"] for row in table["data"]]
+        for table in map(json.loads, (table.read_text() for table in tables))
+    ]
+    means = {round(record["test/accuracy/mean"], 9) for record in metrics(path) if "test/accuracy/mean" in record}
+    assert means & {round(float(np.mean(values)), 9) for values in accuracies}
+
+
+def test_the_final_checkpoint_is_an_artifact_where_that_is_asked_for(tracked):
+    path, _ = tracked
+    names = {
+        content.path
+        for record in wandb_records(path)
+        if record.HasField("artifact")
+        for content in record.artifact.manifest.contents
+    }
+    assert {"manifest.json", "client_0000.pt", "client_0002.pt"} <= names
+
+
+def test_what_w_and_b_writes_names_no_command_line(tracked):
+    path, _ = tracked
+    assert list(path.glob("wandb/*/files/wandb-metadata.json")) == []
+
+
+@pytest.fixture
+def run(tmp_path):
+    config = load([], ["tracking.wandb.timeout_s=20"], methods=config_classes())
+    counts_KC = np.ones((2, 2), dtype=np.int64)
+    return RunInfo("abcd1234", "by-hand", tmp_path, config, {"run": {"rounds": 2}}, counts_KC, ["cnn", "vit"])
+
+
+def record(round, **values):
+    return {"round": round, "phase": "round", "loss/train": round / 2, **values}
+
+
+def test_the_best_round_is_none_that_the_end_beats(run, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    tracker = WandbTracker(["a", "b"], lambda line: None)
+    tracker.start(run)
+    for round, accuracy in ((1, 0.5), (2, 0.25)):
+        tracker.log(record(round, **{"test/accuracy/mean": accuracy}), [])
+    tracker.log(record(2, **{"test/accuracy/mean": 0.75}) | {"phase": "final"}, [])
+    tracker.finish("finished")
+    end_of_program()
+    found = summary(run.folder)
+    assert (found["max/test/accuracy/mean"], found["test/accuracy/mean"]) == (0.5, 0.75)
+
+
+def test_rounds_that_were_never_sent_are_sent_by_the_next_attempt(run, monkeypatch):
+    """The first attempt got to round 2, of which W&B got the first; an interrupted row of text spans its blocks."""
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    said = []
+    first = WandbTracker(["a", "b"], said.append)
+    first.start(run)
+    first.log(record(1, incidents=["x" * 100_000]), [])
+    first.finish("failed")
+    end_of_program()
+    assert len(said) == 1
+    assert said[0].startswith(f"W&B: upload the run with: wandb sync {run.folder}/wandb/offline-run-")
+    (run.folder / "metrics.jsonl").write_text("".join(json.dumps(record(round)) + "\n" for round in (1, 2)))
+
+    second = WandbTracker(["a", "b"], said.append)
+    second.start(replace(run, resumed_round=2))
+    second.log(record(3, **{"bad": float("nan"), "absent": None}), [])
+    second.finish("finished")
+    end_of_program()
+    assert [row["round"] for row in history(run.folder)] == [1, 2, 3]
+    assert not {"bad", "absent"} & set(history(run.folder)[-1])
+    assert said[1].count("offline-run-") == 2
+
+
+def test_a_file_that_ends_within_a_record_is_read_up_to_there(run, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    tracker = WandbTracker(["a", "b"], print)
+    tracker.start(run)
+    for round in (1, 2, 3):
+        tracker.log(record(round, incidents=["x" * 40_000]), [])
+    tracker.finish("failed")
+    end_of_program()
+    (file,) = run.folder.glob("wandb/offline-run-*/*.wandb")
+    content = file.read_bytes()
+    counts = []
+    for num_bytes in (*range(0, len(content), 10_007), len(content)):
+        file.write_bytes(content[:num_bytes])
+        counts.append(len(list(rows(file))))
+    assert counts == sorted(counts)
+    assert (counts[0], counts[-1]) == (0, 3)
+    assert logged_values(run.folder / "wandb", run.id, "round") == [1, 2, 3]
+
+
+def test_the_environment_wins_and_disabled_is_silent(run, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    said = []
+    tracker = WandbTracker(["a", "b"], said.append)
+    tracker.start(run)
+    tracker.log(record(1), [])
+    tracker.finish("finished")
+    assert said == []
+    assert not (run.folder / "wandb").exists()
+
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_PROJECT", "theirs")
+    tracker = WandbTracker(["a", "b"], said.append)
+    tracker.start(run)
+    tracker.finish("finished")
+    end_of_program()
+    (project,) = {record.run.project for record in wandb_records(run.folder) if record.HasField("run")}
+    assert project == "theirs"
+
+
+@pytest.fixture
+def end_service():
+    """Ends W&B's service as a stopped job does, with SIGTERM to every process; gives the one that ends."""
+    import wandb
+
+    ended = []
+
+    def end():
+        # Python has to learn of its end from the one object that knows it, or it warns.
+        process = wandb.setup()._connection._proc._process
+        process.terminate()
+        ended.append(process)
+        return process
+
+    yield end
+    for process in ended:
+        process.wait()
+
+
+def evaluated(round, phase="round", **values):
+    """The arguments of `Tracker.log`: a record that adds a megabyte, and two clients."""
+    accuracies = (round / 10, round / 20)
+    clients = [{"client": client, "accuracy": accuracy} for client, accuracy in enumerate(accuracies)]
+    numbers = {"test/accuracy/mean": float(np.mean(accuracies)), "bytes/up/generator": 1_000_000}
+    return record(round, **numbers, **values) | {"phase": phase}, clients
+
+
+@pytest.mark.parametrize("last_before", [3, 5])
+@pytest.mark.parametrize(("num_letters", "num_written"), [(0, 0), (40_000, 2)])
+def test_a_service_that_is_ended_loses_nothing(run, monkeypatch, end_service, last_before, num_letters, num_written):
+    """It had written the first rounds, where these are long, or nothing; the run noticed at a round, or at the end."""
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    said = []
+    tracker = WandbTracker(["a", "b"], said.append)
+    tracker.start(replace(run, config=replace(run.config, tracking=replace(run.config.tracking, clients_every=1))))
+
+    def go_on(*rounds):
+        for round in rounds:
+            tracker.show_samples(round, np.full((2, 1, 8, 8), round, dtype=np.uint8), [0, 1])
+            tracker.log(*evaluated(round, incidents=["x" * num_letters] if num_letters else []))
+
+    go_on(*range(1, last_before + 1))
+    until_s = time.monotonic() + 60
+    while len(logged_values(run.folder / "wandb", run.id, "round")) < num_written:
+        assert time.monotonic() < until_s
+        time.sleep(0.1)
+    end_service()
+    go_on(*range(last_before + 1, 6))
+    tracker.log(*evaluated(5, "final"))
+    tracker.finish("finished")
+    end_of_program()
+
+    rows = history(run.folder)
+    assert [row.get("round") for row in rows] == [1, 2, 3, 4, 5, None]
+    assert [row.get("bytes/total_mb") for row in rows] == [1, 2, 3, 4, 5, None]
+    assert ["samples._type" in row for row in rows] == [True] * 5 + [False]
+    assert ["clients/table._type" in row for row in rows] == [True] * 5 + [False]
+    assert (rows[-1]["final/round"], rows[-1]["final/bytes/total_mb"]) == (5, 6)
+    assert "final/clients/table._type" in rows[-1]
+    assert summary(run.folder)["max/test/accuracy/mean"] == pytest.approx(0.375)
+    # No folder is named that nothing was written into, and nothing else is said.
+    folders = sorted(run.folder.glob("wandb/offline-run-*"))
+    assert len(folders) == (2 if num_written else 1)
+    assert said == [f"W&B: upload the run with: wandb sync {' '.join(map(str, folders))}"]
+
+
+def test_what_is_held_no_more_is_read_in_the_run_folder(run, monkeypatch, end_service):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setattr("fedvtc.tracking.wandb.tracker.HELD_S", 0.0)
+    tracker = WandbTracker(["a", "b"], print)
+    tracker.start(run)
+    records = [evaluated(round)[0] for round in (1, 2, 3)]
+    for each in records:
+        with (run.folder / "metrics.jsonl").open("a") as file:
+            file.write(json.dumps(each) + "\n")
+        tracker.log(each, [])
+    end_service()
+    tracker.finish("interrupted")
+    end_of_program()
+    assert [(row["round"], row["bytes/total_mb"]) for row in history(run.folder)] == [(1, 1), (2, 2), (3, 3)]
+
+
+def test_a_service_that_is_ended_twice_is_left_alone(run, monkeypatch, end_service):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    said = []
+    tracker = WandbTracker(["a", "b"], said.append)
+    tracker.start(run)
+    end_service().wait()
+    tracker.log(*evaluated(1, incidents=["x" * 40_000]))
+    end_service().wait()
+    with pytest.raises(gone_errors()):
+        tracker.log(*evaluated(2))
+    with pytest.raises(gone_errors()):
+        tracker.finish("finished")
+    # Would raise if W&B still were to do something at the end of the program.
+    end_of_program()
+    (folder,) = run.folder.glob("wandb/offline-run-*")
+    assert said == [
+        "tracking.wandb: W&B did not take everything in time.",
+        f"W&B: upload the run with: wandb sync {folder}",
+    ]
+
+
+def test_an_attempt_of_which_nothing_was_written_leaves_no_folder(run, monkeypatch, end_service):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    written = WandbTracker(["a", "b"], print)
+    written.start(run)
+    written.log(record(1), [])
+    written.finish("failed")
+    end_of_program()
+    (kept,) = run.folder.glob("wandb/offline-run-*")
+    lost = WandbTracker(["a", "b"], print)
+    lost.start(replace(run, resumed_round=0))
+    lost.log(record(2), [])
+    end_service().wait()
+    close_service()
+    (of_lost,) = set(run.folder.glob("wandb/offline-run-*")) - {kept}
+    for file in of_lost.glob("run-*.wandb"):
+        # How much the service still writes is a matter of chance; the header is what it makes the file with.
+        os.truncate(file, min(file.stat().st_size, HEADER_BYTES))
+
+    said = []
+    last = WandbTracker(["a", "b"], said.append)
+    last.start(replace(run, resumed_round=0))
+    last.log(record(2), [])
+    last.finish("finished")
+    end_of_program()
+    folders = sorted(run.folder.glob("wandb/offline-run-*"))
+    assert (len(folders), kept in folders) == (2, True)
+    assert said == [f"W&B: upload the run with: wandb sync {' '.join(map(str, folders))}"]
+    assert [row["round"] for row in history(run.folder)] == [1, 2]
+
+
+def test_the_id_that_a_sweep_of_w_and_b_chose_is_kept(run, monkeypatch):
+    """Its agent starts the run; who resumes it, by hand, goes on with the same W&B run."""
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    said = []
+    with monkeypatch.context() as agent:
+        agent.setenv("WANDB_SWEEP_ID", "theirs00")
+        agent.setenv("WANDB_RUN_ID", "chosen00")
+        first = WandbTracker(["a", "b"], said.append)
+        first.start(run)
+        first.log(record(1), [])
+        first.finish("failed")
+        end_of_program()
+    (run.folder / "metrics.jsonl").write_text(json.dumps(record(1)) + "\n")
+
+    second = WandbTracker(["a", "b"], said.append)
+    second.start(replace(run, resumed_round=1))
+    second.log(record(2), [])
+    second.finish("finished")
+    end_of_program()
+    ids = {record.run.run_id for record in wandb_records(run.folder) if record.HasField("run")}
+    assert ids == {"chosen00"}
+    assert [row["round"] for row in history(run.folder)] == [1, 2]
+    assert said[1].count("-chosen00") == 2
+
+
+def test_one_that_was_given_up_says_what_is_left_and_no_more(run, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    said = []
+    unbegun = WandbTracker(["a", "b"], said.append)
+    unbegun.give_up()
+    assert said == []
+
+    tracker = WandbTracker(["a", "b"], said.append)
+    tracker.start(run)
+    tracker.log(record(1), [])
+    tracker.give_up()
+    tracker.tell("what fails from now on")
+    (folder,) = run.folder.glob("wandb/offline-run-*")
+    assert said == [
+        "tracking.wandb: W&B did not take everything in time.",
+        f"W&B: upload the run with: wandb sync {folder}",
+    ]

@@ -5,6 +5,9 @@ import os
 # Before PyTorch is imported: its threads cost tiny models more than they give, most of all on a busy machine.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import importlib.util
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -22,6 +25,49 @@ from fedvtc.learning.data import Dataset, ImageArrays
 from fedvtc.learning.exchange.messages import Broadcast
 
 FEATURE_SIZE = 6
+
+
+def pytest_addoption(parser):
+    parser.addoption("--update-messages", action="store_true", help="write tests/golden/messages.txt anew")
+
+
+def pytest_configure(config):
+    spec = importlib.util.spec_from_file_location("golden_messages", Path(__file__).parent / "golden/messages.py")
+    config.golden = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(config.golden)
+    update = config.getoption("--update-messages")
+    if update and (hasattr(config, "workerinput") or config.getoption("numprocesses", None)):
+        raise pytest.UsageError("--update-messages goes without -n, for the tests write one file")
+    config.messages = config.golden.Messages(update)
+
+
+def pytest_unconfigure(config):
+    if hasattr(config, "messages"):
+        config.messages.save()
+
+
+@pytest.fixture
+def golden(request, tmp_path):
+    """Holds a message, or what a command printed, against tests/golden/messages.txt.
+
+    `golden(text, {"4711": "PID"})` replaces what differs from run to run; the test's own folder is replaced already.
+    """
+
+    def check(text, replaced=()):
+        replaced = {str(tmp_path): "TMP", **dict(replaced)}
+        request.config.messages.check(request.node.nodeid, request.config.golden.normal(str(text), replaced))
+
+    return check
+
+
+@pytest.fixture(scope="session")
+def keys_of():
+    """A function: the keys of a message, that is what stands before the first colon of each line."""
+
+    def keys(text):
+        return [line.removeprefix("fedvtc: ").partition(": ")[0] for line in str(text).splitlines()]
+
+    return keys
 
 
 def _images(labels_N, seed):

@@ -31,7 +31,7 @@ def pytest_addoption(parser):
     parser.addoption(
         "--update-messages",
         action="store_true",
-        help="write the texts of the selected tests to tests/golden/messages.txt",
+        help="write tests/golden/messages.txt",
     )
 
 
@@ -133,7 +133,7 @@ def tiny_config():
 
 @pytest.fixture(scope="session")
 def tiny_fedvtc():
-    """A function that makes a fast FedVTCConfig; `generator`, `finetune` and `statistics` replace keys of the section."""
+    """A function that makes a fast FedVTCConfig; the arguments `generator`, `finetune` and `statistics` replace keys."""
     from fedvtc.learning.methods.fedvtc import FedVTCConfig, FinetuneConfig, GeneratorConfig, StatisticsConfig
 
     def make(*, generator=(), finetune=(), statistics=(), **keys) -> FedVTCConfig:
@@ -190,7 +190,7 @@ class TinyFederation:
 
 @pytest.fixture(scope="session")
 def tiny_federation(tiny_dataset, tiny_config, make_client):
-    """A function that makes a `TinyFederation` of three clients with the method of a config."""
+    """Makes a `TinyFederation` of three clients with the method of a config."""
     from fedvtc.learning.methods import Task, build
 
     def make(method: MethodConfig, **sections) -> TinyFederation:

@@ -28,11 +28,7 @@ FEATURE_SIZE = 6
 
 
 def pytest_addoption(parser):
-    parser.addoption(
-        "--update-messages",
-        action="store_true",
-        help="write tests/golden/messages.txt",
-    )
+    parser.addoption("--update-messages", action="store_true", help="write tests/golden/messages.txt")
 
 
 def pytest_configure(config):
@@ -133,7 +129,7 @@ def tiny_config():
 
 @pytest.fixture(scope="session")
 def tiny_fedvtc():
-    """A function that makes a fast FedVTCConfig; the arguments `generator`, `finetune` and `statistics` replace keys."""
+    """A function that makes a fast FedVTCConfig; `generator`, `finetune` and `statistics` replace keys."""
     from fedvtc.learning.methods.fedvtc import FedVTCConfig, FinetuneConfig, GeneratorConfig, StatisticsConfig
 
     def make(*, generator=(), finetune=(), statistics=(), **keys) -> FedVTCConfig:

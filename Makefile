@@ -32,8 +32,9 @@ lint: env  ## Check style, format and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# With -E -a every page is built again, because an unchanged page would not repeat its warnings.
 docs: env  ## Build the documentation site in docs/_build/html; a warning is an error
-	$(BIN)/sphinx-build -W --keep-going -q -b html -c docs -d docs/_build/doctrees . docs/_build/html
+	$(BIN)/sphinx-build -W --keep-going -E -a -q -b html -c docs -d docs/_build/doctrees . docs/_build/html
 
 format: env  ## Fix style and format
 	$(BIN)/ruff check --fix .

@@ -17,7 +17,7 @@ def words_of(command):
     """The words of a command as a check without a cluster runs them, and the file that the output goes to or None."""
     words = shlex.split(command, comments=True)[1:]
     target = words.pop() if len(words) > 1 and words[-2] == ">" else None
-    words = [word for word in words if word not in (">", "--plain", "--debug")]
+    words = [word for word in words if word not in (">", "--plain", "--debug", "--trust")]
     if words[0] in ("submit", "sweep"):
         for option in NEEDS_A_CLUSTER:
             words = [word for number, word in enumerate(words) if option not in words[max(0, number - 1) : number + 1]]

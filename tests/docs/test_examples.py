@@ -13,40 +13,43 @@ import yaml
 from fedvtc.config import Config, field_docs, load
 from fedvtc.federation.launch import run_federation
 from fedvtc.learning import methods
-from fedvtc.learning.methods import config_classes
+from fedvtc.learning.methods import Task, build, config_classes, largest_bytes
 
 
 @pytest.fixture
-def shared_head(blocks, root, tmp_path, monkeypatch):
+def shared_proxy(blocks, root, tmp_path, monkeypatch):
     """The method of docs/adding-a-method.md, installed beside the other methods: the path of its YAML, its test."""
     document = root / "docs/adding-a-method.md"
     code, test = blocks(document, "python")
     (config,) = blocks(document, "yaml")
-    for name, text in (("shared_head.py", code), ("shared_head.yaml", config)):
+    for name, text in (("shared_proxy.py", code), ("shared_proxy.yaml", config)):
         (tmp_path / name).write_text(text, encoding="utf-8")
     monkeypatch.setattr(methods, "__path__", [*methods.__path__, str(tmp_path)])
-    monkeypatch.delitem(sys.modules, "fedvtc.learning.methods.shared_head", raising=False)
+    monkeypatch.delitem(sys.modules, "fedvtc.learning.methods.shared_proxy", raising=False)
     monkeypatch.chdir(root)
-    return tmp_path / "shared_head.yaml", test
+    return tmp_path / "shared_proxy.yaml", test
 
 
 @pytest.mark.slow
-def test_the_example_of_a_method_runs(shared_head, tiny_run, tmp_path):
-    file, _ = shared_head
+def test_the_example_of_a_method_runs(shared_proxy, tiny_run, tmp_path):
+    file, _ = shared_proxy
     files, overrides = tiny_run
     config = load([*files, file], [*overrides, f"run.output_dir={tmp_path}"], methods=config_classes())
 
     summary = run_federation(config, plain=True)
 
-    head_bytes = 10 * (8 + 1) * 4
+    method = build(config.method, Task(num_classes=10, num_channels=1, image_size=8, feature_size=8, seed=0))
+    (proxy_bytes,) = {ways["proxy"] for ways in largest_bytes(method, 2).values()}
     records = [json.loads(line) for line in (summary.folder / "metrics.jsonl").read_text().splitlines()]
-    assert [record.get("bytes/up/head") for record in records] == [2 * head_bytes, 2 * head_bytes, None]
-    assert records[1]["bytes/down/head"] == 2 * head_bytes
+    assert [record.get("bytes/up/proxy") for record in records] == [2 * proxy_bytes, 2 * proxy_bytes, None]
+    assert records[1]["bytes/down/proxy"] == 2 * proxy_bytes
+    # A client trains alone in its first round; its memory counts the rounds.
+    assert ["loss/mutual" in record for record in records] == [False, True, False]
     assert records[2]["test/accuracy/mean"] > 0
 
 
-def test_the_test_of_the_example_passes(shared_head):
-    _, test = shared_head
+def test_the_test_of_the_example_passes(shared_proxy):
+    _, test = shared_proxy
     namespace = {}
     exec(compile(test, "docs/adding-a-method.md", "exec"), namespace)
 
@@ -108,7 +111,7 @@ def test_every_name_that_an_example_imports_from_fedvtc_exists(document, blocks)
     for example in blocks(document, "python"):
         for node in ast.walk(ast.parse(example)):
             if isinstance(node, ast.ImportFrom) and node.module.startswith("fedvtc"):
-                if node.module == "fedvtc.learning.methods.shared_head":
+                if node.module == "fedvtc.learning.methods.shared_proxy":
                     continue  # The module that the document adds.
                 module = importlib.import_module(node.module)
                 assert [alias.name for alias in node.names if not hasattr(module, alias.name)] == []

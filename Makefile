@@ -1,9 +1,11 @@
 .DEFAULT_GOAL := help
-.PHONY: help env demo test test-unit lint format lock clean
+.PHONY: help env demo test test-unit lint docs format lock clean
 
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# One process a core at most; the slowest tests are listed, because a unit test takes under 0.25 s or is marked slow.
+PYTEST_UNIT := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --durations=20
 DEMO_METHODS := local fedvtc fedvtc_plus
 DEMO := outputs/demo-$(shell date +%Y%m%d-%H%M%S)
 
@@ -12,33 +14,38 @@ help:  ## Show this list
 
 env: $(STAMP)  ## Build .venv with the locked dependencies
 
-demo: env  ## Three methods on the bundled digits, and a table (no download, minutes on a CPU)
+demo: env  ## Run three methods on the bundled digits and print a table (no download, two minutes on two cores)
 	@for method in $(DEMO_METHODS); do \
 	    $(BIN)/fedvtc run conf/experiment/digits.yaml conf/method/$$method.yaml run.output_dir=$(DEMO) || exit; \
 	done
 	$(BIN)/fedvtc list runs $(DEMO)
 
-test: test-unit  ## All tests, the ones with Ray clusters too
-	$(BIN)/python -m pytest -m integration -n 3 --dist loadfile --no-loadscope-reorder
+test: env  ## Run all tests, including those that start Ray clusters
+	$(PYTEST_UNIT) -m "not integration"
+	$(BIN)/python -m pytest -m integration -n 3 --dist loadfile --no-loadscope-reorder --durations=20
 
-test-unit: env  ## The fast tests only, side by side
-	$(BIN)/python -m pytest -m "not integration" -n auto --maxprocesses 4 --dist loadfile
+test-unit: env  ## Run the fast tests only
+	$(PYTEST_UNIT) -m "not integration and not slow"
 
 lint: env  ## Check style, format and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-format: env  ## Mend style and format
+# With -E -a every page is built again, because an unchanged page would not repeat its warnings.
+docs: env  ## Build the documentation site in docs/_build/html; a warning is an error
+	$(BIN)/sphinx-build -W --keep-going -E -a -q -b html -c docs -d docs/_build/doctrees . docs/_build/html
+
+format: env  ## Fix style and format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-lock:  ## Resolve the newest allowed dependencies into requirements.lock
+lock:  ## Write the newest allowed dependencies to requirements.lock
 	@$(find_uv); $$uv pip compile --quiet --upgrade --universal --no-header --group dev pyproject.toml \
 	    --output-file requirements.lock
 
-clean:  ## Remove the environment and all caches; outputs and data stay
-	rm -rf $(VENV) .uv dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
+clean:  ## Remove the environment, the site and all caches; keep outputs and data
+	rm -rf $(VENV) .uv dist docs/_build .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find src tests -name __pycache__ -type d -exec rm -rf {} +
 
 $(STAMP): pyproject.toml requirements.lock
@@ -46,16 +53,16 @@ $(STAMP): pyproject.toml requirements.lock
 	if ! test -x $(BIN)/python; then \
 	    rm -rf $(VENV); \
 	    $$uv venv --quiet --no-python-downloads --python '>=3.11' $(VENV) || \
-	        { echo "make env: needs Python 3.11 or newer. Install one, then run make env again." >&2; exit 1; }; \
+	        { echo "make env: no Python 3.11 or newer found. Install Python 3.11, then run make env again." >&2; exit 1; }; \
 	fi; \
 	$$uv pip install --quiet --python $(BIN)/python --compile-bytecode -r requirements.lock; \
 	$$uv pip install --quiet --python $(BIN)/python --compile-bytecode --no-deps -e .
 	@touch $@
 
-# Sets the shell's $uv: the one on the PATH if it works, else a private one, which no system Python refuses.
+# Sets $uv in the shell: the uv on the PATH if that works, else a copy in .uv, because a system Python may refuse installs.
 define find_uv
 uv=uv; if ! uv --version >/dev/null 2>&1; then \
     uv=.uv/bin/uv; test -x $$uv || python3 -m pip install --quiet --target .uv uv || \
-        { echo "make env: cannot get uv. Install it, then run make env again." >&2; exit 1; }; \
+        { echo "make env: cannot install uv. Install uv, then run make env again." >&2; exit 1; }; \
 fi
 endef

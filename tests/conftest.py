@@ -1,8 +1,8 @@
-"""A federation small enough for unit tests: three classes of 8 x 8 images and three clients, in this process."""
+"""Fixtures of a small federation for unit tests: three classes of 8 x 8 images, three clients, this process only."""
 
 import os
 
-# Before PyTorch is imported: its threads cost tiny models more than they give, most of all on a busy machine.
+# Set before PyTorch is imported: threads slow tiny models down, most of all on a busy machine.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import importlib.util
@@ -28,7 +28,7 @@ FEATURE_SIZE = 6
 
 
 def pytest_addoption(parser):
-    parser.addoption("--update-messages", action="store_true", help="write tests/golden/messages.txt anew")
+    parser.addoption("--update-messages", action="store_true", help="write tests/golden/messages.txt")
 
 
 def pytest_configure(config):
@@ -37,7 +37,7 @@ def pytest_configure(config):
     spec.loader.exec_module(config.golden)
     update = config.getoption("--update-messages")
     if update and (hasattr(config, "workerinput") or config.getoption("numprocesses", None)):
-        raise pytest.UsageError("--update-messages goes without -n, for the tests write one file")
+        raise pytest.UsageError("--update-messages cannot run with -n, because all tests write one file")
     config.messages = config.golden.Messages(update)
 
 
@@ -48,9 +48,10 @@ def pytest_unconfigure(config):
 
 @pytest.fixture
 def golden(request, tmp_path):
-    """Holds a message, or what a command printed, against tests/golden/messages.txt.
+    """A function that compares a message, or the output of a command, with tests/golden/messages.txt.
 
-    `golden(text, {"4711": "PID"})` replaces what differs from run to run; the test's own folder is replaced already.
+    `golden(text, {"4711": "PID"})` replaces the parts that differ from run to run. The folder of the test is always
+    replaced.
     """
 
     def check(text, replaced=()):
@@ -62,7 +63,7 @@ def golden(request, tmp_path):
 
 @pytest.fixture(scope="session")
 def keys_of():
-    """A function: the keys of a message, that is what stands before the first colon of each line."""
+    """A function that returns the keys of a message: the text before the first colon of each line."""
 
     def keys(text):
         return [line.removeprefix("fedvtc: ").partition(": ")[0] for line in str(text).splitlines()]
@@ -71,7 +72,7 @@ def keys_of():
 
 
 def _images(labels_N, seed):
-    """Noise, and two bright rows where the class says; read-only, as arrays out of Ray's object store are."""
+    """Noise with two bright rows, whose height depends on the class; read-only like arrays of Ray's object store."""
     rng = np.random.default_rng(seed)
     images_NCHW = rng.integers(0, 60, (len(labels_N), 1, 8, 8), dtype=np.uint8)
     for image, label in zip(images_NCHW, labels_N, strict=True):
@@ -88,7 +89,7 @@ def tiny_dataset() -> Dataset:
 
 @pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory, tiny_dataset):
-    """A new folder with the tiny data set in its tiny.npz."""
+    """A function that makes a folder with the tiny data set in tiny.npz."""
 
     def make(name):
         folder = tmp_path_factory.mktemp(name)
@@ -102,7 +103,7 @@ def tiny_folder(tmp_path_factory, tiny_dataset):
 
 @pytest.fixture(scope="session")
 def tiny_specs():
-    """Client 0 holds 5 images each of classes 0 and 1; client 1 holds 14, of all; client 2 holds 3 of class 2."""
+    """Client 0 has 5 images each of classes 0 and 1, client 1 has 14 of all classes, client 2 has 3 of class 2."""
     from fedvtc.learning.population import ClientSpec
 
     parts = ([0, 1, 3, 4, 6, 7, 9, 10, 12, 13], range(15, 29), [2, 5, 8])
@@ -111,7 +112,7 @@ def tiny_specs():
 
 @pytest.fixture(scope="session")
 def tiny_config():
-    """Makes a config; sections may be replaced."""
+    """A function that makes a config; arguments replace sections."""
 
     def make(method: MethodConfig | None = None, **sections) -> Config:
         defaults = {
@@ -128,7 +129,7 @@ def tiny_config():
 
 @pytest.fixture(scope="session")
 def tiny_fedvtc():
-    """Makes a FedVTCConfig of small work; `generator`, `finetune` and `statistics` take the keys that change."""
+    """A function that makes a fast FedVTCConfig; `generator`, `finetune` and `statistics` replace keys."""
     from fedvtc.learning.methods.fedvtc import FedVTCConfig, FinetuneConfig, GeneratorConfig, StatisticsConfig
 
     def make(*, generator=(), finetune=(), statistics=(), **keys) -> FedVTCConfig:
@@ -146,7 +147,7 @@ def tiny_fedvtc():
 
 @pytest.fixture(scope="session")
 def make_client(tiny_dataset, tiny_specs, tiny_config):
-    """Makes one client; `indices` replaces the images it holds."""
+    """A function that makes one client; `indices` replaces the images of the client."""
     import torch
 
     from fedvtc.learning.client.client import FederatedClient
@@ -166,7 +167,7 @@ def make_client(tiny_dataset, tiny_specs, tiny_config):
 
 
 class TinyFederation:
-    """The round loop without trackers: every method's two halves, one after the other."""
+    """A round loop without trackers: runs the two halves of a method one after the other."""
 
     def __init__(self, method, clients) -> None:
         self.method, self.clients = method, clients
@@ -176,7 +177,7 @@ class TinyFederation:
         return self.method.client_round(self.clients[number], broadcast)
 
     def round(self, state=None, broadcast=None, participants=(0, 1, 2)):
-        """The uploads of the round after `broadcast`, and what the server makes of them."""
+        """Runs the round after `broadcast`; returns the uploads, the server's state and the next broadcast."""
         broadcast = broadcast or Broadcast()
         uploads = [self.upload(number, broadcast) for number in participants]
         state, broadcast = self.method.server_round(state or {}, uploads)
@@ -198,7 +199,7 @@ def tiny_federation(tiny_dataset, tiny_config, make_client):
 
 @pytest.fixture(scope="session")
 def quiet():
-    """Options of a Trainer on the CPU that writes nothing."""
+    """Options of a Lightning Trainer that runs on the CPU and writes no files."""
     return {
         "accelerator": "cpu",
         "logger": False,

@@ -1,4 +1,4 @@
-"""The plan of the house: nine names in one column, and each imports only what stands below it."""
+"""The rooms of the package: nine names in one column, imports from lower floors only, and no import circles."""
 
 import ast
 from pathlib import Path
@@ -30,15 +30,23 @@ def name_of(path):
 
 
 def room_of(name):
-    """`learning` of `learning/models/zoo/cnn.py`, `errors` of `errors.py`."""
+    """`learning` for `learning/models/zoo/cnn.py`, `errors` for `errors.py`."""
     return name.split("/")[0].removesuffix(".py")
 
 
-def imports_of(source, name):
-    """Dotted names of all that a module imports, also inside functions and for types only."""
+def statements(tree, inside_functions):
+    """Yields the statements of a module in any order; those of function bodies only if `inside_functions` is true."""
+    for node in ast.iter_child_nodes(tree):
+        if inside_functions or not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            yield node
+            yield from statements(node, inside_functions)
+
+
+def imports_of(source, name, *, inside_functions=True):
+    """Dotted names of all imports of a module, including imports for types only."""
     package = ["fedvtc", *name.split("/")[:-1]]
     imported = []
-    for node in ast.walk(ast.parse(source)):
+    for node in statements(ast.parse(source), inside_functions):
         if isinstance(node, ast.Import):
             imported += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
@@ -49,7 +57,7 @@ def imports_of(source, name):
 
 
 def faults(source, name):
-    """The imports of a module that break the plan."""
+    """One line for each import that is not allowed in the module `name`."""
     found = []
     for imported in imports_of(source, name):
         library, *inside = imported.split(".")
@@ -66,19 +74,76 @@ def faults(source, name):
     return found
 
 
-def test_the_rooms_are_those_of_the_plan():
+def packages_of(module):
+    """`a` and `a.b` for `a.b.c`."""
+    parts = module.split(".")
+    return {".".join(parts[:length]) for length in range(1, len(parts))}
+
+
+def import_graph(sources):
+    """For each module, the modules of the package that Python loads for its top-level imports, also for types only.
+
+    An import of `a.b.c` loads the packages `a` and `a.b` too. The packages that a module lies in are loaded before the
+    module, and count only if the module imports a name from the package itself.
+
+    Args:
+        sources: source text and file name by dotted name, such as `fedvtc.config.schema`.
+    """
+    graph = {}
+    for module, (source, name) in sources.items():
+        imported = imports_of(source, name, inside_functions=False)
+        # `from fedvtc.config import Config` imports the package, `from fedvtc.config import schema` the module.
+        targets = {target if target in sources else target.rpartition(".")[0] for target in imported}
+        loaded = {package for target in targets for package in packages_of(target)} - packages_of(module)
+        graph[module] = (targets | loaded) & sources.keys() - {module}
+    return graph
+
+
+def circles(graph):
+    """Groups of nodes that all reach each other, each group sorted."""
+    reached = {node: set() for node in graph}
+    for start, seen in reached.items():
+        waiting = [start]
+        while waiting:
+            new = graph[waiting.pop()] - seen
+            seen |= new
+            waiting += new
+    groups = {frozenset(other for other in seen if node in reached[other]) for node, seen in reached.items()}
+    return sorted(sorted(group) for group in groups if group)
+
+
+def test_the_package_has_the_planned_rooms_and_no_others():
     entries = {room_of(name_of(path)) for path in MODULES}
 
     assert entries == set(FLOOR_OF)
 
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
-def test_a_module_imports_only_from_its_room_or_from_below(path):
+def test_a_module_imports_only_from_its_room_or_a_lower_floor(path):
     assert faults(path.read_text(), name_of(path)) == []
 
 
+def dotted_name(path):
+    parts = ["fedvtc", *path.relative_to(PACKAGE).with_suffix("").parts]
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def test_no_modules_import_each_other_in_a_circle():
+    assert circles(import_graph({dotted_name(path): (path.read_text(), name_of(path)) for path in MODULES})) == []
+
+
+def test_no_rooms_import_each_other_in_a_circle():
+    graph = {room: set() for room in FLOOR_OF}
+    for path in MODULES:
+        room = room_of(name_of(path))
+        inside = [name.split(".")[1] for name in imports_of(path.read_text(), name_of(path)) if name[:7] == "fedvtc."]
+        graph[room] |= set(inside) & graph.keys() - {room}
+
+    assert circles(graph) == []
+
+
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
-def test_a_module_is_short_plain_and_about_something(path):
+def test_a_module_is_ascii_short_and_has_a_telling_name(path):
     text = path.read_bytes()
 
     assert text.isascii()
@@ -101,7 +166,7 @@ def test_a_module_is_short_plain_and_about_something(path):
         ("commands/plan/plan.py", "def later():\n    import wandb"),
     ],
 )
-def test_imports_from_above_or_beside_and_of_ray_and_wandb_are_found(name, source):
+def test_a_forbidden_import_is_found(name, source):
     assert len(faults(source, name)) == 1
 
 
@@ -117,5 +182,30 @@ def test_imports_from_above_or_beside_and_of_ray_and_wandb_are_found(name, sourc
         ("config/schema.py", "from fedvtc import __version__"),
     ],
 )
-def test_imports_from_below_are_allowed(name, source):
+def test_an_allowed_import_is_no_fault(name, source):
     assert faults(source, name) == []
+
+
+def test_a_circle_is_found_and_an_import_inside_a_function_closes_none():
+    sources = {
+        "fedvtc.a": ("from fedvtc.b import x", "a.py"),
+        "fedvtc.b": ("if TYPE_CHECKING:\n    from fedvtc import c", "b.py"),
+        "fedvtc.c": ("def later():\n    import fedvtc.a", "c.py"),
+        "fedvtc.d": ("import fedvtc.c", "d.py"),
+    }
+    assert circles(import_graph(sources)) == []
+
+    sources["fedvtc.c"] = ("import fedvtc.a", "c.py")
+    assert circles(import_graph(sources)) == [["fedvtc.a", "fedvtc.b", "fedvtc.c"]]
+
+
+def test_a_circle_through_a_package_is_found():
+    sources = {
+        "fedvtc.client": ("from fedvtc.methods.fedvtc import steps", "client.py"),
+        "fedvtc.methods": ("from fedvtc.methods.base import Method", "methods/__init__.py"),
+        "fedvtc.methods.base": ("from fedvtc.client import Client", "methods/base.py"),
+        "fedvtc.methods.fedvtc": ("", "methods/fedvtc/__init__.py"),
+        "fedvtc.methods.fedvtc.steps": ("", "methods/fedvtc/steps.py"),
+    }
+
+    assert circles(import_graph(sources)) == [["fedvtc.client", "fedvtc.methods", "fedvtc.methods.base"]]

@@ -1,0 +1,79 @@
+"""Every `fedvtc` command in the documents is accepted by the program."""
+
+import shlex
+from pathlib import Path
+
+import pytest
+
+from fedvtc.commands.main import main
+from fedvtc.config import check_resumable, load
+from fedvtc.learning import methods
+from fedvtc.learning.methods import config_classes
+
+NEEDS_A_CLUSTER = ("--address", "--runtime-env", "--working-dir")
+
+
+def words_of(command):
+    """The words of a command as a check without a cluster runs them, and the file that the output goes to or None."""
+    words = shlex.split(command, comments=True)[1:]
+    target = words.pop() if len(words) > 1 and words[-2] == ">" else None
+    words = [word for word in words if word not in (">", "--plain", "--debug", "--trust")]
+    if words[0] in ("submit", "sweep"):
+        for option in NEEDS_A_CLUSTER:
+            words = [word for number, word in enumerate(words) if option not in words[max(0, number - 1) : number + 1]]
+    if words[0] == "submit":
+        words = ["run", *(word for word in words[1:] if word != "--no-wait")]
+    if "--cluster" in words:
+        # Without a cluster only the arguments can be checked.
+        words += ["--help"]
+    if words[0] in ("run", "plan"):
+        # Checks the config of the run, and trains nothing.
+        words = ["plan", *words[1:], "--print-config"]
+    elif words[0] == "sweep":
+        words = [*(word for word in words if word != "--results"), "--print"]
+    return words, target
+
+
+@pytest.fixture(scope="module")
+def done():
+    """Commands that ran already. `fedvtc doctor` takes ten seconds and has the same result in every document."""
+    return set()
+
+
+@pytest.mark.slow
+def test_every_command_is_accepted(document_with_commands, commands, done, root, tmp_path, monkeypatch, capsys):
+    """Commands run in the order of the document, so that a command can read a file of an earlier one."""
+    for name in ("conf", "jobs"):
+        (tmp_path / name).symlink_to(root / name)
+    monkeypatch.chdir(tmp_path)
+    if document_with_commands.name == "adding-a-method.md":
+        monkeypatch.setattr(methods, "__path__", [*methods.__path__, str(tmp_path)])
+    for command in commands(document_with_commands):
+        words, target = words_of(command)
+        if words[0] == "resume":
+            # The run does not exist; the check covers the keys that the command changes.
+            check_resumable(load([], [], methods=config_classes()), load([], words[2:], methods=config_classes()))
+            continue
+        if words == ["doctor"]:
+            if "doctor" in done:
+                continue
+            done.add("doctor")
+        if words[0] not in ("plan", "sweep"):
+            for folder in ["outputs", *words[2:]]:
+                Path(folder).mkdir(parents=True, exist_ok=True)
+
+        try:
+            code = main(words)
+        except SystemExit as stop:
+            code = stop.code
+        assert code == 0, (command, capsys.readouterr().err)
+
+        printed = capsys.readouterr().out
+        if target:
+            Path(target).write_text(printed, encoding="utf-8")
+
+
+def test_the_readme_shows_every_command_that_a_reader_starts_with(commands, root):
+    found = {command.split()[1] for command in commands(root / "README.md")}
+
+    assert found == {"run", "resume", "submit", "sweep", "plan", "list", "doctor"}

@@ -25,6 +25,7 @@ from fedvtc.learning.data import Dataset, ImageArrays
 from fedvtc.learning.exchange.messages import Broadcast
 from fedvtc.learning.methods import config_classes
 from fedvtc.learning.population import ClientSpec
+from fedvtc.runtime.host import ClientHost
 from fedvtc.runtime.incidents import Incidents
 from fedvtc.runtime.lineage import Lineage
 from fedvtc.runtime.opening import open_pool
@@ -105,7 +106,7 @@ class Block:
 
 
 def play(pool: Pool, config: Config, round: int) -> None:
-    for _ in pool.map("run_round", range(config.population.num_clients), Broadcast(round)):
+    for _ in pool.map(ClientHost.run_round, range(config.population.num_clients), Broadcast(round)):
         pass
 
 

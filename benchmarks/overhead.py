@@ -26,6 +26,7 @@ from fedvtc.learning.exchange.messages import Broadcast
 from fedvtc.learning.methods import config_classes
 from fedvtc.learning.models import build_backbone
 from fedvtc.learning.population import ClientSpec, assign_backbones
+from fedvtc.runtime.host import ClientHost
 from fedvtc.runtime.inline_pool import InlinePool
 from fedvtc.runtime.pool import Pool
 
@@ -107,7 +108,7 @@ class BareClient:
 
 
 def pool_round(pool: Pool, clients: list[int], round: int) -> None:
-    for _ in pool.map("run_round", clients, Broadcast(round)):
+    for _ in pool.map(ClientHost.run_round, clients, Broadcast(round)):
         pass
 
 

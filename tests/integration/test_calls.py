@@ -25,6 +25,7 @@ from fedvtc.runtime.actors import pool as ray_pool
 from fedvtc.runtime.actors.cluster import connected
 from fedvtc.runtime.actors.slots import reserved
 from fedvtc.runtime.balance import Workload
+from fedvtc.runtime.host import ClientHost
 from fedvtc.runtime.incidents import Incidents
 from fedvtc.runtime.lineage import Lineage
 
@@ -94,7 +95,7 @@ def log(pool, client):
 def test_an_actor_whose_clients_take_long_together_is_not_one_that_hangs(pool_of):
     clients = [0, 1, 2, 3, 4, 5]
     with pool_of([clients], {("evaluate", client): 1.0 for client in clients}, client_timeout_s=3.5) as pool:
-        assert list(pool.map("evaluate", clients)) == [f"evaluate of {client}" for client in clients]
+        assert list(pool.map(ClientHost.evaluate, clients)) == [f"evaluate of {client}" for client in clients]
         assert pool.told == []
 
 
@@ -103,12 +104,12 @@ def test_one_that_hangs_is_replaced(pool_of):
         pool_of([[0, 1]], {("evaluate", 0): 30.0}, client_timeout_s=2.0, retries=0) as pool,
         pytest.raises(ClientError, match=r"client 0, round 0, evaluate: lost its process 1 times.*nothing came"),
     ):
-        list(pool.map("evaluate", [0, 1]))
+        list(pool.map(ClientHost.evaluate, [0, 1]))
 
 
 def test_what_was_held_is_held_again_where_its_actor_is_lost(pool_of):
     with pool_of([[0, 1, 2]], {("hold", 1): Fault("death")}) as pool:
-        assert len(list(pool.map("hold", [0, 1, 2]))) == 3
+        assert len(list(pool.map(ClientHost.hold, [0, 1, 2]))) == 3
         entries = log(pool, 0)
     assert entries[:3] == [("rebuild", client, 0) for client in (0, 1, 2)]
     assert sorted(entries[3:]) == [("hold", client) for client in (0, 1, 2)]
@@ -118,7 +119,7 @@ def test_who_was_left_out_is_not_built_again_as_one_that_took_part(pool_of):
     # The answer of client 0 is waited for first, so both losses are noticed before those of 1 and 3 are taken.
     script = {("finish", 0): 6.0, ("finish", 1): Fault("death"), ("finish", 3): Fault("death")}
     with pool_of([[0, 2], [1, 3]], script, on_client_error="skip", retries=0) as pool:
-        results = list(pool.map("finish", [0, 1, 2, 3], Broadcast(4)))
+        results = list(pool.map(ClientHost.finish, [0, 1, 2, 3], Broadcast(4)))
         assert [isinstance(result, ClientError) for result in results] == [False, True, False, True]
         assert pool.lineage.changed_since(0) == {0, 2}
         assert log(pool, 1) == [("rebuild", 1, 0), ("rebuild", 3, 0)]
@@ -130,12 +131,12 @@ def test_the_client_that_was_at_work_is_the_one_that_is_named(pool_of):
         pool_of([[1, 5, 3]], {("evaluate", 3): Fault("death")}, retries=0) as pool,
         pytest.raises(ClientError, match=r"^client 3, round 0, evaluate: lost its process"),
     ):
-        list(pool.map("evaluate", [1, 3, 5]))
+        list(pool.map(ClientHost.evaluate, [1, 3, 5]))
 
 
 def test_a_client_without_memory_gets_a_new_actor(pool_of):
     with pool_of([[0, 1]], {("finish", 1): Fault("memory")}) as pool:
-        assert list(pool.map("finish", [0, 1], Broadcast())) == ["finish of 0", "finish of 1"]
+        assert list(pool.map(ClientHost.finish, [0, 1], Broadcast())) == ["finish of 0", "finish of 1"]
         assert pool.told == [
             "the process of clients 0, 1 was lost (client 1, round 1, finish: MemoryError); building anew"
         ]
@@ -145,7 +146,7 @@ def test_a_client_without_memory_gets_a_new_actor(pool_of):
 def test_one_that_has_no_memory_as_it_is_built_again_takes_its_step_once_it_is(pool_of):
     script = {("finish", 1): Fault("death"), ("rebuild", 1): Fault("memory")}
     with pool_of([[0, 1]], script) as pool:
-        assert list(pool.map("finish", [0, 1], Broadcast())) == ["finish of 0", "finish of 1"]
+        assert list(pool.map(ClientHost.finish, [0, 1], Broadcast())) == ["finish of 0", "finish of 1"]
         assert pool.lineage.changed_since(0) == {0, 1}
         assert log(pool, 0) == [("rebuild", 0, 1), ("rebuild", 1, 0), ("finish", 1)]
 
@@ -158,7 +159,7 @@ def test_one_that_can_never_be_built_again_ends_the_run(pool_of, way):
         pool_of([[1, 2]], script, on_client_error="skip", retries=1) as pool,
         pytest.raises(ClientError, match=r"^client 2, round 1, finish: lost its process 2 times, at last because"),
     ):
-        list(pool.map("finish", [1], Broadcast()))
+        list(pool.map(ClientHost.finish, [1], Broadcast()))
 
 
 def test_clients_move_where_their_node_dies_though_some_have_answered(cluster, pool_of):
@@ -170,7 +171,7 @@ def test_clients_move_where_their_node_dies_though_some_have_answered(cluster, p
         (node,) = (node for node in cluster.workers if node.node_id == node_id)
         end = threading.Timer(1.5, cluster.remove_node, [node, False])
         end.start()
-        assert list(pool.map("evaluate", [0, 1, 2, 3])) == [f"evaluate of {client}" for client in (0, 1, 2, 3)]
+        assert list(pool.map(ClientHost.evaluate, [0, 1, 2, 3])) == [f"evaluate of {client}" for client in (0, 1, 2, 3)]
         end.join()
         assert [line.partition(" was lost")[0] for line in pool.told] == ["the process of clients 1, 3"]
         assert len({pool.home_of(client) for client in (0, 1, 2, 3)}) == 1

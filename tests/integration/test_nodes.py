@@ -22,6 +22,7 @@ from fedvtc.errors import ClusterError
 from fedvtc.federation.rounds import Federation
 from fedvtc.learning.methods import config_classes
 from fedvtc.learning.population import Population
+from fedvtc.runtime.host import ClientHost
 
 pytestmark = pytest.mark.integration
 
@@ -89,7 +90,7 @@ def results_of(config, after=None, act=None):
     with opened(config, population, "nodes") as (pool, others):
         watcher = Watcher(after, lambda: act(pool))
         Federation(config, population, pool, [watcher], **others).run()
-        digests = list(pool.map("digest", range(len(population.specs))))
+        digests = list(pool.map(ClientHost.digest, range(len(population.specs))))
     return (watcher.records, watcher.rows, digests), watcher
 
 
@@ -179,11 +180,11 @@ def test_a_run_waits_for_another_and_then_has_its_place(cluster):
             thread.start()
             thread.join(timeout=3)
             assert thread.is_alive()
-            first = list(pool.map("digest", [0, 1]))
+            first = list(pool.map(ClientHost.digest, [0, 1]))
         thread.join(timeout=PATIENCE_S)
     inline, _ = results_of(config_of(None))
     with pool_of(config_of(None)) as pool:
-        assert list(pool.map("digest", [0, 1])) == first
+        assert list(pool.map(ClientHost.digest, [0, 1])) == first
     ((results, watcher),) = second
     assert results == inline
     assert watcher.num_actors[0] == 2

@@ -19,6 +19,7 @@ from fedvtc.federation.stopper import Stopper
 from fedvtc.learning.exchange.messages import Broadcast
 from fedvtc.learning.methods import config_classes
 from fedvtc.learning.population import Population
+from fedvtc.runtime.host import ClientHost
 from fedvtc.runtime.incidents import Incidents
 from fedvtc.runtime.lineage import Lineage
 from fedvtc.runtime.opening import open_pool
@@ -88,8 +89,8 @@ def run(*overrides):
     memory, everyone = Memory(), range(NUM_CLIENTS)
     with opened(config, population, "same-bits") as (pool, others):
         Federation(config, population, pool, [memory], **others).run()
-        digests = list(pool.map("digest", everyone))
-        processes = list(pool.map("process_id", everyone))
+        digests = list(pool.map(ClientHost.digest, everyone))
+        processes = list(pool.map(ClientHost.process_id, everyone))
     return (memory.records, memory.rows, memory.samples, digests), processes
 
 
@@ -148,10 +149,10 @@ def test_a_failing_client_is_named_across_processes(cluster):
     population = Population.of(config)
     with opened(config, population, "failing") as (pool, _):
         with pytest.raises(ClientError, match=r"client 2, round 1, train: \w+ is (nan|inf)") as raised:
-            list(pool.map("run_round", [2], Broadcast()))
+            list(pool.map(ClientHost.run_round, [2], Broadcast()))
         assert (raised.value.client, raised.value.round, raised.value.phase) == (2, 1, "train")
         # The actor lives on.
-        assert next(pool.map("evaluate", [3])).sum() == len(population.dataset.test.labels_N)
+        assert next(pool.map(ClientHost.evaluate, [3])).sum() == len(population.dataset.test.labels_N)
 
 
 def test_images_lie_once_in_shared_memory(cluster):

@@ -122,9 +122,9 @@ def test_the_inline_pool_gives_results_in_order_and_the_threads_back(tiny_config
         config = tiny_config(LOCAL, placement=PlacementConfig(pool="inline", threads_per_actor=1))
         with InlinePool(config, tiny_dataset, tiny_specs) as pool:
             assert torch.get_num_threads() == 1
-            uploads = list(pool.map("run_round", [2, 0], Broadcast()))
+            uploads = list(pool.map(ClientHost.run_round, [2, 0], Broadcast()))
             assert [upload.client for upload in uploads] == [2, 0]
-            digests = list(pool.map("digest", [0, 1, 2]))
+            digests = list(pool.map(ClientHost.digest, [0, 1, 2]))
             assert len(set(digests)) == 3
         assert torch.get_num_threads() == 2
     finally:
@@ -133,8 +133,8 @@ def test_the_inline_pool_gives_results_in_order_and_the_threads_back(tiny_config
 
 def test_the_inline_pool_does_one_task_after_the_other_when_asked(tiny_config, tiny_dataset, tiny_specs):
     with InlinePool(tiny_config(LOCAL), tiny_dataset, tiny_specs) as pool:
-        before = list(pool.map("digest", [0, 1, 2]))
-        next(pool.map("run_round", [0, 1, 2], Broadcast()))
-        after = list(pool.map("digest", [0, 1, 2]))
+        before = list(pool.map(ClientHost.digest, [0, 1, 2]))
+        next(pool.map(ClientHost.run_round, [0, 1, 2], Broadcast()))
+        after = list(pool.map(ClientHost.digest, [0, 1, 2]))
     assert before[0] != after[0]
     assert before[1:] == after[1:]

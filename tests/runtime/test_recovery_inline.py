@@ -67,13 +67,13 @@ class Run:
 
     def round(self, clients=EVERYONE):
         """The results of a round, those of clients that sat it out too."""
-        results = self.map("run_round", self.broadcast, clients=clients)
+        results = self.map(ClientHost.run_round, self.broadcast, clients=clients)
         uploads = [result for result in results if not isinstance(result, ClientError)]
         self.state, self.broadcast = self.method.server_round(self.state, uploads)
         return results
 
     def digests(self):
-        return self.map("digest")
+        return self.map(ClientHost.digest)
 
 
 @pytest.fixture
@@ -167,16 +167,16 @@ def test_a_last_step_that_fails_is_tried_again_or_left_out(run_of, config_of, me
     expected = run_of(config_of(method_of("fedvtc")))
     expected.round()
     before = expected.digests()
-    expected.map("finish", expected.broadcast)
+    expected.map(ClientHost.finish, expected.broadcast)
     fault("finetune", 2, 2)
     retried = run_of(config_of(method_of("fedvtc"), on_client_error="retry"))
     retried.round()
-    retried.map("finish", retried.broadcast)
+    retried.map(ClientHost.finish, retried.broadcast)
     assert retried.digests() == expected.digests()
     fault("finetune", 2, 2)
     skipped = run_of(config_of(method_of("fedvtc"), on_client_error="skip"))
     skipped.round()
-    results = skipped.map("finish", skipped.broadcast)
+    results = skipped.map(ClientHost.finish, skipped.broadcast)
     assert isinstance(results[2], ClientError)
     assert skipped.digests() == [*expected.digests()[:2], before[2]]
 
@@ -215,13 +215,13 @@ def test_an_evaluation_is_tried_again_but_no_client_is_left_out_of_it(run_of, co
     fault("confusion", 1, 1, ZeroDivisionError())
     retried = run_of(config_of(on_client_error="retry"))
     retried.round()
-    assert np.array_equal(retried.map("evaluate"), expected.map("evaluate"))
+    assert np.array_equal(retried.map(ClientHost.evaluate), expected.map(ClientHost.evaluate))
     assert retried.told == ["client 1, round 1, evaluate: ZeroDivisionError; trying again"]
     fault("confusion", 1, 1, ZeroDivisionError())
     skipping = run_of(config_of(on_client_error="skip"))
     skipping.round()
     with pytest.raises(ClientError, match=r"^client 1, round 1, evaluate: ZeroDivisionError$"):
-        skipping.map("evaluate")
+        skipping.map(ClientHost.evaluate)
 
 
 def save(pool, store, round):
@@ -280,7 +280,7 @@ def test_a_resumed_pool_is_what_the_checkpoint_says(run_of, config_of, method_of
     second.pool.restore(EVERYONE)
     assert second.digests() == first.digests()
     second.state, second.broadcast = first.state, first.broadcast
-    shown, expected = (run.map("samples", first.broadcast, 2, clients=[1])[0][0] for run in (second, first))
+    shown, expected = (run.map(ClientHost.samples, first.broadcast, 2, clients=[1])[0][0] for run in (second, first))
     np.testing.assert_array_equal(shown, expected)
     for run in (first, second):
         run.round()
@@ -349,7 +349,7 @@ def test_the_newest_whole_checkpoint_is_where_it_starts(host_of, store, tmp_path
             other.rebuild(0, history)
         # Better no client than one that is not what it should be.
         with pytest.raises(ClientError, match=r"^client 0, round 0, digest: KeyError: 0$"):
-            other.perform("digest", 0)
+            other.perform(ClientHost.digest, 0)
         return
     told = other.rebuild(0, history)
     assert [line.split(":")[0] for line in told] == ["checkpoints/round_000002", "checkpoints/round_000001"][:num_told]
@@ -363,9 +363,9 @@ def test_a_file_that_is_not_of_this_client_is_an_error_and_no_client(host_of, st
     manifest = Manifest("run", 1, "round", "f00d", None, (store.write(draft, shard_name(0), shard),), {}, "now")
     store.publish(draft, manifest)
     with pytest.raises(ClientError, match=r"^client 0, round 0, rebuild: "):
-        host.perform("rebuild", 0, History(store, (manifest,), False, ()))
+        host.perform(ClientHost.rebuild, 0, History(store, (manifest,), False, ()))
     with pytest.raises(ClientError, match="KeyError"):
-        host.perform("digest", 0)
+        host.perform(ClientHost.digest, 0)
 
 
 def test_adopted_clients_are_there_once_they_are_built(host_of, tiny_specs):
@@ -373,7 +373,7 @@ def test_adopted_clients_are_there_once_they_are_built(host_of, tiny_specs):
     expected = train(old, 2, 1)
     new.adopt([tiny_specs[2]])
     with pytest.raises(ClientError, match=r"^client 2, round 0, digest: KeyError: 2$"):
-        new.perform("digest", 2)
+        new.perform(ClientHost.digest, 2)
     new.rebuild(2, History(None, (), True, steps(1)))
     assert new.digest(2) == expected
     # And the one that lived there is as it was.
@@ -421,7 +421,7 @@ def test_a_client_that_leaves_before_it_was_written_is_written_as_it_was(host_of
     host.hold(0)
     host.forget(0)
     with pytest.raises(ClientError, match="KeyError: 0"):
-        host.perform("digest", 0)
+        host.perform(ClientHost.digest, 0)
     host.save(0, store, draft)
     assert saved_weights(tmp_path, draft, 0, host_of) == held
 
@@ -475,7 +475,7 @@ def test_a_client_that_would_upload_what_is_not_finite_sits_the_round_out(run_of
     config = replace(config_of(FedProtoConfig(), on_client_error="skip"), training=TrainingConfig(**training))
     run = run_of(config)
     before = run.digests()
-    results = run.map("run_round", Broadcast())
+    results = run.map(ClientHost.run_round, Broadcast())
     assert {str(result) for result in results} == {
         f"client {client}, round 1, upload: prototypes/mean is not finite" for client in EVERYONE
     }

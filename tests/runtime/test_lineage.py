@@ -115,7 +115,7 @@ def test_a_lineage_without_a_store_keeps_every_step():
 
 
 class InterruptedLineage(Lineage):
-    """A lineage whose `saved` lets another thread run at the worst moment: before the shortened list of steps is set."""
+    """A lineage whose `saved` lets another thread run at the worst moment, just before it sets the list of steps."""
 
     meanwhile = None
 

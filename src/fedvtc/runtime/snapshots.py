@@ -42,7 +42,7 @@ class Snapshots:
         """
         with self._changed:
             if client not in self._held and client not in self._aside:
-                raise CheckpointError(f"client {client} is not held, its process was lost")
+                raise CheckpointError(f"client {client}: its process was lost after the checkpoint began")
             self._held.discard(client)
             content = self._aside.pop(client, None)
             if content is None:

@@ -156,7 +156,7 @@ class Calls:
             # A rebuild is one call with all steps of the client.
             patience_s = timeout_s * (1 + self._actors.lineage.num_steps if left.intersection(rebuilds) else 1)
             if stalled_s > patience_s:
-                self._lost(handle, f"no progress for {patience_s:g} s, see runtime.client_timeout_s")
+                self._lost(handle, f"it made no progress for {patience_s:g} s, see runtime.client_timeout_s")
 
     def _redistribute_slotless(self) -> None:
         timeout_s = self._actors.config.runtime.replace_timeout_s

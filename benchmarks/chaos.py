@@ -92,13 +92,11 @@ def parsed() -> argparse.Namespace:
         "--part",
         metavar="K/N",
         default="1/1",
-        help="runs every N-th trial from the K-th on, to split the trials over processes",
+        help="runs every N-th trial, starting at the K-th",
     )
     parser.add_argument("--after", metavar="N", type=int, default=0, help="skips the first N trials")
     parser.add_argument("--seed", type=int, default=0, help="seed of the kinds and moments of faults")
-    parser.add_argument(
-        "--rounds", type=int, default=3, help=f"rounds of the federation; a multiple of {EVALUATE_EVERY}"
-    )
+    parser.add_argument("--rounds", type=int, default=3, help=f"rounds of a run; a multiple of {EVALUATE_EVERY}")
     parser.add_argument("--images", type=int, default=20, help="training images of each client")
     parser.add_argument("--only", metavar="TEXT", default="", help="runs only kinds whose name contains TEXT")
     parser.add_argument("--data", metavar="ROOT", help="folder with MNIST")

@@ -125,7 +125,7 @@ class Runner:
         self._marks: list[str] = []
 
     def undisturbed(self, num_actors: int) -> tuple[Result, float]:
-        """Runs the federation undisturbed; returns its result, which later trials are compared with, and its seconds."""
+        """Returns the result of an undisturbed run, which trials are compared with from now on, and its seconds."""
         with workspace_of(self._setting, Trial("", "", num_actors), self._folder / f"usual-{num_actors}") as workspace:
             attempt = Attempt(["run", *workspace.words], workspace, 0)
             times_s = [self._time_of(attempt, rounds) for rounds in range(self._setting.rounds + 1)]

@@ -10,30 +10,30 @@ What does not work
     * Ray's own restarts (`max_restarts`, `max_task_retries`). A restarted actor has run its constructor but none of the
       steps of its clients, so a retried call would train a client in its initial state.
     * To retry the failed call alone. The other clients of the lost actor would be absent from the new actor.
-    * To wait for results alone. A call never fails if its actor hangs or waits for a slot, and an actor whose clients
-      have all answered can be lost without any result that says so.
-    * To retry forever. A client that kills its process each time would never let the run end, so `Retries` counts the
-      losses, and each loss needs one client to count for. Ray does not say which client was at work; but an actor runs
-      its calls in the order in which they were sent, so the first client without an answer was at work.
+    * To wait for results alone. A call never fails if its actor hangs or waits for a slot, and no result fails if the
+      lost actor had answered for all of its clients.
+    * To retry forever. A client that kills its process each time would keep the run from ending, so each loss must
+      count for one client, and Ray does not say which client was at work.
 
 The solution
-    For each client, two calls at most are open (`OpenCalls`): the rebuild of the client, and the task. Both go to the
-    actor where the client lives now, the rebuild first. A lost actor is replaced at once (`_lost`): all of
-    its clients are rebuilt in the new actor from the lineage, and those without an answer take the task again. The
-    lineage is told of a completed step as soon as the result is there, before the next history is asked for, so that a
-    rebuilt client takes each step once. `ActorWatch` notices lost and hanging actors that no result tells of.
+    Each client has at most two open calls (`OpenCalls`): the rebuild of the client, and the task. Both go to the actor
+    where the client lives now, the rebuild first. A lost actor is replaced at once (`_lost`): all of its clients are
+    rebuilt in the new actor from the lineage, and those without an answer take the task again. A completed step is
+    recorded as soon as its result is seen, and before any history is made, so that a rebuilt client takes each step
+    once. `ActorWatch` notices actors that end or hang without a failed result. An actor runs its calls in the order in
+    which they were sent, so a loss counts for the first client without an answer (`Retries`).
 
 States of a client
     | rebuild open | task open | state                                  | next state                                   |
     |--------------|-----------|----------------------------------------|----------------------------------------------|
     | no           | no        | idle: has answered, or takes no part   | actor lost: rebuilding                       |
-    | no           | yes       | working                                | result: idle. Actor lost, or error that is   |
-    |              |           |                                        | retried: recovering. Skipped: rebuilding     |
-    | yes          | yes       | recovering: rebuild, then task         | rebuilt: working. Actor lost: recovering,    |
-    |              |           |                                        | or if skipped: rebuilding                    |
+    | no           | yes       | working                                | result: idle. Skipped: rebuilding. Error     |
+    |              |           |                                        | that is retried, or actor lost: recovering   |
+    | yes          | yes       | recovering: rebuild, then task         | rebuilt: working. Actor lost: recovering     |
     | yes          | no        | rebuilding                             | rebuilt: idle. Actor lost: rebuilding        |
 
-The task `ClientHost.rebuild` itself counts as the task of a client, not as its rebuild.
+A client that is skipped because its actor was lost is recovering too: the error takes the place of its result. The task
+`ClientHost.rebuild` itself counts as the task of a client, not as its rebuild.
 """
 
 from collections.abc import Iterator, Sequence

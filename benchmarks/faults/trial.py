@@ -65,7 +65,7 @@ class Trial:
         num_actors: number of actors.
         code: exit code of every attempt that does not finish the run; 0 if the first attempt must finish the run.
         faults: faults for the injector; each must strike.
-        overrides: words of the first attempt, recorded by the run.
+        overrides: overrides of the run's config.
         nodes: CPUs of the two nodes of a cluster that the run attaches to; None to start a cluster in the run.
         disk: the key that gets the path of the trial's own disk, and the size of the disk.
         disturb: function that runs beside the first attempt.

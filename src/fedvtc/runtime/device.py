@@ -59,6 +59,6 @@ def _gpu(share: float) -> torch.device:
         raise ClusterError(f"placement.accelerator: {what}. Set placement.accelerator=cpu.")
     device = torch.device("cuda", 0)
     if share < 1:
-        # Ray counts shares but does not enforce them: without this limit, a neighbour could run out of memory.
+        # Ray counts shares but does not enforce them: without this limit, another actor could run out of memory.
         torch.cuda.set_per_process_memory_fraction(share, device)
     return device

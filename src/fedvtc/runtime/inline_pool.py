@@ -102,7 +102,7 @@ class InlinePool:
     def close(self) -> None:
         """Ends the thread that writes, and restores the number of threads that the process had before."""
         self._writer.shutdown()
-        # In this order: `limit_threads` set PyTorch's threads first, so the BLAS limits include that number.
+        # PyTorch last: the BLAS limits also restore PyTorch's threads, to the number that `limit_threads` had set.
         self._blas_limit.restore_original_limits()
         torch.set_num_threads(self._num_threads_before)
 

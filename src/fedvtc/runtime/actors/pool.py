@@ -117,7 +117,7 @@ class RayPool:
     def replace(self, handle: ActorHandle) -> list[ActorHandle]:
         """Starts a new actor in the slot of a lost one; returns the new actor, where no client is built yet.
 
-        If the node of the lost actor died, the new actor starts once Ray has moved the slot to a node with room.
+        If the node of the lost actor died, the new actor starts once Ray has moved the slot to another node.
         """
         self._end(handle)
         return [self._start(handle.slot, handle.specs)]

@@ -10,7 +10,7 @@ from fedvtc.runtime.opening import client_costs
 def test_deals_by_hand():
     # 9 to actor 0, 7 to actor 1, 6 to actor 1 (7 < 9), 5 to actor 0, 3 to actor 1 (13 < 14).
     assert balance([5, 9, 3, 7, 6], 2, 5) == [[0, 1], [2, 3, 4]]
-    # With at most two clients an actor, the last client goes to the actor with one client.
+    # At most two clients an actor.
     assert balance([10, 1, 1], 2, 2) == [[0], [1, 2]]
     assert balance([1, 1, 10, 10], 2, 2) == [[0, 2], [1, 3]]
     assert balance([2.0], 3, 1) == [[0]]

@@ -1,15 +1,16 @@
-"""One choice at a time, around FedVTC and FedVTC+, on the MNIST experiment: which switch is worth what, over seeds.
+"""Ablations of FedVTC and FedVTC+ on the MNIST experiment: one changed setting at a time, over seeds.
 
     FEDVTC_DATA=data python benchmarks/ablation.py --csv ablation.csv
 
-Each line of the table differs from its method file by the switches it names and by nothing else. Lines that differ in
-fine-tuning alone start from the same trained federation: it is trained once, and copies of its clients are fine-tuned.
+Each line of the table differs from its method file only in the settings that the line names. Lines that differ only in
+fine-tuning share one trained federation, and fine-tune copies of its clients.
 """
 
 import argparse
 import csv
 import time
 from collections.abc import Iterator, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,12 @@ import torch
 
 from fedvtc.config import load
 from fedvtc.config.schema import Config
-from fedvtc.learning.exchange.messages import Broadcast
-from fedvtc.learning.methods import Task, build, config_classes
+from fedvtc.learning.client.client import FederatedClient
+from fedvtc.learning.exchange.messages import Broadcast, Upload
+from fedvtc.learning.methods import Method, Task, build, config_classes
 from fedvtc.learning.metrics import aggregate, evaluate_confusion
 from fedvtc.learning.population import Population
 from fedvtc.runtime.device import limit_threads
-from fedvtc.runtime.host import ClientHost
 
 CONF = Path(__file__).parents[1] / "conf"
 COLUMNS = {
@@ -36,7 +37,7 @@ COLUMNS = {
 
 @dataclass(frozen=True)
 class Line:
-    """One line of the table: a method file, and the switches that differ from it, in training or in fine-tuning."""
+    """One line of the table: a method file, and the changed settings of training and of fine-tuning."""
 
     method: str
     name: str
@@ -61,14 +62,14 @@ LINES = [
 
 
 def main() -> None:
-    """Runs the lines that were asked for, a row per line and seed."""
+    """Runs the chosen lines; writes a row for each line and seed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--lines", nargs="+", metavar="TEXT", default=[""], help="lines whose name holds a text")
     parser.add_argument(
-        "--csv", type=Path, required=True, help="rows are appended; what is there is not measured again"
+        "--lines", nargs="+", metavar="TEXT", default=[""], help="runs only lines whose name contains TEXT"
     )
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="for all lines")
+    parser.add_argument("--csv", type=Path, required=True, help="table to append rows to; lines with a row are skipped")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="overrides for all lines")
     arguments = parser.parse_intermixed_args()
     chosen = [line for line in LINES if any(text in line.name for text in arguments.lines)]
     measured = read(arguments.csv)
@@ -79,7 +80,7 @@ def main() -> None:
 
 
 def rows_of(lines: Sequence[Line], overrides: Sequence[str]) -> Iterator[dict[str, object]]:
-    """The measurements of each line, lines of one training together."""
+    """Yields the measurements of each line; lines with the same training share the trained clients."""
     for method, training in dict.fromkeys((line.method, line.training) for line in lines):
         group = [line for line in lines if (line.method, line.training) == (method, training)]
         configs = [config_of(method, [*overrides, *keys(training), *keys(line.finetune)]) for line in group]
@@ -103,42 +104,58 @@ def rows_of(lines: Sequence[Line], overrides: Sequence[str]) -> Iterator[dict[st
 
 
 def train(config: Config, population: Population) -> tuple[Broadcast, list[dict[str, Any]]]:
-    """All rounds, in this process: what `finish` gets from the server, and the state of each client."""
-    host = ClientHost(config, population.dataset, population.specs, torch.device("cpu"))
+    """Runs all rounds in this process; returns the last broadcast, and the state of each client."""
     method = build(config.method, Task.of(config, population.dataset))
+    clients = clients_of(config, population, method)
     state, broadcast = method.start()
     for _ in range(config.run.rounds):
-        uploads = (host.run_round(spec.client, broadcast) for spec in population.specs)
-        state, broadcast = method.server_round(state, uploads)
-    return method.last_broadcast(state, broadcast), [host.state(spec.client) for spec in population.specs]
+        state, broadcast = method.server_round(state, uploads_of(clients, method, broadcast))
+    return method.last_broadcast(state, broadcast), [client.state_dict() for client in clients]
+
+
+def uploads_of(clients: Sequence[FederatedClient], method: Method[Any], broadcast: Broadcast) -> Iterator[Upload]:
+    """Yields the upload of each client after the round that follows the broadcast."""
+    for client in clients:
+        client.begin_round(broadcast.round + 1)
+        yield method.client_round(client, broadcast)
+
+
+def clients_of(config: Config, population: Population, method: Method[Any]) -> list[FederatedClient]:
+    """New clients of all specs."""
+    clients = [FederatedClient(spec, config, population.dataset, torch.device("cpu")) for spec in population.specs]
+    for client in clients:
+        method.prepare(client)
+    return clients
 
 
 def finish(
     config: Config, population: Population, states: Sequence[dict[str, Any]], broadcast: Broadcast
 ) -> dict[str, float]:
-    """Fine-tunes copies of the clients by this config, and measures them on the whole test set."""
-    host = ClientHost(config, population.dataset, population.specs, torch.device("cpu"))
+    """Fine-tunes copies of the clients, and evaluates the copies on the whole test set."""
+    method = build(config.method, Task.of(config, population.dataset))
+    clients = clients_of(config, population, method)
     rows = []
-    for spec, counts_C, state in zip(population.specs, population.class_counts_KC, states, strict=True):
-        host.restore(spec.client, state)
-        host.finish(spec.client, broadcast)
-        rows.append(evaluate_confusion(host.evaluate(spec.client), counts_C))
+    for client, counts_C, state in zip(clients, population.class_counts_KC, states, strict=True):
+        client.load_state_dict(deepcopy(state))
+        client.begin_round(broadcast.round + 1)
+        method.finish(client, broadcast)
+        rows.append(evaluate_confusion(client.confusion(population.dataset.test), counts_C))
     return aggregate(rows)
 
 
 def keys(switches: Sequence[str]) -> list[str]:
-    """Switches of the method as keys of a config."""
+    """Settings of the method as config keys."""
     return [f"method.{switch}" for switch in switches]
 
 
 def config_of(method: str, overrides: Sequence[str]) -> Config:
-    """The MNIST experiment with a method file and these overrides."""
+    """The config of the MNIST experiment with a method file and overrides."""
     files = [CONF / "experiment/mnist_dir01.yaml", CONF / f"method/{method}.yaml"]
     return load(files, overrides, methods=config_classes())
 
 
 def read(path: Path) -> set[tuple[str, str, str]]:
-    """Seed, method and line of each row that is there."""
+    """Seed, method and line of each row of the table."""
     if not path.exists():
         return set()
     with path.open(newline="", encoding="utf-8") as file:
@@ -146,7 +163,7 @@ def read(path: Path) -> set[tuple[str, str, str]]:
 
 
 def append(path: Path, row: dict[str, object]) -> None:
-    """Adds one row, and the header to a new file; prints it too."""
+    """Appends a row to the table, after a header if the file is new; prints the row."""
     path.parent.mkdir(parents=True, exist_ok=True)
     is_new = not path.exists()
     with path.open("a", newline="", encoding="utf-8") as file:

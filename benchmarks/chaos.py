@@ -1,10 +1,10 @@
-"""Breaks runs in every way that is known, and holds what comes out against an undisturbed run, bit by bit.
+"""Injects faults of every known kind into runs, and compares the results with an undisturbed run, bit by bit.
 
     python benchmarks/chaos.py --data DATA --faults 60 --csv chaos.csv
 
-Each trial runs the MNIST experiment with FedVTC+, does one thing to it that the seed draws, and resumes it until it is
-finished. Then every record, every row of clients.csv and the weights of every client must be those of the run that
-nothing disturbed, every round must be there once, and no process may be left. The exit code is 1 where this is not so.
+Each trial runs the MNIST experiment with FedVTC+, injects a fault that the seed draws, and resumes the run until it
+finishes. Then every record, every row of clients.csv and the weights of every client must equal those of the
+undisturbed run, every round must have one record, and no process may remain. The exit code is 1 if a trial fails.
 """
 
 import argparse
@@ -19,9 +19,9 @@ from random import Random
 
 from faults.compare import differences
 from faults.kinds import KINDS
-from faults.place import ROOT, can_mount
 from faults.runs import Outcome, Runner
 from faults.trial import Setting, Trial
+from faults.workspace import ROOT, can_mount
 
 EVALUATE_EVERY = 3
 WIDTHS = {
@@ -39,10 +39,10 @@ WIDTHS = {
 
 
 def main() -> int:
-    """Runs the trials, and prints a line for each as it ends."""
-    # A job that a script put into the background ignores SIGINT, and so would all that it starts.
+    """Runs the trials; prints a line at the end of each."""
+    # A background job of a script ignores SIGINT, and its child processes would inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    # What runs and what is mounted is ended and unmounted on the way out.
+    # SystemExit lets the cleanup end processes and unmount disks.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     arguments = parsed()
     if arguments.rounds < 1 or arguments.rounds % EVALUATE_EVERY:
@@ -70,7 +70,7 @@ def main() -> int:
         num_lost += outcome.num_lost
         num_orphans += outcome.num_orphans
         if not outcome.problems and not arguments.keep:
-            # Ray's agents may still write there.
+            # Errors are ignored, because Ray's agents may still write to the folder.
             shutil.rmtree(folder / str(number), ignore_errors=True)
     for pid, name in runner.agents().items():
         num_orphans += 1
@@ -83,30 +83,35 @@ def main() -> int:
 
 
 def parsed() -> argparse.Namespace:
-    """The words of the command line."""
+    """The arguments of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--faults", type=int, default=60, help=f"trials; {len(KINDS)} or more have all kinds among them"
+        "--faults", type=int, default=60, help=f"number of trials; {len(KINDS)} or more include all kinds"
     )
-    parser.add_argument("--part", metavar="K/N", default="1/1", help="each N-th trial from the K-th on, to share them")
-    parser.add_argument("--after", metavar="N", type=int, default=0, help="leaves the first N out, done before")
-    parser.add_argument("--seed", type=int, default=0, help="draws kinds, moments and places")
-    parser.add_argument("--rounds", type=int, default=3, help=f"of the federation; a multiple of {EVALUATE_EVERY}")
-    parser.add_argument("--images", type=int, default=20, help="training images of a client")
-    parser.add_argument("--only", metavar="TEXT", default="", help="kinds whose name holds a text")
-    parser.add_argument("--data", metavar="ROOT", help="the folder that holds MNIST")
-    parser.add_argument("--keep", action="store_true", help="leave the folders of all trials, not only of bad ones")
-    parser.add_argument("--csv", type=Path, help="the table, in a new file")
+    parser.add_argument(
+        "--part",
+        metavar="K/N",
+        default="1/1",
+        help="runs every N-th trial, starting at the K-th",
+    )
+    parser.add_argument("--after", metavar="N", type=int, default=0, help="skips the first N trials")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the kinds and moments of faults")
+    parser.add_argument("--rounds", type=int, default=3, help=f"rounds of a run; a multiple of {EVALUATE_EVERY}")
+    parser.add_argument("--images", type=int, default=20, help="training images of each client")
+    parser.add_argument("--only", metavar="TEXT", default="", help="runs only kinds whose name contains TEXT")
+    parser.add_argument("--data", metavar="ROOT", help="folder with MNIST")
+    parser.add_argument("--keep", action="store_true", help="keeps the folders of all trials, not only of failed ones")
+    parser.add_argument("--csv", type=Path, help="writes the table to a new file")
     return parser.parse_args()
 
 
 def mnist(rounds: int, images: int, root: str | None) -> Setting:
-    """The MNIST experiment with FedVTC+, made small."""
+    """A small version of the MNIST experiment with FedVTC+."""
     words = [
         str(ROOT / "conf/experiment/mnist_dir01.yaml"),
         str(ROOT / "conf/method/fedvtc_plus.yaml"),
         f"run.rounds={rounds}",
-        # To measure larger ones on 10,000 images would take half of a trial.
+        # The evaluation of larger backbones on 10,000 images would take half of a trial.
         "population.backbones=[{name: cnn_2x8, share: 0.5}, {name: cnn_3x16, share: 0.5}]",
         f"partition.images_per_client={images}",
         f"evaluate.every={EVALUATE_EVERY}",
@@ -121,7 +126,7 @@ def mnist(rounds: int, images: int, root: str | None) -> Setting:
 
 
 def undisturbed(runner: Runner) -> None:
-    """Runs on two actors and on three, which must agree already."""
+    """Runs the federation undisturbed on two actors and on three; both must be equal."""
     two, two_s = runner.undisturbed(2)
     three, three_s = runner.undisturbed(3)
     print(f"undisturbed: {two_s:.0f} s on 2 actors, {three_s:.0f} s on 3", flush=True)
@@ -130,19 +135,19 @@ def undisturbed(runner: Runner) -> None:
 
 
 def possible(text: str, folder: Path) -> list[str]:
-    """The kinds whose name holds a text, without those that this user has not the right to."""
+    """The kinds whose name contains a text, without kinds that need a right this user lacks."""
     kinds = [kind for kind in KINDS if text in kind]
     if not kinds:
-        raise SystemExit(f"--only {text}: no such kind. There are: {', '.join(KINDS)}.")
+        raise SystemExit(f"--only {text}: unknown kind. Known kinds: {', '.join(KINDS)}.")
     if can_mount(folder):
         return kinds
     left_out = [kind for kind in kinds if "for a while" in kind or "for good" in kind]
-    print(f"left out, as this user may not mount a disk: {', '.join(left_out) or 'none'}")
+    print(f"skipped kinds, because this user cannot mount a disk: {', '.join(left_out) or 'none'}")
     return [kind for kind in kinds if kind not in left_out]
 
 
 def drawn(setting: Setting, num_trials: int, seed: int, kinds: Sequence[str]) -> Iterator[Trial]:
-    """Trials of all kinds in a drawn order, and again in another one, until there are enough."""
+    """Yields trials: all kinds in a drawn order, then all kinds in another drawn order, up to the number of trials."""
     order: list[str] = []
     for number in range(num_trials):
         random = Random(f"{seed}/{number}")
@@ -152,7 +157,7 @@ def drawn(setting: Setting, num_trials: int, seed: int, kinds: Sequence[str]) ->
 
 
 def row_of(number: int, trial: Trial, outcome: Outcome) -> dict[str, object]:
-    """One row of the table."""
+    """A row of the table."""
     equal = {True: "equal", False: "OTHER", None: "-"}
     return {
         "trial": number,
@@ -169,13 +174,13 @@ def row_of(number: int, trial: Trial, outcome: Outcome) -> dict[str, object]:
 
 
 def line(row: Mapping[str, object]) -> str:
-    """A row, or the header, in columns."""
+    """A row or the header, aligned in columns."""
     cells = (str(name if row is WIDTHS else row[name]).ljust(width) for name, width in WIDTHS.items())
     return "  ".join(cells).rstrip()
 
 
 def append(path: Path, row: dict[str, object]) -> None:
-    """Adds one row; the first one starts the file."""
+    """Appends a row to the table; the first row creates the file."""
     is_first = row["trial"] == 1
     with path.open("w" if is_first else "a", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(row), lineterminator="\n")

@@ -1,10 +1,10 @@
-"""What checkpoints cost: the same rounds without them, with them beside the next round, and with rounds waiting.
+"""Measures the cost of checkpoints: rounds without checkpoints, with asynchronous and with synchronous ones.
 
     .venv/bin/python benchmarks/checkpoints.py [--clients 50] [--images 64] [--rounds 3] [--backbone resnet18]
 
 Clients of one backbone train on noise of MNIST's shape, one epoch of Adam in batches of 32, in Ray actors on this
-machine. Blocks of rounds are taken in turn, such as none, async, none. Each round of a block with checkpoints begins
-with one of the round before, and the block ends when the last one is whole, so no writing is left out of the count.
+machine. Blocks of rounds alternate, such as none, async, none. Each round of a block with checkpoints starts with the
+checkpoint of the round before, and the block ends when its last checkpoint is complete, so that all writing counts.
 """
 
 import argparse
@@ -25,6 +25,7 @@ from fedvtc.learning.data import Dataset, ImageArrays
 from fedvtc.learning.exchange.messages import Broadcast
 from fedvtc.learning.methods import config_classes
 from fedvtc.learning.population import ClientSpec
+from fedvtc.runtime.host import ClientHost
 from fedvtc.runtime.incidents import Incidents
 from fedvtc.runtime.lineage import Lineage
 from fedvtc.runtime.opening import open_pool
@@ -35,12 +36,12 @@ from fedvtc.storage.checkpoints import CheckpointStore
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--clients", type=int, default=50)
-    parser.add_argument("--images", type=int, default=64, help="of each client")
-    parser.add_argument("--rounds", type=int, default=3, help="of each block")
+    parser.add_argument("--images", type=int, default=64, help="images of each client")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds of each block")
     parser.add_argument("--backbone", default="resnet18")
     parser.add_argument("--blocks", nargs="+", choices=("none", "async", "sync"), default=["none", "async", "none"])
     parser.add_argument("--actors", type=int, default=2)
-    parser.add_argument("--folder", type=Path, help="where checkpoints go; a temporary folder when left out")
+    parser.add_argument("--folder", type=Path, help="folder for checkpoints; default a temporary folder")
     words = parser.parse_args()
     overrides = [
         "method.name=local",
@@ -61,7 +62,7 @@ def main() -> None:
             store = CheckpointStore(folder)
             parts_of = (config, pool, store, lineage, incidents)
             blocks = {kind: Block(*parts_of, kind) for kind in words.blocks}
-            play(pool, config, 0)  # Adam's state is made in the first round.
+            play(pool, config, 0)  # The first round allocates the state of Adam.
             round = 1
             times_s: dict[str, list[float]] = {kind: [] for kind in words.blocks}
             for kind in words.blocks:
@@ -80,7 +81,7 @@ def main() -> None:
 
 
 class Block:
-    """Rounds that are all saved in one way."""
+    """Rounds with one kind of checkpoints."""
 
     def __init__(
         self, config: Config, pool: Pool, store: CheckpointStore, lineage: Lineage, incidents: Incidents, kind: str
@@ -91,7 +92,7 @@ class Block:
         self._checkpoints = Checkpointer(self._config, store, pool, lineage, incidents, run_id="bench", attempt=1)
 
     def rounds(self, numbers: Sequence[int]) -> list[float]:
-        """Seconds of each round together with the checkpoint that it begins at; the last waits for its own."""
+        """Seconds of each round with the checkpoint at its start; the last round also waits for that checkpoint."""
         seconds = []
         for round in numbers:
             began_s = time.perf_counter()
@@ -105,7 +106,7 @@ class Block:
 
 
 def play(pool: Pool, config: Config, round: int) -> None:
-    for _ in pool.map("run_round", range(config.population.num_clients), Broadcast(round)):
+    for _ in pool.map(ClientHost.run_round, range(config.population.num_clients), Broadcast(round)):
         pass
 
 

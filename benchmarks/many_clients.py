@@ -1,11 +1,11 @@
-"""Hundreds of clients on a small machine: how long they take to start, how much memory they hold, what a round costs.
+"""Measures hundreds of clients on a small machine: seconds to the first round, memory, seconds of a round.
 
     .venv/bin/python benchmarks/many_clients.py --root DATA [--clients 200] [--rounds 5] [--method local]
 
-Runs `fedvtc run` as a user would: MNIST over Dir(0.3), two small CNNs and ResNet-8, a tenth of the clients in each
-round, a checkpoint after every round. Memory is the proportional set size (PSS) of all processes of the run, Ray's own
-too, read twice a second. Then one thread trains what the participants of each round trained in a bare PyTorch loop. The
-last round evaluates every client, so it is left out of the time of a round.
+Runs the command `fedvtc run`: MNIST over Dir(0.3), two small CNNs and ResNet-8, a tenth of the clients in each round, a
+checkpoint after every round. Memory is the proportional set size (PSS) of all processes of the run, including Ray's,
+read twice a second. Then one thread repeats the training of each round's participants in a bare PyTorch loop. The last
+round evaluates every client, so the last round does not count.
 """
 
 import argparse
@@ -35,7 +35,7 @@ POLL_S = 0.5
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--root", required=True, help="the folder that holds MNIST")
+    parser.add_argument("--root", required=True, help="folder with MNIST")
     parser.add_argument("--clients", type=int, default=200)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--slots", type=int, default=2, help="logical CPUs of the cluster")
@@ -62,16 +62,16 @@ def main() -> None:
     records = [record for record in map(json.loads, lines) if record["phase"] == "round"][:-1]
     rounds_s = [record["time/round"] for record in records]
     print(f"{words.clients} clients, {words.slots} slots, {words.method}: first round begins after {start_s:.1f} s")
-    print(f"memory: {peak_bytes / 1e9:.2f} GB PSS at most, of {num_processes} processes")
+    print(f"memory: {peak_bytes / 1e9:.2f} GB PSS at most, {num_processes} processes")
     bare_s = bare_seconds(config, [record["round"] for record in records])
     print(f"round  {statistics.mean(rounds_s):6.2f} s (mean of {len(rounds_s)})  {rounded(rounds_s)}")
-    print(f"bare   {statistics.mean(bare_s):6.2f} s of training by its clients, on one thread  {rounded(bare_s)}")
+    print(f"bare   {statistics.mean(bare_s):6.2f} s of training, on one thread  {rounded(bare_s)}")
     ratio = words.slots * sum(rounds_s) / sum(bare_s)
-    print(f"ratio  {ratio:6.2f}  slots x round / bare: 1 is what {words.slots} slots that only train would take")
+    print(f"ratio  {ratio:6.2f}  slots x round / bare: 1 if {words.slots} slots did nothing but train")
 
 
 def watched(words: list[str], run: Path) -> tuple[float, int, int]:
-    """Runs it; seconds until the first round begins, most PSS in bytes, and the processes at that moment."""
+    """Runs the command; returns seconds to the first round, peak PSS in bytes, and the number of processes then."""
     began_s, start_s, peak = time.time(), 0.0, (0, 0)
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen([sys.executable, "-m", "fedvtc", "run", *words, "--plain"], env=environment)
@@ -88,7 +88,7 @@ def watched(words: list[str], run: Path) -> tuple[float, int, int]:
 
 
 def descendants(pid: int) -> list[int]:
-    """The process and all below it."""
+    """The process and its descendants."""
     below: dict[int, list[int]] = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
@@ -104,7 +104,7 @@ def descendants(pid: int) -> list[int]:
 
 
 def pss_bytes(pid: int) -> int:
-    """What a process holds, shared pages by its share; 0 once it has ended."""
+    """The proportional set size of a process; 0 after its end."""
     try:
         for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
             if line.startswith("Pss:"):
@@ -115,7 +115,7 @@ def pss_bytes(pid: int) -> int:
 
 
 def bare_seconds(config: Config, rounds: list[int]) -> list[float]:
-    """Seconds that the participants of each round take to train, one after another and nothing else."""
+    """Seconds of pure training of each round's participants, one after another."""
     torch.set_num_threads(1)
     population = Population.of(config)
     clients = {}

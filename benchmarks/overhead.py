@@ -1,10 +1,10 @@
-"""What a round costs beyond its arithmetic: clients in a pool against a bare PyTorch loop over the same steps.
+"""Measures the overhead of a round: clients in a pool against a bare PyTorch loop over the same steps.
 
     .venv/bin/python benchmarks/overhead.py [--root DATA] [--repeats 9]
 
 Both train the four CNNs of conf/population/cnn4.yaml on 10 clients of 400 MNIST images, Dir(0.1), one epoch of Adam in
-batches of 32, on one thread. Repeats are interleaved and CPU seconds are compared, so other work on the machine
-disturbs both alike. Without MNIST under the root the images are noise of the same shape, which costs the same.
+batches of 32, on one thread. Rounds of both alternate and CPU seconds are compared, so that other work on the machine
+disturbs both equally. Without MNIST in the folder, the images are noise of the same shape, which takes the same time.
 """
 
 import argparse
@@ -26,6 +26,7 @@ from fedvtc.learning.exchange.messages import Broadcast
 from fedvtc.learning.methods import config_classes
 from fedvtc.learning.models import build_backbone
 from fedvtc.learning.population import ClientSpec, assign_backbones
+from fedvtc.runtime.host import ClientHost
 from fedvtc.runtime.inline_pool import InlinePool
 from fedvtc.runtime.pool import Pool
 
@@ -35,7 +36,7 @@ FILES = ("experiment/mnist_dir01.yaml", "method/local.yaml", "cluster/inline.yam
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--root", help="the folder that holds data sets; FEDVTC_DATA when left out")
+    parser.add_argument("--root", help="folder with data sets; default FEDVTC_DATA")
     parser.add_argument("--repeats", type=int, default=9, help="rounds of each kind")
     words = parser.parse_args()
     overrides = ["data.download=false", *([f"data.root={words.root}"] if words.root else [])]
@@ -46,13 +47,13 @@ def main() -> None:
     )
     backbones = assign_backbones(config.population)
     specs = [ClientSpec(client, *made) for client, made in enumerate(zip(backbones, parts, strict=True))]
-    with InlinePool(config, dataset, specs) as pool:  # Holds this process to one thread, the bare loop too.
+    with InlinePool(config, dataset, specs) as pool:  # Limits this process to one thread, also in the bare loop.
         clients = [spec.client for spec in specs]
         bare = [BareClient(spec, config, dataset) for spec in specs]
         pairs = [
             compare(partial(pool_round, pool, clients, round), partial(bare_round, bare), pool_first=round % 2 == 0)
             for round in range(words.repeats + 1)
-        ][1:]  # The first warms both up.
+        ][1:]  # The first pair is a warm-up.
     num_steps = sum(-(-len(part) // config.training.batch_size) for part in parts)
     pool_s, bare_s = (statistics.median(side) for side in zip(*pairs, strict=True))
     ratios = sorted(pool_of_pair / bare_of_pair for pool_of_pair, bare_of_pair in pairs)
@@ -67,7 +68,7 @@ def images_of(config: Config) -> Dataset:
     try:
         return load_dataset(config.data)
     except DataError as error:
-        print(f"{error} Noise of the same shape is taken instead.")
+        print(f"{error} Training on noise of the same shape instead.")
     rng = np.random.default_rng(0)
 
     def noise(num_images: int) -> ImageArrays:
@@ -78,7 +79,7 @@ def images_of(config: Config) -> Dataset:
 
 
 class BareClient:
-    """What one would write by hand for one client, with nothing around it."""
+    """A minimal training loop of one client, without fedvtc."""
 
     def __init__(self, spec: ClientSpec, config: Config, dataset: Dataset) -> None:
         size = config.population.feature_size
@@ -86,7 +87,7 @@ class BareClient:
             spec.backbone, num_channels=dataset.num_channels, image_size=dataset.image_size, feature_size=size
         )
         self.model = torch.nn.Sequential(backbone, torch.nn.Linear(size, dataset.num_classes))
-        # The layout that clients of a federation have.
+        # The memory layout of clients in a federation.
         self.model.to(memory_format=torch.channels_last)
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=config.training.optimizer.lr)
         self.images = torch.from_numpy(dataset.train.images_NCHW[spec.indices_N])
@@ -107,7 +108,7 @@ class BareClient:
 
 
 def pool_round(pool: Pool, clients: list[int], round: int) -> None:
-    for _ in pool.map("run_round", clients, Broadcast(round)):
+    for _ in pool.map(ClientHost.run_round, clients, Broadcast(round)):
         pass
 
 
@@ -117,7 +118,7 @@ def bare_round(clients: list[BareClient]) -> None:
 
 
 def compare(of_pool: Callable[[], None], bare: Callable[[], None], *, pool_first: bool) -> tuple[float, float]:
-    """CPU seconds of the pool's round and of the bare one."""
+    """CPU seconds of the pool's round and of the bare round."""
     if pool_first:
         pool_s = cpu_seconds(of_pool)
         return pool_s, cpu_seconds(bare)

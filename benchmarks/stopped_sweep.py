@@ -1,11 +1,11 @@
-"""A sweep that is submitted to a Ray cluster, stopped half way and submitted again, against one that nothing stops.
+"""Compares a sweep that is stopped half way and submitted again with a sweep that is not stopped.
 
     .venv/bin/python benchmarks/stopped_sweep.py --root DATA [--sweep conf/sweep/mnist_methods.yaml] [key=value ...]
 
-Starts a cluster with `ray start --head` on this machine, sends the sweep to it with `ray job submit`, ends the job with
-`ray job stop` when half of the trials are done, sends it once more, and then the same sweep into another folder. Both
-tables must be equal, byte by byte, and every record but for what clocks and memory say. The offline runs of W&B are
-read back: one for each trial, all in one group, and in each every round once.
+Starts a cluster with `ray start --head` on this machine, submits the sweep with `ray job submit`, stops the job with
+`ray job stop` when half of the trials are done, and submits the sweep again; then submits the sweep once more with
+another folder. Both tables must be equal byte by byte, and all records except measured times and memory. The offline
+files of W&B must hold one run for each trial, all in one group, and every round once in each run.
 """
 
 import argparse
@@ -34,23 +34,25 @@ END = ("SUCCEEDED", "FAILED", "STOPPED")
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--root", required=True, help="the folder that holds the data set")
+    parser.add_argument("--root", required=True, help="folder with the data set")
     parser.add_argument("--sweep", type=Path, default=ROOT / "conf/sweep/mnist_methods.yaml")
     parser.add_argument("--num-cpus", type=int, default=2)
-    parser.add_argument("--folder", type=Path, help="where runs go and stay; a temporary folder when left out")
+    parser.add_argument(
+        "--folder", type=Path, help="folder for the runs; default a temporary folder, removed if all is equal"
+    )
     parser.add_argument("overrides", nargs="*", metavar="key=value")
     words = parser.parse_args()
     folder = words.folder or Path(tempfile.mkdtemp(prefix="sweep-", dir="/tmp"))
     common = [f"data.root={words.root}", "data.download=false", "tracking.trackers=[wandb]", *words.overrides]
     with cluster(words.num_cpus) as address:
-        stopped = Sent(address, words.sweep.resolve(), folder / "stopped", common)
-        stopped.send("first")
+        stopped = Submission(address, words.sweep.resolve(), folder / "stopped", common)
+        stopped.submit("first")
         trials = stopped.wait_for_half()
         stopped.stop("first")
-        stopped.send("second")
+        stopped.submit("second")
         stopped.wait("second")
-        undisturbed = Sent(address, words.sweep.resolve(), folder / "undisturbed", common)
-        undisturbed.send("undisturbed")
+        undisturbed = Submission(address, words.sweep.resolve(), folder / "undisturbed", common)
+        undisturbed.submit("undisturbed")
         undisturbed.wait("undisturbed")
     faults = compared(stopped.sweep_folder(), undisturbed.sweep_folder())
     print((stopped.sweep_folder() / "results.csv").read_text(), end="")
@@ -61,14 +63,14 @@ def main() -> int:
     return 1 if faults else 0
 
 
-class Sent:
-    """One sweep as a job, sent as often as it takes."""
+class Submission:
+    """A sweep that is submitted as jobs."""
 
     def __init__(self, address: str, sweep: Path, output: Path, overrides: list[str]) -> None:
         self._address, self._sweep, self._output = address, sweep, output
         self._overrides = [f"run.output_dir={output}", *overrides]
 
-    def send(self, job: str) -> None:
+    def submit(self, job: str) -> None:
         variables = {"WANDB_MODE": "offline", "RAY_JOB_STOP_WAIT_TIME_S": "120", "OMP_NUM_THREADS": "1"}
         environment = {"env_vars": variables | {"PYTHONPATH": str(ROOT / "src")}}
         self._ray(
@@ -80,7 +82,7 @@ class Sent:
         print(f"{job}: submitted", flush=True)
 
     def wait_for_half(self) -> int:
-        """Until half of the trials are finished and another one has some rounds; returns how many there are."""
+        """Waits until half of the trials are finished and another has run some rounds; returns the number of trials."""
         while True:
             time.sleep(1)
             if self.status("first") in END:
@@ -135,7 +137,7 @@ class Sent:
         done = subprocess.run(
             [RAY, "job", command, "--address", self._address, *words], capture_output=True, text=True, check=False
         )
-        if "try again later" in done.stderr:  # The cluster has only just come up.
+        if "try again later" in done.stderr:  # The cluster has just started.
             time.sleep(2)
             return self._ray(command, *words)
         if done.returncode and command == "submit":
@@ -145,9 +147,9 @@ class Sent:
 
 @contextmanager
 def cluster(num_cpus: int) -> Iterator[str]:
-    """The address of a Ray cluster on this machine, for jobs."""
+    """Starts a Ray cluster on this machine until the block ends; yields its address for jobs."""
     port, dashboard, agent = free_port(), free_port(), free_port()
-    # Short, for the sockets in it have paths of limited length.
+    # A short path, because Ray creates sockets in the folder, and the path of a socket is limited.
     temporary = tempfile.mkdtemp(prefix="r", dir="/tmp")
     token = Path(temporary, "token")
     token.write_text(secrets.token_hex(32))
@@ -169,10 +171,10 @@ def cluster(num_cpus: int) -> Iterator[str]:
     address = f"http://127.0.0.1:{dashboard}"
     try:
         until_s = time.monotonic() + 60
-        knock = [RAY, "job", "list", "--address", address]
-        while (answer := subprocess.run(knock, capture_output=True, text=True, check=False)).returncode:
+        query = [RAY, "job", "list", "--address", address]
+        while (answer := subprocess.run(query, capture_output=True, text=True, check=False)).returncode:
             if time.monotonic() > until_s:
-                raise SystemExit(f"the cluster does not answer: {answer.stderr}")
+                raise SystemExit(f"The cluster does not answer: {answer.stderr}")
             time.sleep(1)
         yield address
     finally:
@@ -188,14 +190,14 @@ def free_port() -> int:
 
 
 def lines(run: Path) -> list[dict[str, Any]]:
-    """The records of a run, without what clocks and memory say."""
+    """The records of a run, without measured times and memory."""
     file = run / "metrics.jsonl"
     written = map(json.loads, file.read_text().splitlines()) if file.exists() else []
     return [{key: value for key, value in record.items() if not key.startswith(MEASURED)} for record in written]
 
 
 def compared(one: Path, other: Path) -> list[str]:
-    """What differs between two sweeps."""
+    """The files that differ between two sweeps."""
     faults = []
     if (one / "results.csv").read_bytes() != (other / "results.csv").read_bytes():
         faults.append("results.csv")
@@ -211,7 +213,7 @@ def compared(one: Path, other: Path) -> list[str]:
 
 
 def offline(sweep: Path, num_trials: int) -> list[str]:
-    """What is wrong with the offline runs of W&B."""
+    """The faults of the offline runs of W&B."""
     groups, attempts = defaultdict(set), defaultdict(list)
     rounds: dict[str, list[int]] = defaultdict(list)
     for file in sorted(sweep.glob("*/wandb/offline-run-*/*.wandb")):
@@ -234,7 +236,7 @@ def offline(sweep: Path, num_trials: int) -> list[str]:
         if [round for round in seen if seen.count(round) == 1][: len(expected)] != expected:
             print(f"  {name}: rounds {seen}")
             faults.append(name)
-    print(f"W&B: rounds {'once each in every run' if not faults else 'amiss: ' + ', '.join(faults)}")
+    print(f"W&B: rounds {'once in every run' if not faults else 'wrong: ' + ', '.join(faults)}")
     return faults
 
 

@@ -1,4 +1,4 @@
-"""What two runs of one federation must have in common to the last bit, and in what they differ."""
+"""Compares two runs of one federation bit by bit."""
 
 import csv
 import hashlib
@@ -11,17 +11,17 @@ from typing import Any
 import torch
 
 IGNORED = ("time/", "memory/", "placement/", "incidents")
-"""What keys begin with that a clock, the processes or the disturbance itself decide."""
+"""Prefixes of keys whose values depend on clocks, on processes or on the disturbance itself."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """What a run folder says.
+    """Results of a run.
 
     Attributes:
-        records: of metrics.jsonl, line by line, without what is ignored.
-        rows: of clients.csv.
-        weights: SHA-256 of all that the final checkpoint holds of each client, by file name.
+        records: records of metrics.jsonl, without ignored keys.
+        rows: rows of clients.csv.
+        weights: SHA-256 of each client's state in the final checkpoint, by file name.
     """
 
     records: list[dict[str, Any]]
@@ -30,11 +30,11 @@ class Result:
 
     @classmethod
     def of(cls, run: Path, checkpoints: Path) -> "Result":
-        """Reads a run folder, and the final checkpoint that is somewhere below a folder.
+        """Reads a run folder, and the final checkpoint anywhere below a second folder.
 
         Raises:
             ValueError: a record is torn.
-            csv.Error: a row is.
+            csv.Error: a row is torn.
         """
         records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().split("\n")[:-1]]
         with (run / "clients.csv").open(newline="") as file:
@@ -43,7 +43,7 @@ class Result:
         return cls([_kept(record) for record in records], rows, {path.name: digest(path) for path in shards})
 
     def num_lost(self, num_rounds: int) -> int:
-        """Rounds that have no record, plus records of a round that has one already."""
+        """Number of rounds without a record, plus the number of second records of a round."""
         rounds = [record["round"] for record in self.records if record["phase"] == "round"]
         return len(set(range(1, num_rounds + 1)).symmetric_difference(rounds)) + len(rounds) - len(set(rounds))
 
@@ -61,7 +61,7 @@ def digest(path: Path) -> str:
 
 
 def differences(expected: Result, found: Result) -> list[str]:
-    """One line for the first record and the first row that differ, and for their numbers."""
+    """Lines for the first record and the first row that differ, and for different numbers of records or rows."""
     problems = []
     for what, wanted, got in (("record", expected.records, found.records), ("row", expected.rows, found.rows)):
         if len(wanted) != len(got):

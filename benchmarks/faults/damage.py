@@ -1,4 +1,4 @@
-"""Damage to files: what a crash, a bad disk or a full one leaves behind. Each returns the name of the damaged file."""
+"""Damages files like a crash, a bad disk or a full disk; each function returns the name of the damaged file."""
 
 import errno
 from pathlib import Path
@@ -6,7 +6,7 @@ from random import Random
 
 
 def truncate(checkpoint: Path, random: Random) -> str:
-    """A shard ends early."""
+    """Cuts off the end of a shard."""
     shard = _shard(checkpoint, random)
     content = shard.read_bytes()
     shard.write_bytes(content[: random.randrange(len(content))])
@@ -14,7 +14,7 @@ def truncate(checkpoint: Path, random: Random) -> str:
 
 
 def flip_a_bit(checkpoint: Path, random: Random) -> str:
-    """One bit of a shard is another."""
+    """Flips one bit of a shard."""
     shard = _shard(checkpoint, random)
     content = bytearray(shard.read_bytes())
     content[random.randrange(len(content))] ^= 1 << random.randrange(8)
@@ -23,14 +23,14 @@ def flip_a_bit(checkpoint: Path, random: Random) -> str:
 
 
 def remove(checkpoint: Path, random: Random) -> str:
-    """A shard is missing."""
+    """Deletes a shard."""
     shard = _shard(checkpoint, random)
     shard.unlink()
     return shard.name
 
 
 def tear_the_manifest(checkpoint: Path, random: Random) -> str:
-    """The manifest ends early."""
+    """Cuts off the end of the manifest."""
     manifest = checkpoint / "manifest.json"
     content = manifest.read_bytes().rstrip()
     manifest.write_bytes(content[: random.randrange(len(content))])
@@ -38,14 +38,14 @@ def tear_the_manifest(checkpoint: Path, random: Random) -> str:
 
 
 def tear_the_last_line(file: Path, random: Random) -> None:
-    """A text file ends within its last line."""
+    """Cuts off the end of a text file inside its last line; returns nothing."""
     content = file.read_bytes().rstrip(b"\n")
     last = content.rpartition(b"\n")[2]
     file.write_bytes(content[: len(content) - random.randrange(len(last))])
 
 
 def fill(path: Path) -> None:
-    """Writes a file until its disk is full."""
+    """Writes a file until its disk is full; returns nothing."""
     with path.open("wb", buffering=0) as file:
         try:
             while True:

@@ -1,4 +1,4 @@
-"""The kinds of faults. A seed draws when and where, so that a table can be made again."""
+"""Kinds of faults. A seed draws the moment of each fault, so that a table can be repeated."""
 
 import signal
 from collections.abc import Callable, Sequence
@@ -18,15 +18,15 @@ TWICE_S = 0.3
 
 Draw = Callable[[str, Setting, Random], Trial]
 Calls = Callable[[Setting, int], range]
-"""The calls that are sure to happen in one process, given the clients that it hosts."""
+"""Call numbers that certainly occur in one process, given the number of its clients."""
 
 
 def injected(process: str, target: str, calls: Calls, *words: str, action: str = "kill", when: str = "") -> Draw:
-    """A fault of the injector at one of the calls in the driver, or in one of the actors."""
+    """An injected fault at one call of a function in the driver, or in one of the actors."""
 
     def draw(kind: str, setting: Setting, random: Random) -> Trial:
         num_actors = random.choice((2, 3))
-        # The fullest actor hosts this many, so at least one gets as far as the call.
+        # The fullest actor hosts this many clients, so at least one actor reaches the call.
         num_hosted = -(-setting.num_clients // num_actors)
         moment = when or random.choice(("before", "after"))
         call = random.choice(calls(setting, num_hosted))
@@ -38,7 +38,7 @@ def injected(process: str, target: str, calls: Calls, *words: str, action: str =
 
 
 def both(first: Draw, second: Draw) -> Draw:
-    """Two faults of the injector."""
+    """Two injected faults."""
 
     def draw(kind: str, setting: Setting, random: Random) -> Trial:
         one, two = first(kind, setting, random), second(kind, setting, random)
@@ -53,7 +53,7 @@ def both(first: Draw, second: Draw) -> Draw:
 
 @dataclass(frozen=True)
 class Moment:
-    """So many rounds are done, and a share of the time to the next; after the last round the run soon ends."""
+    """A moment between two rounds: rounds that are done, and a share of the time to the next round."""
 
     rounds: int
     share: float
@@ -61,18 +61,19 @@ class Moment:
     @classmethod
     def drawn(cls, setting: Setting, random: Random) -> "Moment":
         rounds = random.randint(0, setting.rounds)
+        # A small share after the last round, because the run ends soon.
         return cls(rounds, random.uniform(0.0, 0.9 if rounds < setting.rounds else 0.25))
 
     def __str__(self) -> str:
         return f"{self.rounds} rounds done and {self.share:.0%}"
 
     def wait(self, attempt: Attempt) -> bool:
-        """False if the process ended before."""
+        """Waits for the moment; returns False if the process ended before."""
         return attempt.wait(rounds=self.rounds, seconds=self.share * attempt.usual_s[self.rounds])
 
 
 def signalled(number: signal.Signals, code: int, *, twice: bool = False, to_all: bool = False) -> Draw:
-    """A signal at any moment, and once more for an impatient user; to the driver, or to all as a terminal sends it."""
+    """A signal at any moment, sent once or twice, to the driver or, like a terminal, to all processes."""
 
     def draw(kind: str, setting: Setting, random: Random) -> Trial:
         moment = Moment.drawn(setting, random)
@@ -83,7 +84,7 @@ def signalled(number: signal.Signals, code: int, *, twice: bool = False, to_all:
                 if twice and attempt.wait(seconds=TWICE_S):
                     attempt.signal(number, to_all=to_all)
 
-        # Ray ends a driver with 1 at once where its raylet, which hears the signal too, is the quicker one.
+        # If the raylet handles the signal first, Ray ends the driver at once with code 1.
         ray_code = 1 if to_all and number == signal.SIGTERM else None
         return Trial(kind, str(moment), random.choice((2, 3)), code, disturb=disturb, ray_code=ray_code)
 
@@ -91,7 +92,7 @@ def signalled(number: signal.Signals, code: int, *, twice: bool = False, to_all:
 
 
 def node_lost(word: str) -> Draw:
-    """The second of two nodes is gone; the first has room for its actors, or has not."""
+    """Loss of the second of two nodes; the first node may or may not have slots for its actors."""
 
     def draw(kind: str, setting: Setting, random: Random) -> Trial:
         nodes, moment = random.choice(((1, 2), (3, 2))), Moment.drawn(setting, random)
@@ -109,7 +110,7 @@ def node_lost(word: str) -> Draw:
 
 
 def damaged(break_: Callable[[Path, Random], str]) -> Draw:
-    """The driver is killed when there are two checkpoints or more, and the newest is damaged."""
+    """The driver is killed after at least two checkpoints, and the newest checkpoint is damaged."""
 
     def draw(kind: str, setting: Setting, random: Random) -> Trial:
         at = range(2, setting.rounds + 1)
@@ -126,7 +127,7 @@ def damaged(break_: Callable[[Path, Random], str]) -> Draw:
 
 
 def torn(name: str, target: str, *words: str) -> Draw:
-    """The driver is killed after an evaluation of which there are lines in a file; the last of them is torn."""
+    """The driver is killed after an evaluation, and the last line of a file is torn."""
 
     def draw(kind: str, setting: Setting, random: Random) -> Trial:
         at = range(setting.evaluate_every, setting.rounds + 1, setting.evaluate_every)
@@ -143,7 +144,7 @@ def torn(name: str, target: str, *words: str) -> Draw:
 
 
 def full_disk(key: str, size: str) -> Draw:
-    """A disk of the trial's own that has no room from one round to another."""
+    """A disk of the trial's own that is full from one round to another."""
 
     def draw(kind: str, setting: Setting, random: Random) -> Trial:
         first = random.randint(0, setting.rounds - 2)
@@ -163,7 +164,7 @@ def full_disk(key: str, size: str) -> Draw:
 
 
 def small_disk(key: str, size: str) -> Draw:
-    """A disk of the trial's own that never has room."""
+    """A disk of the trial's own that is always full."""
 
     def draw(kind: str, setting: Setting, random: Random) -> Trial:
         return Trial(kind, f"of {size}", random.choice((2, 3)), disk=(key, size), has_weights=False)
@@ -257,7 +258,7 @@ KINDS: dict[str, Draw] = {
     "driver killed: final record": injected("driver", LOG, after_rounds),
     "driver killed: final checkpoint": injected("driver", f"{STORE}publish", after_rounds),
     "driver killed: any moment": signalled(signal.SIGKILL, KILLED),
-    # A run that is resumed after its first checkpoint has one round less to go.
+    # A run that is resumed after its first checkpoint has one round less.
     "driver killed: and again": both(
         injected("driver", f"{METHOD}server_round", lambda s, _: range(1, s.rounds)),
         injected("driver", f"{STORE}publish", once),
@@ -274,7 +275,7 @@ KINDS: dict[str, Draw] = {
     "checkpoint: manifest torn": damaged(damage.tear_the_manifest),
     "metrics.jsonl torn": torn("metrics.jsonl", LOG),
     "clients.csv torn": torn("clients.csv", LOG_ROWS),
-    # Only checkpoints are synced to the disk, so a power cut may take a line of a round that has one.
+    # Only checkpoints are synced to the disk, so a power cut may tear a line of a round with a checkpoint.
     "metrics.jsonl torn, round is saved": torn("metrics.jsonl", f"{STORE}publish", "checkpoint.async=false"),
     "clients.csv torn, round is saved": torn("clients.csv", f"{STORE}publish", "checkpoint.async=false"),
     "disk full: a client's shard": injected("actor", f"{STORE}write", hosted_rounds, action="full", when="before"),

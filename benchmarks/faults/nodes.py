@@ -1,7 +1,7 @@
-"""A Ray cluster of two nodes on this machine, a process of its own: `python nodes.py HEAD_CPUS WORKER_CPUS`.
+"""Starts a Ray cluster of two nodes on this machine: `python nodes.py HEAD_CPUS WORKER_CPUS`.
 
-It prints its address, and obeys the lines of its input: `raylet` kills the second node's raylet, `node` all of the
-second node, `end` or the end of the input the cluster.
+The process prints the address of the cluster, then reads orders: `raylet` kills the raylet of the second node, `node`
+kills all processes of the second node, `end` or the end of the input ends the cluster.
 """
 
 import logging

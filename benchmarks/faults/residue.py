@@ -1,4 +1,4 @@
-"""What a run has left behind: processes that carry its mark in their environment, entries of shared memory."""
+"""Finds leftovers of a run: processes with the run's mark in their environment, entries of shared memory."""
 
 import contextlib
 import os
@@ -10,14 +10,14 @@ from pathlib import Path
 MARK = "FEDVTC_CHAOS"
 """The environment variable that marks every process of one trial."""
 AGENTS = ("ray::DashboardA", "ray::RuntimeEnv")
-"""Where a driver is killed, these two try for 60 s to tell the head of the cluster, which is gone too, and end then: so
-Ray 2.60 has it in `publish_error_to_driver`. Names are cut to 15 letters."""
+"""Agents of Ray that outlive a killed driver: each tries for 60 s to report to the head of the cluster, which is gone
+too (`publish_error_to_driver` of Ray 2.60), and then ends. The system cuts names to 15 letters."""
 
 
 def processes(mark: str) -> dict[int, str]:
-    """The command of every process that runs with this mark, by number; zombies have no environment and do not count.
+    """The names of all processes with this mark, by process id, without zombies, which have no environment.
 
-    Ray's workers write their title over their environment unless SPT_NOENV is set.
+    Ray's workers overwrite their environment with a title unless SPT_NOENV is set.
     """
     wanted, found = f"{MARK}={mark}".encode(), {}
     for folder in Path("/proc").iterdir():
@@ -25,23 +25,23 @@ def processes(mark: str) -> dict[int, str]:
             try:
                 if wanted in (folder / "environ").read_bytes().split(b"\0"):
                     found[int(folder.name)] = (folder / "comm").read_text().strip()
-            except OSError:  # It ended meanwhile.
+            except OSError:  # The process has ended.
                 continue
     return found
 
 
 def orphans(mark: str, patience_s: float = 30.0) -> dict[int, str]:
-    """The processes that are still there after some seconds, but for Ray's agents, which need longer."""
+    """The processes that still run after some seconds, without Ray's agents, which need longer to end."""
     return _left(lambda: {pid: name for pid, name in processes(mark).items() if name not in AGENTS}, patience_s)
 
 
 def agents(marks: Sequence[str], patience_s: float = 90.0) -> dict[int, str]:
-    """Those of Ray's agents that are still there after some seconds."""
+    """The agents of Ray that still run after some seconds."""
     return _left(lambda: {pid: name for mark in marks for pid, name in processes(mark).items()}, patience_s)
 
 
 def kill(found: Iterable[int]) -> None:
-    """Ends processes, by number."""
+    """Kills processes by process id."""
     for pid in found:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
@@ -55,5 +55,5 @@ def _left(find: Callable[[], dict[int, str]], patience_s: float) -> dict[int, st
 
 
 def shared_memory() -> set[str]:
-    """The entries of /dev/shm, and the files that Ray's object store falls back to."""
+    """The entries of /dev/shm, and the fallback files of Ray's object store."""
     return {str(path) for folder in ("/dev/shm", "/tmp/ray/plasma") for path in Path(folder).glob("*")}

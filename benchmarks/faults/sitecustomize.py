@@ -1,12 +1,12 @@
-"""Breaks a process at a named function, from outside: nothing in the program knows of it.
+"""Injects faults into named functions of a process; the program itself has no code for this.
 
     PYTHONPATH=benchmarks/faults FEDVTC_FAULT='[{"target": "fedvtc.learning.client.client:FederatedClient.train",
         "call": 3, "when": "before", "action": "kill", "marker": "/tmp/fault-0"}]' python -m fedvtc run
 
-Every Python process that inherits the two variables reads them at its start. The `call`-th call of the target in any
-one process strikes `before` or `after` the function ran, if it can create the marker, which holds its process id then:
-so a fault strikes once over all processes and restarts. `process`, where it is given, lets only a Ray worker (`actor`)
-or only what is none (`driver`) count and strike.
+Every Python process that inherits the two variables reads them at its start. A fault strikes at the `call`-th call of
+its target in a process, `before` or `after` the function runs, if the process can create the marker file, which then
+holds its process id; so a fault strikes once over all processes and restarts. `process` limits a fault to Ray workers
+(`actor`) or to all other processes (`driver`).
 """
 
 import errno
@@ -18,7 +18,7 @@ import sys
 
 
 class FaultFinder:
-    """Finds the modules with a target as the other finders do, and wraps the targets once the module is executed."""
+    """Finds modules with a target through the other finders, and wraps the targets after the module was executed."""
 
     def __init__(self, faults):
         self._faults = {}
@@ -59,7 +59,7 @@ def wrap(module, fault):
             strike(fault)
         return result
 
-    # A class method stays one: what is wrapped is the function inside.
+    # The function inside a class method is wrapped, so that the attribute stays a class method.
     setattr(owner, name, broken if function is original else type(original)(broken))
 
 
@@ -84,7 +84,7 @@ def strike(fault):
 
 
 def run_the_next():
-    """Python runs the first sitecustomize of the path only; the one that this hides runs too."""
+    """Runs the sitecustomize that this file hides, because Python runs only the first one of the path."""
     from importlib.machinery import PathFinder
     from importlib.util import module_from_spec
 

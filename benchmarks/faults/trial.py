@@ -1,4 +1,4 @@
-"""What is done to one run, and the federation that it is done to."""
+"""A federation, and the fault of one run of the federation."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -8,12 +8,12 @@ from typing import Any, Protocol
 
 @dataclass(frozen=True)
 class Setting:
-    """The federation that all runs of one table are.
+    """The federation of all runs of one table.
 
     Attributes:
-        words: of `fedvtc run`, but for those that place it or name its folder.
-        rounds: a multiple of `evaluate_every`.
-        num_clients: of the federation.
+        words: words of `fedvtc run`, without those for the cluster and the run folder.
+        rounds: number of rounds, a multiple of `evaluate_every`.
+        num_clients: number of clients.
         evaluate_every: rounds between evaluations, and between grids of samples.
     """
 
@@ -24,35 +24,35 @@ class Setting:
 
     @property
     def num_evaluations(self) -> int:
-        """Of the rounds, and the final one."""
+        """Number of evaluations, including the final one."""
         return self.rounds // self.evaluate_every + 1
 
     @property
     def num_grids(self) -> int:
-        """The last round has none but the final one."""
+        """Number of grids of samples; the last round has only the final grid."""
         return self.rounds // self.evaluate_every
 
 
 class Attempt(Protocol):
-    """What a disturbance sees of the process that it disturbs."""
+    """Control of the process that a trial disturbs."""
 
     usual_s: Sequence[float]
-    """Seconds from so many rounds done to one more where nothing disturbs; from no round the run folder counts, and
-    from the last one the end of the process."""
+    """Seconds of each step of an undisturbed run: to the first round from the creation of the run folder, then from
+    round to round, then from the last round to the end of the process."""
     disk: Path
-    """Where the trial's own disk is mounted, if it has one."""
+    """Mount point of the trial's own disk, if the trial has one."""
 
     def wait(self, *, rounds: int = 0, seconds: float = 0.0) -> bool:
-        """Returns once the run folder is there, so many rounds are done, and the seconds after that are over.
+        """Waits until the run folder exists, the rounds are done, and then the seconds have passed.
 
-        False says that the process has ended before.
+        Returns False if the process ended before.
         """
 
     def signal(self, number: int, *, to_all: bool) -> None:
         """Sends a signal to the driver, or to all processes of its group, as a terminal does."""
 
     def order(self, word: str) -> None:
-        """Tells the cluster of two nodes what to do."""
+        """Sends an order to the cluster of two nodes."""
 
 
 @dataclass(frozen=True)
@@ -60,18 +60,19 @@ class Trial:
     """One disturbed run.
 
     Attributes:
-        kind: its name in `KINDS`.
-        where: what was drawn, for the table.
-        num_actors: processes that host clients.
-        code: the exit code of every attempt that does not finish the run; 0 where the first must finish it.
-        faults: for the injector; each must strike.
-        overrides: words of all attempts.
-        nodes: CPUs of the two nodes of a cluster that the run attaches to.
-        disk: the key that gets the path of a disk of the trial's own, and the size of the disk.
-        disturb: runs beside the first attempt.
-        damage: changes the run folder after the first attempt; the second must print each text that it returns.
-        has_weights: whether the run can leave a final checkpoint.
-        ray_code: with which Ray may end an attempt before it can end itself; None where it does not.
+        kind: name of the fault in `KINDS`.
+        where: the drawn moment, for the table.
+        num_actors: number of actors.
+        code: exit code of every attempt that does not finish the run; 0 if the first attempt must finish the run.
+        faults: faults for the injector; each must strike.
+        overrides: overrides of the run's config.
+        nodes: CPUs of the two nodes of a cluster that the run attaches to; None to start a cluster in the run.
+        disk: the key that gets the path of the trial's own disk, and the size of the disk.
+        disturb: function that runs beside the first attempt.
+        damage: function that changes the run folder after the first attempt; the second attempt must print each
+            returned text.
+        has_weights: True if the run can leave a final checkpoint.
+        ray_code: exit code of an attempt that Ray ends before the program does; None if Ray does not.
     """
 
     kind: str

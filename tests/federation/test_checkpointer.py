@@ -19,6 +19,7 @@ from fedvtc.config.schema import MethodConfig
 from fedvtc.errors import CheckpointError, DiskError
 from fedvtc.federation.checkpointer import Checkpointer
 from fedvtc.learning.exchange.messages import Broadcast
+from fedvtc.runtime.host import ClientHost
 from fedvtc.runtime.incidents import Incidents
 from fedvtc.runtime.inline_pool import InlinePool
 from fedvtc.runtime.lineage import Lineage
@@ -69,10 +70,10 @@ class Saving:
         self.checkpoints.wait()
 
     def train(self, round):
-        list(self.pool.map("run_round", [0, 1, 2], Broadcast(round - 1)))
+        list(self.pool.map(ClientHost.run_round, [0, 1, 2], Broadcast(round - 1)))
 
     def digests(self):
-        return list(self.pool.map("digest", [0, 1, 2]))
+        return list(self.pool.map(ClientHost.digest, [0, 1, 2]))
 
     def rounds(self):
         return [manifest.round for manifest in self.store.manifests(pytest.fail) if manifest.phase == "round"]
@@ -85,7 +86,7 @@ class Saving:
         lineage = Lineage(self.store, manifest)
         with InlinePool(self.config, dataset, specs, lineage) as pool:
             pool.restore([0, 1, 2])
-            return list(pool.map("digest", [0, 1, 2]))
+            return list(pool.map(ClientHost.digest, [0, 1, 2]))
 
 
 @pytest.fixture
@@ -434,7 +435,7 @@ def test_who_sits_out_is_not_written_again_and_still_lies_on_the_disk_twice(savi
     run = saving({"keep": 2, "keep_best": False})
     files, expected = {}, {}
     for round, participants in enumerate(([0, 1, 2], [0], [0], [0, 1], [0], [0]), start=1):
-        list(run.pool.map("run_round", participants, Broadcast(round - 1)))
+        list(run.pool.map(ClientHost.run_round, participants, Broadcast(round - 1)))
         run.save_and_wait(round)
         expected[round] = run.digests()
         folder = tmp_path / f"checkpoints/round_{round:06d}"

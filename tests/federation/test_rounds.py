@@ -22,6 +22,7 @@ from fedvtc.learning.methods import Task, build, config_classes
 from fedvtc.learning.metrics import CLIENT_METRICS
 from fedvtc.learning.population import Population
 from fedvtc.learning.seeding import choose_participants
+from fedvtc.runtime.host import ClientHost
 from fedvtc.runtime.inline_pool import InlinePool
 from fedvtc.storage.checkpoints import CheckpointStore
 from fedvtc.storage.checkpoints.contents import read_server
@@ -182,7 +183,7 @@ def test_bytes_are_those_of_payloads_times_participants(config_of, run):
     with InlinePool(config, population.dataset, population.specs) as pool:
         method = build(config.method, Task.of(config, population.dataset))
         state, broadcast = method.start()
-        uploads = list(pool.map("run_round", range(NUM_CLIENTS), broadcast))
+        uploads = list(pool.map(ClientHost.run_round, range(NUM_CLIENTS), broadcast))
         _, broadcast = method.server_round(state, uploads)
     sent = [bytes_by_kind(upload.payload) for upload in uploads]
     assert traffic(first, "up") == {kind: sum(kinds[kind] for kinds in sent) for kind in sent[0]}
@@ -285,7 +286,7 @@ def test_a_client_that_is_skipped_leaves_the_round_to_the_others(run, config_of,
         method = build(config.method, Task.of(config, population.dataset))
         state, broadcast = method.start()
         for participants in ([0, 1, 2, 3], [0, 2, 3]):
-            state, broadcast = method.server_round(state, pool.map("run_round", participants, broadcast))
+            state, broadcast = method.server_round(state, pool.map(ClientHost.run_round, participants, broadcast))
     found, weights = saved(path, 2)
     assert found["prototypes"].keys() == state["prototypes"].keys()
     for name, array in state["prototypes"].items():

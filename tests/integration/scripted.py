@@ -1,4 +1,4 @@
-"""An actor that does as it is told, for tests of what a pool makes of it; imports nothing heavy, so it starts soon."""
+"""An actor that follows a script, for tests of a pool; imports nothing heavy, so that the actor starts soon."""
 
 import os
 import signal
@@ -12,25 +12,33 @@ from fedvtc.errors import ClientError, ClientMemoryError
 
 
 class Fault(NamedTuple):
-    """What a task does in place of its work."""
+    """A fault that replaces the work of a task."""
 
     way: str
     times: int = 1
 
 
 ON_THEIR_WAY_S = 0.5
-"""Seconds in which the answers before an end get to whoever waits for them."""
+"""Seconds for earlier answers to reach the coordinator before the process dies."""
+
+
+def log(host, client):
+    """Task: returns the calls that the client's actor received before."""
+
+
+def node(host, client):
+    """Task: returns the id of the node of the client's actor."""
 
 
 class ScriptedActor:
-    """In place of `ClientActor`.
+    """Replaces `ClientActor`.
 
     Args:
-        config: of the federation.
-        script: in place of a data set: the seconds that a task of a client takes, or its `Fault`; and under `folder`
-            where faults are counted, for all actors together.
-        specs: not looked at.
-        num_gpus: not looked at.
+        config: the run's config.
+        script: replaces the data set: the seconds of a client's task, or its `Fault`, by (task, client); and under
+            `folder` a folder where all actors together count faults.
+        specs: ignored.
+        num_gpus: ignored.
     """
 
     def __init__(self, config, script, specs, num_gpus):

@@ -1,6 +1,6 @@
-"""Runs that are broken on purpose, one fault each, and resumed: they end as the run that nothing disturbed.
+"""Runs with one injected fault end with the results of an undisturbed run, after a resume if needed.
 
-The kinds that matter most of `benchmarks/chaos.py`, which has all of them, on a federation that takes seconds.
+The most important kinds of `benchmarks/chaos.py`, which has all of them, on a federation that takes seconds.
 """
 
 import sys
@@ -42,8 +42,8 @@ SETTING = Setting(
 
 @pytest.fixture(scope="module")
 def runner():
-    """Has seen the undisturbed run, on one actor."""
-    # Not pytest's own folder, whose path is too long for Ray's sockets.
+    """A runner that has run the federation undisturbed, on one actor."""
+    # Not the folder of pytest, because its path is too long for Ray's sockets.
     with tempfile.TemporaryDirectory(prefix="chaos-", dir="/tmp", ignore_cleanup_errors=True) as folder:
         runner = Runner(SETTING, Path(folder))
         runner.undisturbed(1)
@@ -53,13 +53,13 @@ def runner():
 
 @pytest.mark.parametrize(
     ("kind", "num_actors"),
-    # The one that kills the driver first: two of Ray's agents outlive it for a minute, which passes meanwhile.
+    # The killed driver comes first, because two of Ray's agents outlive a killed driver for a minute.
     [
         ("driver killed: server's half", 1),
         ("actor killed: generator", 2),
     ],
 )
-def test_ends_as_if_nothing_had_happened(runner, kind, num_actors):
+def test_results_after_a_fault_equal_those_of_an_undisturbed_run(runner, kind, num_actors):
     trial = replace(KINDS[kind](kind, SETTING, Random(f"3/{kind}")), num_actors=num_actors)
     outcome = runner.disturbed(trial, str(list(KINDS).index(kind)))
     assert outcome.problems == []

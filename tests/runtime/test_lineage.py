@@ -1,20 +1,26 @@
+import threading
+
 import pytest
 
-from fedvtc.runtime.lineage import CHANGING, Lineage
+from fedvtc.runtime.host import ClientHost
+from fedvtc.runtime.lineage import Lineage
 from fedvtc.storage.checkpoints import CheckpointStore, Manifest
+
+TIMEOUT_S = 20
+SOON_S = 0.1
 
 
 def manifest(round):
     return Manifest("run", round, "round", "f00d", None, (), {}, "now")
 
 
-def taken(lineage, *rounds, clients=(0,), task="run_round"):
+def take_steps(lineage, *rounds, clients=(0,), task=ClientHost.run_round):
     for round in rounds:
         lineage.begin(task, round, f"broadcast {round - 1}").clients.update(clients)
 
 
 def rounds_of(history):
-    return [round for _, round, _ in history.steps]
+    return [step.round for step in history.steps]
 
 
 @pytest.fixture
@@ -22,36 +28,36 @@ def store(tmp_path):
     return CheckpointStore(tmp_path)
 
 
-def test_a_client_is_built_from_nothing_by_the_steps_it_completed(store):
+def test_a_history_from_nothing_holds_the_steps_that_the_client_completed(store):
     lineage = Lineage(store)
-    first = lineage.begin("run_round", 1, "a")
+    first = lineage.begin(ClientHost.run_round, 1, "a")
     first.clients.update([0, 2])
-    lineage.begin("run_round", 2, "b").clients.add(1)
-    lineage.begin("finish", 3, "c").clients.update([0, 1])
+    lineage.begin(ClientHost.run_round, 2, "b").clients.add(1)
+    lineage.begin(ClientHost.finish, 3, "c").clients.update([0, 1])
     assert lineage.num_steps == 3
     history = lineage.history(0)
     assert history.steps == (("run_round", 1, "a"), ("finish", 3, "c"))
     assert (history.store, history.checkpoints, history.from_nothing) == (store, (), True)
     assert lineage.history(1).steps == (("run_round", 2, "b"), ("finish", 3, "c"))
     assert lineage.history(2).steps == (("run_round", 1, "a"),)
-    # Nobody has seen client 3 yet: it is as it was made.
+    # Client 3 has never worked, so it is in its initial state.
     assert lineage.history(3).steps == ()
 
 
-def test_a_step_counts_for_a_client_from_the_moment_it_is_complete(store):
+def test_a_step_counts_for_a_client_once_the_client_completed_the_step(store):
     lineage = Lineage(store)
-    step = lineage.begin("run_round", 1, "a")
+    step = lineage.begin(ClientHost.run_round, 1, "a")
     assert lineage.history(0).steps == ()
     before = lineage.history(0)
     step.clients.add(0)
     assert lineage.history(0).steps == (("run_round", 1, "a"),)
-    # A history that was handed out is of its own time.
+    # A history does not change after it was returned.
     assert before.steps == ()
 
 
-def test_a_checkpoint_makes_older_steps_superfluous(store):
+def test_a_checkpoint_drops_the_steps_before_it(store):
     lineage = Lineage(store)
-    taken(lineage, 1, 2, 3)
+    take_steps(lineage, 1, 2, 3)
     lineage.saved([manifest(2)])
     history = lineage.history(0)
     assert rounds_of(history) == [3]
@@ -59,14 +65,14 @@ def test_a_checkpoint_makes_older_steps_superfluous(store):
     assert lineage.num_steps == 1
 
 
-def test_steps_reach_back_to_the_oldest_checkpoint_for_the_newest_may_be_damaged(store):
+def test_steps_start_at_the_oldest_checkpoint_because_the_newest_may_be_damaged(store):
     lineage = Lineage(store)
-    taken(lineage, 1, 2, 3, 4, 5)
+    take_steps(lineage, 1, 2, 3, 4, 5)
     lineage.saved([manifest(2), manifest(4)])
     history = lineage.history(0)
     assert [known.round for known in history.checkpoints] == [4, 2]
     assert rounds_of(history) == [3, 4, 5]
-    taken(lineage, 6)
+    take_steps(lineage, 6)
     lineage.saved([manifest(6), manifest(4)])
     assert rounds_of(lineage.history(0)) == [5, 6]
     assert [known.round for known in lineage.history(0).checkpoints] == [6, 4]
@@ -76,37 +82,71 @@ def test_a_resumed_run_starts_from_its_checkpoint_and_never_from_nothing(store):
     lineage = Lineage(store, manifest(4))
     history = lineage.history(0)
     assert (history.checkpoints, history.from_nothing, history.steps) == ((manifest(4),), False, ())
-    taken(lineage, 5, 6)
-    # Round 2 lies before what this attempt has steps of: nothing leads from there to here.
+    take_steps(lineage, 5, 6)
+    # This attempt has no steps between round 2 and round 4, so the checkpoint of round 2 is of no use.
     lineage.saved([manifest(6), manifest(4), manifest(2)])
     assert [known.round for known in lineage.history(0).checkpoints] == [6, 4]
     assert rounds_of(lineage.history(0)) == [5, 6]
 
 
-def test_checkpoints_that_are_too_old_or_none_change_nothing(store):
+def test_checkpoints_before_the_start_change_nothing(store):
     lineage = Lineage(store, manifest(4))
-    taken(lineage, 5)
+    take_steps(lineage, 5)
     before = lineage.history(0)
     for known in ([], [manifest(3)]):
         lineage.saved(known)
         assert lineage.history(0) == before
 
 
-def test_a_checkpoint_of_now_leaves_no_step_and_the_work_after_the_last_round_is_one(store):
+def test_a_checkpoint_of_the_last_round_leaves_no_step_but_later_steps_count(store):
     lineage = Lineage(store)
-    taken(lineage, 1, 2)
+    take_steps(lineage, 1, 2)
     lineage.saved([manifest(2)])
     assert (lineage.num_steps, lineage.history(0).steps) == (0, ())
-    taken(lineage, 3, task="finish")
+    take_steps(lineage, 3, task=ClientHost.finish)
     assert lineage.history(0).steps == (("finish", 3, "broadcast 2"),)
 
 
-def test_without_a_store_every_step_is_kept():
+def test_a_lineage_without_a_store_keeps_every_step():
     lineage = Lineage()
-    taken(lineage, *range(1, 40))
+    take_steps(lineage, *range(1, 40))
     history = lineage.history(0)
     assert (history.store, history.from_nothing, rounds_of(history)) == (None, True, list(range(1, 40)))
 
 
-def test_what_changes_a_client_is_known():
-    assert CHANGING == ("run_round", "finish")
+class InterruptedLineage(Lineage):
+    """A lineage whose `saved` lets another thread run at the worst moment, just before it sets the list of steps."""
+
+    meanwhile = None
+
+    def __setattr__(self, name, value):
+        if name == "_steps" and self.meanwhile is not None:
+            thread, self.meanwhile = threading.Thread(target=self.meanwhile), None
+            thread.start()
+            # With the lock, the other thread cannot end before `saved` does; without the lock, it ends in this time.
+            thread.join(SOON_S)
+            self.other = thread
+        super().__setattr__(name, value)
+
+
+def test_a_step_that_begins_while_a_checkpoint_is_reported_is_not_lost(store):
+    lineage = InterruptedLineage(store)
+    take_steps(lineage, 1, 2)
+    lineage.meanwhile = lambda: take_steps(lineage, 3)
+    writer = threading.Thread(target=lineage.saved, args=([manifest(2)],))
+    writer.start()
+    writer.join(TIMEOUT_S)
+    lineage.other.join(TIMEOUT_S)
+    assert rounds_of(lineage.history(0)) == [3]
+
+
+def test_a_history_of_the_time_of_a_report_is_of_before_or_after_it(store):
+    lineage, seen = InterruptedLineage(store), []
+    take_steps(lineage, 1, 2, 3)
+    lineage.meanwhile = lambda: seen.append(lineage.history(0))
+    before = lineage.history(0)
+    writer = threading.Thread(target=lineage.saved, args=([manifest(2)],))
+    writer.start()
+    writer.join(TIMEOUT_S)
+    lineage.other.join(TIMEOUT_S)
+    assert seen[0] in (before, lineage.history(0))

@@ -13,6 +13,7 @@ from fedvtc.config.schema import Config
 from fedvtc.errors import DiskError, first_line
 from fedvtc.learning.exchange.messages import Broadcast
 from fedvtc.learning.methods import ServerState
+from fedvtc.runtime.host import ClientHost
 from fedvtc.runtime.incidents import Incidents
 from fedvtc.runtime.lineage import Lineage
 from fedvtc.runtime.pool import Pool
@@ -146,7 +147,7 @@ class Checkpointer:
             self._thread.join(TICK_S)
             if self._thread.is_alive():
                 # No step runs that would notice an actor that is lost: any call does.
-                for _ in self._pool.map("process_id", self._clients):
+                for _ in self._pool.map(ClientHost.process_id, self._clients):
                     pass
         self._thread = None
         failure, self._failure = self._failure, None

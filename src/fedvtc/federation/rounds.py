@@ -4,7 +4,7 @@ Shape suffixes: K clients, C classes.
 """
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from fedvtc.config.schema import Config
@@ -16,8 +16,10 @@ from fedvtc.learning.methods import ServerState, Task, build
 from fedvtc.learning.metrics import RoundTally, aggregate, evaluate_confusion
 from fedvtc.learning.population import Population
 from fedvtc.learning.seeding import choose_participants
+from fedvtc.runtime.host import ClientHost
 from fedvtc.runtime.incidents import Incidents
 from fedvtc.runtime.pool import Pool
+from fedvtc.runtime.tasks import Arguments, Result
 from fedvtc.tracking import Tracker
 
 Record = dict[str, Any]
@@ -79,7 +81,8 @@ class Federation:
         """One round, with its record and its checkpoint; what the next one starts with."""
         began_s = time.perf_counter()
         tally = RoundTally(broadcast)
-        uploads = tally.watch(self._enough(round, self._each("run_round", self._participants(round), broadcast)))
+        results = self._each(ClientHost.run_round, self._participants(round), broadcast)
+        uploads = tally.watch(self._enough(round, results))
         state, broadcast = self._method.server_round(state, uploads)
         record: Record = {"round": round, "phase": "round", **tally.record(), **self._pool.record()}
         clients: list[Record] = []
@@ -104,7 +107,7 @@ class Federation:
         began_s = time.perf_counter()
         if self._method.has_finish:
             tally = RoundTally(broadcast)
-            for scalars in self._each("finish", self._everyone, broadcast):
+            for scalars in self._each(ClientHost.finish, self._everyone, broadcast):
                 tally.add_scalars(scalars)
             # Every client receives the last broadcast; nobody answers.
             record |= tally.record(num_receivers=len(self._everyone))
@@ -146,7 +149,7 @@ class Federation:
         """Measures every client on the global test set, adds the aggregate to the record, returns a row per client."""
         began_s = time.perf_counter()
         rows: list[Record] = []
-        matrices = self._each("evaluate", self._everyone)
+        matrices = self._each(ClientHost.evaluate, self._everyone)
         for spec, counts_C, confusion_CC in zip(
             self._population.specs, self._population.class_counts_KC, matrices, strict=True
         ):
@@ -161,7 +164,9 @@ class Federation:
         record["time/evaluate"] = time.perf_counter() - began_s
         return rows
 
-    def _each(self, task: str, clients: Sequence[int], *arguments: Any) -> Iterator[Any]:
+    def _each(
+        self, task: Callable[[ClientHost, int, *Arguments], Result], clients: Sequence[int], *arguments: *Arguments
+    ) -> Iterator[Result]:
         """The pool's results, without those of clients that were left out, each announced to the trackers."""
         for num_done, (client, result) in enumerate(
             zip(clients, self._pool.map(task, clients, *arguments), strict=True), start=1
@@ -178,7 +183,7 @@ class Federation:
 
     def _show_samples(self, round: int, broadcast: Broadcast) -> None:
         client = self._participants(round)[0]
-        (drawn,) = self._pool.map("samples", [client], broadcast, self._config.evaluate.samples_per_class)
-        if drawn is not None:
+        (drawn,) = self._pool.map(ClientHost.samples, [client], broadcast, self._config.evaluate.samples_per_class)
+        if drawn is not None and not isinstance(drawn, ClientError):
             for tracker in self._trackers:
                 tracker.show_samples(round, *drawn)

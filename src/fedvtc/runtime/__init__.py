@@ -1,1 +1,1 @@
-"""Where clients live: in this process or in Ray actors. Ray is imported only once it is needed."""
+"""Processes in which clients live: pools, placement, recovery. No rounds, no trackers; Ray in `actors/` only."""

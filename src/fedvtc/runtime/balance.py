@@ -1,115 +1,121 @@
-"""Which client lives in which actor: arithmetic only, no Ray.
+"""Spreads clients over actors: arithmetic only, no Ray.
 
-Shape suffix: K clients. A host is an actor, by its place in a list.
+Shape suffix: K clients. An actor is an index into a list.
 """
 
 import heapq
 from collections.abc import Collection, Mapping, Sequence
 
 WORTH_MOVING = 0.2
-"""Share by which the longest host of a round has to get shorter for clients to move."""
+"""Least share by which the load of the busiest actor must shrink for clients to move."""
 NEWEST_SHARE = 0.5
-"""Weight of the newest seconds of a client in what its next round is expected to take."""
+"""Weight of a client's newest seconds in the expected seconds of its next round."""
 
 
-def balance(costs_K: Sequence[float], num_hosts: int, most_per_host: int) -> list[list[int]]:
-    """Deals clients to hosts, the costliest first and each to the host with the least to do so far.
+def balance(costs_K: Sequence[float], num_actors: int, most_per_actor: int) -> list[list[int]]:
+    """Deals clients to actors, the costliest client first, each to the actor with the least load so far.
 
     Args:
-        costs_K: what a round costs each client, in any unit.
-        num_hosts: hosts to fill.
-        most_per_host: clients that one host may take; `num_hosts` times this must be enough for all.
+        costs_K: cost of a round for each client, in any unit.
+        num_actors: number of actors.
+        most_per_actor: most clients of one actor; `num_actors` times `most_per_actor` must be at least K.
 
     Returns:
-        The clients of each host, ascending; hosts that got none are left out.
+        The clients of each actor, ascending, without actors that got no client.
     """
-    hosts: list[list[int]] = [[] for _ in range(num_hosts)]
-    loads = [(0.0, host) for host in range(num_hosts)]
+    actors: list[list[int]] = [[] for _ in range(num_actors)]
+    loads = [(0.0, actor) for actor in range(num_actors)]
     for client in sorted(range(len(costs_K)), key=lambda client: (-costs_K[client], client)):
-        load, host = heapq.heappop(loads)
-        hosts[host].append(client)
-        if len(hosts[host]) < most_per_host:
-            heapq.heappush(loads, (load + costs_K[client], host))
-    return [sorted(clients) for clients in hosts if clients]
+        load, actor = heapq.heappop(loads)
+        actors[actor].append(client)
+        if len(actors[actor]) < most_per_actor:
+            heapq.heappush(loads, (load + costs_K[client], actor))
+    return [sorted(clients) for clients in actors if clients]
 
 
-def loads_of(costs: Mapping[int, float], hosts: Sequence[Collection[int]]) -> list[float]:
-    """What each host has to do."""
-    return [sum(costs[client] for client in clients) for clients in hosts]
+def loads_of(costs: Mapping[int, float], actors: Sequence[Collection[int]]) -> list[float]:
+    """Returns the load of each actor: the sum of the costs of its clients."""
+    return [sum(costs[client] for client in clients) for clients in actors]
 
 
-def moves(costs: Mapping[int, float], hosts: Sequence[Collection[int]], most_per_host: int) -> dict[int, int]:
-    """The moves that make the longest host shorter by more than `WORTH_MOVING`, or none.
+def moves(costs: Mapping[int, float], actors: Sequence[Collection[int]], most_per_actor: int) -> dict[int, int]:
+    """Returns moves that shrink the load of the busiest actor by more than `WORTH_MOVING`, or none.
 
-    Each step takes that client from the longest host to the shortest which leaves the longer of the two shortest. Steps
-    end where no deal, however good, could be shorter by so much again.
+    Each step moves one client from the busiest actor to the least busy one: the client that leaves the larger of the
+    two loads smallest. The steps end once no deal of the clients could shrink the load by such a share again.
 
     Args:
-        costs: what a round costs each client, in any unit.
-        hosts: the clients of each; empty ones are there to be used.
-        most_per_host: clients that one host may have.
+        costs: cost of a round for each client, in any unit.
+        actors: the clients of each actor; an actor without clients may get some.
+        most_per_actor: most clients of one actor.
 
     Returns:
-        The new host of each client that moves; empty where no number of such steps gets there.
+        The new actor of each client that moves; empty if the steps do not shrink the load enough.
     """
-    places = [set(clients) for clients in hosts]
-    loads = loads_of(costs, hosts)
-    before, shortest_of_all = max(loads), max(sum(loads) / len(loads), max(costs.values(), default=0.0))
-    made: dict[int, int] = {}
-    for _ in range(sum(map(len, places))):
-        longest = max(range(len(places)), key=lambda host: loads[host])
-        if loads[longest] * (1 - WORTH_MOVING) <= shortest_of_all:
+    after = [set(clients) for clients in actors]
+    loads = loads_of(costs, actors)
+    before, lower_bound = max(loads), max(sum(loads) / len(loads), max(costs.values(), default=0.0))
+    new_actor_of: dict[int, int] = {}
+    for _ in range(sum(map(len, after))):
+        busiest = max(range(len(after)), key=lambda actor: loads[actor])
+        if loads[busiest] * (1 - WORTH_MOVING) <= lower_bound:
             break
-        free = [host for host, clients in enumerate(places) if len(clients) < most_per_host and host != longest]
-        if not free:
+        open_actors = [
+            actor for actor, clients in enumerate(after) if len(clients) < most_per_actor and actor != busiest
+        ]
+        if not open_actors:
             break
-        shortest = min(free, key=lambda host: loads[host])
-        left = {
-            client: max(loads[longest] - costs[client], loads[shortest] + costs[client])
-            for client in sorted(places[longest])
+        idlest = min(open_actors, key=lambda actor: loads[actor])
+        larger_load = {
+            client: max(loads[busiest] - costs[client], loads[idlest] + costs[client])
+            for client in sorted(after[busiest])
         }
-        client = min(left, key=lambda client: left[client])
-        if left[client] >= loads[longest]:
+        client = min(larger_load, key=lambda client: larger_load[client])
+        if larger_load[client] >= loads[busiest]:
             break
-        for host, change in ((longest, -costs[client]), (shortest, costs[client])):
-            loads[host] += change
-        places[longest].remove(client)
-        places[shortest].add(client)
-        made[client] = shortest
+        for actor, change in ((busiest, -costs[client]), (idlest, costs[client])):
+            loads[actor] += change
+        after[busiest].remove(client)
+        after[idlest].add(client)
+        new_actor_of[client] = idlest
     if max(loads) >= before * (1 - WORTH_MOVING):
         return {}
-    return {client: host for client, host in made.items() if client not in hosts[host]}
+    return {client: actor for client, actor in new_actor_of.items() if client not in actors[actor]}
 
 
 class Workload:
-    """What a round costs each client: a guess at first, and the seconds that it took once it has been seen.
+    """Cost of a round for each client: an estimate at first, measured seconds once the client has run a round.
 
     Args:
-        guesses: what a round may cost each client, in any unit, above 0.
+        estimates: estimated cost of a round for each client, above 0, in any unit.
     """
 
-    def __init__(self, guesses: Mapping[int, float]) -> None:
-        self._guesses = guesses
+    def __init__(self, estimates: Mapping[int, float]) -> None:
+        self._estimates = estimates
         self._seconds: dict[int, float] = {}
         self._warm: set[int] = set()
         self._predicted_s: float | None = None
         self._taken_s: dict[object, float] = {}
 
     def expected(self) -> dict[int, float]:
-        """Cost of the next round of every client: in seconds, once one has been seen; in units of the guess before."""
-        guessed = sum(self._guesses[client] for client in self._seconds)
-        scale = sum(self._seconds.values()) / guessed if guessed else 1.0
-        return {client: self._seconds.get(client, guess * scale) for client, guess in self._guesses.items()}
+        """Returns the expected cost of each client's next round.
 
-    def begin(self, hosts: Sequence[Collection[int]]) -> None:
-        """A round begins, with these clients of each host taking part."""
-        self._predicted_s = max(loads_of(self.expected(), hosts), default=0.0) if self._seconds else None
+        In seconds, with scaled estimates for clients that were never measured; in the unit of the estimates as long as
+        no client was measured.
+        """
+        estimated = sum(self._estimates[client] for client in self._seconds)
+        scale = sum(self._seconds.values()) / estimated if estimated else 1.0
+        return {client: self._seconds.get(client, cost * scale) for client, cost in self._estimates.items()}
+
+    def begin(self, actors: Sequence[Collection[int]]) -> None:
+        """Starts the measurement of a round, given the participating clients of each actor."""
+        self._predicted_s = max(loads_of(self.expected(), actors), default=0.0) if self._seconds else None
         self._taken_s = {}
 
-    def done(self, client: int, host: object, seconds: float) -> None:
-        """A client took so long, on this host."""
-        self._taken_s[host] = self._taken_s.get(host, 0.0) + seconds
-        # Until the second time: the first round of a process takes longer than any other.
+    def done(self, client: int, actor: object, seconds: float) -> None:
+        """Records the seconds of a client's round on an actor."""
+        self._taken_s[actor] = self._taken_s.get(actor, 0.0) + seconds
+        # The first round of a process takes longer than any other, so the second measurement replaces the first.
         before = self._seconds[client] if client in self._warm else seconds
         if client in self._seconds:
             self._warm.add(client)
@@ -117,10 +123,10 @@ class Workload:
 
     @property
     def is_known(self) -> bool:
-        """Whether some client has been seen more than once, so that clients may move for what it took."""
+        """True if a client was measured more than once, so that clients may move by measured seconds."""
         return bool(self._warm)
 
     def record(self) -> dict[str, float]:
-        """The longest sum of client seconds of any host in this round, and what it was expected to be."""
+        """Returns the seconds of the busiest actor in this round, and the seconds that were predicted."""
         record = {"time/makespan": max(self._taken_s.values(), default=0.0)}
         return record if self._predicted_s is None else {**record, "time/makespan/predicted": self._predicted_s}

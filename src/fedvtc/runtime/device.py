@@ -1,4 +1,4 @@
-"""What the clients of a process compute on: a device, and threads."""
+"""Device and threads of the clients of one process."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,14 +12,14 @@ from fedvtc.runtime.placement import actor_needs
 
 
 def actor_device(num_gpus: float, given: Sequence[str]) -> torch.device:
-    """The device of an actor. Ray shows it no GPU but those that it gives, so its own is number 0.
+    """Returns the device of an actor; Ray hides all other GPUs, so the actor's GPU is number 0.
 
     Args:
-        num_gpus: that it has reserved; a share of one is all the memory that it takes there.
-        given: the GPUs that Ray gave it.
+        num_gpus: GPUs that the actor reserves; a share below 1 also limits the memory that the actor may take.
+        given: ids of the GPUs that Ray gave to the actor.
 
     Raises:
-        ClusterError: it has reserved a GPU, and there is none for it.
+        ClusterError: the actor reserves a GPU, and Ray or PyTorch gives none.
     """
     if num_gpus == 0:
         return torch.device("cpu")
@@ -29,36 +29,36 @@ def actor_device(num_gpus: float, given: Sequence[str]) -> torch.device:
 
 
 def inline_device(placement: PlacementConfig) -> torch.device:
-    """The device of all clients where they live in this process.
+    """Returns the device of the clients of this process.
 
     Raises:
-        ClusterError: it is to be a GPU, and there is none.
+        ClusterError: the config asks for a GPU, and PyTorch sees none.
     """
     needs = actor_needs(placement, has_gpus=torch.cuda.is_available())
     return _gpu(needs.num_gpus) if needs.num_gpus else torch.device("cpu")
 
 
 def limit_threads(num_threads: int) -> Any:
-    """Holds PyTorch and NumPy's BLAS to this many threads; `restore_original_limits` of the result frees the BLAS."""
+    """Limits the threads of PyTorch and of NumPy's BLAS; `restore_original_limits` of the result frees the BLAS."""
     torch.set_num_threads(num_threads)
     return threadpool_limits(num_threads, user_api="blas")
 
 
 def gpu_names() -> list[str]:
-    """What the GPUs of this machine are called; none where PyTorch finds none that it can use."""
+    """Returns the names of the GPUs that PyTorch can use."""
     try:
         return [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
-    # Whatever is wrong with a driver: those who need it will say.
+    # A broken driver must not stop a run on CPUs; a run that needs a GPU reports the fault.
     except Exception:
         return []
 
 
 def _gpu(share: float) -> torch.device:
     if not torch.cuda.is_available():
-        what = "PyTorch sees no GPU (its driver, or a build for CPUs)"
+        what = "PyTorch sees no GPU (no driver, or a build of PyTorch for CPUs)"
         raise ClusterError(f"placement.accelerator: {what}. Set placement.accelerator=cpu.")
     device = torch.device("cuda", 0)
     if share < 1:
-        # Ray counts shares and does not hold anybody to them: this process runs out of memory before its neighbour.
+        # Ray counts shares but does not enforce them: without this limit, another actor could run out of memory.
         torch.cuda.set_per_process_memory_fraction(share, device)
     return device

@@ -1,15 +1,18 @@
-"""The clients that one process hosts, and the tasks a coordinator may ask of each.
+"""The clients of one process, and the tasks that a coordinator runs on the clients.
 
-Plain Python: a pool calls it directly, or in a Ray actor.
+Plain Python: a pool calls a `ClientHost` directly, or inside a Ray actor. Lightning is imported with the first client,
+so that a coordinator whose clients live in actors can name tasks without the seconds of that import.
 """
+
+from __future__ import annotations
 
 import os
 import resource
 import sys
 import time
 import traceback
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -17,59 +20,65 @@ from numpy.typing import NDArray
 
 from fedvtc.config.schema import Config
 from fedvtc.errors import CheckpointError, ClientError, ClientMemoryError, FedvtcError
-from fedvtc.learning.client.client import FederatedClient
 from fedvtc.learning.data import Dataset
 from fedvtc.learning.exchange.messages import Broadcast, Upload, find_non_finite
 from fedvtc.learning.methods import Method, Task, build
 from fedvtc.learning.population import ClientSpec
 from fedvtc.runtime.lineage import History
 from fedvtc.runtime.snapshots import Snapshots
+from fedvtc.runtime.tasks import Arguments, Result, changes_client
 from fedvtc.storage.checkpoints import CheckpointStore, Shard, shard_name
 from fedvtc.storage.checkpoints.shard_file import Save, Sink
 from fedvtc.storage.checkpoints.trees import read_tree, write_tree
 
+if TYPE_CHECKING:
+    from fedvtc.learning.client.client import FederatedClient
+
 
 class ClientHost:
-    """Clients in one process, one at work at a time.
+    """Hosts clients in one process; one client works at a time.
 
     Args:
-        config: of the federation.
-        dataset: arrays that may be shared with other processes; only read.
+        config: the run's config.
+        dataset: the images of all clients; read only, because other processes may share the arrays.
         specs: the clients to host.
-        device: where they compute.
+        device: the device that the clients compute on.
     """
 
     def __init__(self, config: Config, dataset: Dataset, specs: Sequence[ClientSpec], device: torch.device) -> None:
         self._config, self._dataset, self._device = config, dataset, device
         self._method: Method[Any] = build(config.method, Task.of(config, dataset))
         self._specs = {spec.client: spec for spec in specs}
-        # Built by their first task: clients that are restored, or that wait for many others, need not be built twice.
+        # The first task of a client builds the client: a client that is restored first need not be built twice.
         self._clients: dict[int, FederatedClient] = {}
         self._unbuilt = {spec.client for spec in specs}
         self._snapshots = Snapshots()
 
-    def perform(self, task: str, client_id: int, *arguments: Any) -> Any:
-        """Runs one task of a client; the tasks are the methods below whose first argument is one.
+    def perform(
+        self, task: Callable[[ClientHost, int, *Arguments], Result], client_id: int, *arguments: *Arguments
+    ) -> Result:
+        """Runs one task on a client, and names the client, the round and the phase in every error.
 
         Raises:
-            ClientError: whatever went wrong in it, with the client, the round and the phase.
+            ClientError: the task failed.
         """
         try:
-            return getattr(self, task)(client_id, *arguments)
+            return task(self, client_id, *arguments)
         except FedvtcError:
             raise
         except Exception as error:
             client = self._clients.get(client_id)
-            at = (client.round, client.phase_name or task) if client else (0, task)
+            at = (client.round, client.phase_name or task.__name__) if client else (0, task.__name__)
             kind = ClientMemoryError if isinstance(error, MemoryError | torch.OutOfMemoryError) else ClientError
             reason = f"{type(error).__name__}: {error}".rstrip(": ")
             raise kind(client_id, *at, reason, traceback.format_exc()) from error
 
+    @changes_client
     def run_round(self, client_id: int, broadcast: Broadcast) -> Upload:
-        """The client's half of the round after the broadcast's.
+        """Runs the client's half of the round that follows the broadcast.
 
         Raises:
-            ClientError: it failed, would have uploaded something that is not finite, or has a model that computes such.
+            ClientError: the client failed, or its upload or the outputs of its model are not finite.
         """
         client = self._begun(client_id, broadcast)
         began_s = time.perf_counter()
@@ -85,11 +94,12 @@ class ClientHost:
         }
         return Upload(upload.client, upload.round, upload.num_images, upload.payload, scalars)
 
+    @changes_client
     def finish(self, client_id: int, broadcast: Broadcast) -> dict[str, float]:
-        """The client's last step, keyed as the round after the last; returns its scalars.
+        """Runs the client's last step, keyed as the round after the last; returns the client's scalars.
 
         Raises:
-            ClientError: it failed, or its model computes what is not finite.
+            ClientError: the client failed, or the outputs of its model are not finite.
         """
         client = self._begun(client_id, broadcast)
         self._method.finish(client, broadcast)
@@ -97,11 +107,16 @@ class ClientHost:
         return {**client.scalars, "memory/peak_bytes": peak_memory_bytes()}
 
     def evaluate(self, client_id: int) -> NDArray[np.int64]:
-        """The client's confusion matrix on the global test set."""
+        """Returns the client's confusion matrix (C, C) on the global test set."""
         return self._client(client_id).confusion(self._dataset.test)
 
-    def samples(self, client_id: int, broadcast: Broadcast, num_per_class: int) -> tuple[Any, list[int]] | None:
-        """Generated images as uint8 (N, channels, side, side) and the label of each, or None."""
+    def samples(
+        self, client_id: int, broadcast: Broadcast, num_per_class: int
+    ) -> tuple[NDArray[np.uint8], list[int]] | None:
+        """Returns generated images, uint8 (N, channels, side, side), with the label of each.
+
+        None if the method generates no images.
+        """
         drawn = self._method.samples(self._client(client_id), broadcast, num_per_class=num_per_class)
         if drawn is None:
             return None
@@ -109,15 +124,15 @@ class ClientHost:
         return ((images + 1.0) * 127.5).round().clamp(0, 255).to(torch.uint8).cpu().numpy(), labels_N.tolist()
 
     def hold(self, client_id: int) -> None:
-        """What the client is now is what `save` will write, whatever it does meanwhile."""
-        self._client(client_id)  # Not by the thread that writes: building draws from PyTorch's global generators.
+        """Holds the client's present state for the next `save`, even if the client works before that `save`."""
+        self._client(client_id)  # Built here and not by the thread that writes: building draws from PyTorch's globals.
         self._snapshots.hold(client_id)
 
     def save(self, client_id: int, store: CheckpointStore, draft: str) -> Shard:
-        """Writes the state that the client had at `hold`; may be called by another thread.
+        """Writes the state that the client had at `hold`; another thread may call this method.
 
         Raises:
-            OSError: it cannot be written.
+            OSError: the state cannot be written.
         """
 
         def save_snapshot(file: Sink) -> None:
@@ -126,41 +141,41 @@ class ClientHost:
         return store.write(draft, shard_name(client_id), save_snapshot)
 
     def rebuild(self, client_id: int, history: History) -> list[str]:
-        """Makes the client anew as its history says, and forgets what it was.
+        """Rebuilds the client from its history; drops the present state of the client.
 
         Returns:
-            One line for each checkpoint that was passed over, because it is damaged.
+            One line for each damaged checkpoint that was skipped.
 
         Raises:
-            CheckpointError: none of its checkpoints is whole, and its steps do not reach back to the first round.
+            CheckpointError: every checkpoint is damaged, and the steps do not start at the first round.
         """
-        # While it is not as it should be, it is not there: no task may run on it.
+        # The client is absent until its rebuild is complete, so that no task can run on a client in a wrong state.
         self.forget(client_id)
         client = self._built(self._specs[client_id])
         start, damaged = self._restored(client, history)
         self._clients[client_id] = client
-        for task, round, broadcast in history.steps:
-            if round > start:
-                getattr(self, task)(client_id, broadcast)
+        for step in history.steps:
+            if step.round > start:
+                getattr(self, step.task)(client_id, step.broadcast)
         return damaged
 
     def forget(self, client_id: int) -> None:
-        """Lets go of the client, as soon as what `save` has yet to write of it is set aside."""
+        """Drops the client; a held state that is not yet written is set aside first."""
         if client_id in self._clients:
             self._snapshots.before_change(client_id, self._saver(client_id))
         self._clients.pop(client_id, None)
         self._unbuilt.discard(client_id)
 
     def adopt(self, specs: Sequence[ClientSpec]) -> None:
-        """Takes on more clients, each of which `rebuild` has to make."""
+        """Adds clients to the host; each has to be built by `rebuild`."""
         self._specs |= {spec.client: spec for spec in specs}
 
     def digest(self, client_id: int) -> str:
-        """SHA-256 of the client's weights."""
+        """Returns the SHA-256 of the client's weights."""
         return self._client(client_id).weights_digest()
 
     def process_id(self, client_id: int) -> int:
-        """The process that hosts the client."""
+        """Returns the id of the process that hosts the client."""
         return os.getpid()
 
     def _client(self, client_id: int) -> FederatedClient:
@@ -170,12 +185,14 @@ class ClientHost:
         return self._clients[client_id]
 
     def _built(self, spec: ClientSpec) -> FederatedClient:
+        from fedvtc.learning.client.client import FederatedClient
+
         client = FederatedClient(spec, self._config, self._dataset, self._device)
         self._method.prepare(client)
         return client
 
     def _restored(self, client: FederatedClient, history: History) -> tuple[int, list[str]]:
-        """The round that the client now stands after, and the checkpoints that could not be used."""
+        """Loads the newest usable checkpoint into the client; returns its round, and a line for each damaged one."""
         damaged = []
         for manifest in history.checkpoints:
             assert history.store is not None
@@ -192,7 +209,7 @@ class ClientHost:
         return 0, damaged
 
     def _begun(self, client_id: int, broadcast: Broadcast) -> FederatedClient:
-        """The client, about to take the step that follows the broadcast."""
+        """Returns the client, ready for the step that follows the broadcast."""
         client = self._client(client_id)
         self._snapshots.before_change(client_id, self._saver(client_id))
         client.begin_round(broadcast.round + 1)
@@ -203,6 +220,6 @@ class ClientHost:
 
 
 def peak_memory_bytes() -> float:
-    """Largest resident memory that this process had so far, in bytes."""
+    """Returns the largest resident memory of this process so far, in bytes."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return float(peak if sys.platform == "darwin" else peak * 1024)

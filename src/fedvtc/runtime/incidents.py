@@ -1,4 +1,4 @@
-"""What went wrong and was dealt with: told as it happens, and counted for the record of the round."""
+"""Incidents: faults that a run recovers from, printed at once and counted for the record of the round."""
 
 import threading
 from collections import Counter
@@ -9,10 +9,10 @@ from fedvtc.learning.metrics import INCIDENTS
 
 
 class Incidents:
-    """Takes incidents from any thread.
+    """Collects incidents from all threads.
 
     Args:
-        tell: gets the text of each as it happens.
+        tell: prints the text of an incident; called at once, by the thread that reports the incident.
     """
 
     def __init__(self, tell: Callable[[str], None]) -> None:
@@ -23,15 +23,15 @@ class Incidents:
         self._totals: Counter[str] = Counter()
 
     def tell(self, text: str) -> None:
-        """Tells what is no incident."""
+        """Prints a text that is not an incident."""
         self._tell(text)
 
     def add(self, kind: str, text: str) -> None:
-        """Tells and counts one incident.
+        """Prints and counts one incident.
 
         Args:
-            kind: of `INCIDENTS`.
-            text: one line: who, where, and what was done about it.
+            kind: a key of `INCIDENTS`.
+            text: one line that names the client or file, the fault, and the reaction.
         """
         assert kind in INCIDENTS
         with self._lock:
@@ -41,7 +41,7 @@ class Incidents:
         self._tell(text)
 
     def take(self) -> dict[str, Any]:
-        """What happened since the last call, for a record: `incidents/<kind>` counts, and `incidents` as texts."""
+        """Returns the incidents since the last call for a record: `incidents/<kind>` counts, `incidents` texts."""
         with self._lock:
             record: dict[str, Any] = {f"incidents/{kind}": count for kind, count in sorted(self._counts.items())}
             if self._texts:
@@ -51,6 +51,6 @@ class Incidents:
 
     @property
     def totals(self) -> dict[str, int]:
-        """Incidents of this attempt by kind; kinds that did not happen are absent."""
+        """Number of incidents of this attempt by kind, without the kinds that did not happen."""
         with self._lock:
             return dict(self._totals)

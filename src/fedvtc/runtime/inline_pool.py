@@ -1,6 +1,6 @@
-"""The pool that is this process itself."""
+"""Pool in this process, without Ray."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Self
 
@@ -15,15 +15,23 @@ from fedvtc.runtime.balance import Workload
 from fedvtc.runtime.device import inline_device, limit_threads
 from fedvtc.runtime.host import ClientHost
 from fedvtc.runtime.incidents import Incidents
-from fedvtc.runtime.lineage import CHANGING, Lineage, Step
-from fedvtc.runtime.retries import Verdicts
+from fedvtc.runtime.lineage import Lineage, Step
+from fedvtc.runtime.retries import Retries
+from fedvtc.runtime.tasks import Arguments, ClientTask, Result, is_changing
 from fedvtc.storage.checkpoints import CheckpointStore, Shard
 
 
 class InlinePool:
-    """All clients in this process, one after another: for debugging, for tests, for runs too small for more.
+    """Runs all clients in this process, one after another: for debugging, for tests, for small runs.
 
-    Threads are those of an actor, so that sums are formed alike and results are the same bits.
+    The pool limits threads to the number of an actor, so that sums are formed in the same order as in actors.
+
+    Args:
+        config: the run's config.
+        dataset: the images of all clients.
+        specs: the clients to host.
+        lineage: records the steps of the clients; a new lineage if None.
+        incidents: reports failed clients and damaged checkpoints; nothing is reported if None.
     """
 
     def __init__(
@@ -42,26 +50,33 @@ class InlinePool:
         self._workload = Workload({spec.client: float(len(spec.indices_N)) for spec in specs})
         self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
 
-    def map(self, task: str, clients: Sequence[int], *arguments: Any) -> Iterator[Any]:
-        """See `Pool.map`."""
-        step = self._lineage.begin(task, arguments[0].round + 1, arguments[0]) if task in CHANGING else None
-        verdicts = Verdicts(self._config.runtime, self._incidents, task)
-        if task == "run_round":
+    def map(
+        self, task: Callable[[ClientHost, int, *Arguments], Result], clients: Sequence[int], *arguments: *Arguments
+    ) -> Iterator[Result | ClientError]:
+        """Runs one task on each client, as `Pool.map` says; each client works when its result is asked for."""
+        return self._results(task, clients, arguments)
+
+    def _results(self, task: ClientTask, clients: Sequence[int], arguments: Sequence[Any]) -> Iterator[Any]:
+        step = self._lineage.begin(task, arguments[0].round + 1, arguments[0]) if is_changing(task) else None
+        retries = Retries(self._config.runtime, self._incidents, task)
+        if task is ClientHost.run_round:
             self._workload.begin([clients])
         for client in clients:
-            result = self._result(task, client, arguments, step, verdicts)
+            result = self._result(task, client, arguments, step, retries)
             if isinstance(result, Upload):
                 self._workload.done(client, self._host, result.scalars["time/client"])
             yield result
 
-    def _result(self, task: str, client: int, arguments: Sequence[Any], step: Step | None, verdicts: Verdicts) -> Any:
+    def _result(
+        self, task: ClientTask, client: int, arguments: Sequence[Any], step: Step | None, retries: Retries
+    ) -> Any:
         while True:
             try:
                 result = self._host.perform(task, client, *arguments)
             except ClientError as error:
-                again = verdicts.try_again(error)
+                is_retried = retries.after_error(error)
                 self.restore([client])
-                if not again:
+                if not is_retried:
                     return error
             else:
                 if step is not None:
@@ -69,32 +84,32 @@ class InlinePool:
                 return result
 
     def restore(self, clients: Sequence[int]) -> None:
-        """See `Pool.restore`."""
+        """Rebuilds the clients from the lineage, as `Pool.restore` says."""
         for client in clients:
-            for damage in self._host.perform("rebuild", client, self._lineage.history(client)):
+            for damage in self._host.perform(ClientHost.rebuild, client, self._lineage.history(client)):
                 self._incidents.add("checkpoints_damaged", damage)
 
     def save(self, clients: Sequence[int], store: CheckpointStore, draft: str) -> list[Future[Shard]]:
-        """See `Pool.save`."""
+        """Starts to write the present state of each client in a thread, as `Pool.save` says."""
         for client in clients:
             self._host.hold(client)
         return [self._writer.submit(self._host.save, client, store, draft) for client in clients]
 
     def record(self) -> dict[str, float]:
-        """See `Pool.record`."""
+        """Returns the measurements of the last round's placement, as `Pool.record` says."""
         return {"placement/actors": 1, **self._workload.record()}
 
     def close(self) -> None:
-        """Gives the process its threads back."""
+        """Ends the thread that writes, and restores the number of threads that the process had before."""
         self._writer.shutdown()
-        # In this order: the limits that are restored were taken of PyTorch's OpenMP too, when it was already held.
+        # PyTorch last: the BLAS limits also restore PyTorch's threads, to the number that `limit_threads` had set.
         self._blas_limit.restore_original_limits()
         torch.set_num_threads(self._num_threads_before)
 
     def __enter__(self) -> Self:
-        """The pool; leaving the block closes it."""
+        """Returns the pool; the end of the block closes the pool."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Closes."""
+        """Closes the pool."""
         self.close()

@@ -1,28 +1,27 @@
-"""What a client's state follows from: a checkpoint and the steps that it took since.
+"""Lineage: the checkpoints and the steps from which the state of a client follows.
 
-A client is a function of its spec, of the broadcasts that it got and of keyed randomness. So a lost one can be built
-again anywhere: from nothing or from a checkpoint, and then step by step, to the same bits.
+A client's state is a function of its spec, of the broadcasts that it received and of keyed randomness. So a lost client
+is rebuilt in any process: from its spec or a checkpoint, then step by step, to the same bits.
 """
 
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
+from fedvtc.runtime.tasks import ClientTask
 from fedvtc.storage.checkpoints import CheckpointStore, Manifest
-
-CHANGING = ("run_round", "finish")
-"""Tasks of `ClientHost` after which a client is another."""
 
 
 @dataclass(frozen=True, eq=False)
 class Step:
-    """One changing task that was asked of clients.
+    """One changing task, with the clients that completed the task.
 
     Attributes:
-        task: of `CHANGING`.
-        round: the round in which they took it; what follows the last round counts as one round more.
-        broadcast: what they got, as the pool keeps it: itself, or a reference.
-        clients: those that completed it.
+        task: the name of the task.
+        round: the round of the task; a task after the last round counts as one round more.
+        broadcast: the broadcast that the clients received, as the pool keeps it: the value, or a reference.
+        clients: the clients that completed the task. Only the thread that works on the pool changes or reads this set.
     """
 
     task: str
@@ -31,64 +30,88 @@ class Step:
     clients: set[int] = field(default_factory=set)
 
 
+class Replay(NamedTuple):
+    """One step of one client, to be taken again: the name of the task, the round, and the broadcast."""
+
+    task: str
+    round: int
+    broadcast: Any
+
+
 @dataclass(frozen=True)
 class History:
-    """All that it takes to build a client again.
+    """Instructions to rebuild one client.
 
     Attributes:
-        store: where the checkpoints are; None where there are none.
-        checkpoints: to start from, the newest first.
-        from_nothing: whether the steps reach back to the first round, so that no checkpoint is needed.
-        steps: task, round and broadcast of each step that the client took since the oldest of these, in order.
+        store: the store of the checkpoints; None without checkpoints.
+        checkpoints: the checkpoints to start from, newest first.
+        from_nothing: True if the steps start at the first round, so that a rebuild needs no checkpoint.
+        steps: the steps of the client since the oldest of the checkpoints, in order.
     """
 
     store: CheckpointStore | None
     checkpoints: tuple[Manifest, ...]
     from_nothing: bool
-    steps: tuple[tuple[str, int, Any], ...]
+    steps: tuple[Replay, ...]
 
 
 class Lineage:
     """The steps of all clients since the oldest checkpoint that may still be needed.
 
+    Two threads share a lineage: the main thread begins steps and asks for histories while the thread that writes
+    checkpoints reports a published checkpoint. A lock keeps every answer consistent and every step recorded.
+
     Args:
-        store: where checkpoints are written; None keeps every step.
+        store: the store of the run's checkpoints; None keeps every step.
         start: the checkpoint that a resumed run starts from.
     """
 
     def __init__(self, store: CheckpointStore | None = None, start: Manifest | None = None) -> None:
         self._store = store
+        self._lock = threading.Lock()
         self._checkpoints = [start] if start else []
         self._from_nothing = start is None
         self._steps: list[Step] = []
 
-    def begin(self, task: str, round: int, broadcast: Any) -> Step:
-        """Notes a step; the pool adds each client that completes it."""
-        step = Step(task, round, broadcast)
-        self._steps.append(step)
+    def begin(self, task: ClientTask, round: int, broadcast: Any) -> Step:
+        """Records a step; the pool adds each client that completes the task."""
+        step = Step(task.__name__, round, broadcast)
+        with self._lock:
+            self._steps.append(step)
         return step
 
     def saved(self, checkpoints: Sequence[Manifest]) -> None:
-        """From now on clients start from these whole checkpoints of rounds; older steps are forgotten."""
-        known = [manifest for manifest in checkpoints if self._from_nothing or manifest.round >= self._oldest_round]
-        if not known:
-            return
-        self._checkpoints = sorted(known, key=lambda manifest: -manifest.round)
-        self._steps = [step for step in self._steps if step.round > self._oldest_round]
-        self._from_nothing = False
+        """Replaces the checkpoints that clients start from, and drops the steps before the oldest of the checkpoints.
+
+        Args:
+            checkpoints: the complete checkpoints of rounds that are kept; those before the first recorded step of a
+                resumed run are ignored.
+        """
+        with self._lock:
+            first = 0 if self._from_nothing else self._oldest_round
+            usable = [manifest for manifest in checkpoints if manifest.round >= first]
+            if not usable:
+                return
+            self._checkpoints = sorted(usable, key=lambda manifest: -manifest.round)
+            self._steps = [step for step in self._steps if step.round > self._oldest_round]
+            self._from_nothing = False
 
     def changed_since(self, round: int) -> set[int]:
-        """The clients that took a step after this round, which is not before the oldest of the checkpoints."""
-        return {client for step in self._steps if step.round > round for client in step.clients}
+        """Returns the clients that completed a step after the round, which is not before the oldest checkpoint."""
+        with self._lock:
+            return {client for step in self._steps if step.round > round for client in step.clients}
 
     def history(self, client: int) -> History:
-        """How to build the client as it is now."""
-        steps = tuple((step.task, step.round, step.broadcast) for step in self._steps if client in step.clients)
-        return History(self._store, tuple(self._checkpoints), self._from_nothing, steps)
+        """Returns the instructions to rebuild the client in its current state."""
+        with self._lock:
+            steps = tuple(
+                Replay(step.task, step.round, step.broadcast) for step in self._steps if client in step.clients
+            )
+            return History(self._store, tuple(self._checkpoints), self._from_nothing, steps)
 
     @property
     def num_steps(self) -> int:
-        """Steps that are kept."""
+        """Number of recorded steps."""
         return len(self._steps)
 
     @property

@@ -1,4 +1,4 @@
-"""From a config to a pool: how many actors, which clients in each."""
+"""Opens the pool that a config asks for."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -23,24 +23,24 @@ def open_pool(
     lineage: Lineage,
     incidents: Incidents,
 ) -> Iterator[Pool]:
-    """A pool with every client in it, closed on the way out.
+    """Opens a pool that hosts all clients; the end of the block closes the pool.
 
     Args:
-        config: its `placement` and `cluster` decide.
-        dataset: for all clients.
-        specs: the clients.
-        namespace: of the run, for the names of its actors.
-        lineage: how clients are built again.
-        incidents: hear of lost actors and failed clients.
+        config: the run's config; its sections `placement` and `cluster` choose the pool.
+        dataset: the images of all clients.
+        specs: the clients to host.
+        namespace: Ray namespace for the actors of the run.
+        lineage: records the steps of the clients.
+        incidents: reports lost actors, failed clients and damaged checkpoints.
 
     Raises:
         ConfigError: the images are too small for a backbone.
-        ClusterError: there is no cluster at the address, or it is too small.
+        ClusterError: no cluster answers at the address, or the cluster is too small.
     """
-    # For every pool: images too small for a backbone are refused here, before anything begins.
+    # Computed for every pool, because images that are too small for a backbone must be refused before the run starts.
     sizes = [len(spec.indices_N) for spec in specs]
     costs_K = client_costs(config, dataset, [spec.backbone for spec in specs], sizes)
-    # What only one of the pools needs is imported for that one: Lightning alone takes seconds.
+    # Each pool is imported only where used, because Ray and Lightning take seconds to import.
     if config.placement.pool == "inline":
         from fedvtc.runtime.inline_pool import InlinePool
 
@@ -53,14 +53,14 @@ def open_pool(
 
     with (
         connected(config.cluster, namespace),
-        reserved(config.placement, len(specs), incidents.tell) as (packing, places),
+        reserved(config.placement, len(specs), incidents.tell) as (packing, slots),
     ):
         hosted = balance(costs_K, packing.num_actors, packing.clients_per_actor)
         pool = RayPool(
             config,
             dataset,
             [[specs[client] for client in clients] for clients in hosted],
-            places,
+            slots,
             Workload(dict(enumerate(costs_K))),
             namespace=namespace,
             lineage=lineage,
@@ -76,9 +76,10 @@ def open_pool(
 def client_costs(
     config: Config, dataset: Dataset, backbones: Sequence[str], num_images_K: Sequence[int]
 ) -> list[float]:
-    """What a round may cost each client: images times the operations of one image's way through the backbone.
+    """Estimates the cost of a round for each client: images times operations of the backbone for one image.
 
-    Generators are the same for all, and left out; once rounds have been seen, the seconds that they took count.
+    Generators are equal for all clients, so they are left out. Once rounds are measured, their seconds replace these
+    estimates.
     """
     sizes = {"num_channels": dataset.num_channels, "image_size": dataset.image_size}
     feature_size = config.population.feature_size

@@ -1,4 +1,4 @@
-"""What an actor reserves, and how many actors fit where: arithmetic only, no Ray."""
+"""Resources of an actor, and the number of actors that fit on nodes: arithmetic only, no Ray."""
 
 import math
 from collections.abc import Sequence
@@ -8,17 +8,17 @@ from fedvtc.config.operation import PlacementConfig
 from fedvtc.errors import ClusterError
 
 WAIT = "placement.wait_timeout_s=600"
-"""What to set where room may come."""
+"""Override that lets a run wait for resources."""
 
 
 @dataclass(frozen=True)
 class Resources:
-    """What an actor reserves, or what a node or a bundle of a placement group has.
+    """Resources that an actor reserves, or that a node or a bundle of a placement group provides.
 
     Attributes:
         num_cpus: logical CPUs.
-        num_gpus: GPUs; below 1 a share of one.
-        memory_bytes: memory as Ray counts it; where it is not known, as much as one likes.
+        num_gpus: GPUs; below 1 a share of one GPU.
+        memory_bytes: memory as Ray counts it; infinite if unknown.
     """
 
     num_cpus: float
@@ -33,12 +33,12 @@ class Resources:
 
 @dataclass(frozen=True)
 class Packing:
-    """How many processes, and how full.
+    """Number of actors, and the most clients of one actor.
 
     Attributes:
-        num_actors: processes that host clients.
-        clients_per_actor: most clients that one of them may host.
-        num_slots: actors that would fit at a time.
+        num_actors: actors that host clients.
+        clients_per_actor: most clients that one actor may host.
+        num_slots: actors that fit at a time.
     """
 
     num_actors: int
@@ -47,11 +47,11 @@ class Packing:
 
 
 def actor_needs(placement: PlacementConfig, *, has_gpus: bool) -> Resources:
-    """What an actor reserves; its clients compute on a GPU where that has one, and on the CPU where not.
+    """Returns the resources of an actor; its clients compute on a GPU if the actor reserves one, else on CPUs.
 
     Args:
-        placement: `gpus_per_actor` null goes by `accelerator`.
-        has_gpus: whether there are GPUs where the actors will be.
+        placement: the config section; if `gpus_per_actor` is null, `accelerator` decides.
+        has_gpus: True if a node for the actors has a GPU.
     """
     num_gpus = placement.gpus_per_actor
     if num_gpus is None:
@@ -61,7 +61,7 @@ def actor_needs(placement: PlacementConfig, *, has_gpus: bool) -> Resources:
 
 
 def num_wanted(placement: PlacementConfig, num_clients: int) -> int:
-    """Actors that a run has where there is room for all of them."""
+    """Returns the number of actors that a run uses if all of them fit."""
     per_actor = placement.clients_per_actor
     if isinstance(per_actor, str):
         return min(num_clients, placement.max_actors or num_clients)
@@ -69,8 +69,8 @@ def num_wanted(placement: PlacementConfig, num_clients: int) -> int:
 
 
 def slots(needs: Resources, node: Resources) -> int:
-    """Actors that one node has room for at a time."""
-    # The small terms keep 0.3 / 0.1 from counting as 2.
+    """Returns the number of actors that fit on one node at a time."""
+    # The small terms are needed because 0.3 / 0.1 is below 3.
     counts = [
         math.floor(has / need + 1e-9)
         for need, has in ((needs.num_cpus, node.num_cpus), (needs.memory_bytes, node.memory_bytes))
@@ -78,7 +78,7 @@ def slots(needs: Resources, node: Resources) -> int:
     ]
     if needs.num_gpus >= 1:
         counts.append(math.floor(node.num_gpus / needs.num_gpus + 1e-9))
-    elif needs.num_gpus > 0:  # A share lies on one GPU.
+    elif needs.num_gpus > 0:  # A share cannot be spread over two GPUs.
         rest, whole = math.modf(node.num_gpus + 1e-9)
         counts.append(int(whole) * math.floor(1 / needs.num_gpus + 1e-9) + math.floor(rest / needs.num_gpus + 1e-9))
     return min(counts)
@@ -94,28 +94,28 @@ def pack(
     *,
     may_grow: bool = False,
 ) -> Packing:
-    """Fits the actors that a run begins with into what there is, node by node.
+    """Fits the first actors of a run into the free resources, node by node.
 
-    `auto` takes a slot for every client while there are slots, up to `max_actors`; beyond that an actor takes more than
-    one client. Where a run may wait, the actors need not fit now.
+    `auto` gives each client an actor of its own while slots are free, up to `max_actors`; beyond, an actor hosts more
+    than one client. If a run may wait, the actors need not fit now.
 
     Args:
-        placement: how many clients an actor may host, and what may be waited for.
+        placement: the config section with the clients of an actor, and the time to wait.
         num_clients: clients to place.
-        needs: of an actor.
-        free: what each node has free.
-        where: what the nodes belong to, for the error.
-        total: what each node has in all; None where nobody else is there.
-        may_grow: whether more nodes may come, for the error.
+        needs: the resources of an actor.
+        free: the free resources of each node.
+        where: name of the machine or cluster, for the error message.
+        total: all resources of each node; None if no other run uses the nodes.
+        may_grow: True if more nodes may join, for the error message.
 
     Raises:
-        ClusterError: the actors asked for do not fit; says what would.
+        ClusterError: the actors do not fit; the message names settings that do.
     """
     num_free, wanted = sum(slots(needs, node) for node in free), num_wanted(placement, num_clients)
     num_all = num_free if total is None else sum(slots(needs, node) for node in total)
     packs_itself, may_wait = placement.clients_per_actor == "auto", placement.wait_timeout_s > 0
     if packs_itself and placement.wait == "all" and may_wait and not num_free:
-        # Without one node, what an autoscaler may bring is not known; `max_actors` is what the user counts on.
+        # Without any node, the nodes of an autoscaler are unknown, and `max_actors` is the best guess.
         num_actors = min(wanted, num_all or placement.max_actors or 1)
     elif packs_itself or placement.wait == "min":
         num_actors = max(1, min(wanted, num_free))
@@ -124,7 +124,7 @@ def pack(
     if num_actors > num_free and not may_wait:
         rest = ""
         if num_all >= num_actors:
-            rest = f" Other runs have it; {WAIT} waits."
+            rest = f" Other runs use the rest; {WAIT} waits for them."
         elif may_grow:
             rest = f" Where nodes are still to come, {WAIT} waits for them."
         raise ClusterError(_too_small(placement, num_actors, needs, free, where) + rest)
@@ -135,7 +135,7 @@ def pack(
 def _too_small(
     placement: PlacementConfig, num_actors: int, needs: Resources, nodes: Sequence[Resources], where: str
 ) -> str:
-    """What is short, and what would fit, in one line."""
+    """Returns one line: the scarce resource, and settings that fit."""
     has_slot = any(slots(needs, node) for node in nodes)
     is_fixed = placement.clients_per_actor != "auto" and num_actors > 1
     fixes = ["placement.clients_per_actor=auto"] if is_fixed and has_slot else []
@@ -157,8 +157,8 @@ def _too_small(
     if not has_slot:
         what = f"no node of {where} is big enough for one actor of {needs}"
     else:
-        what = f"{actors} {needs} do not fit; counted node by node, {where} has room for "
-        what += str(sum(slots(needs, node) for node in nodes))
+        num_slots = sum(slots(needs, node) for node in nodes)
+        what = f"{actors} {needs} do not fit; counted node by node, {where} has {num_slots} slot{'s' * (num_slots > 1)}"
     for _, key, need, supplies in kinds:
         if need and sum(supplies) < math.inf and sum(math.floor(supply / need) for supply in supplies) < num_actors:
             fixes += _fitting(placement, key, num_actors, supplies)
@@ -170,8 +170,8 @@ def _set(fixes: Sequence[str]) -> str:
 
 
 def _fitting(placement: PlacementConfig, key: str, num_actors: int, supplies: Sequence[float]) -> list[str]:
-    """The largest reservation of one kind of which every actor finds one, as a fix; none where nothing would do."""
-    if key == "gpus":  # An actor lies on one GPU, so a share is 1/k.
+    """Returns the largest reservation of one resource with which all actors fit, as an override; empty if none fits."""
+    if key == "gpus":  # An actor uses one GPU, so a share is 1/k.
         if placement.accelerator == "cuda" and not sum(supplies):
             return ["placement.accelerator=cpu"]
         supplies = [1.0] * int(sum(supplies))

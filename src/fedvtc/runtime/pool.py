@@ -1,46 +1,51 @@
-"""What a coordinator needs of the processes that host clients."""
+"""Contract between a coordinator and the processes that host its clients."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from typing import Any, Protocol
+from typing import Protocol
 
+from fedvtc.errors import ClientError
+from fedvtc.runtime.host import ClientHost
+from fedvtc.runtime.tasks import Arguments, Result
 from fedvtc.storage.checkpoints import CheckpointStore, Shard
 
 
 class Pool(Protocol):
-    """Runs tasks of `ClientHost` where the clients live."""
+    """Runs tasks, which are methods of `ClientHost`, in the processes that host the clients."""
 
-    def map(self, task: str, clients: Sequence[int], *arguments: Any) -> Iterator[Any]:
-        """Runs one task for each client.
+    def map(
+        self, task: Callable[[ClientHost, int, *Arguments], Result], clients: Sequence[int], *arguments: *Arguments
+    ) -> Iterator[Result | ClientError]:
+        """Runs one task on each client, as in `pool.map(ClientHost.run_round, clients, broadcast)`.
 
         Args:
-            task: the name of a method of `ClientHost` whose first argument is a client.
-            clients: who runs it.
-            arguments: the same for all; sent once. The first one of a changing task is a `Broadcast`.
+            task: a method of `ClientHost` whose first argument is the number of a client.
+            clients: the clients to run the task on.
+            arguments: the other arguments of the task, equal for all clients; each is sent once.
 
         Returns:
-            The results in the order of `clients`, whoever was first, each as soon as its turn has come. A client that
-            sits the round out has its `ClientError` in place of a result, and is as it was before.
+            The results in the order of `clients`, each as soon as the result and those before it are there. A client
+            that is skipped gives its `ClientError` as result; the state of the client is as before the task.
 
         Raises:
-            ClientError: a client failed, and `runtime.on_client_error` ends the run for that.
+            ClientError: a client failed, and `runtime.on_client_error` says that the run fails.
         """
 
     def restore(self, clients: Sequence[int]) -> None:
-        """Makes the clients what the lineage says that they are.
+        """Rebuilds the clients from the lineage.
 
         Raises:
-            CheckpointError: a checkpoint is damaged, and there is no other.
+            CheckpointError: every checkpoint that a client could start from is damaged.
         """
 
     def save(self, clients: Sequence[int], store: CheckpointStore, draft: str) -> list[Future[Shard]]:
-        """Begins to write the state that each client has now; returns at once.
+        """Starts to write the present state of each client; returns at once.
 
-        The futures raise OSError where a state cannot be written, and another error where its process was lost.
+        A future raises OSError if the state cannot be written, and another error if the process of the client is lost.
         """
 
     def record(self) -> dict[str, float]:
-        """How the last round was spread over processes, by names of `ROUND_METRICS`."""
+        """Returns measurements of how the last round was spread over processes, by names of `ROUND_METRICS`."""
 
     def close(self) -> None:
-        """Ends what the pool started."""
+        """Ends the processes and threads of the pool."""

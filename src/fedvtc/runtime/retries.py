@@ -1,66 +1,73 @@
-"""What is done about a client whose step failed."""
+"""Decides after a failure of a client: retry the task, skip the client, or end the run."""
 
 from collections import Counter
 
 from fedvtc.config.operation import RuntimeConfig
 from fedvtc.errors import ClientError
 from fedvtc.runtime.incidents import Incidents
-from fedvtc.runtime.lineage import CHANGING
+from fedvtc.runtime.tasks import ClientTask, is_changing
 
 
-class Verdicts:
-    """Judges the errors of one task on many clients.
+class Retries:
+    """Counts the failures of each client during one task, and decides after each failure.
+
+    Errors of a client and losses of its process share one count, limited by `runtime.retries`.
 
     Args:
-        config: `on_client_error` and `retries`.
-        incidents: hear of every error that does not end the run.
-        task: the name of a task of `ClientHost`.
+        config: the config section with `on_client_error` and `retries`.
+        incidents: reports every error that does not end the run.
+        task: the task that the clients run.
     """
 
-    def __init__(self, config: RuntimeConfig, incidents: Incidents, task: str) -> None:
+    def __init__(self, config: RuntimeConfig, incidents: Incidents, task: ClientTask) -> None:
         self._config, self._incidents, self._task = config, incidents, task
-        self._num_tries: Counter[int] = Counter()
+        self._num_failures: Counter[int] = Counter()
 
-    def try_again(self, error: ClientError) -> bool:
-        """Whether the client's step is tried again; if not, the client sits this round out.
+    def after_error(self, error: ClientError) -> bool:
+        """Returns True if the client retries the task, False if the client is skipped this round.
 
         Raises:
-            ClientError: the error, where it ends the run.
+            ClientError: the given error, if the error ends the run.
         """
-        self._num_tries[error.client] += 1
-        if self._config.on_client_error == "retry" and self._num_tries[error.client] <= self._config.retries:
+        self._num_failures[error.client] += 1
+        if self._config.on_client_error == "retry" and self._num_failures[error.client] <= self._config.retries:
             self._incidents.add("steps_retried", f"{error}; trying again")
             return True
-        return self._leave_out(error)
+        self._skip(error)
+        return False
 
-    def try_elsewhere(self, client: int, round: int, reason: str) -> bool:
-        """The same for a client whose process was lost while it was at work, whatever `on_client_error` says.
+    def after_lost_process(self, client: int, round: int, reason: str) -> bool:
+        """Decides after the process of a client was lost during the task, under any `on_client_error`.
+
+        Returns:
+            True if the client retries the task in a new process, False if the client is skipped this round.
 
         Raises:
-            ClientError: it lost its process again and again.
+            ClientError: the client lost its process too often, and cannot be skipped.
         """
-        self._num_tries[client] += 1
-        if self._num_tries[client] <= self._config.retries:
+        self._num_failures[client] += 1
+        if self._num_failures[client] <= self._config.retries:
             return True
-        return self._leave_out(self._lost_again(client, round, reason))
+        self._skip(self._lost_too_often(client, round, reason))
+        return False
 
-    def rebuild_elsewhere(self, client: int, round: int, reason: str) -> None:
-        """The same for one whose process was lost while it was built again: there is no step that it could sit out.
+    def after_lost_rebuild(self, client: int, round: int, reason: str) -> None:
+        """Counts a process that was lost while it rebuilt a client; a rebuild cannot be skipped.
 
         Raises:
-            ClientError: it lost its process again and again.
+            ClientError: the client lost its process too often.
         """
-        self._num_tries[client] += 1
-        if self._num_tries[client] > self._config.retries:
-            raise self._lost_again(client, round, reason)
+        self._num_failures[client] += 1
+        if self._num_failures[client] > self._config.retries:
+            raise self._lost_too_often(client, round, reason)
 
-    def _lost_again(self, client: int, round: int, reason: str) -> ClientError:
-        what = f"lost its process {self._num_tries[client]} times, at last because {reason}"
-        return ClientError(client, round, self._task, what)
+    def _lost_too_often(self, client: int, round: int, reason: str) -> ClientError:
+        times = self._num_failures[client]
+        why = f"lost its process {times} time{'s' if times > 1 else ''}, the last time because {reason}"
+        return ClientError(client, round, self._task.__name__, why)
 
-    def _leave_out(self, error: ClientError) -> bool:
-        # A client that cannot be measured cannot be left out: the record would be of other clients than the last one.
-        if self._config.on_client_error != "skip" or self._task not in CHANGING:
+    def _skip(self, error: ClientError) -> None:
+        # An evaluation without one client would give means over other clients than those of the records before.
+        if self._config.on_client_error != "skip" or not is_changing(self._task):
             raise error
         self._incidents.add("clients_skipped", f"{error}; left out of this round")
-        return False

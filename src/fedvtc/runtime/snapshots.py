@@ -1,7 +1,7 @@
-"""Clients' states on their way to a checkpoint, taken while the next round may already go on.
+"""Snapshots: the states of clients for a checkpoint, written while the next round may already run.
 
-A client that is not at work does not change, so its state is read where it lies, by the thread that writes. Only where
-a client is to work again before its turn to be written, its state is set aside.
+An idle client does not change, so the thread that writes reads the state directly from the client. Only if a client has
+to work before its state is written, a copy of the state is set aside first.
 """
 
 import io
@@ -11,11 +11,11 @@ from fedvtc.errors import CheckpointError
 from fedvtc.storage.checkpoints.shard_file import Save, Sink
 
 MAX_ASIDE_BYTES = 2**30
-"""States set aside at a time; with more, work waits for the writing."""
+"""Largest size of all copies together; beyond, a client waits with its work until states are written."""
 
 
 class Snapshots:
-    """The clients of one process that are held for a checkpoint; one thread works on them, another one writes them."""
+    """The held states of the clients of one process; one thread works on the clients, another writes the states."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -24,25 +24,25 @@ class Snapshots:
         self._aside: dict[int, bytes] = {}
 
     def hold(self, client: int) -> None:
-        """The state that the client has now is to be written; called before `save` and before its next work."""
+        """Holds the client's present state for the next `save`; called by the thread that works."""
         with self._changed:
             self._aside.pop(client, None)
             self._held.add(client)
 
     def save(self, client: int, save: Save, file: Sink) -> None:
-        """Writes the state that the client had when it was held; called by the thread that writes.
+        """Writes the held state of the client; called by the thread that writes.
 
         Args:
-            client: its number.
-            save: writes the client's state as it is now.
-            file: what it is written into.
+            client: the number of the client.
+            save: function that writes the client's present state.
+            file: the file to write to.
 
         Raises:
-            CheckpointError: nobody has held it; its process was lost since, and this is another one.
+            CheckpointError: no state of the client is held, because its process was lost and replaced.
         """
         with self._changed:
             if client not in self._held and client not in self._aside:
-                raise CheckpointError(f"client {client} is not held, its process was lost")
+                raise CheckpointError(f"client {client}: its process was lost after the checkpoint began")
             self._held.discard(client)
             content = self._aside.pop(client, None)
             if content is None:
@@ -59,21 +59,21 @@ class Snapshots:
                 self._changed.notify_all()
 
     def before_change(self, client: int, save: Save) -> None:
-        """Returns once the client may change; called by the thread that works.
+        """Returns once the client may change; sets a held state aside; called by the thread that works.
 
         Args:
-            client: its number.
-            save: writes the client's state as it is now.
+            client: the number of the client.
+            save: function that writes the client's present state.
         """
         with self._changed:
-            self._changed.wait_for(lambda: self._may_go_on(client))
+            self._changed.wait_for(lambda: self._may_change(client))
             if client in self._held:
-                # In this order: a state that could not be set aside is still held.
+                # Removed last, so that a state that could not be set aside is still held.
                 save(memory := io.BytesIO())
                 self._aside[client] = memory.getvalue()
                 self._held.discard(client)
 
-    def _may_go_on(self, client: int) -> bool:
+    def _may_change(self, client: int) -> bool:
         if client in self._reading:
             return False
         return client not in self._held or sum(map(len, self._aside.values())) < MAX_ASIDE_BYTES

@@ -1,1 +1,1 @@
-"""Clients in Ray actors. Only here does the runtime import Ray."""
+"""Clients in Ray actors. The only folder of the runtime that imports Ray; no client logic."""

@@ -1,7 +1,7 @@
-"""An actor: clients in a process of its own. What it does for them is in `host.py`.
+"""Ray actor around a `ClientHost`.
 
-Nothing that imports Lightning is imported at the top, because a worker imports this file before the actor's
-constructor has cleaned the environment.
+This module imports neither Lightning nor a module that does: a worker imports this module before the constructor of
+the actor removes the variables of launchers, which Lightning reads.
 """
 
 from __future__ import annotations
@@ -24,19 +24,21 @@ if TYPE_CHECKING:
 
 
 class ClientActor:
-    """Hosts clients in a process of its own.
+    """Hosts clients in a process of Ray.
 
     Args:
-        config: of the federation.
-        dataset: arrived through the object store, so its arrays are shared by all actors of a node and read-only.
+        config: the run's config.
+        dataset: the images of all clients; Ray's object store shares the read-only arrays among the actors of a node.
         specs: the clients to host.
-        num_gpus: that the actor has reserved.
+        num_gpus: GPUs that the actor reserves; below 1 a share of one GPU.
     """
 
     def __init__(self, config: Config, dataset: Dataset, specs: Sequence[ClientSpec], num_gpus: float) -> None:
         drop_launcher_variables()
 
-        # Now, for it takes seconds that no client's step is to answer for, and the limit holds for what is loaded.
+        # Imported now, because the seconds of this import must not count as a client's step, and because the limit on
+        # threads holds only for libraries that are loaded.
+        import fedvtc.learning.client.client
         import fedvtc.runtime.host  # noqa: F401
         from fedvtc.runtime.device import limit_threads
 
@@ -45,10 +47,10 @@ class ClientActor:
 
     @cached_property
     def _host(self) -> ClientHost:
-        """Made by the first task, as that can say what is wrong in one line, and a constructor cannot.
+        """The host, made by the first task: a task can fail with an error of one line, a constructor cannot.
 
         Raises:
-            ClusterError: the actor has reserved a GPU, and there is none for it.
+            ClusterError: the actor reserves a GPU, and Ray or PyTorch gives none.
         """
         from fedvtc.runtime.device import actor_device
         from fedvtc.runtime.host import ClientHost
@@ -57,32 +59,33 @@ class ClientActor:
         return ClientHost(*self._parts, actor_device(self._num_gpus, given))
 
     def run(self, task: str, client: int, *arguments: Any) -> Any:
-        """One task of the host."""
-        return self._host.perform(task, client, *arguments)
+        """Runs the method of `ClientHost` with this name on the client."""
+        host = self._host
+        return host.perform(getattr(type(host), task), client, *arguments)
 
     def rebuild(self, client: int, history: History) -> list[str]:
-        """See `ClientHost.rebuild`; the broadcasts of the history are references."""
-        steps = tuple((task, round, ray.get(broadcast)) for task, round, broadcast in history.steps)
-        damaged: list[str] = self._host.perform("rebuild", client, replace(history, steps=steps))
-        return damaged
+        """Runs `ClientHost.rebuild`; the broadcasts of the history are references to Ray's object store."""
+        host = self._host
+        steps = tuple(step._replace(broadcast=ray.get(step.broadcast)) for step in history.steps)
+        return host.perform(type(host).rebuild, client, replace(history, steps=steps))
 
     def adopt(self, specs: Sequence[ClientSpec]) -> None:
-        """See `ClientHost.adopt`."""
+        """Adds clients to the host; each has to be built by `rebuild`."""
         self._host.adopt(specs)
 
     def save(self, client: int, store: CheckpointStore, draft: str) -> Shard:
-        """See `ClientHost.save`; runs in the thread that writes."""
+        """Writes the held state of the client; runs in the thread that writes checkpoints."""
         return self._host.save(client, store, draft)
 
     def ready(self) -> int:
-        """Returns the process once all that was asked before is done."""
+        """Returns the process id, after all calls that the actor received before."""
         return os.getpid()
 
 
 def drop_launcher_variables() -> None:
-    """Forgets the ranks that a launcher such as Slurm gave to the process that started Ray.
+    """Removes the ranks that a launcher such as Slurm set in the environment that Ray was started from.
 
-    Lightning would read them as this actor's own, write no logs on any rank but 0, and requeue the whole job.
+    Lightning would take the ranks for those of this process: write logs on rank 0 only, and requeue the whole job.
     """
     for name in list(os.environ):
         if name.startswith("SLURM_") or name in ("RANK", "LOCAL_RANK", "WORLD_SIZE"):

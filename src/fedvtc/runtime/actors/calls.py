@@ -1,287 +1,217 @@
-"""One task on many clients in Ray actors, carried through whatever happens to the actors.
+"""Runs one task on many clients in Ray actors, and recovers when actors are lost.
 
-An actor that dies, hangs or runs out of memory is replaced at once, while the others work on: its clients are built
-again from their lineage, and those whose results had not arrived take the step again.
+The problem
+    The clients of a task live in actors, several in one. An actor can die, hang or run out of memory at any moment:
+    before, during or after the call of a client, or while a client is rebuilt. A lost actor loses the state of all its
+    clients, also of those that take no part in the task, and every call that the actor has not run. The results must
+    arrive in client order and with the bits of an undisturbed task, while the other actors keep working.
+
+What does not work
+    * Ray's own restarts (`max_restarts`, `max_task_retries`). A restarted actor has run its constructor but none of the
+      steps of its clients, so a retried call would train a client in its initial state.
+    * To retry the failed call alone. The other clients of the lost actor would be absent from the new actor.
+    * To wait for results alone. A call never fails if its actor hangs or waits for a slot, and no result fails if the
+      lost actor had answered for all of its clients.
+    * To retry forever. A client that kills its process each time would keep the run from ending, so each loss must
+      count for one client, and Ray does not say which client was at work.
+
+The solution
+    Each client has at most two open calls (`OpenCalls`): the rebuild of the client, and the task. Both go to the actor
+    where the client lives now, the rebuild first. A lost actor is replaced at once (`_lost`): all of its clients are
+    rebuilt in the new actor from the lineage, and those without an answer take the task again. A completed step is
+    recorded as soon as its result is seen, and before any history is made, so that a rebuilt client takes each step
+    once. `ActorWatch` notices actors that end or hang without a failed result. An actor runs its calls in the order in
+    which they were sent, so a loss counts for the first client without an answer (`Retries`).
+
+States of a client
+    | rebuild open | task open | state                                  | next state                                   |
+    |--------------|-----------|----------------------------------------|----------------------------------------------|
+    | no           | no        | idle: has answered, or takes no part   | actor lost: rebuilding                       |
+    | no           | yes       | working                                | result: idle. Skipped: rebuilding. Error     |
+    |              |           |                                        | that is retried, or actor lost: recovering   |
+    | yes          | yes       | recovering: rebuild, then task         | rebuilt: working. Actor lost: recovering     |
+    | yes          | no        | rebuilding                             | rebuilt: idle. Actor lost: rebuilding        |
+
+A client that is skipped because its actor was lost is recovering too: the error takes the place of its result. The task
+`ClientHost.rebuild` itself counts as the task of a client, not as its rebuild.
 """
 
-from __future__ import annotations
+from collections.abc import Iterator, Sequence
+from typing import Any
 
-import time
-from collections.abc import Iterator, Sequence, Set
-from typing import TYPE_CHECKING, Any
-
-import ray
-from ray import ObjectRef
 from ray.exceptions import ObjectLostError, RayError, RayTaskError
 
 from fedvtc.errors import ClientError, ClientMemoryError
 from fedvtc.runtime.actors.errors import NODE_DIED, cause_of, reason_of
-from fedvtc.runtime.lineage import CHANGING
-from fedvtc.runtime.retries import Verdicts
-
-if TYPE_CHECKING:
-    from fedvtc.runtime.actors.handle import Home
-    from fedvtc.runtime.actors.pool import RayPool
-
-TICK_S = 1.0
-"""Seconds between looks at actors that may hang."""
+from fedvtc.runtime.actors.handle import ActorHandle
+from fedvtc.runtime.actors.open_calls import Actors, OpenCalls
+from fedvtc.runtime.actors.watch import ActorWatch
+from fedvtc.runtime.host import ClientHost
+from fedvtc.runtime.retries import Retries
+from fedvtc.runtime.tasks import ClientTask
 
 
 class Calls:
-    """The calls of one `RayPool.map`.
+    """The calls of one task.
 
     Args:
-        pool: whose clients are called.
-        task: of `ClientHost`; `rebuild` takes its argument from the lineage.
-        clients: who is called.
-        arguments: for all of them.
+        actors: the actors, and the way to replace an actor.
+        task: a method of `ClientHost`; the argument of `ClientHost.rebuild` is taken from the lineage.
+        clients: the clients to run the task on.
+        arguments: the other arguments of the task, equal for all clients.
     """
 
-    def __init__(self, pool: RayPool, task: str, clients: Sequence[int], arguments: Sequence[Any]) -> None:
-        self._pool, self._task, self._clients = pool, task, clients
-        self._references = [ray.put(argument) for argument in arguments]
-        self._round = arguments[0].round + 1 if task in CHANGING else 0
-        self._step = pool.lineage.begin(task, self._round, self._references[0]) if task in CHANGING else None
-        self._verdicts = Verdicts(pool.config.runtime, pool.incidents, task)
-        self._pending: dict[int, ObjectRef[Any]] = {}
-        self._sent_to: dict[int, Home] = {}
-        self._rebuilds: dict[int, ObjectRef[Any]] = {}
-        self._ends: dict[ObjectRef[Any], Home] = {}
-        self._progress: dict[Home, tuple[Set[ObjectRef[Any]], float]] = {}
+    def __init__(self, actors: Actors, task: ClientTask, clients: Sequence[int], arguments: Sequence[Any]) -> None:
+        self._actors, self._task, self._clients = actors, task, clients
+        self._open = OpenCalls(actors, task, arguments)
+        self._retries = Retries(actors.config.runtime, actors.incidents, task)
+        self._watch = ActorWatch()
 
     def results(self) -> Iterator[Any]:
-        """See `Pool.map`."""
+        """Yields the result of each client in the order of the clients; the `ClientError` of a skipped client."""
         for client in self._clients:
-            self._submit(client)
-        for home in {self._pool.home_of(client): None for client in self._clients}:
-            self._watch(home)
+            self._open.send(client)
+        for handle in {self._actors.handle_of(client): None for client in self._clients}:
+            self._watch.add(handle)
         for client in self._clients:
             yield self._result(client)
-        # Clients that take no part in this task, or have answered, may have lost their actor too.
-        while left := [*self._rebuilds, *self._pending]:
-            self._result(left[0])
-
-    def _submit(self, client: int) -> None:
-        home = self._pool.home_of(client)
-        # Anew, so that the clients stand in the order in which they were sent.
-        self._sent_to.pop(client, None)
-        self._sent_to[client] = home
-        actor = home.actor
-        if self._task == "rebuild":
-            self._pending[client] = actor.rebuild.remote(client, self._pool.lineage.history(client))
-        else:
-            self._pending[client] = actor.run.remote(self._task, client, *self._references)
-
-    def _watch(self, home: Home) -> None:
-        """From now on the actor's end is noticed: this call is done after all others, or fails with the actor."""
-        self._ends[home.actor.ready.remote()] = home
-        self._progress[home] = (frozenset(), time.monotonic())
+        # Clients that take no part, and clients that have answered, may have lost their actor too.
+        while unfinished := self._open.unfinished():
+            self._result(unfinished[0])
 
     def _result(self, client: int) -> Any:
-        """Of the client's call, once it is built again where it was lost; None where that is all that is asked."""
+        """Waits until the client is idle; returns the result of its task, None if only its rebuild was open."""
         while True:
             self._wait(client)
-            home = self._pool.home_of(client)
+            handle = self._actors.handle_of(client)
             try:
-                if client in self._rebuilds:
-                    self._built(client)
-                if client not in self._pending:
+                if client in self._open.rebuilds:
+                    self._report_damage(self._open.take_rebuild(client))
+                if client not in self._open.tasks:
                     return None
-                result = ray.get(self._pending[client])
+                result = self._open.take_result(client)
             except RayTaskError as error:
-                result = self._failed(error, client, home)
-                if result is None:
+                skipped = self._failed(error, client, handle)
+                if skipped is None:
                     continue
+                self._open.close(client, skipped)
+                return skipped
             except ObjectLostError:
-                # The actor is there, its result is not: it lay on a node that was lost.
-                self._once_more(client)
-                continue
+                # The actor lives, but the result lay on a node that was lost.
+                self._repeat(client)
             except RayError as error:
-                # What builds a client again was sent to where it is now.
-                if client in self._rebuilds or self._sent_to[client] is home:
-                    self._lost(home, reason_of(error))
+                # A rebuild always goes to the present actor; a task may have gone to an actor before that one.
+                if client in self._open.rebuilds or self._open.sent_to[client] is handle:
+                    self._lost(handle, reason_of(error))
                 else:
-                    self._once_more(client)
+                    self._repeat(client)
+            else:
+                if self._task is ClientHost.rebuild:
+                    self._report_damage(result)
+                return result
+
+    def _wait(self, client: int) -> None:
+        """Waits until the open calls of the client are done; replaces actors that are lost in the meantime."""
+        # Looked up in every pass, because the replacement of an actor opens new calls.
+        while undone := self._open.undone(client):
+            lost = self._watch.wait(undone[0])
+            if lost is None:
                 continue
-            del self._pending[client]
-            self._note(client, result)
-            return result
+            for handle, error in lost:
+                self._lost(handle, reason_of(error))
+            self._replace_hanging()
+            self._redistribute_slotless()
 
-    def _note(self, client: int, result: Any) -> None:
-        self._note_step(client, result)
-        if self._task == "rebuild":
-            self._tell_damage(result)
-
-    def _failed(self, error: RayTaskError, client: int, home: Home) -> ClientError | None:
-        """None where the step is taken again, else the error of the client that sits out."""
+    def _failed(self, error: RayTaskError, client: int, handle: ActorHandle) -> ClientError | None:
+        """Handles an error of the client's call; returns None for a retry, and the error if the client is skipped."""
         cause = error.cause
         if isinstance(cause, ClientMemoryError):
-            self._lost(home, str(cause), client)
+            # The rest of a process that ran out of memory is not trusted.
+            self._lost(handle, str(cause), client)
             return None
-        if not isinstance(cause, ClientError) or client not in self._pending:
+        if not isinstance(cause, ClientError) or client not in self._open.tasks:
             raise cause_of(error) from error
-        again = self._verdicts.try_again(cause)
-        self._rebuild(client)
-        if again:
-            self._submit(client)
-            self._watch(home)
+        is_retried = self._retries.after_error(cause)
+        self._open.rebuild(client)
+        if is_retried:
+            self._open.send(client)
+            self._watch.add(handle)
             return None
         return cause
 
-    def _wait(self, client: int) -> None:
-        """Until what was asked of the client is done; meanwhile lost actors are replaced."""
-        while True:
-            # Looked up each time, for a lost actor has others take their place.
-            asked = [calls[client] for calls in (self._rebuilds, self._pending) if client in calls]
-            _, undone = ray.wait(asked, num_returns=len(asked), timeout=0)
-            if not undone:
-                return
-            ready, _ = ray.wait([undone[0], *self._ends], num_returns=1, timeout=TICK_S)
-            if undone[0] in ready:
-                continue
-            for end in self._ends.keys() & ready:
-                home = self._ends.pop(end)
-                try:
-                    ray.get(end)
-                except RayError as error:
-                    self._lost(home, reason_of(error))
-            self._look_for_hanging()
-            self._look_for_homeless()
+    def _repeat(self, client: int) -> None:
+        self._open.repeat(client)
+        self._watch.add(self._actors.handle_of(client))
 
-    def _look_for_hanging(self) -> None:
-        timeout_s = self._pool.config.runtime.client_timeout_s
+    def _replace_hanging(self) -> None:
+        timeout_s = self._actors.config.runtime.client_timeout_s
         if timeout_s is None:
             return
-        for home in self._watched():
-            rebuilds = {self._rebuilds[client] for client in home.clients if client in self._rebuilds}
-            calls = [self._pending[client] for client in home.clients if client in self._pending]
-            calls += [*rebuilds, home.up]
-            _, undone = ray.wait(calls, num_returns=len(calls), timeout=0, fetch_local=False)
-            # What is left, not what is done: results that were taken are done and no longer known here.
-            left = frozenset(undone)
-            before, since_s = self._progress[home]
-            if left != before or not left or home.up in left:
-                self._progress[home] = (left, time.monotonic())
-                continue
-            # One call that builds a client again takes all its steps.
-            patience_s = timeout_s * (1 + self._pool.lineage.num_steps if left & rebuilds else 1)
-            if time.monotonic() - since_s > patience_s:
-                self._lost(home, f"nothing came of it for {patience_s:g} s, see runtime.client_timeout_s")
+        for handle in self._watch.handles:
+            rebuilds, tasks = (
+                [calls[client] for client in handle.clients if client in calls]
+                for calls in (self._open.rebuilds, self._open.tasks)
+            )
+            left, stalled_s = self._watch.progress(handle, [*tasks, *rebuilds])
+            # A rebuild is one call with all steps of the client.
+            patience_s = timeout_s * (1 + self._actors.lineage.num_steps if left.intersection(rebuilds) else 1)
+            if stalled_s > patience_s:
+                self._lost(handle, f"it made no progress for {patience_s:g} s, see runtime.client_timeout_s")
 
-    def _look_for_homeless(self) -> None:
-        timeout_s = self._pool.config.runtime.replace_timeout_s
-        for home in self._watched():
-            # Those before it may have had a say: an actor whose clients are elsewhere by now is no more.
-            if home in self._pool.homes and home.waits_in_vain(timeout_s):
-                self._settle(home, self._waiting(home), self._pool.disperse(home))
+    def _redistribute_slotless(self) -> None:
+        timeout_s = self._actors.config.runtime.replace_timeout_s
+        for handle in self._watch.handles:
+            # Checked for each, because the handling of one actor may remove another.
+            if handle in self._actors.handles and handle.lacks_slot(timeout_s):
+                unanswered = self._open.unanswered(handle)
+                self._restart(handle, unanswered, self._actors.redistribute(handle))
 
-    def _watched(self) -> list[Home]:
-        """The actors whose end is yet to come, each once."""
-        return list(dict.fromkeys(self._ends.values()))
-
-    def _lost(self, home: Home, reason: str, at_work: int | None = None) -> None:
-        """Replaces an actor and has its clients built again; those that were not done take the step again.
+    def _lost(self, handle: ActorHandle, reason: str, at_work: int | None = None) -> None:
+        """Replaces a lost actor: its clients are rebuilt, and those without an answer take the task again.
 
         Args:
-            home: of the actor.
-            reason: in a few words.
-            at_work: the client that it was lost with, where that is known.
+            handle: the lost actor.
+            reason: the reason of the loss in a few words.
+            at_work: the client that was at work; None if unknown.
         """
-        if home not in self._pool.homes:
+        if handle not in self._actors.handles:
             return
-        waiting = self._waiting(home)
-        # Ray notices the end of a node after some seconds; until then a new actor may have been sent to it in vain.
-        if reason != NODE_DIED or home.has_come_up:
-            names = ", ".join(str(client) for client in home.clients)
-            self._pool.incidents.add(
-                "processes_lost",
-                f"the process of client{'s' * (len(home.clients) > 1)} {names} was lost ({reason}); building anew",
-            )
-            unbuilt = [client for client in home.clients if client in self._rebuilds and not self._is_built(client)]
+        unanswered = self._open.unanswered(handle)
+        # Ray notices the death of a node after some seconds. An actor that was started there in the meantime, and never
+        # came up, is no further loss.
+        if reason != NODE_DIED or handle.has_come_up:
+            self._report_loss(handle, reason)
             if at_work is None:
-                at_work = next(iter([*waiting, *unbuilt]), None)
-            if at_work in waiting:
-                if not self._verdicts.try_elsewhere(at_work, self._round, reason):
-                    self._pending[at_work] = ray.put(ClientError(at_work, self._round, self._task, reason))
-                    waiting.remove(at_work)
+                rebuilding = [client for client in handle.clients if client in self._open.rebuilds]
+                unbuilt = [client for client in rebuilding if not self._open.is_built(client)]
+                at_work = next(iter([*unanswered, *unbuilt]), None)
+            if at_work in unanswered:
+                if not self._retries.after_lost_process(at_work, self._open.round, reason):
+                    self._open.skip(at_work, ClientError(at_work, self._open.round, self._task.__name__, reason))
+                    unanswered.remove(at_work)
             elif at_work is not None:
-                self._verdicts.rebuild_elsewhere(at_work, self._round, reason)
-        self._settle(home, waiting, self._pool.replace(home))
+                self._retries.after_lost_rebuild(at_work, self._open.round, reason)
+        self._restart(handle, unanswered, self._actors.replace(handle))
 
-    def _waiting(self, home: Home) -> list[int]:
-        """The clients of an actor that have yet to answer, the one that is at work first."""
-        return [
-            client
-            for client in self._sent_to
-            if self._pool.home_of(client) is home and client in self._pending and not self._arrived(client)
-        ]
+    def _restart(self, handle: ActorHandle, unanswered: Sequence[int], new: Sequence[ActorHandle]) -> None:
+        """Rebuilds the clients of a lost actor in the new actors, and sends the task to those without an answer."""
+        self._watch.drop(handle)
+        if self._task is ClientHost.hold:
+            # The held states were lost with the actor, also those of clients that have answered.
+            unanswered = [client for client in handle.clients if client in self._open.sent_to]
+        for client in handle.clients:
+            self._open.rebuilds.pop(client, None)
+            if self._task is not ClientHost.rebuild or client not in unanswered:
+                self._open.rebuild(client)
+        for client in unanswered:
+            self._open.send(client)
+        for other in dict.fromkeys(new):
+            self._watch.add(other)
 
-    def _settle(self, home: Home, waiting: Sequence[int], homes: Sequence[Home]) -> None:
-        """Has the clients of a lost actor built again where they are now; those that wait take the step there."""
-        self._ends = {end: other for end, other in self._ends.items() if other is not home}
-        if self._task == "hold":
-            # What was held went with the actor, also of those that have answered.
-            waiting = [client for client in home.clients if client in self._sent_to]
-        for client in home.clients:
-            self._rebuilds.pop(client, None)
-            if self._task != "rebuild" or client not in waiting:
-                self._rebuild(client)
-        for client in waiting:
-            self._submit(client)
-        for other in dict.fromkeys(homes):
-            self._watch(other)
+    def _report_loss(self, handle: ActorHandle, reason: str) -> None:
+        clients = f"client{'s' if len(handle.clients) > 1 else ''} {', '.join(map(str, handle.clients))}"
+        self._actors.incidents.add("processes_lost", f"the process of {clients} was lost ({reason}); rebuilding")
 
-    def _arrived(self, client: int) -> bool:
-        """Whether the client's result outlives its actor."""
-        reference = self._pending[client]
-        if not ray.wait([reference], timeout=0)[0]:
-            return False
-        try:
-            result = ray.get(reference)
-        except RayTaskError as error:
-            # Where the client could not be built, its step found none.
-            was_there = client not in self._rebuilds or self._is_built(client)
-            return was_there and not isinstance(error.cause, ClientMemoryError)
-        except RayError:
-            return False
-        self._note_step(client, result)
-        return True
-
-    def _is_built(self, client: int) -> bool:
-        """Whether the call that builds the client again is done."""
-        reference = self._rebuilds[client]
-        if not ray.wait([reference], timeout=0)[0]:
-            return False
-        try:
-            ray.get(reference)
-        except RayError:
-            return False
-        return True
-
-    def _note_step(self, client: int, result: Any) -> None:
-        """The client has taken the step, unless it sits it out."""
-        if self._step is not None and not isinstance(result, ClientError):
-            self._step.clients.add(client)
-
-    def _once_more(self, client: int) -> None:
-        if client in self._pending and self._step is not None:
-            self._step.clients.discard(client)
-        self._rebuild(client)
-        if client in self._pending:
-            self._submit(client)
-        self._watch(self._pool.home_of(client))
-
-    def _rebuild(self, client: int) -> None:
-        actor = self._pool.home_of(client).actor
-        self._rebuilds[client] = actor.rebuild.remote(client, self._pool.lineage.history(client))
-
-    def _built(self, client: int) -> None:
-        """Waits until the client is built again."""
-        damaged = ray.get(self._rebuilds[client])
-        # In this order: one that could not be built is still to be.
-        del self._rebuilds[client]
-        self._tell_damage(damaged)
-
-    def _tell_damage(self, damaged: Sequence[str]) -> None:
+    def _report_damage(self, damaged: Sequence[str]) -> None:
         for text in damaged:
-            self._pool.incidents.add("checkpoints_damaged", text)
+            self._actors.incidents.add("checkpoints_damaged", text)

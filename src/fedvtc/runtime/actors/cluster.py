@@ -1,4 +1,4 @@
-"""Attaches to a Ray cluster, or starts one on this machine for the length of a run."""
+"""Attaches to a Ray cluster, or starts one on this machine for the duration of a run."""
 
 import json
 import logging
@@ -18,12 +18,12 @@ from fedvtc.config.secrets import shown
 from fedvtc.errors import ClusterError, Interrupted, first_line
 from fedvtc.runtime.placement import Resources
 
-KNOCK_TIMEOUT_S = 5.0
-"""Seconds that the head of a cluster gets to accept a connection."""
-VISIT_TIMEOUT_S = 30.0
-"""Seconds that a whole visit of a cluster may take, most of it for importing Ray."""
+CONNECT_TIMEOUT_S = 5.0
+"""Seconds to wait until the head of a cluster accepts a connection."""
+QUERY_TIMEOUT_S = 30.0
+"""Seconds to wait for the resources of a cluster; the process that asks spends most of the time importing Ray."""
 
-_VISIT = """
+_QUERY = """
 import json, logging, sys, ray
 ray.init(address=sys.argv[1], log_to_driver=False, logging_level=logging.ERROR)
 from ray._private.state import available_resources_per_node
@@ -33,48 +33,48 @@ print(json.dumps([list(available_resources_per_node().values()), total]))
 
 
 def address_of(config: ClusterConfig) -> tuple[str, str]:
-    """The address of a cluster to attach to, empty where one starts here, and what sets it."""
+    """Returns the address to attach to and the setting it comes from; the address is empty to start a cluster here."""
     if config.address:
         return config.address, "cluster.address"
     return os.environ.get("RAY_ADDRESS", ""), "RAY_ADDRESS"
 
 
 def check_address(address: str, source: str) -> None:
-    """Refuses what leads to a cluster, but not to its nodes.
+    """Refuses addresses of Ray Client and of dashboards.
 
     Args:
-        address: as it was given.
-        source: what sets it.
+        address: the address.
+        source: the config key or variable that sets the address.
 
     Raises:
-        ClusterError: it is one for Ray Client, or for jobs.
+        ClusterError: the address is one of Ray Client or of a dashboard.
     """
     scheme, separator, _ = address.lower().partition("://")
-    fix = "Set HOST:6379 on a node of the cluster, or send a job with fedvtc submit"
+    fix = "Set HOST:6379 on a node of the cluster, or submit a job with fedvtc submit"
     if not separator or scheme not in ("ray", "http", "https"):
         return
-    what = "is Ray Client, which does not say what nodes have free"
+    what = "an address of Ray Client, which does not report the free resources of nodes"
     if scheme != "ray":
-        what = "is the URL of a dashboard, which takes jobs only"
-        fix += ", which finds it in RAY_API_SERVER_ADDRESS too"
+        what = "the URL of a dashboard, which accepts jobs only"
+        fix += ", which also reads the URL from RAY_API_SERVER_ADDRESS"
     raise ClusterError(f"{shown(source, address)}: {what}. {fix}.")
 
 
 @contextmanager
 def connected(config: ClusterConfig, namespace: str) -> Iterator[None]:
-    """This process is a driver inside; outside it is disconnected, and a cluster that was started here is gone.
+    """Connects this process to a Ray cluster until the block ends; a cluster that was started here ends then.
 
-    A process that Ray knows already, such as that of a trial of Ray Tune, stays what it is.
+    A process that is connected already, such as a trial of Ray Tune, keeps its connection.
 
     Args:
-        config: `address` (or RAY_ADDRESS) attaches; without one a cluster starts here.
-        namespace: keeps the names of this run's actors apart from those of other runs.
+        config: the config section; with an `address` (or RAY_ADDRESS) the process attaches, else a cluster starts here.
+        namespace: Ray namespace that keeps the actor names of this run apart from those of other runs.
 
     Raises:
-        ClusterError: there is no cluster at the address, it is not one of a node, or none starts here.
-        Interrupted: SIGTERM came while Ray started.
+        ClusterError: no cluster answers at the address, the address is not that of a node, or no cluster starts here.
+        Interrupted: SIGTERM arrived while Ray started.
     """
-    # Read when Ray is imported. The variable of accelerators: actors without a GPU keep what the machine shows them.
+    # Ray reads both variables when imported. With the first, Ray does not hide GPUs from actors that reserve none.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     import ray
@@ -88,10 +88,10 @@ def connected(config: ClusterConfig, namespace: str) -> Iterator[None]:
     try:
         try:
             with _own_handler_of(signal.SIGTERM), warnings.catch_warnings():
-                # Ray 2.60 leaves log files open when it starts processes.
+                # Ray 2.60 leaves log files open when starting processes.
                 warnings.simplefilter("ignore", ResourceWarning)
                 if address:
-                    _knock(address)
+                    _check_listening(address)
                     ray.init(address=address, **quiet)
                 else:
                     ray.init(
@@ -104,29 +104,29 @@ def connected(config: ClusterConfig, namespace: str) -> Iterator[None]:
         except (OSError, ValueError, RuntimeError) as error:
             reason = first_line(error).rstrip(".")
             if not address:
-                raise ClusterError(f"cluster: Ray does not start here ({reason}). See `fedvtc doctor`.") from error
+                raise ClusterError(f"cluster: Ray does not start here ({reason}). Run `fedvtc doctor`.") from error
             raise ClusterError(
                 f"{source}={address}: no Ray cluster answers ({reason}). "
-                "Start one with `ray start --head`, or leave the address out and unset RAY_ADDRESS."
+                "Start one with `ray start --head`, or remove the address and unset RAY_ADDRESS."
             ) from error
         except SystemExit as error:
-            # Ray's own way to hear a SIGTERM, from the first moment of its start to the end of it.
+            # While Ray starts, Ray handles SIGTERM itself and raises SystemExit.
             if error.code == signal.SIGTERM:
                 raise Interrupted(signal.SIGTERM) from None
             raise
         yield
     finally:
-        # Also where Ctrl-C came in the middle of the start: what is half there crashes the interpreter at its end.
+        # Also after Ctrl-C during the start: a half-started Ray would crash the interpreter at exit.
         with _own_handler_of(signal.SIGTERM):
             ray.shutdown()
 
 
 @contextmanager
 def _own_handler_of(signum: int) -> Iterator[None]:
-    """This process handles the signal as before once the block has ended, if this is the main thread.
+    """Restores the handler of a signal at the end of the block, in the main thread.
 
-    What `ray.init` installs for SIGTERM would kill the process 3 s after one, and `ray.shutdown` leaves it without a
-    handler, behind Python's back.
+    `ray.init` installs a handler that kills the process 3 s after a SIGTERM, and `ray.shutdown` removes the handler
+    without Python's knowledge.
     """
     handler = signal.getsignal(signum)
     try:
@@ -137,22 +137,22 @@ def _own_handler_of(signum: int) -> Iterator[None]:
 
 
 def free_nodes() -> list[Resources]:
-    """What each node of the connected cluster has free."""
-    # In this place, because Ray's public sums do not say what lies on one node.
+    """Returns the free resources of each node of the connected cluster."""
+    # Private, because Ray's public functions return sums over all nodes.
     from ray._private.state import available_resources_per_node
 
     return [_resources(free) for free in available_resources_per_node().values()]  # type: ignore[no-untyped-call]
 
 
 def all_nodes() -> list[Resources]:
-    """What each node of the connected cluster has, free or not."""
+    """Returns all resources of each node of the connected cluster."""
     import ray
 
     return [_resources(node["Resources"]) for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
 
 
 def may_grow() -> bool:
-    """Whether nodes may join the connected cluster; one that this process has started has no others."""
+    """Returns True if nodes may join the connected cluster; none joins a cluster that this process started."""
     from ray._private import worker
 
     node = worker._global_node
@@ -164,51 +164,51 @@ def _resources(named: Mapping[str, float]) -> Resources:
 
 
 def count_cpus() -> int:
-    """CPUs of a cluster started here, as Ray counts them: in a container those that it may use."""
+    """Returns the CPUs of a cluster that starts here, as Ray counts them: in a container, those of the container."""
     from ray._private.utils import get_num_cpus
 
     return int(get_num_cpus())
 
 
 def nodes_elsewhere(address: str, source: str = "RAY_ADDRESS") -> tuple[list[Resources], list[Resources]]:
-    """What each node of a cluster has free, and what in all.
+    """Returns the free resources and all resources of each node of a cluster.
 
-    A process of its own asks: that one can be given up on, `ray.init` cannot.
+    A subprocess asks the cluster, because a subprocess can be killed after a timeout and `ray.init` cannot.
 
     Args:
-        address: of one of its nodes.
-        source: what sets it.
+        address: the address of a node of the cluster.
+        source: the config key or variable that sets the address.
 
     Raises:
-        ClusterError: the address is not one of a node, or no cluster of this version of Ray and Python answers.
+        ClusterError: the address is not that of a node, or no cluster with these versions of Ray and Python answers.
     """
     check_address(address, source)
     try:
-        _knock(address)
-        visit = subprocess.run(
-            [sys.executable, "-c", _VISIT, address],
+        _check_listening(address)
+        query = subprocess.run(
+            [sys.executable, "-c", _QUERY, address],
             capture_output=True,
             text=True,
-            timeout=VISIT_TIMEOUT_S,
+            timeout=QUERY_TIMEOUT_S,
             env={**os.environ, "RAY_USAGE_STATS_ENABLED": "0"},
             check=False,
         )
     except subprocess.TimeoutExpired:
-        reason = f"no answer in {VISIT_TIMEOUT_S:g} s"
+        reason = f"no answer in {QUERY_TIMEOUT_S:g} s"
     except (OSError, ValueError) as error:
         reason = str(error)
     else:
-        if visit.returncode == 0:
-            free, total = json.loads(visit.stdout.splitlines()[-1])
+        if query.returncode == 0:
+            free, total = json.loads(query.stdout.splitlines()[-1])
             return [_resources(node) for node in free], [_resources(node) for node in total]
-        reason = next(reversed(visit.stderr.strip().splitlines()), f"exit code {visit.returncode}")
+        reason = next(reversed(query.stderr.strip().splitlines()), f"exit code {query.returncode}")
     raise ClusterError(
         f"{source}={address}: no Ray cluster answers ({reason}). Start one with `ray start --head`, or unset it."
     )
 
 
-def _knock(address: str) -> None:
-    """Fails at once where nobody listens at HOST:PORT; Ray itself would try for minutes and log as it goes."""
+def _check_listening(address: str) -> None:
+    """Fails at once if no process listens at HOST:PORT; Ray itself would retry for minutes and log each try."""
     host, separator, port = address.rpartition("://")[2].rpartition(":")
     if separator:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=KNOCK_TIMEOUT_S).close()
+        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_TIMEOUT_S).close()

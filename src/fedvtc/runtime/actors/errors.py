@@ -1,4 +1,4 @@
-"""What Ray's errors mean, in a few words."""
+"""Short reasons for Ray's errors."""
 
 from ray.exceptions import RayError, RayTaskError
 
@@ -8,15 +8,15 @@ NODE_DIED = "its node died"
 
 
 def cause_of(error: RayTaskError) -> Exception:
-    """What the actor raised: ours is one line that names the client, Ray's carries the worker's trace in its text."""
+    """Returns the error that the actor raised if that is fedvtc's own, else the error of Ray with the actor's trace."""
     return error.cause if isinstance(error.cause, FedvtcError) else error
 
 
 def reason_of(error: RayError) -> str:
-    """Why an actor was lost, in a few words; Ray says it in a page, and names every other cause there could be.
+    """Returns the reason for the loss of an actor in a few words; Ray's own text fills a page.
 
     Raises:
-        RayError: the error itself, where the actor could not be made, for another one could not either.
+        RayError: the given error, if the constructor of the actor failed; a replacement would fail alike.
     """
     text = str(error)
     if "raised in its creation task" in text:

@@ -1,4 +1,4 @@
-"""A home: an actor as the coordinator sees it, with its place and the clients that live in it."""
+"""Handle of an actor: the coordinator's view of one actor, its slot and its clients."""
 
 import time
 from collections.abc import Sequence
@@ -8,40 +8,41 @@ import ray
 from ray.exceptions import RayError
 
 from fedvtc.learning.population import ClientSpec
-from fedvtc.runtime.actors.slots import Place
+from fedvtc.runtime.actors.slots import Slot
 
 
-class Home:
-    """An actor, its place, the clients that live in it, and whether it has come up.
+class ActorHandle:
+    """One actor, its slot, and the clients that live in the actor.
 
-    Args:
-        actor: the handle.
-        place: where it is, or will be once there is room.
-        specs: its clients.
+    Attributes:
+        actor: Ray's handle of a `ClientActor`.
+        slot: the slot that the actor occupies, or waits for.
+        specs: the clients that live in the actor.
+        is_up_ref: a reference that is ready once the constructor of the actor has returned.
     """
 
-    def __init__(self, actor: Any, place: Place, specs: Sequence[ClientSpec]) -> None:
-        self.actor, self.place, self.specs = actor, place, list(specs)
-        self.up, self._began_s = actor.ready.remote(), time.monotonic()
-        self._is_known = False
+    def __init__(self, actor: Any, slot: Slot, specs: Sequence[ClientSpec]) -> None:
+        self.actor, self.slot, self.specs = actor, slot, list(specs)
+        self.is_up_ref, self._began_s = actor.ready.remote(), time.monotonic()
+        self._has_answered = False
 
     @property
     def clients(self) -> list[int]:
-        """The numbers of its clients."""
+        """Numbers of the clients that live in the actor."""
         return [spec.client for spec in self.specs]
 
     @property
     def has_come_up(self) -> bool:
-        """Whether it ever answered."""
+        """True if the actor has answered once."""
         try:
-            return bool(ray.wait([self.up], timeout=0)[0] and ray.get(self.up))
+            return bool(ray.wait([self.is_up_ref], timeout=0)[0] and ray.get(self.is_up_ref))
         except RayError:
             return False
 
-    def waits_in_vain(self, timeout_s: float) -> bool:
-        """Whether it has not come up for so long, and has no place: its node died, and no other has room."""
-        if self._is_known or time.monotonic() - self._began_s <= timeout_s:
+    def lacks_slot(self, timeout_s: float) -> bool:
+        """Returns True if the actor did not start within the timeout and no node has a slot for the actor."""
+        if self._has_answered or time.monotonic() - self._began_s <= timeout_s:
             return False
-        # Remembered, for this is asked of every actor each time that another one is done.
-        self._is_known = bool(ray.wait([self.up], timeout=0, fetch_local=False)[0])
-        return not self._is_known and not self.place.is_there
+        # Cached, because each end of an actor repeats this question for every other actor.
+        self._has_answered = bool(ray.wait([self.is_up_ref], timeout=0, fetch_local=False)[0])
+        return not self._has_answered and not self.slot.is_there

@@ -1,6 +1,6 @@
-"""Clients in Ray actors: who lives where, and how lost actors are replaced."""
+"""Pool of Ray actors: which client lives in which actor, and replacements of lost actors."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from typing import Any
 
@@ -11,26 +11,30 @@ from fedvtc.errors import ClientError, ClusterError
 from fedvtc.learning.data import Dataset
 from fedvtc.learning.population import ClientSpec
 from fedvtc.runtime.actors.actor import ClientActor
-from fedvtc.runtime.actors.handle import Home
-from fedvtc.runtime.actors.slots import Place, those_there
+from fedvtc.runtime.actors.calls import Calls
+from fedvtc.runtime.actors.handle import ActorHandle
+from fedvtc.runtime.actors.slots import Slot, those_there
 from fedvtc.runtime.balance import Workload, loads_of, moves
+from fedvtc.runtime.host import ClientHost
 from fedvtc.runtime.incidents import Incidents
 from fedvtc.runtime.lineage import Lineage
+from fedvtc.runtime.tasks import Arguments, ClientTask, Result
 from fedvtc.storage.checkpoints import CheckpointStore, Shard
 
 
 class RayPool:
-    """Actors that live as long as the run; each client stays where it was put, unless it pays to move it.
+    """Actors that live as long as the run; a client moves only if its actor is lost, or if a move pays.
 
     Args:
-        config: of the federation.
-        dataset: put into the object store once; every node holds it once.
+        config: the run's config.
+        dataset: the images of all clients, put into the object store once; each node holds one copy.
         hosted: the clients of each actor.
-        places: one for each actor comes first; those after them are used once they are there.
-        workload: what rounds cost the clients.
-        namespace: keeps the names of this run's actors apart from those of other runs.
-        lineage: how to build clients again.
-        incidents: hear of lost actors.
+        slots: slots for actors: the first ones, one per entry of `hosted`, are used now; the others once nodes provide
+            them.
+        workload: the measured cost of a round for each client.
+        namespace: Ray namespace that keeps the actor names of this run apart from those of other runs.
+        lineage: records the steps of the clients.
+        incidents: reports lost actors, failed clients and damaged checkpoints.
     """
 
     def __init__(
@@ -38,7 +42,7 @@ class RayPool:
         config: Config,
         dataset: Dataset,
         hosted: Sequence[Sequence[ClientSpec]],
-        places: Sequence[Place],
+        slots: Sequence[Slot],
         workload: Workload,
         *,
         namespace: str,
@@ -46,164 +50,170 @@ class RayPool:
         incidents: Incidents,
     ) -> None:
         self.config, self.lineage, self.incidents = config, lineage, incidents
-        self._places, self._workload, self._namespace = places, workload, namespace
-        # One thread works, in the order of the calls; another one writes checkpoints.
+        self._slots, self._workload, self._namespace = slots, workload, namespace
+        # The default thread of an actor runs tasks in the order of the calls; a second thread writes checkpoints.
         self._actor_class = ray.remote(concurrency_groups={"checkpoint": 1})(ClientActor)  # type: ignore[call-overload]
         self._dataset_ref, self._config_ref = ray.put(dataset), ray.put(config)
         self._num_started = 0
-        self.homes: list[Home] = []
-        self._home_of: dict[int, Home] = {}
-        for place, specs in zip(places, hosted, strict=False):
-            self._start(place, specs)
+        self.handles: list[ActorHandle] = []
+        self._handle_of: dict[int, ActorHandle] = {}
+        for slot, specs in zip(slots, hosted, strict=False):
+            self._start(slot, specs)
 
     def start(self) -> None:
         """Returns once every actor answers.
 
         Raises:
-            ClusterError: an actor has no GPU, and was to have one.
+            ClusterError: an actor reserves a GPU, and Ray or PyTorch gives none.
         """
-        # Any call would do: actors that are lost on the way up are replaced as in a round.
-        for _ in self.map("process_id", sorted(self._home_of)):
+        # Any task serves: `map` replaces actors that are lost during their start.
+        for _ in self.map(ClientHost.process_id, sorted(self._handle_of)):
             pass
 
-    def home_of(self, client: int) -> Home:
-        """Where the client lives."""
-        return self._home_of[client]
+    def handle_of(self, client: int) -> ActorHandle:
+        """Returns the actor that the client lives in."""
+        return self._handle_of[client]
 
-    def map(self, task: str, clients: Sequence[int], *arguments: Any) -> Iterator[Any]:
-        """See `Pool.map`. Results wait in the object store until their turn; the coordinator holds one at a time."""
-        from fedvtc.runtime.actors.calls import Calls
+    def map(
+        self, task: Callable[[ClientHost, int, *Arguments], Result], clients: Sequence[int], *arguments: *Arguments
+    ) -> Iterator[Result | ClientError]:
+        """Runs one task on each client, as `Pool.map` says.
 
-        if task != "run_round":
+        Results wait in the object store for their turn; the coordinator holds one at a time.
+        """
+        return self._results(task, clients, arguments)
+
+    def _results(self, task: ClientTask, clients: Sequence[int], arguments: Sequence[Any]) -> Iterator[Any]:
+        if task is not ClientHost.run_round:
             yield from Calls(self, task, clients, arguments).results()
             return
         self._rearrange(arguments[0].round + 1)
         participants = set(clients)
-        self._workload.begin([participants.intersection(home.clients) for home in self.homes])
+        self._workload.begin([participants.intersection(handle.clients) for handle in self.handles])
         for result in Calls(self, task, clients, arguments).results():
             if not isinstance(result, ClientError):
-                self._workload.done(result.client, self._home_of[result.client], result.scalars["time/client"])
+                self._workload.done(result.client, self._handle_of[result.client], result.scalars["time/client"])
             yield result
 
     def record(self) -> dict[str, float]:
-        """See `Pool.record`."""
-        return {"placement/actors": len(self.homes), **self._workload.record()}
+        """Returns the measurements of the last round's placement, as `Pool.record` says."""
+        return {"placement/actors": len(self.handles), **self._workload.record()}
 
     def restore(self, clients: Sequence[int]) -> None:
-        """See `Pool.restore`."""
-        for _ in self.map("rebuild", clients):
+        """Rebuilds the clients from the lineage, as `Pool.restore` says."""
+        for _ in self._results(ClientHost.rebuild, clients, ()):
             pass
 
     def save(self, clients: Sequence[int], store: CheckpointStore, draft: str) -> list[Future[Shard]]:
-        """See `Pool.save`."""
-        for _ in self.map("hold", clients):
+        """Starts to write the present state of each client in its actor, as `Pool.save` says."""
+        for _ in self.map(ClientHost.hold, clients):
             pass
         saved = []
         for client in clients:
-            save = self._home_of[client].actor.save.options(concurrency_group="checkpoint")
+            save = self._handle_of[client].actor.save.options(concurrency_group="checkpoint")
             saved.append(save.remote(client, store, draft).future())
         return saved
 
-    def replace(self, home: Home) -> list[Home]:
-        """Gives the clients of a lost actor a new one in the same place; they are not built there yet.
+    def replace(self, handle: ActorHandle) -> list[ActorHandle]:
+        """Starts a new actor in the slot of a lost one; returns the new actor, where no client is built yet.
 
-        Where its node died, the new one comes up once Ray has moved the place to a node with room.
+        If the node of the lost actor died, the new actor starts once Ray has moved the slot to another node.
         """
-        self._end(home)
-        return [self._start(home.place, home.specs)]
+        self._end(handle)
+        return [self._start(handle.slot, handle.specs)]
 
-    def disperse(self, home: Home) -> list[Home]:
-        """Gives the clients of an actor that found no room to others; they are not built there yet.
+    def redistribute(self, handle: ActorHandle) -> list[ActorHandle]:
+        """Moves the clients of an actor without a slot to other actors; no client is built there yet.
 
         Returns:
-            Their new homes: a new actor where there is a place for one, or those that are left.
+            A new actor if a slot is free, else the present actors that the clients moved to.
 
         Raises:
-            ClusterError: there is neither.
+            ClusterError: no slot is free, and no actor is left.
         """
-        self._end(home)
-        free = self._free_places()
+        self._end(handle)
+        free = self._free_slots()
         if free:
-            return [self._start(free[0], home.specs)]
-        if not self.homes:
+            return [self._start(free[0], handle.specs)]
+        if not self.handles:
             seconds = self.config.runtime.replace_timeout_s
             raise ClusterError(
-                f"cluster: all actors are lost, and in {seconds:g} s no resources for a new one came free. "
+                f"cluster: all actors are lost, and no resources for a new actor came free in {seconds:g} s. "
                 "Add nodes and resume, or set runtime.replace_timeout_s higher."
             )
-        return [self._settle(spec, self._least_busy()) for spec in home.specs]
+        return [self._assign(spec, self._least_busy()) for spec in handle.specs]
 
     def close(self) -> None:
         """Ends the actors."""
-        for home in self.homes:
-            ray.kill(home.actor)
+        for handle in self.handles:
+            ray.kill(handle.actor)
 
-    def _start(self, place: Place, specs: Sequence[ClientSpec]) -> Home:
-        # The name of a lost actor may still be taken.
+    def _start(self, slot: Slot, specs: Sequence[ClientSpec]) -> ActorHandle:
+        # Numbered, because the name of a lost actor may still be taken.
         self._num_started += 1
         name = f"clients-{min(spec.client for spec in specs):04d}-{self._num_started}"
-        actor = self._actor_class.options(name=name, namespace=self._namespace, **place.options()).remote(
-            self._config_ref, self._dataset_ref, specs, place.needs.num_gpus
+        actor = self._actor_class.options(name=name, namespace=self._namespace, **slot.options()).remote(
+            self._config_ref, self._dataset_ref, specs, slot.needs.num_gpus
         )
-        home = Home(actor, place, specs)
-        self.homes.append(home)
-        self._home_of |= {spec.client: home for spec in specs}
-        return home
+        handle = ActorHandle(actor, slot, specs)
+        self.handles.append(handle)
+        self._handle_of |= {spec.client: handle for spec in specs}
+        return handle
 
-    def _end(self, home: Home) -> None:
-        ray.kill(home.actor)
-        self.homes.remove(home)
+    def _end(self, handle: ActorHandle) -> None:
+        ray.kill(handle.actor)
+        self.handles.remove(handle)
 
-    def _settle(self, spec: ClientSpec, home: Home) -> Home:
-        """Gives a client a home; it is not built there yet."""
-        home.actor.adopt.remote([spec])
-        home.specs.append(spec)
-        self._home_of[spec.client] = home
-        return home
+    def _assign(self, spec: ClientSpec, handle: ActorHandle) -> ActorHandle:
+        """Adds a client to an actor; the client is not built there yet."""
+        handle.actor.adopt.remote([spec])
+        handle.specs.append(spec)
+        self._handle_of[spec.client] = handle
+        return handle
 
-    def _least_busy(self) -> Home:
+    def _least_busy(self) -> ActorHandle:
         expected = self._workload.expected()
-        # Others may have lost their node with it, and wait for room too.
-        homes = [home for home in self.homes if home.has_come_up] or self.homes
-        return min(homes, key=lambda home: sum(expected[client] for client in home.clients))
+        # Actors that have not started may wait for a slot of their own.
+        handles = [handle for handle in self.handles if handle.has_come_up] or self.handles
+        return min(handles, key=lambda handle: sum(expected[client] for client in handle.clients))
 
-    def _free_places(self) -> list[Place]:
-        """Places that are there, and no actor in them."""
-        taken = {home.place for home in self.homes}
-        return those_there([place for place in self._places if place not in taken])
+    def _free_slots(self) -> list[Slot]:
+        """Returns the slots that nodes provide and no actor uses."""
+        taken = {handle.slot for handle in self.handles}
+        return those_there([slot for slot in self._slots if slot not in taken])
 
     def _rearrange(self, round: int) -> None:
-        """Moves clients before a round, also to new actors in places that came up, where that pays until the end.
+        """Moves clients before a round, also to new actors in free slots, if the moves pay until the end of the run.
 
-        A client that moves is built again from its lineage, as one that was lost.
+        A client that moves is rebuilt from the lineage, like the client of a lost actor.
         """
-        free = self._free_places()
+        free = self._free_slots()
         if not free and not self._workload.is_known:
             return
-        hosts = [home.clients for home in self.homes] + [[] for _ in free]
+        before = [handle.clients for handle in self.handles] + [[] for _ in free]
         expected = self._workload.expected()
         limit = self.config.placement.clients_per_actor
-        # With actors lost, there may be more clients in one than it was to have.
-        most = len(expected) if isinstance(limit, str) else max(limit, *map(len, hosts))
-        made = moves(expected, hosts, most)
-        if not made:
+        # After the loss of actors, an actor may have more clients than the limit.
+        most = len(expected) if isinstance(limit, str) else max(limit, *map(len, before))
+        new_actor_of = moves(expected, before, most)
+        if not new_actor_of:
             return
-        after = [[client for client in clients if client not in made] for clients in hosts]
-        for client, host in made.items():
-            after[host].append(client)
-        gain = max(loads_of(expected, hosts)) - max(loads_of(expected, after))
-        rebuilding = sum(expected[client] for client in made) * self.lineage.num_steps
+        after = [[client for client in clients if client not in new_actor_of] for clients in before]
+        for client, index in new_actor_of.items():
+            after[index].append(client)
+        gain = max(loads_of(expected, before)) - max(loads_of(expected, after))
+        rebuilding = sum(expected[client] for client in new_actor_of) * self.lineage.num_steps
         if gain * (self.config.run.rounds - round + 1) <= rebuilding:
             return
-        homes: list[Home | Place] = [*self.homes, *free]
-        for client, host in made.items():
-            old, new = self._home_of[client], homes[host]
+        targets: list[ActorHandle | Slot] = [*self.handles, *free]
+        for client, index in new_actor_of.items():
+            old, target = self._handle_of[client], targets[index]
             (spec,) = (spec for spec in old.specs if spec.client == client)
             old.specs = [spec for spec in old.specs if spec.client != client]
-            # It first sets aside what a checkpoint has yet to write of the client.
-            old.actor.run.remote("forget", client)
-            if isinstance(new, Place):
-                homes[host] = self._start(new, [spec])
+            # `forget` first sets aside a held state that is not yet written.
+            old.actor.run.remote(ClientHost.forget.__name__, client)
+            if isinstance(target, Slot):
+                targets[index] = self._start(target, [spec])
             else:
-                self._settle(spec, new)
-        self.restore(list(made))
+                self._assign(spec, target)
+        self.restore(list(new_actor_of))

@@ -1,4 +1,4 @@
-"""Where one run happens: folders, a disk, a cluster, the environment of its processes."""
+"""Workspace of one run: folders, a disk, a cluster, the environment of its processes."""
 
 import json
 import os
@@ -20,17 +20,17 @@ NAME = "run"
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where one run happens.
+class Workspace:
+    """Workspace of one run.
 
     Attributes:
-        mark: in the environment of all its processes.
-        folder: of everything that the run leaves, but on the disk.
-        disk: a disk of its own, or the folder.
+        mark: value that marks all processes of the run in their environment.
+        folder: folder of all files of the run except those on the disk.
+        disk: mount point of the run's own disk; the folder if the run has no disk.
         run: the run folder.
-        words: of `fedvtc run`.
-        environment: of its processes.
-        cluster: takes orders where the run attaches to a cluster of its own.
+        words: words of the command `fedvtc run`.
+        environment: environment of the processes.
+        cluster: process that controls the run's own cluster; None without such a cluster.
     """
 
     mark: str
@@ -42,24 +42,23 @@ class Place:
     cluster: "subprocess.Popen[str] | None"
 
     def marker(self, number: int) -> Path:
-        """The file that the injector makes when it strikes."""
+        """The file that the injector creates when a fault strikes."""
         return _marker(self.folder, number)
 
     def close_cluster(self) -> None:
-        """Ends the cluster as its user would."""
+        """Ends the cluster in the normal way."""
         if self.cluster is not None:
             self.cluster.communicate(timeout=60)
 
 
 @contextmanager
-def placed(setting: Setting, trial: Trial, folder: Path) -> Iterator[Place]:
-    """Makes a new folder and, as the trial has it, a disk and a cluster.
+def workspace_of(setting: Setting, trial: Trial, folder: Path) -> Iterator[Workspace]:
+    """Creates a new folder and, if the trial needs them, a disk and a cluster.
 
-    What still runs on the way out is killed, but for Ray's agents; what lies in the folder stays, what lies on the disk
-    does not.
+    The end of the block kills all processes that still run except Ray's agents, keeps the folder and removes the disk.
     """
     mark, disk, output = uuid.uuid4().hex, folder, folder
-    # Ray's sockets lie in a folder of it, and their path may have 107 letters.
+    # Ray creates sockets inside this folder, and the path of a socket is limited to 107 letters.
     (folder / "ray").mkdir(parents=True)
     words = [*setting.words, f"run.name={NAME}", "--plain", *trial.overrides]
     environment = _environment(mark, folder, trial)
@@ -78,11 +77,11 @@ def placed(setting: Setting, trial: Trial, folder: Path) -> Iterator[Place]:
         else:
             words.append(f"cluster.num_cpus={trial.num_actors}")
         words.append(f"run.output_dir={output}")
-        yield Place(mark, folder, disk, output / NAME, tuple(words), environment, cluster)
+        yield Workspace(mark, folder, disk, output / NAME, tuple(words), environment, cluster)
 
 
 def _end(mark: str) -> None:
-    # Again and again, for they may start others meanwhile.
+    # Repeated, because the processes may start others in the meantime.
     while left := residue.orphans(mark, patience_s=0.0):
         residue.kill(left)
         time.sleep(0.1)
@@ -97,7 +96,7 @@ def _environment(mark: str, folder: Path, trial: Trial) -> dict[str, str]:
         "OMP_NUM_THREADS": "1",
         "RAY_TMPDIR": str(folder / "ray"),
         residue.MARK: mark,
-        # Titles of processes must not write over the mark.
+        # Keeps process titles from overwriting the mark.
         "SPT_NOENV": "1",
         **({"FEDVTC_FAULT": json.dumps(faults)} if faults else {}),
     }
@@ -124,7 +123,7 @@ def _mounted(disk: Path, *, size: str) -> Iterator[None]:
 
 
 def can_mount(folder: Path) -> bool:
-    """Whether this user may mount a disk."""
+    """Returns True if this user may mount a disk."""
     try:
         with _mounted(folder / "probe", size="64k"):
             return True

@@ -1,0 +1,155 @@
+"""The open calls of each client during one task: the rebuild of the client, and the task itself."""
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import ray
+from ray import ObjectRef
+from ray.exceptions import RayError, RayTaskError
+
+from fedvtc.config.schema import Config
+from fedvtc.errors import ClientError, ClientMemoryError
+from fedvtc.runtime.actors.handle import ActorHandle
+from fedvtc.runtime.host import ClientHost
+from fedvtc.runtime.incidents import Incidents
+from fedvtc.runtime.lineage import Lineage
+from fedvtc.runtime.tasks import ClientTask, is_changing
+
+
+class Actors(Protocol):
+    """The actors of a pool, as a task on many clients needs them."""
+
+    config: Config
+    lineage: Lineage
+    incidents: Incidents
+    handles: list[ActorHandle]
+    """The actors that are not lost."""
+
+    def handle_of(self, client: int) -> ActorHandle:
+        """Returns the actor that the client lives in."""
+
+    def replace(self, handle: ActorHandle) -> list[ActorHandle]:
+        """Starts a new actor in the slot of a lost one; returns the new actor, where no client is built yet."""
+
+    def redistribute(self, handle: ActorHandle) -> list[ActorHandle]:
+        """Moves the clients of an actor without a slot to other actors; returns those, where no client is built yet."""
+
+
+class OpenCalls:
+    """Sends calls to the actors where the clients live, and keeps the reference of each open call.
+
+    A task that is a step is recorded in the lineage, with each client that completes the step. The step of a client is
+    recorded as soon as its result is seen, so that every later history of the client contains the step.
+
+    Args:
+        actors: the actors of the clients.
+        task: a method of `ClientHost`; the argument of `ClientHost.rebuild` is taken from the lineage.
+        arguments: the other arguments of the task, equal for all clients.
+    """
+
+    def __init__(self, actors: Actors, task: ClientTask, arguments: Sequence[Any]) -> None:
+        self._actors, self._task = actors, task
+        self._arguments = [ray.put(argument) for argument in arguments]
+        self.round = arguments[0].round + 1 if is_changing(task) else 0
+        self._step = actors.lineage.begin(task, self.round, self._arguments[0]) if is_changing(task) else None
+        self.tasks: dict[int, ObjectRef[Any]] = {}
+        self.rebuilds: dict[int, ObjectRef[Any]] = {}
+        self.sent_to: dict[int, ActorHandle] = {}
+
+    def send(self, client: int) -> None:
+        """Sends the task to the actor where the client lives."""
+        handle = self._actors.handle_of(client)
+        # Removed first, so that the dict keeps the clients in the order of sending.
+        self.sent_to.pop(client, None)
+        self.sent_to[client] = handle
+        if self._task is ClientHost.rebuild:
+            self.tasks[client] = self._sent_rebuild(client)
+        else:
+            self.tasks[client] = handle.actor.run.remote(self._task.__name__, client, *self._arguments)
+
+    def rebuild(self, client: int) -> None:
+        """Sends the rebuild of the client to the actor where the client lives."""
+        self.rebuilds[client] = self._sent_rebuild(client)
+
+    def repeat(self, client: int) -> None:
+        """Sends the rebuild of a client, and an open task again; a step with a lost result is not completed."""
+        if client in self.tasks and self._step is not None:
+            self._step.clients.discard(client)
+        self.rebuild(client)
+        if client in self.tasks:
+            self.send(client)
+
+    def skip(self, client: int, error: ClientError) -> None:
+        """Gives the client the error as result of the open task."""
+        self.tasks[client] = ray.put(error)
+
+    def take_rebuild(self, client: int) -> list[str]:
+        """Returns the result of the client's rebuild; the rebuild stays open if it failed."""
+        damaged: list[str] = ray.get(self.rebuilds[client])
+        del self.rebuilds[client]
+        return damaged
+
+    def take_result(self, client: int) -> Any:
+        """Returns the result of the client's task; the task stays open if it failed."""
+        result = ray.get(self.tasks[client])
+        self.close(client, result)
+        return result
+
+    def close(self, client: int, result: Any) -> None:
+        """Ends the task of the client with a result."""
+        del self.tasks[client]
+        self._record_step(client, result)
+
+    def unfinished(self) -> list[int]:
+        """Returns the clients with an open call."""
+        return [*self.rebuilds, *self.tasks]
+
+    def undone(self, client: int) -> list[ObjectRef[Any]]:
+        """Returns the open calls of the client that are not done."""
+        calls = [calls[client] for calls in (self.rebuilds, self.tasks) if client in calls]
+        return ray.wait(calls, num_returns=len(calls), timeout=0)[1]
+
+    def unanswered(self, handle: ActorHandle) -> list[int]:
+        """Returns the clients of the actor without an answer to the task, the client at work first."""
+        return [
+            client
+            for client in self.sent_to
+            if self._actors.handle_of(client) is handle and client in self.tasks and not self._has_answered(client)
+        ]
+
+    def is_built(self, client: int) -> bool:
+        """Returns True if the client's open rebuild is done."""
+        reference = self.rebuilds[client]
+        if not ray.wait([reference], timeout=0)[0]:
+            return False
+        try:
+            ray.get(reference)
+        except RayError:
+            return False
+        return True
+
+    def _has_answered(self, client: int) -> bool:
+        """Returns True if the result of the client's task is there and outlives the actor."""
+        reference = self.tasks[client]
+        if not ray.wait([reference], timeout=0)[0]:
+            return False
+        try:
+            result = ray.get(reference)
+        except RayTaskError as error:
+            # The task of a client whose rebuild failed found no client; that error is no answer.
+            was_there = client not in self.rebuilds or self.is_built(client)
+            return was_there and not isinstance(error.cause, ClientMemoryError)
+        except RayError:
+            return False
+        self._record_step(client, result)
+        return True
+
+    def _record_step(self, client: int, result: Any) -> None:
+        """Records in the lineage that the client completed the step; a skipped client did not."""
+        if self._step is not None and not isinstance(result, ClientError):
+            self._step.clients.add(client)
+
+    def _sent_rebuild(self, client: int) -> ObjectRef[Any]:
+        actor, history = self._actors.handle_of(client).actor, self._actors.lineage.history(client)
+        reference: ObjectRef[Any] = actor.rebuild.remote(client, history)
+        return reference

@@ -221,7 +221,8 @@ class Checkpointer:
     def _give_up(self, manifest: Manifest, error: BaseException) -> None:
         # Ray wraps an error that an actor raised.
         error = getattr(error, "cause", None) or error
-        kept = f"the checkpoint of round {self._kept.round} is kept" if self._kept.round else "there is no earlier checkpoint"
+        last = self._kept.round
+        kept = f"the checkpoint of round {last} is kept" if last else "there is no earlier checkpoint"
         what = f"checkpoint {manifest.folder} could not be written ({reason(error)}); {kept}"
         self._incidents.add("checkpoints_failed", what)
         # `runtime.on_disk_error` is for disks only. After the loss of a process the next checkpoint can succeed.

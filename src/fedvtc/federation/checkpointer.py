@@ -112,7 +112,7 @@ class Checkpointer:
         self._begin(round, "round", (state, broadcast), accuracy, is_recorded=is_recorded)
 
     def save_final(self, round: int, accuracy: float | None) -> None:
-        """Saves the final models of the clients; tries again after the loss of a process.
+        """Saves the final models of the clients; retries after the loss of a process.
 
         Raises:
             DiskError: the checkpoint could not be written, and `runtime.on_disk_error` is `stop`.

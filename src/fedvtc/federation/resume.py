@@ -72,11 +72,11 @@ def resume_federation(
             the run.
         FedvtcError: the run failed.
     """
+    folder = RunFolder.open(path)
 
     def change(before: Config) -> Config:
         return _config_of(folder, overrides) if overrides else before
 
-    folder = RunFolder.open(path)
     return resume_folder(folder, change, plain=plain, trusted=trusted)
 
 

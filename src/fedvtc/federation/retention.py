@@ -1,4 +1,4 @@
-"""The checkpoints of rounds that a run keeps: which ones, and which of their files serve the next checkpoint."""
+"""Retention of checkpoints: deletes old ones, and links unchanged files of earlier ones into the next one."""
 
 from collections.abc import Callable, Iterable
 

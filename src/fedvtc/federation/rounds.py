@@ -102,7 +102,7 @@ class Federation:
         record["time/round"] = time.perf_counter() - began_s
         if round % self._config.evaluate.samples_every == 0 and round < self._config.run.rounds:
             self._show_samples(round, broadcast)
-        # A signal ends the run after this block, so that a round is logged and saved whole or not at all.
+        # A signal inside this block ends the run after the block, so that no round is logged without being saved.
         with self._stopper.deferred():
             self._log(record, clients)
             is_last = round == self._config.run.rounds or self._stopper.is_requested
@@ -148,10 +148,9 @@ class Federation:
         )
 
     def _enough(self, round: int, uploads: Iterator[Upload]) -> Iterator[Upload]:
-        """Yields the uploads.
+        """Yields the uploads; raises `TooFewClientsError` after the last one if they are fewer than the minimum.
 
-        Raises:
-            TooFewClientsError: after the last upload, if there were fewer than `runtime.min_clients`.
+        The minimum is `runtime.min_clients`.
         """
         num_uploads = 0
         for upload in uploads:

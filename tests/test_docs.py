@@ -91,7 +91,7 @@ def test_every_command_is_one_that_the_program_takes(path, tmp_path, monkeypatch
     for command in commands(path):
         words = shlex.split(command, comments=True)[1:]
         target = words.pop() if len(words) > 1 and words[-2] == ">" else None
-        words = [word for word in words if word not in (">", "--plain", "--debug", "--trust")]
+        words = [word for word in words if word not in (">", "--plain", "--debug")]
         if words[0] in ("submit", "sweep"):
             for option in ("--address", "--runtime-env", "--working-dir"):
                 words = [

@@ -126,6 +126,21 @@ class Checkpointer:
             if not self._lost_process:
                 return
 
+    def abandon(self) -> None:
+        """Waits for the checkpoint that is being written, without calling an actor: actors may be at work or lost.
+
+        Gives up if no shard was written for `runtime.client_timeout_s`.
+        """
+        timeout_s = self._config.runtime.client_timeout_s or math.inf
+        num_left, since_s = -1, time.monotonic()
+        while self._thread is not None and self._thread.is_alive():
+            self._thread.join(TICK_S)
+            before, num_left = num_left, sum(not saved.done() for saved in self._saving)
+            if num_left != before or num_left == 0:
+                since_s = time.monotonic()
+            elif time.monotonic() - since_s > timeout_s:
+                return
+
     def wait(self) -> None:
         """Waits for the checkpoint that is being written. No client may be at work; lost actors are replaced.
 
@@ -142,21 +157,6 @@ class Checkpointer:
         failure, self._failure = self._failure, None
         if failure is not None and self._config.runtime.on_disk_error == "stop":
             raise DiskError(f"{failure}. Free disk space and resume the run, or set runtime.on_disk_error=continue.")
-
-    def abandon(self) -> None:
-        """Waits for the checkpoint that is being written, without calling an actor: actors may be at work or lost.
-
-        Gives up if no shard was written for `runtime.client_timeout_s`.
-        """
-        timeout_s = self._config.runtime.client_timeout_s or math.inf
-        num_left, since_s = -1, time.monotonic()
-        while self._thread is not None and self._thread.is_alive():
-            self._thread.join(TICK_S)
-            before, num_left = num_left, sum(not saved.done() for saved in self._saving)
-            if num_left != before or num_left == 0:
-                since_s = time.monotonic()
-            elif time.monotonic() - since_s > timeout_s:
-                return
 
     def _begin(
         self,

@@ -1,4 +1,4 @@
-"""What an attempt holds, and for how long."""
+"""One attempt: the order in which its parts open and close, and the status of a run that ends early."""
 
 import os
 import sys
@@ -30,28 +30,28 @@ SETTINGS = (
 
 
 class Witness(Tracker):
-    """Notes whether the pool is open, as it is where this process is held to the one thread of an actor."""
+    """Notes each call, and True if the pool is open: an open inline pool limits this process to one thread."""
 
     def __init__(self, error=None, last_error=None):
-        self.heard, self._error, self._last_error = [], error, last_error
+        self.calls, self._error, self._last_error = [], error, last_error
 
     def start(self, run):
         self._folder = run.folder
-        self._hear("start")
+        self._note("start")
 
     def log(self, record, clients):
-        self._hear(record["phase"])
+        self._note(record["phase"])
         if self._error:
             raise self._error
 
     def finish(self, status):
-        self._hear(status)
+        self._note(status)
         self.checkpoints = sorted(path.name for path in (self._folder / "checkpoints").glob("*"))
         if self._last_error:
             raise self._last_error
 
-    def _hear(self, what):
-        self.heard.append((what, torch.get_num_threads() == 1))
+    def _note(self, call):
+        self.calls.append((call, torch.get_num_threads() == 1))
 
 
 @pytest.fixture
@@ -67,31 +67,31 @@ def run(tiny_folder):
     torch.set_num_threads(num_before)
 
 
-def test_nobody_holds_the_pool_while_trackers_finish(run):
+def test_the_pool_closes_before_trackers_finish(run):
     witness = Witness()
     run(witness)
-    assert witness.heard == [("start", True), ("round", True), ("final", True), ("finished", False)]
+    assert witness.calls == [("start", True), ("round", True), ("final", True), ("finished", False)]
     assert witness.checkpoints == ["final", "round_000001"]
 
 
 @pytest.mark.parametrize(("error", "status"), [(ValueError(), "failed"), (Interrupted(2), "interrupted")])
-def test_trackers_hear_how_a_run_ended_that_did_not_end_well(run, error, status):
+def test_trackers_get_the_status_of_a_run_that_ends_early(run, error, status):
     witness = Witness(error)
     with pytest.raises(type(error)):
         run(witness)
-    assert witness.heard == [("start", True), ("round", True), (status, False)]
+    assert witness.calls == [("start", True), ("round", True), (status, False)]
 
 
 @pytest.mark.parametrize(("error", "status"), [(Interrupted(15), "finished"), (ValueError(), "failed")])
-def test_who_breaks_off_the_last_wait_of_a_tracker_has_a_run_that_is_whole(run, capsys, error, status):
+def test_a_signal_while_trackers_finish_leaves_a_finished_run(run, capsys, error, status):
     witness = Witness(last_error=error)
     with pytest.raises(type(error)):
         run(witness, "run.name=whole")
     assert RunFolder.open(witness._folder).status == status
-    assert ("go on with: fedvtc resume" in capsys.readouterr().out) == (status == "failed")
+    assert ("resume with: fedvtc resume" in capsys.readouterr().out) == (status == "failed")
 
 
-def test_who_breaks_off_the_end_of_the_pool_has_a_run_that_is_whole(run, monkeypatch):
+def test_a_signal_while_the_pool_closes_leaves_a_finished_run(run, monkeypatch):
     def close(self):
         raise Interrupted(15)
 
@@ -113,15 +113,15 @@ def unread():
 
 
 @pytest.mark.parametrize("output", [full, unread])
-def test_a_run_outlives_its_log(tiny_folder, monkeypatch, capsys, output):
+def test_a_run_finishes_without_a_working_stdout(tiny_folder, monkeypatch, capsys, output):
     folder = tiny_folder("attempt")
-    words = [*SETTINGS, f"data.path={folder}/tiny.npz", f"run.output_dir={folder}", "run.name=unheard"]
+    words = [*SETTINGS, f"data.path={folder}/tiny.npz", f"run.output_dir={folder}", "run.name=no-output"]
     with output() as broken, monkeypatch.context() as patch:
         patch.setattr(sys, "stdout", broken)
         assert main(["run", *words]) == 0
-        assert main(["resume", str(folder / "unheard"), "run.rounds=2"]) == 0
-    assert len((folder / "unheard" / "metrics.jsonl").read_text().splitlines()) == 3
-    assert RunFolder.open(folder / "unheard").status == "finished"
-    told = capsys.readouterr().err
-    assert "round 1/1" in told
-    assert "Traceback" not in told
+        assert main(["resume", str(folder / "no-output"), "run.rounds=2"]) == 0
+    assert len((folder / "no-output" / "metrics.jsonl").read_text().splitlines()) == 3
+    assert RunFolder.open(folder / "no-output").status == "finished"
+    printed = capsys.readouterr().err
+    assert "round 1/1" in printed
+    assert "Traceback" not in printed

@@ -1,4 +1,4 @@
-"""What a user can get wrong: exit code 2, one clear line on stderr, and nothing written."""
+"""Mistakes of a user: exit code 2, one line on stderr, and no file written."""
 
 import gzip
 import os
@@ -26,7 +26,7 @@ def in_an_empty_folder(tmp_path, monkeypatch):
 
 
 def contents(folder):
-    """Every file below a folder, with its bytes."""
+    """The bytes of every file below a folder."""
     return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
@@ -51,126 +51,114 @@ def write_mnist(folder, num_bytes_lost):
         (folder / f"{prefix}-labels-idx1-ubyte").write_bytes(labels)
 
 
-def refused(capsys, *words):
-    """The one line with which `fedvtc run` refuses; asserts that nothing was written."""
-    before = contents(Path())
-    assert main(["run", *QUICK, *words]) == 2
-    printed = capsys.readouterr()
-    assert printed.out == ""
-    assert contents(Path()) == before
-    (line,) = printed.err.splitlines()
-    assert line.startswith("fedvtc: ")
-    return line.removeprefix("fedvtc: ")
+@pytest.fixture
+def refused(capsys, keys_of, golden):
+    """A function: runs `fedvtc run` with words that it refuses; returns the key of the message.
+
+    Asserts code 2, one line on stderr, and that no file was written; holds the line against messages.txt.
+    """
+
+    def run(*words):
+        before = contents(Path())
+        assert main(["run", *QUICK, *words]) == 2
+        printed = capsys.readouterr()
+        assert printed.out == ""
+        assert contents(Path()) == before
+        (key,) = keys_of(printed.err)
+        golden(printed.err)
+        return key
+
+    return run
 
 
 @pytest.mark.parametrize(
-    ("word", "line"),
+    ("word", "key"),
     [
-        ("partition.alhpa=1", "partition.alhpa: unknown key (command line). Did you mean partition.alpha?"),
-        ("run.rounds=many", "run.rounds: expected a whole number, not 'many' (command line)."),
-        ("run.seed=[1]", "run.seed: expected a whole number, not [1] (command line)."),
-        ("partition.alpha=0", "partition.alpha: must be above 0, not 0.0 (command line)."),
-        ("partition.alpha=-1", "partition.alpha: must be above 0, not -1.0 (command line)."),
-        ("partition.alpha=nan", "partition.alpha: must be above 0, not nan (command line)."),
-        ("run.participation=1.5", "run.participation: must be above 0 and at most 1, not 1.5 (command line)."),
-        ("data.name=minst", "data.name: unknown data set 'minst' (command line). Did you mean mnist?"),
-        ("method.name=fedvct", "method.name: unknown method 'fedvct' (command line). Did you mean fedvtc?"),
-        (
-            "population.backbones=[{name: resnet88, share: 1}]",
-            "population.backbones[0].name: unknown backbone 'resnet88' (command line). Did you mean resnet8?",
-        ),
-        (
-            "population.backbones=[{name: resnet8, share: 0.5}, {name: cnn_2x8, share: 0.4}]",
-            "population.backbones: the shares must add up to 1, not 0.9 (command line). Equal shares for 2 are 0.5.",
-        ),
-        ("absent.yaml", "absent.yaml: no such file (command line). . is empty."),
-        (
-            "population.num_clients=5000",
-            "population.num_clients: 5000 clients cannot share 1201 training images. At most 600 clients would work.",
-        ),
-        ("data.image_size=4", "data.image_size: 4 pixels are too few for a backbone. Set data.image_size=8."),
+        ("partition.alhpa=1", "partition.alhpa"),
+        ("run.rounds=many", "run.rounds"),
+        ("run.seed=[1]", "run.seed"),
+        ("partition.alpha=0", "partition.alpha"),
+        ("partition.alpha=-1", "partition.alpha"),
+        ("partition.alpha=nan", "partition.alpha"),
+        ("run.participation=1.5", "run.participation"),
+        ("data.name=minst", "data.name"),
+        ("method.name=fedvct", "method.name"),
+        ("population.backbones=[{name: resnet88, share: 1}]", "population.backbones[0].name"),
+        ("population.backbones=[{name: resnet8, share: 0.5}, {name: cnn_2x8, share: 0.4}]", "population.backbones"),
+        ("absent.yaml", "absent.yaml"),
+        ("population.num_clients=5000", "population.num_clients"),
+        ("data.image_size=4", "data.image_size"),
     ],
 )
-def test_a_wrong_value(capsys, word, line):
-    assert refused(capsys, word) == line
+def test_a_wrong_value_names_its_key(refused, word, key):
+    assert refused(word) == key
 
 
-def test_a_wrong_value_in_a_file_is_placed(capsys, tmp_path):
+def test_a_wrong_value_in_a_file_has_file_and_line(refused, tmp_path):
     (tmp_path / "mine.yaml").write_text("run:\n  rounds: 3\npartition:\n  alpha: 0\n")
-    assert refused(capsys, "mine.yaml") == "partition.alpha: must be above 0, not 0.0 (mine.yaml:4)."
+    assert refused("mine.yaml") == "partition.alpha"
 
 
-def test_a_file_that_is_no_yaml(capsys, tmp_path):
+def test_a_file_that_is_no_yaml_has_file_and_line(refused, tmp_path):
     (tmp_path / "mine.yaml").write_text("run: [1, 2\n")
-    assert refused(capsys, "mine.yaml").startswith("mine.yaml:2: ")
+    assert refused("mine.yaml") == "mine.yaml:2"
 
 
 @pytest.mark.parametrize(
-    ("changes", "start"),
+    ("changes", "key"),
     [
-        ({"x_train": np.zeros((20, 64), np.uint8)}, "images.npz: x_train has the shape (20, 64). N,H,W or N,H,W,C or "),
-        ({"x_train": np.zeros((20, 8, 6), np.uint8)}, "data.image_size: images of 6 x 8, 8 x 8 are not square of one "),
-        ({"x_test": np.zeros((4, 9, 9), np.uint8)}, "data.image_size: images of 8 x 8, 9 x 9 are not square of one "),
-        (
-            {"x_test": np.zeros((4, 3, 8, 8), np.uint8)},
-            "data.path=images.npz: training and test images differ in channels. ",
-        ),
-        ({"y_train": np.zeros(19, int)}, "data.path=images.npz: 20 training images and 19 labels. "),
-        ({"y_test": np.full(4, -1)}, "data.path=images.npz: test labels run from -1 to -1. 0 to 1 would work, for 2 c"),
-        ({"y_train": np.zeros(20)}, "images.npz: y_train is float64 of the shape (20,). One whole number per image "),
-        ({"x_train": np.full((20, 8, 8), 300)}, "images.npz: x_train is neither uint8 nor float in [0, 1], but int64."),
+        ({"x_train": np.zeros((20, 64), np.uint8)}, "images.npz"),
+        ({"x_train": np.zeros((20, 8, 6), np.uint8)}, "data.image_size"),
+        ({"x_test": np.zeros((4, 9, 9), np.uint8)}, "data.image_size"),
+        ({"x_test": np.zeros((4, 3, 8, 8), np.uint8)}, "data.path=images.npz"),
+        ({"y_train": np.zeros(19, int)}, "data.path=images.npz"),
+        ({"y_test": np.full(4, -1)}, "data.path=images.npz"),
+        ({"y_train": np.zeros(20)}, "images.npz"),
+        ({"x_train": np.full((20, 8, 8), 300)}, "images.npz"),
     ],
 )
-def test_arrays_that_do_not_fit(capsys, tmp_path, changes, start):
+def test_arrays_that_do_not_fit_are_refused(refused, tmp_path, changes, key):
     write_npz(tmp_path / "images.npz", **changes)
-    assert refused(capsys, "data.name=npz", "data.path=images.npz", "population.num_clients=2").startswith(start)
+    assert refused("data.name=npz", "data.path=images.npz", "population.num_clients=2") == key
 
 
-def test_a_data_file_that_is_absent(capsys):
-    line = refused(capsys, "data.name=npz", "data.path=absent.npz")
-    assert line == "absent.npz: no such file. data.path must name an .npz file."
+def test_a_data_file_that_is_absent_is_refused(refused):
+    assert refused("data.name=npz", "data.path=absent.npz") == "absent.npz"
 
 
-def test_a_data_set_that_is_absent(capsys, tmp_path):
-    line = refused(capsys, "data.name=mnist", "data.root=nowhere", "data.download=false")
-    assert line.startswith(f"data.name=mnist: not found in {tmp_path}/nowhere/mnist, ")
-    assert line.endswith("or set data.root or FEDVTC_DATA to the folder that holds them.")
+def test_a_data_set_that_is_absent_is_refused(refused):
+    assert refused("data.name=mnist", "data.root=nowhere", "data.download=false") == "data.name=mnist"
 
 
-def test_a_damaged_idx_file(capsys, tmp_path):
+def test_a_damaged_idx_file_is_refused(refused, tmp_path):
     write_mnist(tmp_path / "mnist", num_bytes_lost=3)
-    line = refused(capsys, "data.name=mnist", "data.root=.")
-    found = "expected 656 bytes, found 653. Delete it and fetch it again, or mend it."
-    assert line == f"mnist/train-images-idx3-ubyte.gz: {found}"
+    assert refused("data.name=mnist", "data.root=.") == "mnist/train-images-idx3-ubyte.gz"
 
 
-def test_a_truncated_gzip_file(capsys, tmp_path):
+def test_a_truncated_gzip_file_is_refused(refused, tmp_path):
     write_mnist(tmp_path / "mnist", num_bytes_lost=0)
     path = tmp_path / "mnist/train-images-idx3-ubyte.gz"
     path.write_bytes(path.read_bytes()[:-10])
-    assert refused(capsys, "data.name=mnist", "data.root=.").startswith(f"{path.relative_to(tmp_path)}: cannot be read")
+    assert refused("data.name=mnist", "data.root=.") == str(path.relative_to(tmp_path))
 
 
-def test_a_partition_of_another_federation(capsys, tmp_path):
+def test_a_partition_of_another_federation_is_refused(refused, capsys):
     assert main(["run", *QUICK, "population.num_clients=2", "run.name=two"]) == 0
     capsys.readouterr()
     words = ["partition.kind=file", "partition.file=outputs/two/partition.npz", "population.num_clients=3"]
-    start = "outputs/two/partition.npz: holds 2 clients, population.num_clients is 3. Set that to 2."
-    assert refused(capsys, *words) == start
+    assert refused(*words) == "outputs/two/partition.npz"
 
 
-def test_a_folder_that_cannot_be_written(capsys, tmp_path):
+def test_a_folder_that_cannot_be_written_is_refused(refused, tmp_path):
     (tmp_path / "file").write_text("a regular file")
-    line = refused(capsys, "run.output_dir=file/sub")
-    assert line.startswith("run.output_dir=file/sub: cannot be written (Not a directory).")
+    assert refused("run.output_dir=file/sub") == "run.output_dir=file/sub"
 
 
-def test_a_second_run_in_the_same_folder(capsys):
+def test_a_second_run_in_the_same_folder_is_refused(refused, capsys):
     words = ["population.num_clients=2", "run.name=mine"]
     assert main(["run", *QUICK, *words]) == 0
     capsys.readouterr()
-    # `refused` holds the folder against what it was, byte for byte.
-    assert refused(capsys, *words) == ("outputs/mine: already holds a run. Choose another run.name, or leave it out.")
+    assert refused(*words) == "outputs/mine"
 
 
 def in_a_process(*command):
@@ -195,24 +183,25 @@ for address in sys.argv[1:]:
 """
 
 
-def test_a_cluster_out_of_reach_is_told_soon():
+def test_a_cluster_out_of_reach_is_refused_soon(keys_of):
     addresses = [f"127.0.0.1:{free_port()}", "nowhere", "no-such-host.invalid:1"]
     done = in_a_process("-c", ONE_BY_ONE, *addresses)
-    for address, error, told in zip(addresses, done.stderr.splitlines(), done.stdout.splitlines(), strict=True):
-        assert error.startswith(f"fedvtc: cluster.address={address}: no Ray cluster answers")
-        code, took_s = told.split()
+    assert keys_of(done.stderr) == [f"cluster.address={address}" for address in addresses]
+    for line in done.stdout.splitlines():
+        code, took_s = line.split()
         assert code == "2"
-        assert float(took_s) < 40  # Of which ten and more are imports, on a busy machine.
+        # Imports alone can take more than ten seconds on a busy machine.
+        assert float(took_s) < 40
+    assert len(done.stdout.splitlines()) == len(addresses)
     assert not contents(Path())
 
 
-def test_more_actors_than_fit():
+def test_more_actors_than_fit_are_refused(keys_of, golden):
     done = in_a_process(
         "-m", "fedvtc", "run", "placement.clients_per_actor=1", "cluster.num_cpus=2", "population.num_clients=3"
     )
     assert done.returncode == 2
-    assert done.stderr.splitlines()[-1:] == [
-        "fedvtc: placement: 3 actors x 1 CPU need 3 CPUs; the cluster, as it is now, has 2. "
-        "Set placement.clients_per_actor=auto or placement.cpus_per_actor=0.6666."
-    ]
+    last = done.stderr.splitlines()[-1]
+    assert keys_of(last) == ["placement"]
+    golden(last)
     assert not contents(Path())

@@ -142,7 +142,7 @@ def test_a_run_ends_at_sigterm_while_ray_starts():
     words = ["run", *SMALL, "cluster.num_cpus=1", "run.rounds=100000", "run.name=early"]
     done = subprocess.run([sys.executable, "-c", ASKED_AS_RAY_STARTS, *words], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (143, "fedvtc: interrupted.\n")
-    assert done.stdout.splitlines()[-1] == "no round is saved yet; go on with: fedvtc resume outputs/early"
+    assert done.stdout.splitlines()[-1] == "no round is saved yet; resume with: fedvtc resume outputs/early"
     assert json.loads(Path("outputs/early/run.json").read_text())["status"] == "interrupted"
 
 

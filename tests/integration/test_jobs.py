@@ -278,7 +278,7 @@ def test_a_job_is_followed_stopped_and_resumed(cluster, wire, words):
             rest, errors = process.communicate(timeout=PATIENCE_S)
         finally:
             process.kill()
-    assert "go on with: fedvtc resume" in rest
+    assert "resume with: fedvtc resume" in rest
     assert (process.returncode, errors) == (143, "")
 
     folder = output_dir / "mine"

@@ -266,25 +266,17 @@ def test_a_run_with_one_that_cannot_be_had_leaves_no_folder(tiny_folder):
     assert list((folder / "outputs").iterdir()) == []
 
 
-def test_a_run_folder_alone_brings_no_code_in(own, tiny_folder):
+def test_a_resume_imports_the_trackers_of_the_run_folder(own, tiny_folder):
     folder = tiny_folder("own")
     config = load([], [*overrides(folder), "tracking.trackers=[own_trackers:Good]"], methods=config_classes())
     path = run_federation(config, plain=True).folder
     assert own() == [(1, "round"), (1, "final"), "finished"]
     del sys.modules["own_trackers"]
 
-    with pytest.raises(ConfigError) as caught:
-        resume_federation(path, ["run.rounds=2"], plain=True)
-    assert str(caught.value) == (
-        f"tracking.trackers: own_trackers:Good is named by {path}/config.yaml only, and no code is imported on its "
-        "word. Give tracking.trackers=[...] with it, or without it."
-    )
-    assert "own_trackers" not in sys.modules
-
-    resume_federation(path, ["run.rounds=2", "tracking.trackers=[own_trackers:Good]"], plain=True)
+    resume_federation(path, ["run.rounds=2"], plain=True)
     assert own() == [(2, "round"), (2, "final"), "finished"]
     del sys.modules["own_trackers"]
     resume_federation(path, ["run.rounds=3", "tracking.trackers=[]"], plain=True)
     assert "own_trackers" not in sys.modules
-    # Nobody names one any more.
     resume_federation(path, ["run.rounds=4"], plain=True)
+    assert "own_trackers" not in sys.modules

@@ -22,7 +22,7 @@ examples:
 
 
 def run_parser() -> Parser:
-    """Parses the words of `fedvtc run`."""
+    """Makes the parser of `fedvtc run`."""
     parser = config_parser("run", "Runs a federation and writes its run folder.", RUN)
     _add_run_options(parser)
     parser.set_defaults(command=_run)
@@ -30,8 +30,8 @@ def run_parser() -> Parser:
 
 
 def resume_parser() -> Parser:
-    """Parses the words of `fedvtc resume`."""
-    about = "Goes on with a run from its newest whole checkpoint. A run that has finished stays as it is."
+    """Makes the parser of `fedvtc resume`."""
+    about = "Resumes a run from its newest whole checkpoint. A finished run stays as it is."
     parser = make_parser("fedvtc resume", about, RESUME)
     parser.add_argument("folder", type=Path, metavar="RUN", help="the run folder")
     parser.add_argument("words", nargs="*", metavar="key=value", help="keys that may change; see docs/resuming.md")
@@ -42,19 +42,20 @@ def resume_parser() -> Parser:
 
 def _add_run_options(parser: Parser) -> None:
     parser.add_argument("--plain", action="store_true", help="one line per round, no live table")
-    parser.add_argument("--debug", action="store_true", help="show where in the code a mistake was noticed")
+    parser.add_argument("--debug", action="store_true", help="print the stack trace of an error too")
+    parser.add_argument("--trust", action="store_true", help="resume a run folder that belongs to another user")
 
 
 def _run(words: argparse.Namespace) -> int:
     config = load_config(words.words)
     from fedvtc.federation.launch import run_federation
 
-    run_federation(config, plain=words.plain)
+    run_federation(config, plain=words.plain, trusted=words.trust)
     return EXIT_OK
 
 
 def _resume(words: argparse.Namespace) -> int:
     from fedvtc.federation.resume import resume_federation
 
-    resume_federation(words.folder, words.words, plain=words.plain)
+    resume_federation(words.folder, words.words, plain=words.plain, trusted=words.trust)
     return EXIT_OK

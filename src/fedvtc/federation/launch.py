@@ -1,4 +1,4 @@
-"""A run from its config, or from its folder on."""
+"""Starts a run from its config."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -12,6 +12,7 @@ from fedvtc.config.schema import Config
 from fedvtc.errors import RunExistsError, UserError
 from fedvtc.federation.attempt import RunSummary, attempt
 from fedvtc.federation.resume import resume_folder
+from fedvtc.federation.starting_point import checkpoint_store
 from fedvtc.federation.status import has_begun
 from fedvtc.learning.population import Population
 from fedvtc.runtime.device import gpu_names
@@ -21,38 +22,47 @@ from fedvtc.tracking import Tracker
 from fedvtc.tracking.console import make_console_tracker
 
 
-def run_federation(config: Config, *, plain: bool = False, trackers: Sequence[Tracker] = ()) -> RunSummary:
-    """Runs a federation from its config to its run folder, or resumes it where `run.resume` says so.
+def run_federation(
+    config: Config, *, plain: bool = False, trackers: Sequence[Tracker] = (), trusted: bool = False
+) -> RunSummary:
+    """Runs a federation and writes its run folder; resumes the run of that name if `run.resume` is `auto`.
 
     Args:
-        config: whole and checked.
-        plain: one line per round instead of a live table.
-        trackers: hear of the run besides those of its own.
+        config: the whole, checked config.
+        plain: print one line per round instead of a live table.
+        trackers: trackers that receive the run beside the trackers of its config.
+        trusted: resume a run even if its folder belongs to another user.
 
     Raises:
-        UserError: the data, the cluster or the run folder are not as the config needs them.
-        FedvtcError: the run could not go on.
+        UserError: the data, the cluster or the run folder do not fit the config.
+        FedvtcError: the run failed.
     """
     check_submitted(config)
     name = config.run.name or default_name(config)
     path = Path(config.run.output_dir, name)
-    # Not Path.exists, which raises for a name that is too long, or where it may not look.
+    # Not Path.exists, which raises for names that are too long and for folders that may not be read.
     if config.run.resume == "auto" and os.path.exists(path / "run.json"):
-        folder = RunFolder.open(path)
-        return resume_folder(folder, lambda before: same_place(before, config), plain, trackers)
+        return resume_folder(
+            RunFolder.open(path),
+            lambda before: same_place(before, config),
+            plain=plain,
+            trusted=trusted,
+            trackers=trackers,
+        )
     population = Population.of(config)
     folder = _new_folder(config, name)
-    with folder.lock(), _discarded_if_it_cannot_begin(folder):
+    with folder.lock(), _discarded_unless_begun(folder):
         console = make_console_tracker(plain)
         submitted_as = os.environ.get(RUN_ID_VARIABLE) or folder.id
         if folder.id != submitted_as:
-            console.note(f"{folder.path}: there is no folder of run {submitted_as}; a new run begins, {folder.id}")
+            console.note(f"{folder.path}: the folder of run {submitted_as} is gone; this is a new run, {folder.id}")
         incidents = Incidents(console.note)
-        return RunSummary(folder.path, attempt(config, population, folder, None, console, incidents, trackers))
+        store = checkpoint_store(config, folder)
+        return attempt(config, population, folder, store, None, console, incidents, trackers)
 
 
 def _new_folder(config: Config, name: str) -> RunFolder:
-    """A name that the user did not give gets a number where a run that began in the same second has it."""
+    """Creates the run folder; a default name that is taken gets a number, because two runs can start in one second."""
     gpus = [] if config.placement.accelerator == "cpu" else gpu_names()
     numbered = (f"{name}-{number}" for number in count(2))
     chosen = name
@@ -66,8 +76,8 @@ def _new_folder(config: Config, name: str) -> RunFolder:
 
 
 @contextmanager
-def _discarded_if_it_cannot_begin(folder: RunFolder) -> Iterator[None]:
-    """What the user has to mend leaves no folder, so that the name stays free."""
+def _discarded_unless_begun(folder: RunFolder) -> Iterator[None]:
+    """Removes the folder after a user error before the first round, so that the name stays free."""
     try:
         yield
     except UserError:

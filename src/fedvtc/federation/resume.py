@@ -1,51 +1,107 @@
 """Resumes a run from its folder."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 from fedvtc.config import check_resumable, load, to_dict
 from fedvtc.config.schema import Config
 from fedvtc.errors import RunFolderError
 from fedvtc.federation.attempt import RunSummary, attempt
-from fedvtc.federation.starting_point import starting_point
-from fedvtc.federation.trust import NOTHING_FOREIGN, check_trusted
+from fedvtc.federation.starting_point import checkpoint_store, starting_point
+from fedvtc.federation.trust import check_owner
 from fedvtc.learning.methods import config_classes
 from fedvtc.learning.population import Population
 from fedvtc.runtime.incidents import Incidents
+from fedvtc.storage.checkpoints import CheckpointStore, Manifest
 from fedvtc.storage.run_files import config_layer
-from fedvtc.storage.run_folder import PARTITION, RunFolder
+from fedvtc.storage.run_folder import RunFolder
 from fedvtc.tracking import Tracker
-from fedvtc.tracking.console import make_console_tracker
+from fedvtc.tracking.console import PlainConsole, make_console_tracker
 
 
-def resume_federation(path: Path, overrides: Sequence[str] = (), *, plain: bool = False) -> RunSummary:
-    """Goes on with a run from its newest whole checkpoint, or from the beginning where there is none.
+@dataclass(frozen=True)
+class Resumption:
+    """Everything a resume takes from a run folder, loaded once.
+
+    Attributes:
+        folder: the run folder, locked by this process.
+        before: the run's config so far.
+        after: the config that the run continues with.
+        start: the checkpoint that the run continues from; None if the run starts over.
+        store: the store of the run's checkpoints under `after`.
+    """
+
+    folder: RunFolder
+    before: Config
+    after: Config
+    start: Manifest | None
+    store: CheckpointStore
+
+    @classmethod
+    def of(cls, folder: RunFolder, before: Config, after: Config, incidents: Incidents) -> Self:
+        """Finds the checkpoint to continue from; `incidents` receives the checkpoints that are skipped.
+
+        Raises:
+            CheckpointError: see `starting_point`.
+            ConfigError: see `starting_point`.
+        """
+        store = checkpoint_store(after, folder)
+        return cls(folder, before, after, starting_point(store, folder, before, after, incidents), store)
+
+    @property
+    def num_done(self) -> int:
+        """Rounds that the run has done; 0 if the run starts over."""
+        return self.start.round if self.start else 0
+
+
+def resume_federation(
+    path: Path, overrides: Sequence[str] = (), *, plain: bool = False, trusted: bool = False
+) -> RunSummary:
+    """Resumes a run from its newest whole checkpoint, or starts the run over if it has none.
 
     Args:
         path: the run folder.
         overrides: `key=value` of keys that may change.
-        plain: one line per round instead of a live table.
+        plain: print one line per round instead of a live table.
+        trusted: resume the run even if its folder belongs to another user.
 
     Raises:
-        UserError: the folder holds no run, a key may not change, or another process writes the run.
-        FedvtcError: the run could not go on.
+        UserError: the folder holds no run or belongs to another user, a key may not change, or another process writes
+            the run.
+        FedvtcError: the run failed.
     """
     folder = RunFolder.open(path)
 
-    def check(after: Config) -> None:
-        check_trusted(after, _config_of(folder, [*NOTHING_FOREIGN, *overrides]), folder)
+    def change(before: Config) -> Config:
+        return _config_of(folder, overrides) if overrides else before
 
-    return resume_folder(folder, lambda _: _config_of(folder, overrides), plain, check=check)
+    return resume_folder(folder, change, plain=plain, trusted=trusted)
 
 
 def resume_folder(
     folder: RunFolder,
     change: Callable[[Config], Config],
+    *,
     plain: bool,
+    trusted: bool,
     trackers: Sequence[Tracker] = (),
-    check: Callable[[Config], None] = lambda _: None,
 ) -> RunSummary:
-    """Goes on with a run whose config is changed as `change` says, where `check` lets it."""
+    """Resumes the run of an open folder.
+
+    Args:
+        folder: the run folder.
+        change: returns the config to continue with, given the run's config so far.
+        plain: see `resume_federation`.
+        trusted: see `resume_federation`.
+        trackers: trackers that receive the run beside the trackers of its config.
+
+    Raises:
+        UserError: see `resume_federation`.
+        FedvtcError: the run failed.
+    """
+    check_owner(folder.path, trusted)
     with folder.lock():
         before = _config_of(folder)
         after = change(before)
@@ -54,23 +110,26 @@ def resume_folder(
         if folder.status == "finished" and after.run.rounds == before.run.rounds:
             console.note(f"{folder.path}: finished after {before.run.rounds} rounds, nothing to resume.")
             return RunSummary(folder.path, None)
-        check(after)
         incidents = Incidents(console.note)
-        start = starting_point(folder, before, after, incidents)
-        num_done = start.round if start else 0
-        partition = folder.path / PARTITION
-        population = Population.of(after, partition if partition.exists() else None)
-        try:
-            # In this order: a run that did not get to its new config is not one that has finished with it.
-            folder.begin_attempt(num_done)
-            folder.write_config(to_dict(after))
-        except OSError as error:
-            raise RunFolderError(
-                f"{folder.path}: cannot be written ({error.strerror}). Make room, or mend its rights."
-            ) from None
-        what = f"resuming after round {num_done} of {after.run.rounds}" if start else "no checkpoint, starting over"
-        console.note(f"{folder.path}: {what}")
-        return RunSummary(folder.path, attempt(after, population, folder, start, console, incidents, trackers))
+        return _continue(Resumption.of(folder, before, after, incidents), console, incidents, trackers)
+
+
+def _continue(
+    resumption: Resumption, console: PlainConsole, incidents: Incidents, trackers: Sequence[Tracker]
+) -> RunSummary:
+    """Writes the new attempt to the run folder and runs the remaining rounds."""
+    folder, after, num_done = resumption.folder, resumption.after, resumption.num_done
+    population = Population.of(after, folder.partition if folder.partition.exists() else None)
+    try:
+        # run.json before config.yaml: after a crash in between, the run must not look finished under the new config.
+        folder.begin_attempt(num_done)
+        folder.write_config(to_dict(after))
+    except OSError as error:
+        fix = "Free disk space, or make the folder writable."
+        raise RunFolderError(f"{folder.path}: cannot be written ({error.strerror}). {fix}") from None
+    how = f"resuming after round {num_done} of {after.run.rounds}" if num_done else "no checkpoint, starting over"
+    console.note(f"{folder.path}: {how}")
+    return attempt(after, population, folder, resumption.store, resumption.start, console, incidents, trackers)
 
 
 def _config_of(folder: RunFolder, overrides: Sequence[str] = ()) -> Config:

@@ -1,4 +1,6 @@
-"""The coordinator: it owns the rounds and the server's half of the method, and everything else is told to it.
+"""Algorithm 1: the round loop of the coordinator, with the server's half of the method.
+
+Section names and step numbers in comments are those of docs/method.md.
 
 Shape suffixes: K clients, C classes.
 """
@@ -26,16 +28,19 @@ Record = dict[str, Any]
 
 
 class Federation:
-    """The rounds of one federation.
+    """The round loop of one run.
 
     Args:
-        config: of the federation.
-        population: who takes part.
-        pool: where the clients live.
-        trackers: each gets every record.
-        checkpoints: gets every round that is done.
-        incidents: what happened goes into the records.
-        stopper: says when the run has to end early.
+        config: the run's config.
+        population: the data set and the clients.
+        pool: the processes of the clients.
+        trackers: trackers that receive every record.
+        checkpoints: saves completed rounds.
+        incidents: failures, which go into the records.
+        stopper: ends the run early after a signal.
+
+    Attributes:
+        num_done: completed rounds.
     """
 
     def __init__(
@@ -57,40 +62,50 @@ class Federation:
         self._last: tuple[Record, list[Record]] | None = None
 
     def run(self, resumed: tuple[ServerState, Broadcast] | None = None) -> Record:
-        """All rounds, the method's last step, and the final evaluation, whose record is returned.
+        """Runs all rounds, the method's last step on every client, and the final evaluation.
 
         Args:
-            resumed: what the server had after the round of the broadcast; the clients are as they were then.
+            resumed: the server's state and broadcast after round `broadcast.round`, to continue from; the clients in
+                the pool must be at the end of the same round. None starts with round 1.
+
+        Returns:
+            The final record.
 
         Raises:
-            ClientError: a client failed, and the policy is to end the run.
-            TooFewClientsError: a round had too few uploads.
-            DiskError: something could not be written, and the policy is to stop.
-            Interrupted: the run was asked to end.
+            ClientError: a client failed, and `runtime.on_client_error` is `fail`.
+            TooFewClientsError: a round had fewer uploads than `runtime.min_clients`.
+            DiskError: a file could not be written, and `runtime.on_disk_error` is `stop`.
+            Interrupted: Ctrl-C or SIGTERM ended the run.
         """
+        # The server's initial state, and an empty broadcast.
         state, broadcast = resumed or self._method.start()
         self.num_done = broadcast.round
         self._stopper.may_abandon = lambda: self._checkpoints.covers(self.num_done)
         for round in range(broadcast.round + 1, self._config.run.rounds + 1):
             state, broadcast = self._round(round, state, broadcast)
+        # Fine-tuning, for methods with a last step.
         broadcast = self._method.last_broadcast(state, broadcast)
         self._show_samples(self._config.run.rounds, broadcast)
         return self._finish(broadcast)
 
     def _round(self, round: int, state: ServerState, broadcast: Broadcast) -> tuple[ServerState, Broadcast]:
-        """One round, with its record and its checkpoint; what the next one starts with."""
+        """Runs one round, logs its record and saves it; returns the server's state and the next broadcast."""
         began_s = time.perf_counter()
+        # A round on a client, steps 1 to 5: participants receive the broadcast, train, measure, and upload.
+        # The server: merges the uploads as they arrive, in client order, into its state and the next broadcast.
         tally = RoundTally(broadcast)
         results = self._each(ClientHost.run_round, self._participants(round), broadcast)
         uploads = tally.watch(self._enough(round, results))
         state, broadcast = self._method.server_round(state, uploads)
         record: Record = {"round": round, "phase": "round", **tally.record(), **self._pool.record()}
         clients: list[Record] = []
+        # Generalization: every client classifies the global test set.
         if round % self._config.evaluate.every == 0 or round == self._config.run.rounds:
             clients = self._evaluate(record)
         record["time/round"] = time.perf_counter() - began_s
         if round % self._config.evaluate.samples_every == 0 and round < self._config.run.rounds:
             self._show_samples(round, broadcast)
+        # A signal inside this block ends the run after the block, so that no round is logged without being saved.
         with self._stopper.deferred():
             self._log(record, clients)
             is_last = round == self._config.run.rounds or self._stopper.is_requested
@@ -102,14 +117,18 @@ class Federation:
         return state, broadcast
 
     def _finish(self, broadcast: Broadcast) -> Record:
-        """The method's last step on every client; a method without one ends with its last round's evaluation."""
+        """Runs the method's last step on every client, evaluates, saves the final models, and logs the final record.
+
+        A method without a last step ends with the evaluation of its last round.
+        """
         record: Record = {"round": self._config.run.rounds, "phase": "final"}
         began_s = time.perf_counter()
+        # Fine-tuning on every client, participants of the last round or not.
         if self._method.has_finish:
             tally = RoundTally(broadcast)
             for scalars in self._each(ClientHost.finish, self._everyone, broadcast):
                 tally.add_scalars(scalars)
-            # Every client receives the last broadcast; nobody answers.
+            # Every client receives the last broadcast; no client uploads.
             record |= tally.record(num_receivers=len(self._everyone))
         if self._method.has_finish or self._last is None:
             clients = self._evaluate(record)
@@ -121,7 +140,7 @@ class Federation:
             try:
                 self._checkpoints.save_final(record["round"], record.get("test/accuracy/mean"))
             finally:
-                # Last, so that it holds what happened to the last checkpoints too.
+                # Last, so that the record also counts failures of the last checkpoints.
                 self._log(record, clients)
         return record
 
@@ -132,10 +151,9 @@ class Federation:
         )
 
     def _enough(self, round: int, uploads: Iterator[Upload]) -> Iterator[Upload]:
-        """The same uploads.
+        """Yields the uploads; raises `TooFewClientsError` after the last one if they are fewer than the minimum.
 
-        Raises:
-            TooFewClientsError: after the last one, if there were fewer than `runtime.min_clients`.
+        The minimum is `runtime.min_clients`.
         """
         num_uploads = 0
         for upload in uploads:
@@ -143,10 +161,10 @@ class Federation:
             yield upload
         least = self._config.runtime.min_clients
         if num_uploads < least:
-            raise TooFewClientsError(f"round {round}: {num_uploads} uploads, runtime.min_clients is {least}")
+            raise TooFewClientsError(f"round {round}: {num_uploads} uploads, but runtime.min_clients is {least}.")
 
     def _evaluate(self, record: Record) -> list[Record]:
-        """Measures every client on the global test set, adds the aggregate to the record, returns a row per client."""
+        """Evaluates every client on the global test set, adds the aggregate to the record, returns a row per client."""
         began_s = time.perf_counter()
         rows: list[Record] = []
         matrices = self._each(ClientHost.evaluate, self._everyone)
@@ -167,7 +185,7 @@ class Federation:
     def _each(
         self, task: Callable[[ClientHost, int, *Arguments], Result], clients: Sequence[int], *arguments: *Arguments
     ) -> Iterator[Result]:
-        """The pool's results, without those of clients that were left out, each announced to the trackers."""
+        """Yields the pool's results as trackers are notified of them; skipped clients have no result."""
         for num_done, (client, result) in enumerate(
             zip(clients, self._pool.map(task, clients, *arguments), strict=True), start=1
         ):

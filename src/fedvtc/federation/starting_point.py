@@ -1,109 +1,132 @@
-"""What a run that is resumed goes on from, and whether what its folder says can be trusted."""
+"""The checkpoint that a resumed run continues from, and the store that holds the checkpoints of a run."""
 
 from fedvtc.config.schema import Config
 from fedvtc.errors import CheckpointError, ConfigError
-from fedvtc.federation.trust import remote_dir
 from fedvtc.runtime.incidents import Incidents
 from fedvtc.storage.checkpoints import CheckpointStore, Manifest
 from fedvtc.storage.checkpoints.contents import misfit
-from fedvtc.storage.records import count_recorded
+from fedvtc.storage.records import METRICS_FILE, count_recorded
 from fedvtc.storage.run_folder import RunFolder
 
 
-def starting_point(folder: RunFolder, before: Config, after: Config, incidents: Incidents) -> Manifest | None:
-    """The newest whole checkpoint of a run up to which its records are whole too, or None where it starts over.
-
-    Args:
-        folder: of the run.
-        before: its config so far.
-        after: the one that it goes on with.
-        incidents: hear of checkpoints that are damaged or not those of the run, where an older one is taken.
+def checkpoint_store(config: Config, folder: RunFolder) -> CheckpointStore:
+    """The store of a run's checkpoints: in the run folder, or in a folder of the run's own under `checkpoint.dir`.
 
     Raises:
-        CheckpointError: there are checkpoints and none can be used, or they are not where they were.
-        ConfigError: the run has done more rounds than it is to have.
+        CheckpointError: no file system is known for the URL, or its server does not answer.
     """
-    store = checkpoint_store(after, folder)
-    try:
-        return _starting_point(store, folder, before, after, incidents)
-    except OSError as error:
-        what = f"{store.location}: checkpoints cannot be looked for ({error.strerror or error})"
-        raise CheckpointError(f"{what}. Nothing was changed; resume once it answers.") from None
+    if config.checkpoint.dir is None:
+        return CheckpointStore(folder.path / "checkpoints")
+    scheme, separator, directory = config.checkpoint.dir.rpartition("://")
+    return CheckpointStore(f"{scheme}{separator}{directory.rstrip('/')}/{folder.name}-{folder.id}")
 
 
-def _starting_point(
+def starting_point(
     store: CheckpointStore, folder: RunFolder, before: Config, after: Config, incidents: Incidents
 ) -> Manifest | None:
-    misfits: list[str] = []
-    lines: list[str] = []
+    """Finds the newest whole checkpoint that the records of the run reach.
 
-    def fault_of(manifest: Manifest) -> str | None:
-        problem = misfit(manifest, folder.id, before)
-        if problem is None:
+    Args:
+        store: the checkpoints of the run under `after`.
+        folder: the run folder.
+        before: the run's config so far.
+        after: the config that the run continues with.
+        incidents: receives each checkpoint that is skipped because it is damaged or belongs to another run.
+
+    Returns:
+        The checkpoint; None if the run has none and starts over.
+
+    Raises:
+        CheckpointError: the run has checkpoints and none can be used, or the checkpoints are missing.
+        ConfigError: the run has more rounds than `after` asks for.
+    """
+    try:
+        start = _newest_usable(store, folder, before, incidents)
+        num_recorded = count_recorded(folder.path, after.population.num_clients)
+        if start is None:
+            check_starts_over(store, folder, before, num_recorded)
             return None
-        misfits.append(f"{folder.path}: checkpoint {manifest.folder}: {problem[0]}. {problem[1]}")
-        return problem[0]
-
-    start = store.newest_whole(lines.append, fault_of=fault_of)
-    for line in lines:
-        incidents.add("checkpoints_damaged", f"{line}; passed over")
-    if start is None and misfits:
-        raise CheckpointError(misfits[0])
-    if start is None and lines:
-        records = folder.path / "metrics.jsonl"
-        fix = f"Mend one of them, or remove {store.location} and {records} to start over."
-        raise CheckpointError(f"{folder.path}: no checkpoint is whole. {fix}")
-    num_recorded = count_recorded(folder.path, after.population.num_clients)
-    if start is None:
-        check_starts_over(store, folder, before, num_recorded)
-        return None
-    if start.round > num_recorded:
-        what = f"metrics.jsonl or clients.csv is whole up to round {num_recorded} only"
-        earlier = store.newest_whole(fault_of=fault_of, max_round=num_recorded)
-        rest = "later checkpoints are passed over" if earlier else "records up to the checkpoint are lost"
-        incidents.tell(f"{folder.path}: {what}; {rest}")
-        start = earlier or start
+        if start.round > num_recorded:
+            start = _within_records(store, folder, before, start, num_recorded, incidents)
+    except OSError as error:
+        what = f"{store.location}: checkpoints cannot be read ({error.strerror or error})"
+        raise CheckpointError(f"{what}. Nothing was changed; resume when they can be read.") from None
     if start.round > after.run.rounds:
-        what = f"the run has done {start.round} rounds, not {after.run.rounds}"
-        raise ConfigError([f"run.rounds: {what}. Give at least {start.round}."])
+        what = f"run.rounds: the run has done {start.round} rounds, not {after.run.rounds}"
+        raise ConfigError([f"{what}. Set run.rounds to at least {start.round}."])
     return start
 
 
 def check_starts_over(store: CheckpointStore, folder: RunFolder, before: Config, num_recorded: int) -> None:
-    """Where a run has no checkpoint it starts over, unless it has had some.
+    """Refuses to start a run over if the run has had checkpoints.
 
     Args:
-        store: where there is none.
-        folder: of the run.
-        before: its config so far.
+        store: the store, which holds no checkpoint of a round.
+        folder: the run folder.
+        before: the run's config so far.
         num_recorded: rounds whose records are whole.
 
     Raises:
-        CheckpointError: they lie where they were looked for before, or the disk that held them is not there.
+        CheckpointError: the checkpoints are in the former `checkpoint.dir`, or their disk is not mounted.
     """
-    # A server that only the folder names is not asked.
-    if remote_dir(before) is None:
-        former = checkpoint_store(before, folder)
-        if store.location != former.location and _any_in(former):
-            fix = f"Move what is in {former.location} there, or leave it out."
-            raise CheckpointError(f"checkpoint.dir: {store.location} holds no checkpoint of the run. {fix}")
+    former = _former_location(store, folder, before)
+    if former is not None:
+        fix = f"Move the contents of {former} there, or leave checkpoint.dir out."
+        raise CheckpointError(f"checkpoint.dir: {store.location} holds no checkpoint of the run. {fix}")
     if folder.has_checkpoints and num_recorded:
         what = f"{store.location}: holds no checkpoint of the run, though its records reach round {num_recorded}"
-        fix = f"Mount it or put it back; to start over, remove {folder.path / 'metrics.jsonl'}."
+        fix = f"Mount the disk of the checkpoints; to start over, remove {folder.path / METRICS_FILE}."
         raise CheckpointError(f"{what}. {fix}")
 
 
-def _any_in(store: CheckpointStore) -> bool:
+def _newest_usable(store: CheckpointStore, folder: RunFolder, before: Config, incidents: Incidents) -> Manifest | None:
+    """The newest whole checkpoint of a round of this run; None if there is no checkpoint.
+
+    Raises:
+        CheckpointError: there are checkpoints, and none can be used.
+    """
+    misfits: list[str] = []
+    skipped: list[str] = []
+
+    def fault_of(manifest: Manifest) -> str | None:
+        fault = misfit(manifest, folder.id, before)
+        if fault is None:
+            return None
+        misfits.append(f"{folder.path}: checkpoint {manifest.folder}: {fault[0]}. {fault[1]}")
+        return fault[0]
+
+    newest = store.newest_whole(skipped.append, fault_of=fault_of)
+    for line in skipped:
+        incidents.add("checkpoints_damaged", f"{line}; skipped")
+    if newest is None and misfits:
+        raise CheckpointError(misfits[0])
+    if newest is None and skipped:
+        fix = f"Repair one, or remove {store.location} and {folder.path / METRICS_FILE} to start over."
+        raise CheckpointError(f"{folder.path}: no checkpoint is whole. {fix}")
+    return newest
+
+
+def _within_records(
+    store: CheckpointStore, folder: RunFolder, before: Config, start: Manifest, num_recorded: int, incidents: Incidents
+) -> Manifest:
+    """The newest usable checkpoint up to the last recorded round; `start`, which is later, if there is none."""
+
+    def fault_of(manifest: Manifest) -> str | None:
+        fault = misfit(manifest, folder.id, before)
+        return fault[0] if fault else None
+
+    earlier = store.newest_whole(fault_of=fault_of, max_round=num_recorded)
+    what = f"metrics.jsonl or clients.csv is whole up to round {num_recorded} only"
+    rest = "later checkpoints are skipped" if earlier else f"the records up to round {start.round} are lost"
+    incidents.tell(f"{folder.path}: {what}; {rest}")
+    return earlier or start
+
+
+def _former_location(store: CheckpointStore, folder: RunFolder, before: Config) -> str | None:
+    """The location of the run's checkpoints under its config so far, if that is another one and holds some."""
     try:
-        return bool(store.manifests())
-    # A place that is gone holds none that could be moved.
-    except OSError:
-        return False
-
-
-def checkpoint_store(config: Config, folder: RunFolder) -> CheckpointStore:
-    """Where the checkpoints of a run are."""
-    if config.checkpoint.dir is None:
-        return CheckpointStore(folder.path / "checkpoints")
-    scheme, separator, place = config.checkpoint.dir.rpartition("://")
-    return CheckpointStore(f"{scheme}{separator}{place.rstrip('/')}/{folder.name}-{folder.id}")
+        former = checkpoint_store(before, folder)
+        return former.location if former.location != store.location and former.manifests() else None
+    # A disk or a server that is gone holds nothing that could be moved.
+    except (OSError, CheckpointError):
+        return None

@@ -1,13 +1,11 @@
-"""Keeps the status of a run in run.json, and names the command that resumes it."""
+"""The status of a run in run.json, and the command that resumes the run."""
 
 import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from fedvtc.config.schema import Config
 from fedvtc.errors import UserError
-from fedvtc.federation.trust import foreign_address, foreign_trackers, remote_dir
 from fedvtc.runtime.incidents import Incidents
 from fedvtc.storage.checkpoints import CheckpointStore
 from fedvtc.storage.run_folder import RunFolder
@@ -16,64 +14,56 @@ from fedvtc.tracking.console import PlainConsole
 
 @contextmanager
 def status_kept(
-    folder: RunFolder, store: CheckpointStore, config: Config, console: PlainConsole, incidents: Incidents
+    folder: RunFolder, store: CheckpointStore, console: PlainConsole, incidents: Incidents
 ) -> Iterator[Callable[[], None]]:
-    """run.json says how the block ended; where it did not end well, the user learns how to go on.
+    """Writes the status of the run to run.json when the block ends, and prints the resume command if the run failed.
 
-    Gives what the block calls once the run is whole, and has only to be closed: who breaks that off has a run that is
-    finished.
+    Yields:
+        A function that marks the run as finished. Call the function once all results are written: a Ctrl-C after the
+        call, while trackers and the pool close, leaves a finished run.
     """
-    is_whole = False
+    is_finished = False
 
-    def finished() -> None:
-        nonlocal is_whole
-        is_whole = True
+    def mark_finished() -> None:
+        nonlocal is_finished
+        is_finished = True
         try:
             folder.set_status("finished", incidents.totals)
         except OSError as error:
             file = folder.path / "run.json"
-            console.note(f"{file}: cannot be written ({error.strerror}), so it says that the run goes on")
+            console.note(f"{file}: cannot be written ({error.strerror}), so its status stays `running`")
 
     try:
-        yield finished
+        yield mark_finished
     except BaseException as error:
-        if is_whole and isinstance(error, KeyboardInterrupt):
+        if is_finished and isinstance(error, KeyboardInterrupt):
             raise
-        # Where the disk is full, that is not the error that the user has to see.
+        # On a full disk the user must see the first error, not that of run.json.
         with suppress(OSError):
             status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
             folder.set_status(status, incidents.totals)
-        # What the user has to mend before a run has begun leaves no folder.
+        # A user error before the first round leaves no folder to resume.
         if has_begun(folder) or not isinstance(error, UserError):
-            console.note(f"{_saved(store)}; go on with: {resume_command(config, folder.path)}")
+            console.note(f"{_newest_saved(store)}; resume with: {resume_command(folder.path)}")
         raise
-    # Once more, with what went wrong as the trackers finished.
-    finished()
+    # Again, with the incidents that happened while the trackers finished.
+    mark_finished()
 
 
-def _saved(store: CheckpointStore) -> str:
-    """What of a run that ends early is saved, in words."""
+def has_begun(folder: RunFolder) -> bool:
+    """True if the folder holds records or checkpoints to resume from."""
+    return any((folder.path / name).exists() for name in ("metrics.jsonl", "checkpoints"))
+
+
+def resume_command(folder: Path) -> str:
+    """The command line that resumes the run of a folder, quoted for a shell."""
+    return shlex.join(["fedvtc", "resume", str(folder)])
+
+
+def _newest_saved(store: CheckpointStore) -> str:
+    """The newest saved round, in words for the user."""
     try:
         rounds = [manifest.round for manifest in store.manifests() if manifest.phase == "round"]
     except OSError as error:
         return f"the checkpoints cannot be read ({error.strerror or error})"
     return f"round {rounds[0]} is saved" if rounds else "no round is saved yet"
-
-
-def has_begun(folder: RunFolder) -> bool:
-    """Whether the run has come so far that there is something to go on from."""
-    return any((folder.path / trace).exists() for trace in ("metrics.jsonl", "checkpoints"))
-
-
-def resume_command(config: Config | None, folder: Path) -> str:
-    """What a user types to go on with a run; without its config, what is typed for most."""
-    words = ["fedvtc", "resume", str(folder)]
-    if config is None:
-        return shlex.join(words)
-    if foreign_trackers(config):
-        words.append(f"tracking.trackers=[{','.join(config.tracking.trackers)}]")
-    if address := foreign_address(config):
-        words.append(f"cluster.address={address}")
-    if directory := remote_dir(config):
-        words.append(f"checkpoint.dir={directory}")
-    return shlex.join(words)

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: the first ends the run with all that is done saved, a second one ends it at once."""
+"""Ctrl-C and SIGTERM: the first signal ends a run with its rounds saved, a second signal ends the process at once."""
 
 import os
 import signal
@@ -14,12 +14,19 @@ from fedvtc.errors import Interrupted
 class Stopper:
     """Handles the signals of one run.
 
-    A round that begins at a checkpoint is abandoned at once, for nothing but its own beginning is lost. Any other one
-    may end first, and is saved then, if it ends within `grace_s`.
+    | a signal arrives | reaction |
+    |---|---|
+    | and the completed rounds are saved (`may_abandon`) | the current round is abandoned at once |
+    | and completed rounds are not saved | the current round may end within `grace_s`, and is saved |
+    | inside `deferred`, while a round is logged and saved | the run ends after the block |
+    | a second time | the process ends at once |
 
     Args:
-        tell: gets a line for the user.
-        grace_s: seconds that such a round may take.
+        tell: prints a line for the user.
+        grace_s: seconds that the current round may still take.
+
+    Attributes:
+        may_abandon: returns True if abandoning the current round loses only that round.
     """
 
     def __init__(self, tell: Callable[[str], None], grace_s: float) -> None:
@@ -30,24 +37,24 @@ class Stopper:
 
     @property
     def is_requested(self) -> bool:
-        """Whether the run is to end."""
+        """True after a signal, until the run has ended."""
         return self._signum is not None
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Handles signals inside, if this is the main thread; no other one may."""
+        """Handles signals inside the block, in the main thread only: Python allows no other thread to."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
         numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)
         before = [(signum, signal.getsignal(signum)) for signum in numbers]
-        signal.signal(signal.SIGINT, self._asked)
-        signal.signal(signal.SIGTERM, self._asked)
-        signal.signal(signal.SIGALRM, self._too_late)
+        signal.signal(signal.SIGINT, self._on_signal)
+        signal.signal(signal.SIGTERM, self._on_signal)
+        signal.signal(signal.SIGALRM, self._on_timeout)
         try:
             yield
         except KeyboardInterrupt:
-            # Ray, where it waits, makes a plain KeyboardInterrupt of ours.
+            # Ray, while it waits, turns `Interrupted` into a plain KeyboardInterrupt.
             if self._signum is not None:
                 raise Interrupted(self._signum) from None
             raise
@@ -58,10 +65,10 @@ class Stopper:
 
     @contextmanager
     def deferred(self) -> Iterator[None]:
-        """Nothing is abandoned inside; who asked meanwhile is heard at the end.
+        """Delays a first signal to the end of the block.
 
         Raises:
-            Interrupted: the run was asked to end.
+            Interrupted: a signal arrived, in the block or during the round before.
         """
         self._is_deferred = True
         try:
@@ -71,7 +78,7 @@ class Stopper:
         if self._signum is not None:
             self._interrupt(self._signum)
 
-    def _asked(self, signum: int, frame: FrameType | None) -> None:
+    def _on_signal(self, signum: int, frame: FrameType | None) -> None:
         if self._signum is not None:
             os._exit(128 + signum)
         self._signum = signum
@@ -79,15 +86,15 @@ class Stopper:
             return
         if self.may_abandon():
             self._interrupt(signum)
-        self._tell(f"stopping after this round, or in {self._grace_s:g} s; once more stops at once")
+        self._tell(f"stopping after this round, or in {self._grace_s:g} s; a second signal stops at once")
         signal.setitimer(signal.ITIMER_REAL, max(self._grace_s, 0.001))
 
-    def _too_late(self, signum: int, frame: FrameType | None) -> None:
+    def _on_timeout(self, signum: int, frame: FrameType | None) -> None:
         if self._signum is not None and not self._is_deferred:
             self._interrupt(self._signum)
 
     def _interrupt(self, signum: int) -> NoReturn:
-        # What is saved and closed from now on takes the time that it takes.
+        # Saving and closing have no time limit.
         if threading.current_thread() is threading.main_thread():
             signal.setitimer(signal.ITIMER_REAL, 0)
         raise Interrupted(signum)

@@ -18,23 +18,23 @@ ROOM = 2
 """Checkpoints that must fit on the disk, for a new one is written before an old one is removed."""
 
 
-def examine(folder: RunFolder, config: Config, given: Config, *, is_live: bool) -> Iterator[Finding]:
+def examine(folder: RunFolder, config: Config, *, trusted: bool, is_live: bool) -> Iterator[Finding]:
     """A row for each checkpoint, for what the run would go on from, and for the disk.
 
     Args:
         folder: of the run.
         config: as its config.yaml says, or who asks.
-        given: the same without what its config.yaml alone has named.
+        trusted: True to look at a checkpoint.dir that the folder of another user names.
         is_live: whether a process writes the run now.
     """
     from fedvtc.federation.starting_point import check_starts_over, checkpoint_store
-    from fedvtc.federation.trust import foreign_dir
+    from fedvtc.federation.trust import is_owned
     from fedvtc.storage.checkpoints.contents import misfit
 
     is_finished = folder.status == "finished"
-    if url := foreign_dir(config, given):
-        found = f"not looked at: {url} is named by config.yaml only, and no server is asked on its word"
-        fix = shlex.join(["fedvtc", "doctor", str(folder.path), f"checkpoint.dir={url}"])
+    if config.checkpoint.dir is not None and not (trusted or is_owned(folder.path)):
+        found = f"not checked: {config.checkpoint.dir} is named by the run folder of another user"
+        fix = shlex.join(["fedvtc", "doctor", str(folder.path), "--trust"])
         yield Finding("checkpoints", "warning", found, fix)
         return
     try:

@@ -19,12 +19,13 @@ from fedvtc.storage.run_files import config_layer
 from fedvtc.storage.run_folder import RunFolder
 
 
-def examine_run(path: Path, overrides: Sequence[str] = ()) -> Iterator[Finding]:
+def examine_run(path: Path, overrides: Sequence[str] = (), *, trusted: bool = False) -> Iterator[Finding]:
     """All that is checked of a run folder; without a run.json that can be read, nothing more.
 
     Args:
         path: of the folder.
         overrides: `key=value` that win over its config.yaml.
+        trusted: True to look at a checkpoint.dir that the folder of another user names.
     """
     try:
         folder = RunFolder.open(path)
@@ -38,7 +39,7 @@ def examine_run(path: Path, overrides: Sequence[str] = ()) -> Iterator[Finding]:
         yield Finding(".lock", "fault", f"cannot be examined ({error.strerror})", fix)
         holder = "perhaps a process"
     config, found = _config(folder, overrides)
-    yield _status(folder, holder, config)
+    yield _status(folder, holder)
     yield from safely("secrets", partial(_secrets, path), "fault")
     yield from found
     num_rounds = config.run.rounds if config else None
@@ -47,10 +48,7 @@ def examine_run(path: Path, overrides: Sequence[str] = ()) -> Iterator[Finding]:
     yield from safely("clients.csv", partial(records.clients, path, **state), "fault")
     if config is not None:
         yield from safely("partition.npz", partial(_partition, path, config), "fault")
-        from fedvtc.federation.trust import NOTHING_FOREIGN
-
-        given = load([config_layer(path)], [*NOTHING_FOREIGN, *overrides], methods=config_classes())
-        check = partial(checkpoints.examine, folder, config, given, is_live=holder is not None)
+        check = partial(checkpoints.examine, folder, config, trusted=trusted, is_live=holder is not None)
         yield from safely("checkpoints", check, "fault")
 
 
@@ -81,7 +79,7 @@ def _holder(path: Path) -> str | None:
     return None
 
 
-def _status(folder: RunFolder, holder: str | None, config: Config | None) -> Finding:
+def _status(folder: RunFolder, holder: str | None) -> Finding:
     from fedvtc.federation.status import resume_command
 
     num_attempts = len(folder.attempts)
@@ -91,7 +89,7 @@ def _status(folder: RunFolder, holder: str | None, config: Config | None) -> Fin
     if folder.status == "finished":
         return Finding("run.json", "ok", f"{run}: finished")
     ended = "running, but no process writes it: it was killed" if folder.status == "running" else folder.status
-    return Finding("run.json", "warning", f"{run}: {ended}", resume_command(config, folder.path))
+    return Finding("run.json", "warning", f"{run}: {ended}", resume_command(folder.path))
 
 
 def _partition(path: Path, config: Config) -> Iterator[Finding]:

@@ -6,26 +6,29 @@ from pathlib import Path
 from fedvtc.commands.parsing import Parser, make_console, make_parser
 from fedvtc.errors import EXIT_OK, EXIT_USER_ERROR
 
-DOCTOR = """\
+ABOUT = """\
+Checks this machine: packages, GPUs, memory, disk, Ray. With a run folder, also checks the records and every byte of
+the checkpoints. Changes nothing. Exit code 2 if there is a fault: runs would fail, or the run folder is damaged."""
+
+EXAMPLES = """\
 examples:
   fedvtc doctor
   fedvtc doctor outputs/mine
 """
 
 
-def doctor_parser() -> Parser:
-    """Parses the words of `fedvtc doctor`."""
-    about = "Checks the environment and, where one is named, a run folder with every file of its checkpoints."
-    parser = make_parser("fedvtc doctor", about, DOCTOR)
-    parser.add_argument("folder", nargs="?", type=Path, metavar="RUN", help="a run folder")
-    parser.add_argument("words", nargs="*", metavar="key=value", help="keys that win over the run's config.yaml")
+def parser() -> Parser:
+    """Returns the parser of `fedvtc doctor`."""
+    parser = make_parser("fedvtc doctor", ABOUT, EXAMPLES)
+    parser.add_argument("folder", nargs="?", type=Path, metavar="RUN", help="a run folder to check")
+    parser.add_argument("words", nargs="*", metavar="key=value", help="config keys, which win over the run's config")
     parser.set_defaults(command=_doctor)
     return parser
 
 
-def _doctor(words: argparse.Namespace) -> int:
-    from fedvtc.commands import doctor
+def _doctor(args: argparse.Namespace) -> int:
+    from fedvtc.commands.doctor import examine, findings_table
 
-    findings = doctor.examine(words.folder, words.words)
-    make_console().print(doctor.findings_table(findings))
+    findings = examine(args.folder, args.words)
+    make_console().print(findings_table(findings))
     return EXIT_OK if all(finding.is_good for finding in findings) else EXIT_USER_ERROR

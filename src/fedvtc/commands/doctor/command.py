@@ -27,7 +27,8 @@ def parser() -> Parser:
 
 
 def _doctor(args: argparse.Namespace) -> int:
-    from fedvtc.commands.doctor import examine, findings_table
+    from fedvtc.commands.doctor.examine import examine
+    from fedvtc.commands.doctor.finding import findings_table
 
     findings = examine(args.folder, args.words)
     make_console().print(findings_table(findings))

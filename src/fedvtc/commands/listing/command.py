@@ -29,7 +29,7 @@ def parser() -> Parser:
     parser.add_argument("kind", nargs="?", default="runs", choices=kinds, metavar="KIND", help=kind_help)
     folders_help = "for runs: run folders, or folders that hold run folders; default: ./outputs"
     parser.add_argument("folders", nargs="*", type=Path, metavar="FOLDER", help=folders_help)
-    parser.add_argument("--cluster", action="store_true", help="list the jobs of a Ray cluster instead")
+    parser.add_argument("--cluster", action="store_true", help="list the jobs of a Ray cluster instead of runs")
     add_address(parser)
     parser.set_defaults(command=_list)
     return parser
@@ -62,10 +62,10 @@ def _check(args: argparse.Namespace) -> None:
     """Raises a UserError if arguments contradict each other."""
     if args.cluster and (args.kind != "runs" or args.folders):
         word = [args.kind, *args.folders][-1]
-        raise UserError(f"{word}: list --cluster lists all jobs and takes no other argument. Leave {word} out.")
+        raise UserError(f"{word}: list --cluster lists all jobs, without KIND and FOLDER. Leave {word} out.")
     if args.address and not args.cluster:
         from fedvtc.config.secrets import shown
 
-        raise UserError(f"{shown('--address', args.address)}: --address needs --cluster. Give both.")
+        raise UserError(f"{shown('--address', args.address)}: needs --cluster. Give both options.")
     if args.folders and args.kind != "runs":
         raise UserError(f"{args.folders[0]}: list {args.kind} takes no folder. Leave {args.folders[0]} out.")

@@ -94,8 +94,8 @@ def _dispatch(given: list[str]) -> int:
         _top_parser().parse_args(given or ["--help"])
         return EXIT_OK
     # Not argparse's subparsers: they refuse positionals on both sides of an option (run a.yaml --plain run.seed=1).
-    words = COMMANDS[given[0]].parser().parse_intermixed_args(given[1:])
-    return int(words.command(words))
+    arguments = COMMANDS[given[0]].parser().parse_intermixed_args(given[1:])
+    return int(arguments.command(arguments))
 
 
 def _top_parser() -> Parser:

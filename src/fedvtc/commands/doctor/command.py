@@ -22,14 +22,15 @@ def parser() -> Parser:
     parser = make_parser("fedvtc doctor", ABOUT, EXAMPLES)
     parser.add_argument("folder", nargs="?", type=Path, metavar="RUN", help="a run folder to check")
     parser.add_argument("words", nargs="*", metavar="key=value", help="config keys, which win over the run's config")
-    parser.set_defaults(command=_doctor)
+    parser.set_defaults(command=run)
     return parser
 
 
-def _doctor(args: argparse.Namespace) -> int:
+def run(arguments: argparse.Namespace) -> int:
+    """Runs `fedvtc doctor`; returns 0, or 2 if there is a fault."""
     from fedvtc.commands.doctor.examine import examine
     from fedvtc.commands.doctor.finding import findings_table
 
-    findings = examine(args.folder, args.words)
+    findings = examine(arguments.folder, arguments.words)
     make_console().print(findings_table(findings))
     return EXIT_OK if all(finding.is_good for finding in findings) else EXIT_USER_ERROR

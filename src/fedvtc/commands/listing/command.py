@@ -31,41 +31,48 @@ def parser() -> Parser:
     parser.add_argument("folders", nargs="*", type=Path, metavar="FOLDER", help=folders_help)
     parser.add_argument("--cluster", action="store_true", help="list the jobs of a Ray cluster instead of runs")
     add_address(parser)
-    parser.set_defaults(command=_list)
+    parser.set_defaults(command=run)
     return parser
 
 
-def _list(args: argparse.Namespace) -> int:
-    _check(args)
+def run(arguments: argparse.Namespace) -> int:
+    """Runs `fedvtc list`; returns the exit code.
+
+    Raises:
+        UserError: arguments contradict each other, a folder is missing, or the cluster does not answer.
+    """
+    _check(arguments)
     console = make_console()
-    if args.cluster:
+    if arguments.cluster:
         from fedvtc.commands import submit
 
-        console.print(submit.jobs_table(submit.statuses(args.address)))
-    elif args.kind != "runs":
+        console.print(submit.jobs_table(submit.statuses(arguments.address)))
+    elif arguments.kind != "runs":
         from fedvtc.commands.listing.names import names_table
 
-        console.print(names_table(args.kind))
-    elif not args.folders and not DEFAULT_FOLDER.is_dir():
+        console.print(names_table(arguments.kind))
+    elif not arguments.folders and not DEFAULT_FOLDER.is_dir():
         print(f"No runs: there is no folder ./{DEFAULT_FOLDER} yet. Start a run: fedvtc run conf/base.yaml")
     else:
         from fedvtc.reporting.runs import runs_table
 
-        table, lines = runs_table(args.folders or [DEFAULT_FOLDER])
+        table, lines = runs_table(arguments.folders or [DEFAULT_FOLDER])
         if table is not None:
             console.print(table)
         print("\n".join(lines))
     return EXIT_OK
 
 
-def _check(args: argparse.Namespace) -> None:
+def _check(arguments: argparse.Namespace) -> None:
     """Raises a UserError if arguments contradict each other."""
-    if args.cluster and (args.kind != "runs" or args.folders):
-        word = [args.kind, *args.folders][-1]
+    if arguments.cluster and (arguments.kind != "runs" or arguments.folders):
+        word = [arguments.kind, *arguments.folders][-1]
         raise UserError(f"{word}: list --cluster lists all jobs, without KIND and FOLDER. Leave {word} out.")
-    if args.address and not args.cluster:
+    if arguments.address and not arguments.cluster:
         from fedvtc.config.secrets import shown
 
-        raise UserError(f"{shown('--address', args.address)}: needs --cluster. Give both options.")
-    if args.folders and args.kind != "runs":
-        raise UserError(f"{args.folders[0]}: list {args.kind} takes no folder. Leave {args.folders[0]} out.")
+        raise UserError(f"{shown('--address', arguments.address)}: needs --cluster. Give both options.")
+    if arguments.folders and arguments.kind != "runs":
+        raise UserError(
+            f"{arguments.folders[0]}: list {arguments.kind} takes no folder. Leave {arguments.folders[0]} out."
+        )

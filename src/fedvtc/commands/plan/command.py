@@ -24,16 +24,21 @@ def parser() -> Parser:
     parser.add_argument("--print-config", action="store_true", help="print the config as YAML and nothing else")
     picture = "file for the picture of the partition; default: plans/DATA-PARTITION-sSEED.png under run.output_dir"
     parser.add_argument("--picture", type=Path, metavar="PNG", help=picture)
-    parser.set_defaults(command=_plan)
+    parser.set_defaults(command=run)
     return parser
 
 
-def _plan(args: argparse.Namespace) -> int:
+def run(arguments: argparse.Namespace) -> int:
+    """Runs `fedvtc plan`; returns the exit code.
+
+    Raises:
+        UserError: the config, the data or the cluster has a problem, or the picture cannot be written.
+    """
     from fedvtc.config import to_yaml
 
-    config = load_config(args.words)
-    print(to_yaml(config), end="" if args.print_config else "\n", flush=True)
-    if args.print_config:
+    config = load_config(arguments.words)
+    print(to_yaml(config), end="" if arguments.print_config else "\n", flush=True)
+    if arguments.print_config:
         return EXIT_OK
     # After the config is checked: these load PyTorch.
     from fedvtc.commands.plan.plan import make_plan
@@ -41,5 +46,5 @@ def _plan(args: argparse.Namespace) -> int:
 
     plan = make_plan(config)
     print_plan(plan, make_console())
-    print(f"Picture: {save_picture(plan, args.picture)}")
+    print(f"Picture: {save_picture(plan, arguments.picture)}")
     return EXIT_OK

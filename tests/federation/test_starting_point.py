@@ -154,14 +154,14 @@ def test_the_doctor_says_what_resuming_would_do(three):
     def said():
         return [row.found for row in examine_run(path) if row.what == "resuming"]
 
-    assert said() == ["goes on after round 3 of 3"]
+    assert said() == ["resumes after round 3 of 3"]
     records = (path / "metrics.jsonl").read_text()
     # Without the records of round 3 and of the end.
     (path / "metrics.jsonl").write_text("".join(records.splitlines(keepends=True)[:2]))
-    assert said() == ["goes on after round 2 of 3"]
+    assert said() == ["resumes after round 2 of 3"]
     (path / "metrics.jsonl").write_text(records)
     edit(path / "checkpoints/round_000003/manifest.json", run_id="deadbeef")
-    assert said() == ["goes on after round 2 of 3"]
+    assert said() == ["resumes after round 2 of 3"]
 
 
 @pytest.mark.parametrize("step", ["begin_attempt", "write_config"])

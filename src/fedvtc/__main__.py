@@ -1,4 +1,4 @@
-"""`fedvtc`, and `python -m fedvtc`: the command line as a process of its own."""
+"""Entry point of the `fedvtc` script and of `python -m fedvtc`."""
 
 import os
 import sys
@@ -9,10 +9,10 @@ from fedvtc.errors import EXIT_INTERRUPTED
 
 
 def program() -> NoReturn:
-    """Runs the command that the process was started with, and ends it."""
+    """Runs the command of the process's arguments and exits with its code."""
     code = main()
     if code >= EXIT_INTERRUPTED:
-        # All that is ours is closed. Exit hooks of libraries may wait for a server, which is what was broken off.
+        # `main` has closed all that the command opened. Exit hooks of libraries may wait for a server: skip them.
         os._exit(code)
     sys.exit(code)
 

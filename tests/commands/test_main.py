@@ -1,3 +1,5 @@
+"""The program as a process: exit codes, help, messages, and imports that a light command must not make."""
+
 import importlib.metadata
 import os
 import subprocess
@@ -9,12 +11,15 @@ import yaml
 
 from fedvtc.__main__ import program
 from fedvtc.commands.main import main
+from fedvtc.commands.registry import COMMANDS
 from fedvtc.config import field_docs, load
 from fedvtc.config.schema import BACKBONE_NAMES, DATASET_NAMES, Config
 from fedvtc.learning.methods import config_classes, names
 
 ROOT = Path(__file__).parents[2]
 HEAVY = ("torch", "torchvision", "lightning", "ray", "sklearn", "matplotlib")
+CONFIG = ("numpy", "omegaconf")
+"""Packages that a config needs; help without a list of keys does not."""
 
 
 @pytest.fixture(autouse=True)
@@ -31,12 +36,8 @@ def fedvtc(*words: str) -> "subprocess.CompletedProcess[str]":
 @pytest.mark.parametrize(
     ("words", "code"),
     [
-        (["--help"], 0),
-        (["--version"], 0),
         (["run", "--help"], 0),
         (["plan", "--help"], 0),
-        (["list", "--help"], 0),
-        (["list"], 0),
         (["list", "data"], 0),
         (["list", "backbones"], 0),
         (["list", "methods"], 0),
@@ -53,6 +54,16 @@ def fedvtc(*words: str) -> "subprocess.CompletedProcess[str]":
     ],
 )
 def test_light_commands_import_nothing_heavy(words: list[str], code: int):
+    check_imports(words, code, HEAVY)
+
+
+@pytest.mark.parametrize("words", [["--help"], ["--version"], ["list", "--help"], ["list"], ["doctor", "--help"]])
+def test_help_imports_no_config(words: list[str]):
+    check_imports(words, 0, HEAVY + CONFIG)
+
+
+def check_imports(words: list[str], code: int, unwanted: tuple[str, ...]):
+    """Runs a command in a separate process; checks its exit code and the modules it has imported."""
     program = f"""
 import sys
 from fedvtc.commands.main import main
@@ -61,15 +72,15 @@ try:
 except SystemExit as stop:
     code = stop.code
 assert code == {code}, code
-heavy = [name for name in {HEAVY!r} if name in sys.modules]
-assert not heavy, heavy
+imported = [name for name in {unwanted!r} if name in sys.modules]
+assert not imported, imported
 """
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
 
 
-def test_a_coordinator_of_actors_waits_for_no_lightning():
+def test_a_coordinator_of_actors_does_not_import_lightning():
     code = "import sys, fedvtc.federation.launch, fedvtc.runtime.actors.pool; "
     code += "print({'lightning', 'torchmetrics'} & set(sys.modules))"
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
@@ -87,79 +98,92 @@ __main__.program()
 
 
 @pytest.mark.parametrize(("code", "printed"), [(0, "hook\n"), (1, "hook\n"), (2, "hook\n"), (130, ""), (143, "")])
-def test_an_interrupted_program_waits_for_no_exit_hook_of_a_library(code, printed):
+def test_an_interrupted_program_skips_exit_hooks(code, printed):
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
     words = [sys.executable, "-c", PROGRAM, str(code)]
     done = subprocess.run(words, capture_output=True, text=True, env=environment)
     assert (done.returncode, done.stdout, done.stderr) == (code, printed, "")
 
 
-def test_the_command_and_the_module_are_one_program():
+def test_the_script_and_the_module_call_the_same_function():
     (command,) = importlib.metadata.entry_points(group="console_scripts", name="fedvtc")
     assert command.load() is program
 
 
-def test_mistakes_are_one_line_each_and_exit_two():
-    done = fedvtc("run", "absent.yaml", "--plain", "run.sede=1", "--debug", "run.rounds=0")
-    assert done.returncode == 2
-    assert done.stderr.splitlines()[:3] == [
-        "fedvtc: absent.yaml: no such file (command line). . is empty.",
-        "fedvtc: run.sede: unknown key (command line). Did you mean run.seed?",
-        "fedvtc: run.rounds: must be at least 1, not 0 (command line).",
-    ]
-    assert "ConfigError" in done.stderr
-    assert "Traceback" not in fedvtc("run", "run.sede=1").stderr
+def test_mistakes_in_a_config_are_one_line_each_and_exit_with_2(golden, keys_of):
+    words = ["run", "absent.yaml", "--plain", "run.sede=1", "run.rounds=0"]
+    plain, debug = fedvtc(*words), fedvtc(*words, "--debug")
+    assert (plain.returncode, debug.returncode) == (2, 2)
+    assert keys_of(plain.stderr) == ["absent.yaml", "run.sede", "run.rounds"]
+    assert debug.stderr.startswith(plain.stderr)
+    assert "ConfigError" in debug.stderr
+    golden(plain.stderr)
 
 
-@pytest.mark.parametrize(
-    ("words", "start"),
-    [
-        (["rum"], "fedvtc: argument COMMAND: invalid choice: 'rum'"),
-        (["run", "--fast"], "fedvtc: unrecognized arguments: --fast. See fedvtc run --help."),
-        (["list", "dat"], "fedvtc: argument kind: invalid choice: 'dat'"),
-        (["list", "runs", "absent"], "fedvtc: absent: no such folder."),
-        (["list", "data", "--cluster"], "fedvtc: data: list --cluster shows all jobs."),
-        (["list", "runs", "outputs", "--cluster"], "fedvtc: outputs: list --cluster shows all jobs."),
-        (["list", "--address", "http://HEAD:8265"], "fedvtc: --address=http://HEAD:8265: goes with --cluster."),
-        (["list", "--address", "http://me:hunter2@head"], "fedvtc: --address: goes with --cluster."),
-        (["list", "--address", "me:hunter2@head:8265"], "fedvtc: --address: goes with --cluster."),
-        (["list", "data", "absent"], "fedvtc: absent: list data takes no folder."),
-    ],
-)
-def test_unknown_words_are_one_line_and_exit_two(words: list[str], start: str):
+MISTAKES = [
+    (["rum"], "'rum'"),
+    (["run", "--fast"], "--fast"),
+    (["list", "dat"], "'dat'"),
+    (["list", "runs", "absent"], "absent"),
+    (["list", "data", "--cluster"], "data"),
+    (["list", "runs", "outputs", "--cluster"], "outputs"),
+    (["list", "--address", "http://HEAD:8265"], "--address=http://HEAD:8265"),
+    (["list", "--address", "http://me:hunter2@head"], "--address"),
+    (["list", "--address", "me:hunter2@head:8265"], "--address"),
+    (["list", "data", "absent"], "absent"),
+]
+
+
+@pytest.mark.parametrize(("words", "named"), MISTAKES, ids=[" ".join(words) for words, _ in MISTAKES])
+def test_a_mistake_in_the_arguments_is_one_line_and_exits_with_2(words: list[str], named: str, golden):
     done = fedvtc(*words)
     assert done.returncode == 2
-    assert done.stderr.startswith(start)
+    assert done.stderr.startswith("fedvtc: ")
     assert len(done.stderr.splitlines()) == 1
+    assert named in done.stderr
+    assert "hunter2" not in done.stderr
+    # Python 3.11 quotes choices, 3.12 does not.
+    golden(done.stderr.replace("'", ""))
 
 
-@pytest.mark.parametrize(
-    ("words", "what"),
-    [
-        (["plan", f"population.backbones=[{'{name: cnn_2x16, share: 0.1}, ' * 10}]", "--print-config"], None),
-        (["plan", "a" * 300], "neither key=value nor a file"),
-        (["plan", f"{'a' * 300}.yaml"], "no such file"),
-        (["list", "runs", "a" * 300], "no such folder"),
-    ],
-)
-def test_a_word_may_be_longer_than_a_file_name(words: list[str], what: str | None, capsys: pytest.CaptureFixture[str]):
-    assert main(words) == (2 if what else 0)
-    errors = capsys.readouterr().err.splitlines()
-    assert len(errors) == (1 if what else 0)
-    assert all(f"a: {what}" in error or f".yaml: {what}" in error for error in errors)
+def test_an_override_may_be_longer_than_a_file_name(capsys: pytest.CaptureFixture[str], keys_of):
+    backbones = f"population.backbones=[{'{name: cnn_2x16, share: 0.1}, ' * 10}]"
+    assert main(["plan", backbones, "--print-config"]) == 0
+    capsys.readouterr()
+    for words in (["plan", "a" * 300], ["plan", f"{'a' * 300}.yaml"], ["list", "runs", "a" * 300]):
+        assert main(words) == 2
+        assert keys_of(capsys.readouterr().err) == [words[-1]]
 
 
-def test_nothing_prints_the_help(capsys: pytest.CaptureFixture[str]):
+def help_of(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     with pytest.raises(SystemExit) as stopped:
-        main([])
+        main(words)
     assert stopped.value.code == 0
-    assert "fedvtc plan conf/data/cifar10.yaml" in capsys.readouterr().out
+    return capsys.readouterr().out
+
+
+def test_the_program_without_arguments_prints_its_help(capsys: pytest.CaptureFixture[str], monkeypatch, golden):
+    monkeypatch.setenv("COLUMNS", "100")
+    printed = help_of([], capsys)
+    assert printed == help_of(["--help"], capsys)
+    for name, command in COMMANDS.items():
+        assert f"  {name} " in printed
+        assert command.summary in printed
+    golden(printed)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_each_command_has_help_with_examples(name: str, capsys: pytest.CaptureFixture[str], monkeypatch, golden):
+    monkeypatch.setenv("COLUMNS", "100")
+    printed = help_of([name, "--help"], capsys)
+    options, _, keys = printed.partition("\nconfig keys: ")
+    assert f"examples:\n  fedvtc {name}" in options
+    assert bool(keys) == (name in ("run", "plan", "submit"))
+    golden(options)
 
 
 def test_the_help_of_run_names_every_key(capsys: pytest.CaptureFixture[str]):
-    with pytest.raises(SystemExit):
-        main(["run", "--help"])
-    printed = capsys.readouterr().out
+    printed = help_of(["run", "--help"], capsys)
     docs = field_docs(Config) + [doc for cls in config_classes().values() for doc in field_docs(cls, "method")]
     for doc in docs:
         assert f"  {doc.key}={doc.default}" in printed or doc.key == "method.name"
@@ -173,49 +197,49 @@ def test_the_printed_config_is_a_config(capsys: pytest.CaptureFixture[str], tmp_
     assert (config.run.seed, config.method.name) == (5, "local")
 
 
-def test_a_plan_prints_config_tables_and_picture(capsys: pytest.CaptureFixture[str]):
+def test_a_plan_prints_config_tables_and_picture(capsys: pytest.CaptureFixture[str], golden):
     words = ["plan", "population.num_clients=4", "placement.pool=inline", "run.participation=0.5", "--picture", "a.png"]
-    assert main(words) == 0
-    config, _, tables = capsys.readouterr().out.partition("Training images by client")
+    assert main([*words, "placement.accelerator=cpu"]) == 0
+    title = "Training images by client"
+    config, _, tables = capsys.readouterr().out.partition(title)
     assert yaml.safe_load(config)["population"]["num_clients"] == 4
-    for words_of_plan in (
-        "resnet8",
-        "Bytes per round, at most, with 2 of 4 clients",
-        "prototypes",
-        "Placement: 4 clients",
-    ):
-        assert words_of_plan in tables
+    for name in ("resnet8", "prototypes"):
+        assert name in tables
+    golden("\n".join(line.rstrip() for line in f"{title}{tables}".splitlines()))
     assert Path("a.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_plan_that_does_not_fit_exits_two(capsys: pytest.CaptureFixture[str]):
+def test_a_plan_that_does_not_fit_exits_with_2(capsys: pytest.CaptureFixture[str], keys_of):
     words = ["population.num_clients=40", "placement.clients_per_actor=1", "cluster.num_cpus=2"]
     assert main(["plan", *words]) == 2
-    assert capsys.readouterr().err == (
-        "fedvtc: placement: 40 actors x 1 CPU need 40 CPUs; this machine has 2. "
-        "Set placement.clients_per_actor=auto or placement.cpus_per_actor=0.05.\n"
-    )
+    assert keys_of(capsys.readouterr().err) == ["placement"]
 
 
-def test_absent_data_exit_two(capsys: pytest.CaptureFixture[str]):
+def test_absent_data_exit_with_2(capsys: pytest.CaptureFixture[str], keys_of):
     assert main(["plan", "data.name=npz", "data.path=absent.npz"]) == 2
-    assert capsys.readouterr().err.startswith("fedvtc: absent.npz: ")
+    assert keys_of(capsys.readouterr().err) == ["absent.npz"]
 
 
 @pytest.mark.parametrize(
-    ("kind", "expected"), [("data", DATASET_NAMES), ("backbones", BACKBONE_NAMES), ("methods", names())]
+    ("kind", "expected"),
+    [("data", DATASET_NAMES), ("backbones", BACKBONE_NAMES), ("methods", names())],
+    ids=["data", "backbones", "methods"],
 )
-def test_lists_of_names(capsys: pytest.CaptureFixture[str], kind: str, expected: list[str]):
+def test_a_list_names_every_choice(capsys: pytest.CaptureFixture[str], golden, kind: str, expected: list[str]):
     assert main(["list", kind]) == 0
-    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[1:]] == list(expected)
+    lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
+    assert [line.split()[0] for line in lines[1:]] == list(expected)
+    golden("\n".join(lines))
 
 
-def test_no_runs_yet(capsys: pytest.CaptureFixture[str]):
+def test_a_list_without_runs_names_a_command_to_start_one(capsys: pytest.CaptureFixture[str], golden):
     assert main(["list"]) == 0
-    assert capsys.readouterr().out.startswith("No runs, for there is no folder ./outputs yet.")
+    printed = capsys.readouterr().out
+    assert "fedvtc run" in printed
+    golden(printed)
 
 
-def test_a_reader_that_stops_early_is_no_crash():
+def test_a_pipe_that_closes_early_is_not_an_error():
     command = f"{sys.executable} -m fedvtc run --help | head -n 1"
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
     done = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True, env=environment)

@@ -1,4 +1,4 @@
-"""The commands as a user types them, each in a process of its own."""
+"""Commands as a user types them, each in a separate process: output, exit codes, signals."""
 
 import json
 import os
@@ -60,28 +60,32 @@ def test_run_then_list_then_plan():
     assert [path.parent.name for path in Path("outputs").rglob("run.json")] == ["mine"]
 
 
-def test_a_client_that_fails_is_named_in_one_line():
+def test_a_failed_client_is_named_in_one_line(keys_of):
     explosive = ["training.epochs=2", "training.optimizer.name=sgd", "training.optimizer.lr=1e30"]
     done = fedvtc("run", *INLINE, "run.name=mine", *explosive)
-    assert (done.returncode, done.stderr) == (1, "fedvtc: client 0, round 1, train: loss is nan\n")
+    assert (done.returncode, keys_of(done.stderr)) == (1, ["client 0, round 1, train"])
+    assert "nan" in done.stderr
     assert json.loads(Path("outputs/mine/run.json").read_text())["status"] == "failed"
 
 
-def hear_ctrl_c():
-    """A job that a script put into the background ignores SIGINT, and so would all that it starts."""
+def accept_ctrl_c():
+    """Resets SIGINT: a background job of a script ignores the signal, and its children inherit that."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 @contextmanager
 def started(words, line):
-    """`fedvtc run` in a group of its own, all of which gets Ctrl-C as in a terminal, once a line begins so."""
+    """Starts `fedvtc run` in a process group and waits for a line of output; yields the process.
+
+    A signal to the group reaches all its processes, like Ctrl-C in a terminal.
+    """
     with subprocess.Popen(
         [sys.executable, "-m", "fedvtc", "run", *words],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-        preexec_fn=hear_ctrl_c,
+        preexec_fn=accept_ctrl_c,
     ) as process:
         try:
             assert any(printed.startswith(line) for printed in process.stdout), process.stderr.read()
@@ -91,12 +95,12 @@ def started(words, line):
 
 
 @pytest.mark.parametrize(
-    ("words", "hosts"), [(INLINE, set()), ([*SMALL, "cluster.num_cpus=1"], {"raylet", "gcs_server"})]
+    ("words", "ray_processes"), [(INLINE, set()), ([*SMALL, "cluster.num_cpus=1"], {"raylet", "gcs_server"})]
 )
-def test_ctrl_c(words, hosts, processes_below, still_running):
+def test_ctrl_c_ends_all_processes_of_a_run(words, ray_processes, processes_below, still_running):
     with started([*words, "run.rounds=100000", "run.name=long"], "round 1/") as process:
         family = processes_below(process.pid)
-        assert hosts <= set(family.values())
+        assert ray_processes <= set(family.values())
         os.killpg(process.pid, signal.SIGINT)
         _, errors = process.communicate(timeout=60)
     assert (process.returncode, errors) == (130, "fedvtc: interrupted.\n")
@@ -108,7 +112,7 @@ def test_ctrl_c(words, hosts, processes_below, still_running):
     assert records
 
 
-def test_a_run_that_waits_for_room_ends_at_sigterm(processes_below, still_running):
+def test_sigterm_ends_a_run_that_waits_for_slots(processes_below, still_running):
     words = [*SMALL, "cluster.num_cpus=1", "placement.cpus_per_actor=2", "placement.wait_timeout_s=300"]
     with started([*words, "run.name=waits"], "waiting up to 300 s for") as process:
         family = processes_below(process.pid)
@@ -119,35 +123,35 @@ def test_a_run_that_waits_for_room_ends_at_sigterm(processes_below, still_runnin
     assert json.loads(Path("outputs/waits/run.json").read_text())["status"] == "interrupted"
 
 
-ASKED_AS_RAY_STARTS = """
+SIGTERM_DURING_RAY_START = """
 import os, signal, threading, time
 from fedvtc.__main__ import program
 
 before = signal.getsignal(signal.SIGTERM)
 
-def ask():
-    # Until ours, and then Ray's own, are in place.
+def send():
+    # Waits for the handler of fedvtc, then for that of Ray.
     known = {before}
     while len(known) < 3:
         known.add(signal.getsignal(signal.SIGTERM))
         time.sleep(0.001)
     os.kill(os.getpid(), signal.SIGTERM)
 
-threading.Thread(target=ask, daemon=True).start()
+threading.Thread(target=send, daemon=True).start()
 program()
 """
 
 
-def test_a_run_ends_at_sigterm_while_ray_starts():
+def test_sigterm_ends_a_run_while_ray_starts():
     words = ["run", *SMALL, "cluster.num_cpus=1", "run.rounds=100000", "run.name=early"]
-    done = subprocess.run([sys.executable, "-c", ASKED_AS_RAY_STARTS, *words], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", SIGTERM_DURING_RAY_START, *words], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (143, "fedvtc: interrupted.\n")
-    assert done.stdout.splitlines()[-1] == "no round is saved yet; resume with: fedvtc resume outputs/early"
+    assert done.stdout.splitlines()[-1].endswith(": fedvtc resume outputs/early")
     assert json.loads(Path("outputs/early/run.json").read_text())["status"] == "interrupted"
 
 
-def test_sigterm_where_the_head_of_the_cluster_is_gone(processes_below, still_running):
-    """As where a job's processes are all told to end, and Ray's head is quicker: nothing may wait for it."""
+def test_sigterm_ends_a_run_after_the_loss_of_the_head_node(processes_below, still_running):
+    """The end of a job sends SIGTERM to all processes. Ray's head may end first, and the run must not wait for it."""
     with started([*SMALL, "cluster.num_cpus=1", "run.rounds=100000", "run.name=long"], "round 1/") as process:
         family = {pid: name for pid, name in processes_below(process.pid).items() if not name.startswith("ray::")}
         (head,) = (pid for pid, name in family.items() if name == "gcs_server")
@@ -155,21 +159,21 @@ def test_sigterm_where_the_head_of_the_cluster_is_gone(processes_below, still_ru
         process.terminate()
         _, errors = process.communicate(timeout=120)
     assert (process.returncode, errors.splitlines()[-1]) == (143, "fedvtc: interrupted.")
-    # But for two of Ray's agents, which wait a minute for the cluster that is gone.
+    # `family` lacks the `ray::` agents, which wait a minute for the lost cluster.
     assert not still_running(family)
     assert json.loads(Path("outputs/long/run.json").read_text())["status"] == "interrupted"
 
 
-def test_sigterm_is_heard_after_ray_is_left(tmp_path):
+def test_the_handler_of_sigterm_is_restored_after_disconnecting(tmp_path):
     script = """
 import os, signal
 from fedvtc.config.operation import ClusterConfig
 from fedvtc.runtime.actors.cluster import connected
-signal.signal(signal.SIGTERM, lambda *_: print("heard"))
+signal.signal(signal.SIGTERM, lambda *_: print("handled"))
 with connected(ClusterConfig(num_cpus=1), "left"):
     pass
 os.kill(os.getpid(), signal.SIGTERM)
-print("goes on")
+print("continues")
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=tmp_path, timeout=120)
-    assert (done.returncode, done.stdout.split("\n")) == (0, ["heard", "goes on", ""])
+    assert (done.returncode, done.stdout.split("\n")) == (0, ["handled", "continues", ""])

@@ -1,1 +1,1 @@
-"""Commands that a user types, one room each. Nothing heavy is imported at the top."""
+"""Commands that a user types: parsers, help and output. No rules of a run, nothing heavy imported at the top."""

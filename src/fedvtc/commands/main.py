@@ -1,14 +1,13 @@
-"""The command line as a process sees it: which command, which exit code, and what is said where it fails."""
+"""Entry of the process: runs one command, prints errors, returns the exit code."""
 
 import argparse
-import importlib.metadata
 import os
 import sys
 import traceback
 from collections.abc import Sequence
 
 from fedvtc.commands.parsing import Parser, make_parser
-from fedvtc.commands.registry import PARSERS
+from fedvtc.commands.registry import COMMANDS
 from fedvtc.errors import (
     EXIT_CRASH,
     EXIT_INTERRUPTED,
@@ -20,16 +19,18 @@ from fedvtc.errors import (
     UserError,
 )
 
-ALL = """\
+EXAMPLES = """\
 examples:
-  fedvtc run                                                 the defaults: digits, 8 clients, no download
-  fedvtc run run.rounds=3 partition.alpha=0.5                with other values
-  fedvtc run conf/data/mnist.yaml conf/population/cnn4.yaml  from files, merged left to right
-  fedvtc plan conf/data/cifar10.yaml                         who would hold what, and whether it fits
-  fedvtc resume outputs/mine                                 goes on with a run that was stopped or lost
-  fedvtc submit conf/experiment/digits.yaml run.output_dir=/mnt/shared/outputs    as a job of a cluster
-  fedvtc list                                                the runs under ./outputs
-  fedvtc doctor                                              whether a run would work here
+  fedvtc run                                                 run the defaults: digits, 8 clients, no download
+  fedvtc run run.rounds=3 partition.alpha=0.5                change config keys
+  fedvtc run conf/data/mnist.yaml conf/population/cnn4.yaml  merge config files, left to right
+  fedvtc plan conf/data/cifar10.yaml                         show the partition, and whether the run fits
+  fedvtc resume outputs/mine                                 resume a run that was stopped or killed
+  fedvtc submit conf/experiment/digits.yaml run.output_dir=/mnt/shared/outputs    run on a Ray cluster
+  fedvtc list                                                list the runs under ./outputs
+  fedvtc doctor                                              check whether runs work on this machine
+
+`fedvtc COMMAND --help` shows the options and examples of a command, `fedvtc run --help` also every config key.
 """
 
 
@@ -37,13 +38,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command.
 
     Args:
-        arguments: the words after `fedvtc`; None takes the process's own.
+        arguments: the words after `fedvtc`; None takes those of the process.
 
     Returns:
         The exit code: 0 done, 1 crash, 2 user error, 130 Ctrl-C, 143 SIGTERM.
 
     Raises:
-        SystemExit: after help and version (0), and for words that no command takes (2).
+        SystemExit: after help and version (code 0), and for arguments that the parser refuses (code 2).
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
@@ -66,22 +67,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if _is_federation(given):
             traceback.print_exc()
             return EXIT_CRASH
-        # The reader, such as `| head`, has what it wanted.
+        # The reader of a pipe, such as `| head`, has closed it: not an error.
         return EXIT_OK
     except Exception:
         traceback.print_exc()
         return EXIT_CRASH
     finally:
-        _let_go_of_output()
+        _drop_unwritable_output()
 
 
 def _is_federation(given: Sequence[str]) -> bool:
-    """Whether the words ask for more than text: a run goes on, and ends well, where nobody can read what it says."""
+    """Returns True if the arguments train a federation: closed output must not change its exit code."""
     return given[:1] in (["run"], ["resume"]) and {"-h", "--help"}.isdisjoint(given)
 
 
-def _let_go_of_output() -> None:
-    """What is left in the buffer and cannot be written must not raise once more when Python ends."""
+def _drop_unwritable_output() -> None:
+    """Flushes stdout; if that fails, discards the buffer, so that Python does not raise again at exit."""
     try:
         sys.stdout.flush()
     except OSError:
@@ -89,35 +90,30 @@ def _let_go_of_output() -> None:
 
 
 def _dispatch(given: list[str]) -> int:
-    if not given or given[0] not in PARSERS:
+    if not given or given[0] not in COMMANDS:
         _top_parser().parse_args(given or ["--help"])
         return EXIT_OK
-    # Not argparse's own sub-commands, for they refuse words on both sides of an option: run a.yaml --plain run.seed=1.
-    words = PARSERS[given[0]]().parse_intermixed_args(given[1:])
-    return int(words.command(words))
+    # Not argparse's subparsers: they refuse positionals on both sides of an option (run a.yaml --plain run.seed=1).
+    arguments = COMMANDS[given[0]].parser().parse_intermixed_args(given[1:])
+    return int(arguments.command(arguments))
 
 
 def _top_parser() -> Parser:
-    about = """\
-Federated learning where every client has its own architecture.
-
-commands:
-  run     runs a federation
-  resume  goes on with a run that was stopped or lost
-  submit  runs a federation as a job of a Ray cluster
-  sweep   runs many federations from one file, and compares them
-  plan    shows what a run would do, without training
-  list    shows runs, jobs, data sets, backbones or methods
-  doctor  checks the environment, or a run folder, and says what to mend"""
-    parser = make_parser("fedvtc", about, ALL)
-    parser.usage = "fedvtc COMMAND ..., and fedvtc COMMAND --help for its keys and options"
-    parser.add_argument("--version", action="version", version=f"fedvtc {_version()}")
-    parser.add_argument("command", metavar="COMMAND", choices=list(PARSERS), help=argparse.SUPPRESS)
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {command.summary}" for name, command in COMMANDS.items()]
+    about = "Federated learning in which every client has its own model architecture.\n\ncommands:\n"
+    parser = make_parser("fedvtc", about + "\n".join(lines), EXAMPLES)
+    parser.usage = "fedvtc COMMAND ..."
+    parser.add_argument("--version", action="version", version=f"fedvtc {_version()}", help="show the version")
+    parser.add_argument("command", metavar="COMMAND", choices=list(COMMANDS), help=argparse.SUPPRESS)
     return parser
 
 
 def _version() -> str:
+    # Here, because the import takes longer than the rest of `fedvtc --help`.
+    from importlib.metadata import PackageNotFoundError, version
+
     try:
-        return importlib.metadata.version("fedvtc")
-    except importlib.metadata.PackageNotFoundError:  # Run from a source tree that was not installed.
+        return version("fedvtc")
+    except PackageNotFoundError:  # A source tree that is not installed.
         return "(not installed)"

@@ -1,50 +1,59 @@
-"""The words of a command: its parser, files and overrides among them, and a help that lists every key.
+"""Parts that the parsers of all commands share: config words, shared options, the list of config keys, the console.
 
-Nothing heavy is imported at the top, so that help and a config with a mistake answer at once.
+Nothing heavy is imported at the top, so that help and a mistake in a config answer at once.
 """
 
 import argparse
+import os
 import sys
-from typing import TYPE_CHECKING
+import textwrap
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from fedvtc.errors import EXIT_OK, EXIT_USER_ERROR
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-import os
-import textwrap
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NoReturn
-
-if TYPE_CHECKING:
     from fedvtc.config import Config, FieldDoc, MethodConfig
 
-
 PLAIN_WIDTH = 160
-"""Columns where the output is not a terminal, so that tables in a log keep their rows whole."""
+"""Columns of a table when the output is not a terminal; wide enough to keep rows on one line in a log."""
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose errors are one line, as for every other mistake of the user, and exit code 2."""
+    """A parser that reports a mistake in one line, like every other user error, and exits with code 2."""
 
     def error(self, message: str) -> NoReturn:
-        """Prints the line and ends the program."""
+        """Prints the message and exits."""
         print(f"fedvtc: {message}. See {self.prog} --help.", file=sys.stderr)
         raise SystemExit(EXIT_USER_ERROR)
 
 
 def make_parser(prog: str, about: str, examples: str, *, add_help: bool = True) -> Parser:
-    """A parser of one command, with examples under its help."""
-    # Raw, so that examples keep their lines.
-    formatter = argparse.RawDescriptionHelpFormatter
-    return Parser(
-        prog=prog, description=about, epilog=examples, formatter_class=formatter, allow_abbrev=False, add_help=add_help
+    """Returns a parser whose help ends with examples.
+
+    Args:
+        prog: the command as typed, such as `fedvtc list`.
+        about: description at the top of the help.
+        examples: text below the options; lines stay as they are.
+        add_help: False leaves `--help` to the caller.
+    """
+    parser = Parser(
+        prog=prog,
+        description=about,
+        epilog=examples,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+        add_help=False,
     )
+    if add_help:
+        parser.add_argument("-h", "--help", action="help", help="show this help")
+    return parser
 
 
 def config_parser(command: str, about: str, examples: str) -> Parser:
-    """A parser of files, overrides, and a help that lists every key."""
+    """Returns a parser of config files and overrides, whose help lists every config key."""
 
     class Help(argparse.Action):
         def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
@@ -53,13 +62,21 @@ def config_parser(command: str, about: str, examples: str) -> Parser:
             parser.exit(EXIT_OK)
 
     parser = make_parser(f"fedvtc {command}", about, examples, add_help=False)
-    parser.add_argument("words", nargs="*", metavar="FILE | key=value", help="files merge left to right, keys win")
-    parser.add_argument("-h", "--help", nargs=0, action=Help, help="show this, and every key with its default")
+    words = "config files, merged left to right over the defaults, and config keys, which win over files"
+    parser.add_argument("words", nargs="*", metavar="FILE | key=value", help=words)
+    parser.add_argument("-h", "--help", nargs=0, action=Help, help="show this help and every config key")
     return parser
 
 
 def load_config(words: Sequence[str]) -> "Config":
-    """Words that name a file are files, wherever they stand; all others are overrides."""
+    """Returns the config that files and overrides give, in any order.
+
+    Args:
+        words: names of YAML files, and `key=value` overrides.
+
+    Raises:
+        ConfigError: lists every problem of the config.
+    """
     from fedvtc.config import load
 
     files = [word for word in words if _is_file(word)]
@@ -67,7 +84,7 @@ def load_config(words: Sequence[str]) -> "Config":
 
 
 def _is_file(word: str) -> bool:
-    # Not Path.exists, which raises for a word that is too long for a file name.
+    # A file that is absent must be reported as a file. os.path.exists, because Path.exists raises for long overrides.
     return ("=" not in word and word.endswith((".yaml", ".yml"))) or os.path.exists(word)
 
 
@@ -78,7 +95,7 @@ def _methods() -> "dict[str, type[MethodConfig]]":
 
 
 def _keys_help() -> str:
-    """Every key with its type, default and text, by section; the keys of each method by method."""
+    """Every config key with its default, type and description, by section; then the keys of each method."""
     from fedvtc.config import Config, MethodConfig, field_docs
 
     common = {doc.key for doc in field_docs(MethodConfig, "method")}
@@ -89,7 +106,7 @@ def _keys_help() -> str:
         own = [doc for doc in field_docs(cls, "method") if doc.key not in common]
         if own:
             sections[f"method.name={name}"] = own
-    lines = ["keys: KEY=DEFAULT (TYPE)"]
+    lines = ["config keys: KEY=DEFAULT  (TYPE)"]
     for title, docs in sections.items():
         lines += ["", f"{title}:"]
         for doc in docs:
@@ -99,13 +116,13 @@ def _keys_help() -> str:
 
 
 def add_address(parser: argparse.ArgumentParser) -> None:
-    """Adds `--address`, the dashboard of a cluster."""
-    text = "the cluster's dashboard; without it RAY_API_SERVER_ADDRESS, RAY_ADDRESS, or http://127.0.0.1:8265"
+    """Adds `--address`, the URL of a cluster's dashboard."""
+    text = "dashboard of the Ray cluster; default: RAY_API_SERVER_ADDRESS, RAY_ADDRESS or http://127.0.0.1:8265"
     parser.add_argument("--address", metavar="URL", help=text)
 
 
 def make_console() -> "Console":
-    """Makes a console as wide as the terminal, or `PLAIN_WIDTH` columns wide where there is none."""
+    """Returns a console as wide as the terminal, or `PLAIN_WIDTH` columns wide without a terminal."""
     from rich.console import Console
 
     return Console() if sys.stdout.isatty() else Console(width=PLAIN_WIDTH)

@@ -1,22 +1,40 @@
-"""The commands: `fedvtc run | resume | submit | sweep | plan | list | doctor`, their words, and what they do.
+"""The table of commands: `fedvtc --help` prints the summaries, `main` calls the parser of the given command."""
 
-Nothing heavy is imported at the top, so that help and a config with a mistake answer at once.
-"""
+from dataclasses import dataclass
+from importlib import import_module
 
-from fedvtc.commands.doctor.command import doctor_parser
-from fedvtc.commands.listing.command import list_parser
-from fedvtc.commands.plan.command import plan_parser
-from fedvtc.commands.run import resume_parser, run_parser
-from fedvtc.commands.submit.command import submit_parser
-from fedvtc.commands.sweep.command import sweep_parser
+from fedvtc.commands.parsing import Parser
 
-PARSERS = {
-    "run": run_parser,
-    "resume": resume_parser,
-    "submit": submit_parser,
-    "sweep": sweep_parser,
-    "plan": plan_parser,
-    "list": list_parser,
-    "doctor": doctor_parser,
+
+@dataclass(frozen=True)
+class Command:
+    """One command of the program.
+
+    Attributes:
+        summary: the command's line in `fedvtc --help`.
+        entry: `module:function` in this package; the function takes nothing and returns the command's parser.
+    """
+
+    summary: str
+    entry: str
+
+    def parser(self) -> Parser:
+        """Imports the command's module and returns the parser.
+
+        A command imports its own module only, so help is fast and `fedvtc doctor` runs with a package missing.
+        """
+        module, _, function = self.entry.partition(":")
+        parser: Parser = getattr(import_module(f"{__package__}.{module}"), function)()
+        return parser
+
+
+COMMANDS = {
+    "run": Command("run a federation and write a run folder", "run:run_parser"),
+    "resume": Command("resume a run that was stopped or killed", "run:resume_parser"),
+    "submit": Command("run a federation as a job on a Ray cluster", "submit.command:parser"),
+    "sweep": Command("run many federations from one file and compare the results", "sweep.command:parser"),
+    "plan": Command("show config, partition, traffic and memory of a run without training", "plan.command:parser"),
+    "list": Command("list runs, cluster jobs, data sets, backbones or methods", "listing.command:parser"),
+    "doctor": Command("check this machine, or a run folder, for problems", "doctor.command:parser"),
 }
-"""How the words of each command are read; `command` of what a parser finds does it, and gives the exit code."""
+"""Commands by name, in the order of `fedvtc --help`."""

@@ -1,4 +1,4 @@
-"""Checks of the checkpoints of a run: every byte of each, whose they are, and from which one the run would go on."""
+"""Checks the checkpoints of a run: every byte, the run they belong to, and the round that a resume starts from."""
 
 import shlex
 import shutil
@@ -13,19 +13,19 @@ from fedvtc.storage.checkpoints import CheckpointStore, Manifest
 from fedvtc.storage.records import count_recorded
 from fedvtc.storage.run_folder import RunFolder
 
-SKIPPED = "It is passed over; an older one that is whole is used."
-ROOM = 2
-"""Checkpoints that must fit on the disk, for a new one is written before an old one is removed."""
+SKIPPED = "fedvtc resume skips this checkpoint and uses an older one."
+NUM_ON_DISK = 2
+"""Checkpoints that must fit on the disk: a new one is written before an old one is removed."""
 
 
 def examine(folder: RunFolder, config: Config, *, trusted: bool, is_live: bool) -> Iterator[Finding]:
-    """A row for each checkpoint, for what the run would go on from, and for the disk.
+    """Yields a row for each checkpoint, the round that a resume starts from, and the disk.
 
     Args:
-        folder: of the run.
-        config: as its config.yaml says, or who asks.
-        trusted: True to look at a checkpoint.dir that the folder of another user names.
-        is_live: whether a process writes the run now.
+        folder: the run folder.
+        config: the run's config, with the overrides of the command.
+        trusted: True to look at a checkpoint.dir that the run folder of another user names.
+        is_live: True if a process is writing the run.
     """
     from fedvtc.federation.starting_point import check_starts_over, checkpoint_store
     from fedvtc.federation.trust import is_owned
@@ -47,11 +47,11 @@ def examine(folder: RunFolder, config: Config, *, trusted: bool, is_live: bool) 
     for line in damaged:
         what, _, found = line.partition(": ")
         yield Finding(what, "fault", found, SKIPPED)
-    whole, fitting = [], []
+    intact, fitting = [], []
     for manifest in manifests:
         problems = store.problems(manifest)
         if problems and is_live and manifest not in store.manifests():
-            # The run has removed it while it was looked at.
+            # The run removed this checkpoint during the check.
             continue
         what = f"checkpoints/{manifest.folder}"
         for problem in problems:
@@ -59,22 +59,22 @@ def examine(folder: RunFolder, config: Config, *, trusted: bool, is_live: bool) 
             yield Finding(what, "fault", problem.partition(": ")[2], SKIPPED)
         if problems:
             continue
-        whole.append(manifest)
+        intact.append(manifest)
         if fault := misfit(manifest, folder.id, config):
             damaged.append(fault[0])
             yield Finding(what, "fault", *fault)
             continue
         fitting.append(manifest)
         size = human_bytes(sum(shard.num_bytes for shard in manifest.shards))
-        yield Finding(what, "ok", f"whole: {len(manifest.shards)} files, {size}")
+        yield Finding(what, "ok", f"intact: {len(manifest.shards)} files, {size}")
     if is_finished:
-        if config.checkpoint.every is not None and not any(manifest.phase == "final" for manifest in whole):
-            fix = "The newest round has the models as they were before the method's last step."
-            yield Finding("checkpoints/final", "warning", "there is none that is whole", fix)
+        if config.checkpoint.every is not None and not any(manifest.phase == "final" for manifest in intact):
+            fix = "Use the newest round; its models lack the method's last step."
+            yield Finding("checkpoints/final", "warning", "missing or damaged", fix)
     elif not is_live:
         num_recorded = count_recorded(folder.path, config.population.num_clients)
         rounds = [manifest.round for manifest in fitting if manifest.phase == "round"]
-        # As resuming does it: a checkpoint that the records do not reach is the last resort.
+        # The rule of a resume: a checkpoint newer than the records is used only if there is no other.
         rounds = [round for round in rounds if round <= num_recorded] or rounds
         try:
             if not (rounds or damaged):
@@ -82,34 +82,34 @@ def examine(folder: RunFolder, config: Config, *, trusted: bool, is_live: bool) 
             yield _resuming(rounds, config, store.location if damaged else None)
         except CheckpointError as error:
             yield fault_of("resuming", error, store.location)
-        yield from _room(store, manifests)
+        yield from _disk(store, manifests)
 
 
 def _resuming(rounds: list[int], config: Config, damaged: str | None) -> Finding:
-    """What resuming would do.
+    """The row for the round that a resume starts from.
 
     Args:
-        rounds: those with a whole checkpoint, newest first.
-        config: of the run.
-        damaged: where checkpoints lie of which some are damaged; None where none is.
+        rounds: rounds with a usable checkpoint, newest first.
+        config: the run's config.
+        damaged: location of the checkpoints if some are damaged, else None.
     """
     if rounds:
-        return Finding("resuming", "ok", f"goes on after round {rounds[0]} of {config.run.rounds}")
+        return Finding("resuming", "ok", f"resumes after round {rounds[0]} of {config.run.rounds}")
     if damaged is not None:
-        fix = f"Mend one of them, or remove {damaged} and metrics.jsonl to start over."
-        return Finding("resuming", "fault", "refused, for no checkpoint is whole", fix)
-    found = f"there is no checkpoint, all {config.run.rounds} rounds are done again"
-    return Finding("resuming", "warning", found)
+        fix = f"Repair a checkpoint, or remove {damaged} and metrics.jsonl to start over."
+        return Finding("resuming", "fault", "not possible, every checkpoint is damaged", fix)
+    return Finding("resuming", "warning", f"no checkpoint; a resume repeats all {config.run.rounds} rounds")
 
 
-def _room(store: CheckpointStore, manifests: list[Manifest]) -> Iterator[Finding]:
-    place = Path(store.location)
-    if not manifests or "://" in store.location or not place.exists():
+def _disk(store: CheckpointStore, manifests: list[Manifest]) -> Iterator[Finding]:
+    location = Path(store.location)
+    if not manifests or "://" in store.location or not location.exists():
         return
-    needed = ROOM * sum(shard.num_bytes for shard in manifests[0].shards)
-    free = shutil.disk_usage(place).free
-    found = f"{human_bytes(free)} free, the next ones need {human_bytes(needed)}"
+    needed = NUM_ON_DISK * sum(shard.num_bytes for shard in manifests[0].shards)
+    free = shutil.disk_usage(location).free
+    found = f"{human_bytes(free)} free, the next checkpoints need {human_bytes(needed)}"
     if free < needed:
-        yield Finding("disk", "warning", found, "Free some, or set checkpoint.dir to another disk.")
+        fix = "Free disk space, or set checkpoint.dir to a folder on another disk."
+        yield Finding("disk", "warning", found, fix)
     else:
         yield Finding("disk", "ok", found)

@@ -6,27 +6,32 @@ from pathlib import Path
 from fedvtc.commands.parsing import Parser, make_console, make_parser
 from fedvtc.errors import EXIT_OK, EXIT_USER_ERROR
 
-DOCTOR = """\
+ABOUT = """\
+Checks this machine: packages, GPUs, memory, disk, Ray. With a run folder, also checks the records and every byte of
+the checkpoints. Changes nothing. Exit code 2 if there is a fault: runs would fail, or the run folder is damaged."""
+
+EXAMPLES = """\
 examples:
   fedvtc doctor
   fedvtc doctor outputs/mine
 """
 
 
-def doctor_parser() -> Parser:
-    """Parses the words of `fedvtc doctor`."""
-    about = "Checks the environment and, where one is named, a run folder with every file of its checkpoints."
-    parser = make_parser("fedvtc doctor", about, DOCTOR)
-    parser.add_argument("folder", nargs="?", type=Path, metavar="RUN", help="a run folder")
-    parser.add_argument("words", nargs="*", metavar="key=value", help="keys that win over the run's config.yaml")
-    parser.add_argument("--trust", action="store_true", help="look at checkpoint.dir though RUN is another user's")
-    parser.set_defaults(command=_doctor)
+def parser() -> Parser:
+    """Returns the parser of `fedvtc doctor`."""
+    parser = make_parser("fedvtc doctor", ABOUT, EXAMPLES)
+    parser.add_argument("folder", nargs="?", type=Path, metavar="RUN", help="a run folder to check")
+    parser.add_argument("words", nargs="*", metavar="key=value", help="config keys, which win over the run's config")
+    parser.add_argument("--trust", action="store_true", help="look at checkpoint.dir though another user owns RUN")
+    parser.set_defaults(command=run)
     return parser
 
 
-def _doctor(words: argparse.Namespace) -> int:
-    from fedvtc.commands import doctor
+def run(arguments: argparse.Namespace) -> int:
+    """Runs `fedvtc doctor`; returns 0, or 2 if there is a fault."""
+    from fedvtc.commands.doctor.examine import examine
+    from fedvtc.commands.doctor.finding import findings_table
 
-    findings = doctor.examine(words.folder, words.words, trusted=words.trust)
-    make_console().print(doctor.findings_table(findings))
+    findings = examine(arguments.folder, arguments.words, trusted=arguments.trust)
+    make_console().print(findings_table(findings))
     return EXIT_OK if all(finding.is_good for finding in findings) else EXIT_USER_ERROR

@@ -1,6 +1,6 @@
-"""Checks of what is installed: Python, the packages, and whether torch, torchvision and the GPUs work together.
+"""Checks of the installation: Python, the packages, and torch with torchvision and the GPUs.
 
-Packages are looked at from outside or in a process of their own, so that a broken one breaks its own row only.
+Package versions come from metadata, and torch loads in a separate process: a broken package affects its own row only.
 """
 
 import json
@@ -8,13 +8,13 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from importlib.metadata import PackageNotFoundError, metadata, version
+from importlib.metadata import PackageMetadata, PackageNotFoundError, metadata, version
 from pathlib import Path
 
 from fedvtc.commands.doctor.finding import Finding
 
 COMPROMISED = {"lightning": ("2.6.2", "2.6.3")}
-"""Releases that stole keys: GHSA-w37p-236h-pfx3."""
+"""Releases that steal keys, by package: advisory GHSA-w37p-236h-pfx3."""
 
 TORCH_PROBE = """
 import json, torch, torchvision
@@ -26,29 +26,36 @@ for index in range(torch.cuda.device_count()):
         names.append(torch.cuda.get_device_name(index))
     except RuntimeError as error:
         faults.append(f"cuda:{index}: {str(error).splitlines()[0]}")
-versions = f"torch {torch.__version__}, torchvision {torchvision.__version__}"
+versions = f"torch {torch.__version__} and torchvision {torchvision.__version__}"
 print(json.dumps({"versions": versions, "cuda": torch.version.cuda, "gpus": names, "faults": faults}))
 """
-"""Importing both is the test of the pair; a sum on each GPU that of its driver and of the kernels torch brings."""
+"""Imports both, which fails for a mismatched pair, and adds on each GPU, which fails for an old driver."""
 TORCH_TIMEOUT_S = 180.0
-"""Seconds for the probe; the first import from a network file system takes minutes."""
+"""Time limit of the probe; the first import from a network file system takes minutes."""
+
+
+def python() -> Iterator[Finding]:
+    """Checks the version of Python against the bounds of fedvtc's metadata."""
+    from packaging.specifiers import SpecifierSet
+
+    found = f"Python {'.'.join(map(str, sys.version_info[:3]))}"
+    about = _metadata()
+    wanted = about["Requires-Python"] if about else ""
+    if SpecifierSet(wanted).contains(found.split()[1], prereleases=True):
+        yield Finding("Python", "ok", found)
+    else:
+        yield Finding("Python", "fault", f"{found}, but fedvtc needs {wanted}", f"Use Python {wanted}.")
 
 
 def packages() -> Iterator[Finding]:
-    """Python and every package against the bounds of fedvtc's own metadata."""
+    """Checks every package that fedvtc needs against the bounds of fedvtc's metadata."""
     from packaging.requirements import Requirement
-    from packaging.specifiers import SpecifierSet
 
-    try:
-        about = metadata("fedvtc")
-    except PackageNotFoundError:
-        fix = "Install it: uv pip install -e . in its folder."
-        yield Finding("packages", "warning", "fedvtc is not installed, so what it needs is not known", fix)
+    about = _metadata()
+    if about is None:
+        fix = "Install fedvtc in its folder: uv pip install -e ."
+        yield Finding("packages", "warning", "fedvtc is not installed, so its requirements are unknown", fix)
         return
-    python = ".".join(map(str, sys.version_info[:3]))
-    wanted = about["Requires-Python"]
-    fits = SpecifierSet(wanted).contains(python, prereleases=True)
-    yield Finding("Python", "ok" if fits else "fault", python, "" if fits else f"Use Python {wanted}.")
     good = []
     for text in about.get_all("Requires-Dist") or []:
         needed = Requirement(text)
@@ -62,33 +69,42 @@ def packages() -> Iterator[Finding]:
     yield Finding("packages", "ok", ", ".join(good))
 
 
+def _metadata() -> PackageMetadata | None:
+    """The metadata of fedvtc; None if fedvtc is not installed."""
+    try:
+        return metadata("fedvtc")
+    except PackageNotFoundError:
+        return None
+
+
 def _package(name: str, bounds: str, fits: Callable[..., bool]) -> Finding:
     install = f"uv pip install '{name}{bounds}'"
     try:
         found = version(name)
     except PackageNotFoundError:
-        return Finding(name, "fault", "is not installed", install)
+        return Finding(name, "fault", "is not installed", f"Run {install}.")
     if found in COMPROMISED.get(name, ()):
-        fix = f"{install}, and replace every key that this machine holds."
-        return Finding(name, "fault", f"{found} was compromised and steals keys", fix)
+        fix = f"Run {install}, then replace every key stored on this machine."
+        return Finding(name, "fault", f"{found} is a compromised release that steals keys", fix)
     if not fits(found, prereleases=True):
-        return Finding(name, "fault", f"{found}, needed is {bounds}", install)
+        return Finding(name, "fault", f"{found} is installed, but fedvtc needs {bounds}", f"Run {install}.")
     return Finding(name, "ok", f"{name} {found}")
 
 
 def torch_and_devices() -> Iterator[Finding]:
-    """Whether torch and torchvision load together and which GPUs they can use."""
+    """Checks that torch and torchvision load together, and that torch can compute on each GPU."""
     what = "torch and torchvision"
     try:
         words = [sys.executable, "-c", TORCH_PROBE]
         probe = subprocess.run(words, capture_output=True, text=True, timeout=TORCH_TIMEOUT_S, check=False)
     except subprocess.TimeoutExpired:
-        yield Finding(what, "fault", f"did not load in {TORCH_TIMEOUT_S:g} s", "Put the environment on a faster disk.")
+        found = f"did not load within {TORCH_TIMEOUT_S:g} s"
+        yield Finding(what, "fault", found, "Move the Python environment to a faster disk.")
         return
     if probe.returncode:
-        ended = f"loading them ended the process with code {probe.returncode}"
+        ended = f"the import ended with exit code {probe.returncode}"
         found = next(reversed(probe.stderr.strip().splitlines()), ended)
-        fix = "Reinstall the two as a pair: uv pip install --reinstall torch torchvision"
+        fix = "Reinstall both together: uv pip install --reinstall torch torchvision"
         yield Finding(what, "fault", found, fix)
         return
     loaded = json.loads(probe.stdout.splitlines()[-1])
@@ -102,10 +118,17 @@ def torch_and_devices() -> Iterator[Finding]:
 
 
 def _no_gpu(cuda: str | None) -> Finding:
+    """The row of a machine on which torch finds no GPU; a warning if the machine has a driver for GPUs.
+
+    Args:
+        cuda: version of CUDA that torch was built for; None for a CPU build.
+    """
     if not Path("/proc/driver/nvidia/version").exists():
-        return Finding("GPU", "ok", "none; clients compute on CPUs")
+        return Finding("GPU", "ok", "none found; clients compute on CPUs")
     if cuda is None:
-        return Finding("GPU", "warning", "present, but torch is a build for CPUs", "Install a torch for CUDA.")
+        return Finding("GPU", "warning", "torch is a CPU build, but there is a GPU driver", "Install torch for CUDA.")
     if os.environ.get("CUDA_VISIBLE_DEVICES") is not None:
-        return Finding("GPU", "warning", "CUDA_VISIBLE_DEVICES hides them", "Unset it to use them.")
-    return Finding("GPU", "warning", f"CUDA {cuda} of torch finds none", "Update the driver; nvidia-smi shows it.")
+        fix = "Unset CUDA_VISIBLE_DEVICES to use them."
+        return Finding("GPU", "warning", "CUDA_VISIBLE_DEVICES hides all GPUs", fix)
+    found = f"torch for CUDA {cuda} finds no GPU, but there is a GPU driver"
+    return Finding("GPU", "warning", found, "Update the driver; nvidia-smi shows its version.")

@@ -1,4 +1,4 @@
-"""Checks of this machine: what it has room for, and what its environment variables ask for."""
+"""Checks of this machine: CPUs, memory, disks, limits, and the environment variables that runs read."""
 
 import os
 import resource
@@ -14,50 +14,52 @@ from fedvtc.commands.doctor.finding import Finding, fault_of
 MIN_MEMORY_BYTES = 2e9
 MIN_DISK_BYTES = 1e9
 MIN_OPEN_FILES = 4096
-"""Ray's own bound; each process of clients costs its head some connections."""
+"""Ray warns below this limit; each actor needs some connections."""
 STORE_SHARE = 0.3
-"""Of the free memory, what Ray's object store takes (Ray's DEFAULT_OBJECT_STORE_MEMORY_PROPORTION)."""
+"""Share of the free memory that Ray's object store takes (DEFAULT_OBJECT_STORE_MEMORY_PROPORTION in Ray)."""
 SMALL_STORE_BYTES = 10e9
-"""Ray makes the store at most as large as /dev/shm, but does not make it smaller than this."""
+"""Ray limits its object store to the size of /dev/shm, but only above this size."""
 FULL_SHARE = 0.95
-"""Of a disk, above which Ray stops writing to it."""
+"""Used share of a disk above which Ray stops writing to the disk."""
 MAX_SOCKET_PATH = 107
-"""Bytes of the path of a Unix socket."""
+"""Longest path of a Unix socket, in bytes."""
 RAY_SOCKET = "ray/session_2026-01-01_00-00-00_000000_1234567/sockets/plasma_store"
+"""Example of the longest socket path below Ray's folder."""
 
 
 def cpus() -> Iterator[Finding]:
-    """CPUs of the machine, and those that this process may use."""
+    """Compares the CPUs that this process may use with those of the machine."""
     count = os.cpu_count() or 1
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else count
     if usable < count:
-        yield Finding("CPUs", "warning", f"{usable} of {count} may be used", f"Set cluster.num_cpus={usable}.")
+        found = f"this process may use {usable} of {count} CPUs"
+        yield Finding("CPUs", "warning", found, f"Set cluster.num_cpus={usable}.")
     else:
-        yield Finding("CPUs", "ok", str(count))
+        yield Finding("CPUs", "ok", f"{count} CPU{'s' * (count != 1)}")
 
 
 def memory() -> Iterator[Finding]:
-    """Free memory, and whether Ray's object store fits into shared memory."""
+    """Checks the free memory, and that Ray's object store fits into /dev/shm."""
     free = _free_memory()
     if free is None:
         return
     scarce = free < MIN_MEMORY_BYTES
-    fix = "End other programs, or set placement.pool=inline." if scarce else ""
-    yield Finding("memory", "warning" if scarce else "ok", f"{_gb(free)} free", fix)
+    fix = "Stop other programs, or set placement.pool=inline." if scarce else ""
+    yield Finding("memory", "warning" if scarce else "ok", f"{_gb(free)} of memory free", fix)
     if not os.path.isdir("/dev/shm"):
         return
     shared = shutil.disk_usage("/dev/shm").free
     store = min(STORE_SHARE * free, max(SMALL_STORE_BYTES, FULL_SHARE * shared))
     if shared < store:
-        found = f"{_gb(shared)} free, Ray's object store takes {_gb(store)} and would go to a slow disk"
-        fix = f"Free it; in a container: docker run --shm-size={1.1 * store / 2**30:.1f}g"
+        found = f"{_gb(shared)} free; Ray's object store needs {_gb(store)} and would use a slow disk instead"
+        fix = f"Free space in /dev/shm; in a container: docker run --shm-size={1.1 * store / 2**30:.1f}g"
         yield Finding("/dev/shm", "warning", found, fix)
     else:
-        yield Finding("/dev/shm", "ok", f"{_gb(shared)} free, Ray's object store takes {_gb(store)}")
+        yield Finding("/dev/shm", "ok", f"{_gb(shared)} free in /dev/shm")
 
 
 def _free_memory() -> float | None:
-    """Bytes that are free on this machine and in this container; None where it cannot be told."""
+    """Free memory in bytes, within the limit of the container; None if the system does not report it."""
     table = Path("/proc/meminfo")
     if not table.exists():
         return None
@@ -70,7 +72,7 @@ def _free_memory() -> float | None:
 
 
 def ray() -> Iterator[Finding]:
-    """The cluster of RAY_ADDRESS, or the folder that a cluster started here would need."""
+    """Checks that the cluster of RAY_ADDRESS answers; without the variable, the folder that a local cluster needs."""
     address = os.environ.get("RAY_ADDRESS")
     if address and address != "local":
         from fedvtc.errors import ClusterError
@@ -82,95 +84,95 @@ def ray() -> Iterator[Finding]:
             yield fault_of("Ray", error)
             return
         num_cpus, num_gpus = sum(node.num_cpus for node in free), sum(node.num_gpus for node in free)
-        yield Finding(
-            "Ray", "ok", f"the cluster at {address} answers: {num_cpus:g} CPUs and {num_gpus:g} GPUs are free"
-        )
+        found = f"the cluster at {address} answers: {num_cpus:g} CPUs and {num_gpus:g} GPUs are free"
+        yield Finding("Ray", "ok", found)
         return
     base = Path(os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp")
-    fix = "Set RAY_TMPDIR to a short folder with room, such as /tmp."
+    fix = "Set RAY_TMPDIR to a folder with a short path and free space, such as /tmp."
     place, usage = _nearest(base / "ray")
-    if not _takes_files(place):
-        found = f"{place} is no folder that can be written to; a cluster started here would keep its files there"
+    if not _is_writable(place):
+        found = f"{place} is not a writable folder; a local cluster would keep its files there"
         yield Finding("Ray", "fault", found, fix)
     elif len(os.fsencode(base / RAY_SOCKET)) > MAX_SOCKET_PATH:
-        yield Finding("Ray", "fault", f"{base} is too long for the sockets of a cluster started here", fix)
+        yield Finding("Ray", "fault", f"the path {base} is too long for the sockets of a local cluster", fix)
     elif usage.free < (1 - FULL_SHARE) * usage.total:
-        found = f"the disk of {place} has {_gb(usage.free)} free; Ray stops writing above {FULL_SHARE:.0%} full"
+        found = f"{_gb(usage.free)} free on the disk of {place}; Ray stops writing to a disk {FULL_SHARE:.0%} full"
         yield Finding("Ray", "warning", found, fix)
     else:
-        yield Finding("Ray", "ok", f"no RAY_ADDRESS; a run starts a cluster here, with its files in {base / 'ray'}")
+        found = f"RAY_ADDRESS is not set; a run starts a local cluster with its files in {base / 'ray'}"
+        yield Finding("Ray", "ok", found)
 
 
 def outputs() -> Iterator[Finding]:
-    """Room and permission for run folders."""
+    """Checks disk space and permission for run folders."""
     place, usage = _nearest(Path("outputs"))
-    if not _takes_files(place):
-        fix = "Set run.output_dir to a folder of yours."
-        yield Finding("outputs", "fault", f"{place} is no folder that can be written to", fix)
+    if not _is_writable(place):
+        yield Finding("outputs", "fault", f"{place} is not a writable folder", "Set run.output_dir to another folder.")
     elif usage.free < MIN_DISK_BYTES:
-        fix = "Free some, or set run.output_dir to another disk."
+        fix = "Free disk space, or set run.output_dir to a folder on another disk."
         yield Finding("outputs", "warning", f"{_gb(usage.free)} free in {place}", fix)
     else:
         yield Finding("outputs", "ok", f"{_gb(usage.free)} free in {place}")
 
 
 def open_files() -> Iterator[Finding]:
-    """Files that a process may open; Ray raises the soft limit to the hard one."""
+    """Checks the hard limit of open files. Ray raises the soft limit itself."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     if most != resource.RLIM_INFINITY and most < MIN_OPEN_FILES:
-        fix = "Raise the hard limit, in /etc/security/limits.conf or by docker run --ulimit nofile=65536."
-        yield Finding("open files", "warning", f"at most {most}, too few for many clients", fix)
+        fix = "Raise the hard limit in /etc/security/limits.conf, or with docker run --ulimit nofile=65536."
+        yield Finding("open files", "warning", f"at most {most} open files, too few for many clients", fix)
     else:
-        yield Finding("open files", "ok", "no limit" if most == resource.RLIM_INFINITY else f"up to {most}")
+        limit = "any number of" if most == resource.RLIM_INFINITY else f"at most {most}"
+        yield Finding("open files", "ok", f"{limit} open files")
 
 
 def launcher() -> Iterator[Finding]:
-    """What Slurm or torchrun set, where one of them started this."""
+    """Names the variables that Slurm or torchrun set for this process."""
     names = sorted(
         name for name in os.environ if name.startswith("SLURM_") or name in ("RANK", "LOCAL_RANK", "WORLD_SIZE")
     )
     if names:
         shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-        yield Finding("launcher", "ok", f"{shown}: the processes of clients do without them")
+        yield Finding("launcher", "ok", f"launcher variables ignored ({shown})")
 
 
 def data_root() -> Iterator[Finding]:
-    """The folder of FEDVTC_DATA, where it is set."""
+    """Checks that the folder in FEDVTC_DATA exists."""
     root = os.environ.get("FEDVTC_DATA")
     if root and not os.path.isdir(os.path.expanduser(root)):
-        yield Finding("FEDVTC_DATA", "warning", f"{root}: no such folder", "Make it, or set it to where the data are.")
+        fix = "Create the folder, or set FEDVTC_DATA to the folder of the data sets."
+        yield Finding("FEDVTC_DATA", "warning", f"{root}: no such folder", fix)
     elif root:
-        yield Finding("FEDVTC_DATA", "ok", root)
+        yield Finding("FEDVTC_DATA", "ok", f"FEDVTC_DATA={root}")
 
 
 def wandb() -> Iterator[Finding]:
-    """Whether Weights & Biases would know who logs; the key itself is never shown."""
+    """Looks for the API key of Weights & Biases, without showing the key."""
     mode = os.environ.get("WANDB_MODE", "")
     if mode in ("offline", "disabled", "dryrun"):
         yield Finding("wandb", "ok", f"WANDB_MODE={mode}")
     elif os.environ.get("WANDB_API_KEY"):
-        yield Finding("wandb", "ok", "key found in the environment")
+        yield Finding("wandb", "ok", "W&B key in WANDB_API_KEY")
     else:
         file = Path(os.path.expanduser(os.environ.get("NETRC") or "~/.netrc"))
         host = urlsplit(os.environ.get("WANDB_BASE_URL") or "https://api.wandb.ai").hostname or ""
         try:
             known = file.exists() and netrc(str(file)).authenticators(host) is not None
         except (NetrcParseError, OSError, UnicodeDecodeError):
-            # Not its text: that quotes a line of the file.
-            yield Finding(
-                "wandb", "warning", f"{file} cannot be read as a netrc file", "Mend it, or wandb login --relogin"
-            )
+            # Without the text of the error, which quotes a line of the file.
+            fix = "Correct the file, or run wandb login --relogin."
+            yield Finding("wandb", "warning", f"{file} is not a readable netrc file", fix)
             return
-        yield Finding("wandb", "ok", f"key found in {file}" if known else "no key; `wandb login` keeps one")
+        yield Finding("wandb", "ok", f"W&B key in {file}" if known else "no W&B key (`wandb login` saves one)")
 
 
 def _nearest(folder: Path) -> tuple[Path, Any]:
-    """The folder, or the nearest one above that exists, and how full its disk is."""
+    """The folder, or its nearest parent that exists, and the usage of its disk."""
     place = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
     return place, shutil.disk_usage(place)
 
 
-def _takes_files(place: Path) -> bool:
+def _is_writable(place: Path) -> bool:
     return place.is_dir() and os.access(place, os.W_OK | os.X_OK)
 
 

@@ -1,8 +1,7 @@
-"""Checks of the records of a run: metrics.jsonl and clients.csv, line by line."""
+"""Checks the records of a run, metrics.jsonl and clients.csv, line by line."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -10,18 +9,18 @@ from fedvtc.commands.doctor.finding import Finding
 from fedvtc.storage.records import cells_of, record_of
 
 MAX_SHOWN = 5
-LEAVE_OUT = "Leave these out when you read it, or run it anew under another name."
-RESUME = "fedvtc resume drops it and does its round again."
+REPEAT = "If you need the complete file, repeat the run under another run.name."
+RESUME = "fedvtc resume drops this line and repeats the round."
 
 
 def metrics(folder: Path, num_rounds: int | None, *, is_finished: bool, is_live: bool) -> Iterator[Finding]:
-    """Whether metrics.jsonl has one whole record of every round.
+    """Checks that metrics.jsonl has exactly one record of every round.
 
     Args:
-        folder: of the run.
-        num_rounds: rounds of the run; None where that is not known.
-        is_finished: whether all rounds and the final record must be there.
-        is_live: whether a process writes it now.
+        folder: the run folder.
+        num_rounds: rounds of the run; None if config.yaml cannot be read.
+        is_finished: True if every round and the final record must be present.
+        is_live: True if a process is writing the run.
     """
     what = "metrics.jsonl"
     file = folder / what
@@ -44,19 +43,17 @@ def metrics(folder: Path, num_rounds: int | None, *, is_finished: bool, is_live:
                 rounds[record["round"]] += 1
     faults = []
     if damaged:
-        faults.append(f"no record in line {_shown(damaged)}")
+        faults.append(f"line {_shown(damaged)}: not a record")
     last = max(rounds, default=0)
     if num_rounds and is_finished:
         last = max(last, num_rounds)
-    # Not all of them at once, for a damaged record may name any round.
-    missing = islice((round for round in range(1, last + 1) if round not in rounds), MAX_SHOWN)
-    if num_missing := last - sum(1 <= round <= last for round in rounds):
-        faults.append(f"no record of round {_shown(missing, num_missing)}")
+    if missing := [round for round in range(1, last + 1) if round not in rounds]:
+        faults.append(f"no record of round {_shown(missing)}")
     if doubled := sorted(round for round, count in rounds.items() if count > 1):
         faults.append(f"more than one record of round {_shown(doubled)}")
     if is_finished and finals != 1:
-        faults.append(f"{finals} final records where one is expected")
-    yield from (Finding(what, "fault", fault, LEAVE_OUT) for fault in faults)
+        faults.append(f"{finals} final records, expected 1")
+    yield from (Finding(what, "fault", fault, REPEAT) for fault in faults)
     if is_torn and not is_live:
         yield _torn(what, is_finished=is_finished)
     elif not faults:
@@ -64,12 +61,12 @@ def metrics(folder: Path, num_rounds: int | None, *, is_finished: bool, is_live:
 
 
 def clients(folder: Path, *, is_finished: bool, is_live: bool) -> Iterator[Finding]:
-    """Whether the rows of clients.csv are whole, and none is there twice.
+    """Checks that every row of clients.csv has all cells, and that no row is doubled.
 
     Args:
-        folder: of the run.
-        is_finished: whether it must be there.
-        is_live: whether a process writes it now.
+        folder: the run folder.
+        is_finished: True if the file must be present.
+        is_live: True if a process is writing the run.
     """
     what = "clients.csv"
     file = folder / what
@@ -80,7 +77,7 @@ def clients(folder: Path, *, is_finished: bool, is_live: bool) -> Iterator[Findi
         header = lines.readline()
         columns = cells_of(header)
         if not {"round", "phase", "client"} <= set(columns):
-            yield Finding(what, "fault", "its first line does not name the columns", LEAVE_OUT)
+            yield Finding(what, "fault", "the first line does not name the columns", REPEAT)
             return
         seen: Counter[tuple[str, ...]] = Counter()
         damaged, is_torn = [], not header.endswith(b"\n")
@@ -94,11 +91,11 @@ def clients(folder: Path, *, is_finished: bool, is_live: bool) -> Iterator[Findi
             else:
                 row = dict(zip(columns, cells, strict=True))
                 seen[row["round"], row["phase"], row["client"]] += 1
-    faults = [f"line {_shown(damaged)} has not as many cells as the first"] if damaged else []
+    faults = [f"line {_shown(damaged)}: another number of cells than in the first line"] if damaged else []
     if doubled := [key for key, count in seen.items() if count > 1]:
         shown = _shown(f"{client} in round {round}" for round, _, client in doubled)
         faults.append(f"more than one row of client {shown}")
-    yield from (Finding(what, "fault", fault, LEAVE_OUT) for fault in faults)
+    yield from (Finding(what, "fault", fault, REPEAT) for fault in faults)
     if is_torn and not is_live:
         yield _torn(what, is_finished=is_finished)
     elif not faults:
@@ -106,7 +103,7 @@ def clients(folder: Path, *, is_finished: bool, is_live: bool) -> Iterator[Findi
 
 
 def _record(line: bytes) -> dict[str, Any] | None:
-    """The record of a line; None where it holds none."""
+    """The record in a line; None if the line is not a record of a round or of the end."""
     record = record_of(line)
     whole = type(record.get("round")) is int and record.get("phase") in ("round", "final")
     return record if whole else None
@@ -114,17 +111,16 @@ def _record(line: bytes) -> dict[str, Any] | None:
 
 def _absent(what: str, *, is_finished: bool) -> Finding:
     if is_finished:
-        return Finding(what, "fault", "is missing", "Run it anew under another name.")
-    return Finding(what, "ok", "not there yet")
+        return Finding(what, "fault", "is missing", "Repeat the run under another run.name.")
+    return Finding(what, "ok", "not written yet")
 
 
 def _torn(what: str, *, is_finished: bool) -> Finding:
-    return Finding(what, "warning", "its last line is torn", "Leave that line out." if is_finished else RESUME)
+    return Finding(what, "warning", "the last line is incomplete", "Ignore this line." if is_finished else RESUME)
 
 
-def _shown(values: Iterable[object], num: int | None = None) -> str:
-    """The first few, and how many more there are; of `num`, where those that are given are not all."""
+def _shown(values: Iterable[object]) -> str:
+    """The first values, and the number of the others."""
     texts = [str(value) for value in values]
-    num = len(texts) if num is None else num
-    more = f" and {num - MAX_SHOWN} more" if num > MAX_SHOWN else ""
-    return ", ".join(texts[:MAX_SHOWN]) + more
+    num_more = len(texts) - MAX_SHOWN
+    return ", ".join(texts[:MAX_SHOWN]) + (f" and {num_more} more" if num_more > 0 else "")

@@ -1,4 +1,4 @@
-"""Checks of a run folder: run.json, config.yaml, the partition, and whether a secret got into a file."""
+"""Checks a run folder: run.json, config.yaml, secrets in files, records, the partition and checkpoints."""
 
 import fcntl
 import os
@@ -20,12 +20,12 @@ from fedvtc.storage.run_folder import RunFolder
 
 
 def examine_run(path: Path, overrides: Sequence[str] = (), *, trusted: bool = False) -> Iterator[Finding]:
-    """All that is checked of a run folder; without a run.json that can be read, nothing more.
+    """Yields a row per file of a run folder; only one row if run.json cannot be read.
 
     Args:
-        path: of the folder.
-        overrides: `key=value` that win over its config.yaml.
-        trusted: True to look at a checkpoint.dir that the folder of another user names.
+        path: the run folder.
+        overrides: `key=value` words that win over the run's config.yaml.
+        trusted: True to look at a checkpoint.dir that the run folder of another user names.
     """
     try:
         folder = RunFolder.open(path)
@@ -35,7 +35,7 @@ def examine_run(path: Path, overrides: Sequence[str] = (), *, trusted: bool = Fa
     try:
         holder = _holder(path)
     except OSError as error:
-        fix = "Make it readable, on a file system that has locks."
+        fix = "Make .lock readable, on a file system that supports locks."
         yield Finding(".lock", "fault", f"cannot be examined ({error.strerror})", fix)
         holder = "perhaps a process"
     config, found = _config(folder, overrides)
@@ -47,20 +47,20 @@ def examine_run(path: Path, overrides: Sequence[str] = (), *, trusted: bool = Fa
     yield from safely("metrics.jsonl", partial(records.metrics, path, num_rounds, **state), "fault")
     yield from safely("clients.csv", partial(records.clients, path, **state), "fault")
     if config is not None:
-        yield from safely("partition.npz", partial(_partition, path, config), "fault")
+        yield from safely("partition.npz", partial(check_partition, path, config), "fault")
         check = partial(checkpoints.examine, folder, config, trusted=trusted, is_live=holder is not None)
         yield from safely("checkpoints", check, "fault")
 
 
 def _config(folder: RunFolder, overrides: Sequence[str]) -> tuple[Config | None, list[Finding]]:
-    """What the run's config.yaml says, where it can be read, and how it is."""
+    """The config of the run, None if it does not load, and the rows for config.yaml."""
     try:
         config = load([config_layer(folder.path)], overrides, methods=config_classes())
     except ConfigError as error:
         return None, [fault_of("config.yaml", ConfigError([problem])) for problem in error.problems]
     except RunFolderError as error:
         return None, [fault_of("config.yaml", error, str(folder.path / "config.yaml"))]
-    return config, [Finding("config.yaml", "ok", "loads with this version")]
+    return config, [Finding("config.yaml", "ok", "loads with this version of fedvtc")]
 
 
 def _holder(path: Path) -> str | None:
@@ -85,23 +85,25 @@ def _status(folder: RunFolder, holder: str | None) -> Finding:
     num_attempts = len(folder.attempts)
     run = f"{folder.name} ({folder.id}), {num_attempts} attempt{'s' * (num_attempts != 1)}"
     if holder is not None:
-        return Finding("run.json", "ok", f"{run}: {holder} writes it now")
+        return Finding("run.json", "ok", f"{run}: running, {holder} writes the folder")
     if folder.status == "finished":
         return Finding("run.json", "ok", f"{run}: finished")
-    ended = "running, but no process writes it: it was killed" if folder.status == "running" else folder.status
+    killed = "killed: its status is running, but no process writes the folder"
+    ended = killed if folder.status == "running" else folder.status
     return Finding("run.json", "warning", f"{run}: {ended}", resume_command(folder.path))
 
 
-def _partition(path: Path, config: Config) -> Iterator[Finding]:
+def check_partition(path: Path, config: Config) -> Iterator[Finding]:
+    """Yields the row for partition.npz of a run folder."""
     from fedvtc.learning.data import load_partition
 
     file = path / "partition.npz"
     if not file.exists():
-        yield Finding("partition.npz", "warning", "is missing", "Resuming the run draws it again.")
+        yield Finding("partition.npz", "warning", "is missing", "fedvtc resume draws the partition again.")
         return
     num_clients = config.population.num_clients
     try:
-        # Against its own labels: the data set itself may be large, or on another machine.
+        # Checked with the labels in the file: the data set may be large, or on another machine.
         parts = load_partition(file, _labels(file), num_clients)
     except DataError as error:
         yield fault_of("partition.npz", error, str(file))
@@ -113,15 +115,20 @@ def _labels(file: Path) -> NDArray[np.int64]:
     try:
         with file.open("rb") as opened, np.load(opened, allow_pickle=False) as arrays:
             return np.asarray(arrays["labels"])
-    except Exception:  # Whatever it is, `load_partition` says what is wrong.
+    except Exception:  # `load_partition` reports the damage.
         return np.empty(0, dtype=np.int64)
 
 
 def _secrets(path: Path) -> Iterator[Finding]:
-    """Whether a file tells what the environment keeps to itself; values are compared, never shown."""
+    """Yields a fault for each secret environment variable whose value is in a file. Values are never shown."""
     for file in ("run.json", "config.yaml"):
         if not (path / file).exists():
             continue
         text = (path / file).read_text(encoding="utf-8", errors="replace")
         for name in secrets_in(text):
-            yield Finding(file, "fault", f"holds the value of ${name}", "Delete it there, and have a new one issued.")
+            yield Finding(
+                file,
+                "fault",
+                f"holds the value of ${name}",
+                "Delete the value from the file, and replace the secret by a new one.",
+            )

@@ -1,1 +1,1 @@
-"""`fedvtc list`: tables of runs, jobs, data sets, backbones and methods."""
+"""`fedvtc list`: tables of runs, cluster jobs, data sets, backbones and methods. Reads only."""

@@ -6,9 +6,13 @@ from pathlib import Path
 from fedvtc.commands.parsing import Parser, add_address, make_console, make_parser
 from fedvtc.errors import EXIT_OK, UserError
 
-DEFAULT_RUNS = Path("outputs")
+DEFAULT_FOLDER = Path("outputs")
 
-LIST = """\
+ABOUT = """\
+Lists runs with their accuracy, the jobs of a Ray cluster, or the names of data sets, backbones and methods that a
+config can use."""
+
+EXAMPLES = """\
 examples:
   fedvtc list
   fedvtc list runs outputs/mnist outputs/demo
@@ -17,43 +21,58 @@ examples:
 """
 
 
-def list_parser() -> Parser:
-    """Parses the words of `fedvtc list`."""
-    parser = make_parser("fedvtc list", "Shows runs, jobs, data sets, backbones or methods.", LIST)
-    parser.add_argument("kind", nargs="?", default="runs", choices=("runs", "data", "backbones", "methods"))
-    parser.add_argument("folders", nargs="*", type=Path, metavar="FOLDER", help="of runs; ./outputs when left out")
-    parser.add_argument("--cluster", action="store_true", help="show the jobs of a cluster instead")
+def parser() -> Parser:
+    """Returns the parser of `fedvtc list`."""
+    parser = make_parser("fedvtc list", ABOUT, EXAMPLES)
+    kinds = ("runs", "data", "backbones", "methods")
+    kind_help = "runs (the default), data, backbones or methods"
+    parser.add_argument("kind", nargs="?", default="runs", choices=kinds, metavar="KIND", help=kind_help)
+    folders_help = "for runs: run folders, or folders that hold run folders; default: ./outputs"
+    parser.add_argument("folders", nargs="*", type=Path, metavar="FOLDER", help=folders_help)
+    parser.add_argument("--cluster", action="store_true", help="list the jobs of a Ray cluster instead of runs")
     add_address(parser)
-    parser.set_defaults(command=_list)
+    parser.set_defaults(command=run)
     return parser
 
 
-def _list(words: argparse.Namespace) -> int:
-    from fedvtc.commands.listing import names
-    from fedvtc.reporting import runs
+def run(arguments: argparse.Namespace) -> int:
+    """Runs `fedvtc list`; returns the exit code.
 
+    Raises:
+        UserError: arguments contradict each other, a folder is missing, or the cluster does not answer.
+    """
+    _check(arguments)
     console = make_console()
-    if words.cluster and (words.kind != "runs" or words.folders):
-        raise UserError(f"{[words.kind, *words.folders][-1]}: list --cluster shows all jobs. Leave it out.")
-    if words.address and not words.cluster:
+    if arguments.cluster:
+        from fedvtc.commands import submit
+
+        console.print(submit.jobs_table(submit.statuses(arguments.address)))
+    elif arguments.kind != "runs":
+        from fedvtc.commands.listing.names import names_table
+
+        console.print(names_table(arguments.kind))
+    elif not arguments.folders and not DEFAULT_FOLDER.is_dir():
+        print(f"No runs: there is no folder ./{DEFAULT_FOLDER} yet. Start a run: fedvtc run conf/base.yaml")
+    else:
+        from fedvtc.reporting.runs import runs_table
+
+        table, lines = runs_table(arguments.folders or [DEFAULT_FOLDER])
+        if table is not None:
+            console.print(table)
+        print("\n".join(lines))
+    return EXIT_OK
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    """Raises a UserError if arguments contradict each other."""
+    if arguments.cluster and (arguments.kind != "runs" or arguments.folders):
+        word = [arguments.kind, *arguments.folders][-1]
+        raise UserError(f"{word}: list --cluster lists all jobs, without KIND and FOLDER. Leave {word} out.")
+    if arguments.address and not arguments.cluster:
         from fedvtc.config.secrets import shown
 
-        raise UserError(f"{shown('--address', words.address)}: goes with --cluster. Give both.")
-    if words.cluster:
-        from fedvtc.commands import submit as submission
-
-        console.print(submission.jobs_table(submission.statuses(words.address)))
-        return EXIT_OK
-    if words.kind != "runs":
-        if words.folders:
-            raise UserError(f"{words.folders[0]}: list {words.kind} takes no folder. Leave it out.")
-        console.print(names.names_table(words.kind))
-        return EXIT_OK
-    if not words.folders and not DEFAULT_RUNS.is_dir():
-        print(f"No runs, for there is no folder ./{DEFAULT_RUNS} yet. Start one: fedvtc run conf/base.yaml")
-        return EXIT_OK
-    table, lines = runs.runs_table(words.folders or [DEFAULT_RUNS])
-    if table is not None:
-        console.print(table)
-    print("\n".join(lines))
-    return EXIT_OK
+        raise UserError(f"{shown('--address', arguments.address)}: needs --cluster. Give both options.")
+    if arguments.folders and arguments.kind != "runs":
+        raise UserError(
+            f"{arguments.folders[0]}: list {arguments.kind} takes no folder. Leave {arguments.folders[0]} out."
+        )

@@ -1,4 +1,4 @@
-"""What `fedvtc list` prints: runs from their folders, and the names that a config may hold."""
+"""Tables of the names that a config can use: data sets, backbones, methods."""
 
 from importlib import import_module
 from types import ModuleType
@@ -26,7 +26,7 @@ DATASETS = {
 
 
 def names_table(kind: Literal["data", "backbones", "methods"]) -> Table:
-    """The names that a config may hold, with what each is where the name does not say it."""
+    """Returns a table of names under their config key; data sets and methods with a description."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     if kind == "data":
         names = DATASETS

@@ -6,7 +6,11 @@ from pathlib import Path
 from fedvtc.commands.parsing import Parser, config_parser, load_config, make_console
 from fedvtc.errors import EXIT_OK
 
-PLAN = """\
+ABOUT = """\
+Shows what a run would do, without training: the config, the images of each client, the size of the models, bytes per
+round, actors and memory. Also writes a picture of the partition."""
+
+EXAMPLES = """\
 examples:
   fedvtc plan conf/data/mnist.yaml partition.alpha=0.1 population.num_clients=40
   fedvtc plan conf/data/mnist.yaml --picture partition.png
@@ -14,28 +18,33 @@ examples:
 """
 
 
-def plan_parser() -> Parser:
-    """Parses the words of `fedvtc plan`."""
-    about = (
-        "Shows what a run would do: its config, who holds what, bytes per round, processes and memory. Trains nothing."
-    )
-    parser = config_parser("plan", about, PLAN)
-    parser.add_argument("--print-config", action="store_true", help="print the resolved config and nothing else")
-    parser.add_argument("--picture", type=Path, metavar="PNG", help="where to put the picture of the partition")
-    parser.set_defaults(command=_plan)
+def parser() -> Parser:
+    """Returns the parser of `fedvtc plan`."""
+    parser = config_parser("plan", ABOUT, EXAMPLES)
+    parser.add_argument("--print-config", action="store_true", help="print the config as YAML and nothing else")
+    picture = "file for the picture of the partition; default: plans/DATA-PARTITION-sSEED.png under run.output_dir"
+    parser.add_argument("--picture", type=Path, metavar="PNG", help=picture)
+    parser.set_defaults(command=run)
     return parser
 
 
-def _plan(words: argparse.Namespace) -> int:
+def run(arguments: argparse.Namespace) -> int:
+    """Runs `fedvtc plan`; returns the exit code.
+
+    Raises:
+        UserError: the config, the data or the cluster has a problem, or the picture cannot be written.
+    """
     from fedvtc.config import to_yaml
 
-    config = load_config(words.words)
-    print(to_yaml(config), end="" if words.print_config else "\n", flush=True)
-    if words.print_config:
+    config = load_config(arguments.words)
+    print(to_yaml(config), end="" if arguments.print_config else "\n", flush=True)
+    if arguments.print_config:
         return EXIT_OK
-    from fedvtc.commands import plan as planning
+    # After the config is checked: these load PyTorch.
+    from fedvtc.commands.plan.plan import make_plan
+    from fedvtc.commands.plan.printing import print_plan, save_picture
 
-    plan = planning.make_plan(config)
-    planning.print_plan(plan, make_console())
-    print(f"Picture: {planning.save_picture(plan, words.picture)}")
+    plan = make_plan(config)
+    print_plan(plan, make_console())
+    print(f"Picture: {save_picture(plan, arguments.picture)}")
     return EXIT_OK

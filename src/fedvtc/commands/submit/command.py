@@ -14,7 +14,7 @@ examples:
 """
 
 
-def submit_parser() -> Parser:
+def parser() -> Parser:
     """Parses the words of `fedvtc submit`."""
     about = "Runs a federation as a job of a Ray cluster, and follows its log. A run that the cluster has had goes on."
     parser = config_parser("submit", about, SUBMIT)

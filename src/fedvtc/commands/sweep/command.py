@@ -174,7 +174,7 @@ def _show(folder: SweepFolder, console: Console, plain: bool) -> None:
     say(f"table: {folder.path / 'results.csv'}, {folder.path / 'results.md'}")
 
 
-def sweep_parser() -> Parser:
+def parser() -> Parser:
     """Parses the words of `fedvtc sweep`."""
     from fedvtc.commands.sweep import command
 

@@ -1,0 +1,77 @@
+"""Nodes that a run would use, and how its clients fit on them. Asks a cluster elsewhere, but starts none."""
+
+import math
+import os
+from collections.abc import Sequence
+
+import torch
+
+from fedvtc.config.schema import Config
+from fedvtc.errors import ClusterError
+from fedvtc.runtime.actors.cluster import address_of, check_address, count_cpus, nodes_elsewhere
+from fedvtc.runtime.placement import Packing, Resources, actor_needs, pack
+
+RAY_MEMORY_SHARE = 0.7
+"""Share of a machine's memory that Ray offers to actors; the rest is for its object store."""
+
+
+def is_local(config: Config) -> bool:
+    """Returns True if the clients live on this machine: no pool in Ray, or a cluster that the run starts itself."""
+    return config.placement.pool == "inline" or not (config.cluster.address or os.environ.get("RAY_ADDRESS"))
+
+
+def nodes_of(config: Config) -> tuple[list[Resources], list[Resources]]:
+    """Returns the free and the total resources of each node; two empty lists if the cluster does not answer.
+
+    Raises:
+        ClusterError: the address is not that of a node, so a run would not find the cluster either.
+    """
+    cluster, placement = config.cluster, config.placement
+    if not is_local(config):
+        address, source = address_of(cluster)
+        check_address(address, source)
+        try:
+            return nodes_elsewhere(address, source)
+        except ClusterError:
+            return [], []
+    num_gpus = cluster.num_gpus
+    if num_gpus is None and placement.gpus_per_actor != 0 and placement.accelerator != "cpu":
+        num_gpus = torch.cuda.device_count()
+    memory_bytes = RAY_MEMORY_SHARE * (physical_memory_bytes() or math.inf)
+    node = Resources(float(cluster.num_cpus or count_cpus()), float(num_gpus or 0), memory_bytes)
+    return [node], [node]
+
+
+def pack_clients(
+    config: Config, free: Sequence[Resources], total: Sequence[Resources], where: str
+) -> tuple[Resources, Packing]:
+    """Fits the clients of a config into actors on nodes, by the rules of a run.
+
+    Args:
+        config: the whole config.
+        free: free resources by node; empty if unknown, which counts as enough for every client.
+        total: all resources by node.
+        where: name of the nodes' owner, for the error.
+
+    Returns:
+        The resources that each actor reserves, and the packing.
+
+    Raises:
+        ClusterError: the actors do not fit; the message says which settings would.
+    """
+    placement, num_clients = config.placement, config.population.num_clients
+    needs = actor_needs(placement, has_gpus=any(node.num_gpus > 0 for node in total))
+    if placement.pool == "inline":
+        return needs, Packing(num_actors=0, clients_per_actor=num_clients, num_slots=1)
+    # A fraction of a GPU cannot span two GPUs, so a whole GPU for each client is always enough.
+    roomy = [Resources(num_clients * needs.num_cpus, num_clients * math.ceil(needs.num_gpus))]
+    may_grow = not is_local(config)
+    return needs, pack(placement, num_clients, needs, free or roomy, where, total=total or roomy, may_grow=may_grow)
+
+
+def physical_memory_bytes() -> int | None:
+    """Returns the memory of this machine in bytes; None if the system does not report it."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (ValueError, OSError):
+        return None

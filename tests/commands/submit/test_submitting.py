@@ -46,7 +46,7 @@ def test_a_run_of_the_same_name_and_folder_gets_the_next_attempt(tiny_config, jo
 def test_known_jobs_are_not_requested_again(serve, mine, job, keys_of):
     import ray
 
-    # The answer to every request, which is no list of jobs.
+    # The server gives this answer to a request for jobs too, and it is no list of jobs.
     url = serve(200, json.dumps({"ray_version": ray.__version__}).encode())
     with pytest.raises(UserError) as refused:
         submit(mine, address=url, jobs=[job(status="RUNNING")])
@@ -90,7 +90,7 @@ def test_a_printed_command_acts_on_the_cluster_of_the_job(mine, job, monkeypatch
 
     config = _for_job(mine)
     monkeypatch.setenv(variable, "http://other:8265")
-    # For Ray the environment overrides the option, so the option would not do.
+    # For Ray the environment overrides --address, so --address would not work here.
     assert get_address_for_submission_client("http://head:8265") == "http://other:8265"
     _, follow, stop, *_ = advice(job(), "http://head:8265", [])
     assert follow.endswith(": RAY_API_SERVER_ADDRESS=http://head:8265 ray job logs 0a1b2c3d-1 --follow")

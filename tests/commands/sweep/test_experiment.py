@@ -1,4 +1,4 @@
-"""The digest that decides if Ray Tune restores its state of an earlier start."""
+"""The digest that decides if Ray Tune restores the state of an earlier start."""
 
 import pytest
 

@@ -16,7 +16,7 @@ from fedvtc.storage.run_folder import RunFolder
 
 @pytest.fixture
 def opened(write):
-    """Makes the folder of a sweep over two seeds, and its runs with the statuses that are given."""
+    """Makes the folder of a sweep over two seeds, and its runs with the given statuses."""
 
     def make(*statuses, overrides=(), more=""):
         folder = SweepFolder(load_sweep(write("mine.yaml", f"grid: {{run.seed: [0, 1]}}\n{more}"), overrides))

@@ -1,4 +1,4 @@
-"""Sweep files: their trials, and their mistakes."""
+"""Loading sweep files: trials, and one-line messages for mistakes."""
 
 import shlex
 from pathlib import Path

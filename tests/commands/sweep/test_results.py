@@ -35,7 +35,7 @@ def finish(trial, accuracy, *, worst=0.1, missing=0.0, seconds=1.0):
     record(
         trial,
         "finished",
-        # The final record counts, not that of a round.
+        # The final record counts, not the records of rounds.
         {"round": 1, "phase": "round", "bytes/up/prototypes": 70, ACCURACY: 0.99, "time/round": seconds},
         {"round": 2, "phase": "round", "bytes/up/prototypes": 70, "bytes/down/prototypes": 50, "time/round": seconds},
         *({"round": number, "phase": "round"} for number in range(3, num_rounds + 1)),

@@ -75,7 +75,7 @@ def submit(
 
 def _for_job(config: Config) -> Config:
     """Returns the config with a name, `run.resume=auto`, and the cluster of the job instead of `cluster.address`."""
-    # Not named by time alone, because several runs may be submitted in the same second.
+    # The time alone is no unique name, because several runs may be submitted in the same second.
     name = config.run.name or f"{default_name(config)}-{new_id()[:4]}"
     run = replace(config.run, name=name, resume="auto")
     return replace(config, run=run, cluster=replace(config.cluster, address=None))

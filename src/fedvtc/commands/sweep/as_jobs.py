@@ -48,8 +48,8 @@ def submit_trials(
 
     Args:
         folder: the sweep folder.
-        is_here: whether the folder is opened on this machine; then run folders tell which trials are done, otherwise
-            the cluster's jobs do.
+        is_here: True if the folder is opened on this machine; then the run folders tell which trials are done,
+            otherwise the jobs of the cluster do.
         address: URL of the cluster's dashboard; None takes the environment's, or this machine's.
         runtime_env: a file with a runtime environment of Ray.
         working_dir: a folder that each job runs in a copy of.

@@ -68,7 +68,7 @@ def run(arguments: argparse.Namespace) -> int:
         if not folder.path.is_dir():
             what = "no such folder, the sweep has not started"
             raise UserError(f"{folder.path}: {what}. Run the command without --results to start the sweep.")
-        # Otherwise the table would show numbers of other configs as those of this sweep file.
+        # Otherwise the table would show results of other configs under the names of these trials.
         folder.check()
     elif arguments.executor == "jobs":
         return _run_with_jobs(folder, arguments)

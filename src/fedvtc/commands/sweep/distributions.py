@@ -1,4 +1,4 @@
-"""Distributions of the key `random` of a sweep file: their check, and a draw from one."""
+"""Checks and samples the distributions under the key `random` of a sweep file."""
 
 import math
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ def fault(distribution: Any) -> tuple[str, str] | None:
     """Checks a distribution such as `{uniform: [0, 1]}`.
 
     Returns:
-        The fault and its fix, the fix empty where the fault contains it; None for a valid distribution.
+        The fault and its fix, which may be empty; None for a valid distribution.
     """
     if not isinstance(distribution, Mapping) or len(distribution) != 1:
         return f"expected one distribution, not {show(distribution)}", EXAMPLES

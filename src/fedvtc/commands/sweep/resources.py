@@ -24,16 +24,16 @@ def placement_group(
     """Returns the strategy and the bundles of a trial's placement group.
 
     The first bundle is the coordinator's, and each actor has one more. With `placement.clients_per_actor: auto` the
-    trials that run at once share the free slots evenly, or all slots if none is free; a trial has at least one actor,
-    and at most as many as it has clients or `placement.max_actors` allows. With `placement.pool: inline` the only
-    bundle is that of one actor, for the coordinator with all clients.
+    trials that run at once share the free slots evenly, or all slots if no slot is free. A trial has at least one
+    actor, and at most as many as it has clients or `placement.max_actors` allows. With `placement.pool: inline` the
+    only bundle has the resources of one actor, for the process with the coordinator and all clients.
 
     Args:
         config: the config of the trial.
         free: the free resources of each node.
         total: all resources of each node.
         num_at_once: the number of trials that run at once if all fit.
-        may_grow: whether the cluster may add nodes; used in the error only.
+        may_grow: True if the cluster may add nodes; used in the error only.
 
     Raises:
         ClusterError: not even one trial fits the cluster, and `placement.wait_timeout_s` waits for no nodes.

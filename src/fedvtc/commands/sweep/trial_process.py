@@ -90,7 +90,7 @@ def copied_environment() -> dict[str, str]:
 
 
 def apply_environment(task: TrialTask) -> None:
-    """Sets the environment variables of the task, and enters its working folder where this machine has the folder."""
+    """Sets the environment variables of the task, and changes to its working folder if this machine has the folder."""
     if task.folder.is_dir():
         os.chdir(task.folder)
     os.environ.update(task.environment)

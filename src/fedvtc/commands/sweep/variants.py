@@ -19,7 +19,7 @@ TRIES_PER_SAMPLE = 100
 
 @dataclass(frozen=True)
 class Setting:
-    """A key of a sweep file with its value and its place, `FILE:LINE`."""
+    """A key of a sweep file with its value, and `FILE:LINE` of the key."""
 
     key: str
     value: Any
@@ -42,7 +42,7 @@ def settings(keys: Mapping[str, Any], layer: Layer, path: KeyPath) -> Iterator[S
 
 
 def _leaves(key: str, value: Any, layer: Layer, path: KeyPath) -> Iterator[Setting]:
-    """Yields a setting for each leaf of a value, so that nested keys merge with those of other settings."""
+    """Yields a setting for each leaf of a value, so that nested keys merge with keys of other settings."""
     if isinstance(value, Mapping) and value:
         for setting in settings(value, layer, path):
             yield Setting(f"{key}.{setting.key}", setting.value, setting.where)

@@ -8,10 +8,10 @@
 #SBATCH --requeue
 #SBATCH --open-mode=append
 #
-# Runs a federation on the nodes of one Slurm job: Ray on all of them, the coordinator on the first.
+# Runs a federation on the nodes of one Slurm job: Ray on all nodes, the coordinator on the first.
 #   sbatch jobs/slurm.sh conf/experiment/digits.yaml run.name=mine run.output_dir=/scratch/shared/outputs
-# Submitted or requeued again with the same words, the run goes on from its newest checkpoint.
-# Once before: `ray get-auth-token --generate` puts a token into ~/.ray, so that others on the nodes are kept out.
+# Submit again with the same arguments, or requeue, to resume the run from its newest checkpoint.
+# Run `ray get-auth-token --generate` once before: a token in ~/.ray keeps other users of the nodes out.
 set -euo pipefail
 cd "${SLURM_SUBMIT_DIR:?submit this script by sbatch}"
 
@@ -22,8 +22,8 @@ NUM_CPUS=$SLURM_CPUS_PER_TASK
 export HEAD_ADDRESS NUM_NODES NUM_CPUS
 export RAY_AUTH_MODE=token RAY_SYMMETRIC_RUN_CLUSTER_WAIT_TIMEOUT=300
 
-# Lightning reads SLURM_* and RANK and takes actors for ranks of one training, so Ray starts without them. Ray is stopped
-# at the end on these nodes with all that it runs there, hence --exclusive.
+# Lightning would take actors for ranks of one training if it found SLURM_* and RANK, so Ray starts without them. At the
+# end, Ray stops all of its processes on these nodes, also those of other jobs, hence --exclusive.
 # shellcheck disable=SC2016
 srun --nodes="$NUM_NODES" --ntasks="$NUM_NODES" --cpus-per-task="$NUM_CPUS" bash -c '
     unset ${!SLURM_@} RANK LOCAL_RANK WORLD_SIZE

@@ -1,4 +1,4 @@
-"""The files under jobs/: each is valid where its schema can be had, and its commands are ones that fedvtc takes."""
+"""The files under jobs/: each fits its schema if the schema is available, and fedvtc accepts its commands."""
 
 import re
 import shlex
@@ -24,19 +24,19 @@ def in_the_project(monkeypatch):
 
 
 def check_words(words, capsys):
-    """Loads the config as the command would."""
+    """Loads the config as the command does, and returns it."""
     assert main(["plan", *(word for word in words if word not in ("--plain", "--debug")), "--print-config"]) == 0
     return yaml.safe_load(capsys.readouterr().out)
 
 
 def words_after_run(text):
-    """Those of the one command in a script or an entrypoint, its continued lines joined."""
+    """The arguments of the only `fedvtc run` in a script or an entrypoint, with continued lines joined."""
     (line,) = re.findall(r"python -m fedvtc run (.*)", text.replace("\\\n", " "))
     return shlex.split(line)
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
-def test_a_file_is_tested_here_and_says_what_it_is(path):
+def test_a_file_is_tested_here_and_listed_in_the_readme(path):
     text = path.read_text(encoding="utf-8")
 
     assert text.isascii()
@@ -46,7 +46,7 @@ def test_a_file_is_tested_here_and_says_what_it_is(path):
 
 
 @pytest.mark.parametrize("name", ["submit.sh", "slurm.sh"])
-def test_a_script_is_one_that_the_shell_reads(name, capsys):
+def test_a_script_is_valid_bash_and_its_example_works(name, capsys):
     path = ROOT / "jobs" / name
     text = path.read_text(encoding="utf-8")
 
@@ -54,7 +54,7 @@ def test_a_script_is_one_that_the_shell_reads(name, capsys):
     assert "set -euo pipefail" in text
     subprocess.run(["bash", "-n", path], check=True)
     if name == "slurm.sh":
-        # What stands between quotes is a script of its own.
+        # The quoted text is another script.
         (inner,) = re.findall(r"bash -c '(.*?)'", text, re.DOTALL)
         subprocess.run(["bash", "-n", "-c", inner], check=True)
     words = [word for word in words_after_run(text) if word != "$@"]
@@ -66,7 +66,7 @@ def test_a_script_is_one_that_the_shell_reads(name, capsys):
         assert config["cluster"]["address"] == "auto"
 
 
-def test_the_variables_of_slurm_are_gone_before_ray_starts():
+def test_the_variables_of_slurm_are_removed_before_ray_starts():
     text = (ROOT / "jobs/slurm.sh").read_text(encoding="utf-8")
     (line,) = re.findall(r"^ +(unset .*)$", text, re.MULTILINE)
     environment = {"SLURM_PROCID": "2", "SLURM_JOB_ID": "7", "RANK": "1", "NUM_NODES": "2", "PATH": "/usr/bin:/bin"}
@@ -78,7 +78,7 @@ def test_the_variables_of_slurm_are_gone_before_ray_starts():
 
 
 def test_slurm_gives_each_node_its_cpus(tmp_path):
-    """Since Slurm 22.05 the tasks of `srun` do not take over what `sbatch` was given."""
+    """Since Slurm 22.05 `srun` does not inherit the CPUs per task of `sbatch`."""
     for name, does in (("scontrol", "printf 'one\\ntwo\\n'"), ("srun", 'printf "%s\\n" "$HEAD_ADDRESS" "$@"')):
         (tmp_path / name).write_text(f"#!/bin/sh\n{does}\n")
         (tmp_path / name).chmod(0o755)
@@ -97,18 +97,18 @@ def test_slurm_gives_each_node_its_cpus(tmp_path):
     assert said[-2:] == ["fedvtc", "a b.yaml"]
 
 
-def test_the_options_of_the_scripts_are_ones_that_ray_has():
+def test_ray_has_the_options_of_the_scripts():
     from ray.dashboard.modules.job.cli import submit
     from ray.scripts.symmetric_run import symmetric_run
 
     for name, command in (("submit.sh", submit), ("slurm.sh", symmetric_run)):
         text = (ROOT / "jobs" / name).read_text(encoding="utf-8").replace("\\\n", " ")
         (line,) = re.findall(r"exec ray (?:job submit|symmetric-run) (.*?) -- ", text)
-        given = set(re.findall(r"--[a-z-]+", line)) - {"--num-cpus"}  # That is one of `ray start`.
+        given = set(re.findall(r"--[a-z-]+", line)) - {"--num-cpus"}  # An option of `ray start`.
         assert given <= {option for parameter in command.params for option in parameter.opts}
 
 
-def test_runtime_env_yaml_is_one_that_ray_takes():
+def test_ray_accepts_runtime_env_yaml():
     content = read_runtime_env(ROOT / "jobs/runtime_env.yaml")
 
     assert content["env_vars"]["RAY_JOB_STOP_WAIT_TIME_S"] == "120"
@@ -125,7 +125,7 @@ def test_cluster_aws_yaml_fits_the_schema_of_ray():
     assert sum(kind["max_workers"] for kind in whole["available_node_types"].values()) >= whole["max_workers"] > 0
 
 
-def test_a_run_on_aws_waits_for_nodes_where_the_head_has_none_for_it(capsys):
+def test_a_run_on_aws_waits_for_nodes_because_the_head_has_no_cpus(capsys):
     text = (ROOT / "jobs/cluster-aws.yaml").read_text(encoding="utf-8")
     content = yaml.safe_load(text)
     (line,) = re.findall(r"fedvtc submit (.*)", text.replace("\\\n#", " "))
@@ -136,7 +136,7 @@ def test_a_run_on_aws_waits_for_nodes_where_the_head_has_none_for_it(capsys):
     assert (placement["clients_per_actor"], placement["wait_timeout_s"]) == (1, 600)
 
 
-# Fields of RayJob and RayCluster in ray.io/v1, by the API reference of KubeRay 1.6; there is no schema of them here.
+# Fields of RayJob and RayCluster in ray.io/v1, by the API reference of KubeRay 1.6; its schema is not available here.
 RAY_JOB = {"entrypoint", "backoffLimit", "shutdownAfterJobFinishes", "ttlSecondsAfterFinished", "runtimeEnvYAML"}
 RAY_JOB |= {"rayClusterSpec", "activeDeadlineSeconds", "metadata", "submissionMode", "jobId", "suspend"}
 RAY_CLUSTER = {"rayVersion", "authOptions", "enableInTreeAutoscaling", "autoscalerOptions", "headGroupSpec"}
@@ -177,7 +177,7 @@ def test_kuberay_rayjob_yaml_has_the_fields_of_kuberay(capsys):
     assert config["run"]["resume"] == "auto"
 
 
-def test_the_runtime_environment_of_the_rayjob_is_one_that_ray_takes(tmp_path):
+def test_ray_accepts_the_runtime_environment_of_the_rayjob(tmp_path):
     _, job = yaml.safe_load_all((ROOT / "jobs/kuberay-rayjob.yaml").read_text(encoding="utf-8"))
     (tmp_path / "env.yaml").write_text(job["spec"]["runtimeEnvYAML"])
 
@@ -186,7 +186,7 @@ def test_the_runtime_environment_of_the_rayjob_is_one_that_ray_takes(tmp_path):
     assert content["env_vars"] == read_runtime_env(ROOT / "jobs/runtime_env.yaml")["env_vars"]
 
 
-def test_wandb_sweep_yaml_makes_commands_that_fedvtc_takes(capsys):
+def test_fedvtc_accepts_the_commands_of_wandb_sweep_yaml(capsys):
     from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args
 
     sweep = yaml.safe_load((ROOT / "jobs/wandb-sweep.yaml").read_text(encoding="utf-8"))
@@ -195,7 +195,7 @@ def test_wandb_sweep_yaml_makes_commands_that_fedvtc_takes(capsys):
     assert sweep["method"] in ("grid", "random", "bayes")
     assert sweep["metric"]["goal"] in ("maximize", "minimize")
     assert set(sweep["parameters"]) <= {doc.key for doc in field_docs(Config)} | set(own)
-    # As the agent puts a command together.
+    # The agent of W&B builds a command in this way.
     drawn = {key: {"value": parameter["values"][0]} for key, parameter in sweep["parameters"].items()}
     words = create_sweep_command_args({"args": drawn})["args_no_hyphens"]
     command = create_sweep_command(sweep["command"])
@@ -210,7 +210,7 @@ def test_wandb_sweep_yaml_makes_commands_that_fedvtc_takes(capsys):
         assert node[name] == value["value"]
 
 
-def test_the_entrypoint_of_a_submitted_job_is_a_command(tmp_path, monkeypatch, capsys):
+def test_fedvtc_accepts_the_entrypoint_of_a_submitted_job(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     Path("config.yaml").write_text("run: {rounds: 3}\n")
 
@@ -218,5 +218,5 @@ def test_the_entrypoint_of_a_submitted_job_is_a_command(tmp_path, monkeypatch, c
 
 
 def locked(package):
-    """The release of a package that the project is tried with."""
+    """The version of a package in requirements.lock."""
     return re.search(rf"^{package}(?:\[.*\])?==(\S+)", (ROOT / "requirements.lock").read_text(), re.MULTILINE)[1]

@@ -1,7 +1,8 @@
-"""Sweeps with Ray Tune on a cluster of two CPUs: broken off and gone on with, with trials that fail or do badly."""
+"""Sweeps with Ray Tune on a cluster of two CPUs: interrupted, resumed, and with trials that fail or stop early."""
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -39,15 +40,15 @@ METHODS = {
     ],
 }
 NUM_SAVED = 3
-"""Records of a trial whose first checkpoint is whole, for the second is begun before them and waits for the first."""
+"""Records of a trial whose first checkpoint is complete: the second starts before and waits for the first."""
 PATIENCE_S = 400
 AGENTS = ("ray::DashboardA", "ray::RuntimeEnv")
-"""Processes of Ray that notice only after a minute or so that the driver was killed."""
+"""Processes of Ray that need about a minute to notice that the driver was killed."""
 
 
 @pytest.fixture
 def in_a_folder(tiny_folder, monkeypatch):
-    """With the tiny data set and a sweep file; what is written there under `here`."""
+    """The current folder, new, with the tiny data set."""
     folder = tiny_folder("sweep")
     monkeypatch.chdir(folder)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
@@ -75,14 +76,14 @@ def described(trial):
 
 
 def statuses():
-    """Those that run.json has, of the trials that have begun."""
+    """The status in run.json of each trial that has started."""
     return {
         file.parent.name: json.loads(file.read_text())["status"] for file in Path("outputs/mine").glob("*/run.json")
     }
 
 
-def begun():
-    """Trials that are in the middle: something is saved, and the last round is not done."""
+def half_way():
+    """Running trials with a complete checkpoint and without the last round."""
     return [
         trial
         for trial, status in statuses().items()
@@ -90,8 +91,8 @@ def begun():
     ]
 
 
-def break_off(process, signum, is_time, processes_below, still_running):
-    """Sends a signal once it is time; what is printed until nothing is left of it."""
+def interrupt(process, signum, is_time, processes_below, still_running):
+    """Sends a signal when `is_time` returns True; returns the output after all processes have ended."""
     until_s = time.monotonic() + PATIENCE_S
     while not is_time():
         assert process.poll() is None, process.communicate()
@@ -104,39 +105,38 @@ def break_off(process, signum, is_time, processes_below, still_running):
     return printed
 
 
-def test_a_sweep_that_is_broken_off_twice_has_the_numbers_of_one_that_is_not(
-    in_a_folder, processes_below, still_running
+def test_a_sweep_that_is_interrupted_twice_has_the_numbers_of_an_undisturbed_sweep(
+    in_a_folder, processes_below, still_running, golden
 ):
     write(METHODS)
     trials = ["local-seed0", "fedproto-seed0", "fedproto-seed1"]
 
     first = start()
     try:
-        printed, errors = break_off(first, signal.SIGTERM, begun, processes_below, still_running)
+        printed, errors = interrupt(first, signal.SIGTERM, half_way, processes_below, still_running)
     finally:
         first.kill()
-    assert (first.returncode, errors) == (143, "fedvtc: interrupted.\n")
-    assert printed.splitlines()[-1] == (
-        "each trial goes on from its newest checkpoint with: fedvtc sweep mine.yaml cluster.num_cpus=2"
-    )
+    assert (first.returncode, len(errors.splitlines())) == (143, 1)
+    assert printed.endswith(": fedvtc sweep mine.yaml cluster.num_cpus=2\n")
+    golden(printed.splitlines()[-1])
     half_done = {trial for trial in statuses() if num_records(trial) >= NUM_SAVED}
     assert {statuses()[trial] for trial in half_done} == {"interrupted"}
 
     second = start()
     try:
-        break_off(
+        interrupt(
             second,
             signal.SIGKILL,
-            lambda: "finished" in statuses().values() and begun(),
+            lambda: "finished" in statuses().values() and half_way(),
             processes_below,
             still_running,
         )
     finally:
         second.kill()
-    # Two starts have written into one folder of Tune: the second went on with what the first had left.
+    # Two starts have written into one folder of Tune: the second restored the state of the first.
     (tune_folder,) = Path("outputs/mine/tune").iterdir()
     assert len(list(tune_folder.glob("experiment_state-*.json"))) == 2
-    half_done |= set(begun())
+    half_done |= set(half_way())
     done = {trial: described(trial) for trial, status in statuses().items() if status == "finished"}
     assert 1 <= len(done) < 3
 
@@ -163,7 +163,7 @@ def test_a_sweep_that_is_broken_off_twice_has_the_numbers_of_one_that_is_not(
         assert Path("outputs/mine", name).read_bytes() == Path("undisturbed/mine", name).read_bytes()
 
 
-def test_who_is_lost_goes_on_who_does_badly_is_stopped_and_who_fails_is_named(in_a_folder):
+def test_a_lost_trial_resumes_a_bad_trial_is_stopped_and_a_failed_trial_is_named(in_a_folder):
     lists = [
         {"run.seed": 0, "training.optimizer.lr": 0.02},
         {"run.seed": 1, "training.optimizer.lr": 0.02},
@@ -171,7 +171,7 @@ def test_who_is_lost_goes_on_who_does_badly_is_stopped_and_who_fails_is_named(in
         {"run.seed": 3, "training.optimizer": {"name": "sgd", "lr": 1e30}},
     ]
     tiny = {**TINY, "method": {"name": "local"}, "placement": {"pool": "inline"}}
-    # One after the other, for who is stopped depends on who came before.
+    # One trial at a time, because the order decides which trials are stopped.
     write({"set": tiny, "list": lists, "max_concurrent": 1, "asha": {"grace_rounds": 30}})
     folder = SweepFolder(load_sweep(Path("mine.yaml")))
     lost, good, bad, explosive = folder.sweep.trials
@@ -179,7 +179,7 @@ def test_who_is_lost_goes_on_who_does_badly_is_stopped_and_who_fails_is_named(in
     process = start()
     try:
         until_s = time.monotonic() + PATIENCE_S
-        while not begun():
+        while not half_way():
             assert process.poll() is None, process.communicate()
             assert time.monotonic() < until_s
             time.sleep(0.05)
@@ -189,30 +189,30 @@ def test_who_is_lost_goes_on_who_does_badly_is_stopped_and_who_fails_is_named(in
         process.kill()
 
     assert (process.returncode, errors) == (1, ""), printed
-    # Those that have trained to the end are not stopped there, though no trial may have more rounds.
+    # No trial is stopped after its last round.
     assert folder.stopped_early() == {bad.name: 30}
     states = [folder.state(trial) for trial in (lost, good, bad, explosive)]
     assert states == ["finished", "finished", "stopped early", "failed"]
     assert folder.pending() == [explosive]
     lines = printed.splitlines()
     mine = [line.partition(",")[0] for line in lines if line.startswith(f"{lost.name}: ")]
-    assert mine == [f"{lost.name}: {what}" for what in ("begins", "lost", "goes on", "finished")]
+    assert mine == [f"{lost.name}: {what}" for what in ("starts", "lost", "resumes", "finished")]
     assert described(lost.name)["attempts"][1]["resumed_round"] >= 1
-    assert printed.index(f"{explosive.name}: failed") < printed.index(f"{lost.name}: goes on")
+    assert printed.index(f"{explosive.name}: failed") < printed.index(f"{lost.name}: resumes")
     log = folder.log(explosive)
-    # Lines of Tune's own.
+    # A line of Tune itself.
     assert "Last result" not in printed
-    assert f"{explosive.name}: failed: client 0, round 1, train: loss is nan (see {log})" in lines
-    # By an error of its own, so it is not started again.
+    failed = rf"{explosive.name}: failed: client 0, round 1, .*nan.* \(see {re.escape(str(log))}\)"
+    assert any(re.fullmatch(failed, line) for line in lines)
+    # A trial with an error of its own is not restarted.
     assert lines.count(f"{explosive.name}: failed") == 1
-    assert "fedvtc: client 0, round 1, train: loss is nan" in log.read_text().splitlines()
+    assert any(re.match("fedvtc: client 0, round 1, .*nan", line) for line in log.read_text().splitlines())
     assert replace(good.config.run, seed=0) == replace(bad.config.run, seed=0, name=good.name)
 
 
-def test_a_sweep_without_room_says_so_and_ends_when_it_has_waited_long_enough_or_is_asked_to(in_a_folder):
+def test_a_sweep_without_resources_says_so_and_ends_after_its_timeout_or_a_signal(in_a_folder, keys_of, golden):
     tiny = {**TINY, "placement": {"pool": "inline", "cpus_per_actor": 3.0, "wait_timeout_s": 7.0}}
     write({"set": tiny, "grid": {"run.seed": [0, 1]}})
-    told = "waiting up to 7 s for room for 1 actor of 3 CPU"
 
     process = start()
     try:
@@ -220,10 +220,10 @@ def test_a_sweep_without_room_says_so_and_ends_when_it_has_waited_long_enough_or
     finally:
         process.kill()
 
-    assert process.returncode == 2, errors
-    assert printed.splitlines()[1] == told
-    fix = "Set placement.wait_timeout_s higher, or placement.cpus_per_actor lower."
-    assert errors == f"fedvtc: placement: 1 actor of 3 CPU found no room in 7 s. {fix}\n"
+    assert (process.returncode, keys_of(errors)) == (2, ["placement"]), errors
+    waiting = printed.splitlines()[1]
+    golden(waiting)
+    golden(errors)
 
     (tune_folder,) = Path("outputs/mine/tune").iterdir()
     torn = [tune_folder / "tuner.pkl", *tune_folder.glob("experiment_state-*.json")]
@@ -238,7 +238,8 @@ def test_a_sweep_without_room_says_so_and_ends_when_it_has_waited_long_enough_or
     finally:
         process.kill()
 
-    assert lines[1].startswith(f"{tune_folder.absolute()}: not whole")
-    assert lines[2] == f"{told}\n"
-    again = "each trial goes on from its newest checkpoint with: fedvtc sweep mine.yaml cluster.num_cpus=2\n"
-    assert (process.returncode, printed, errors) == (143, again, "fedvtc: interrupted.\n")
+    assert lines[1].startswith(f"{tune_folder.absolute()}: ")
+    golden(lines[1], {str(tune_folder.absolute()): "TUNE"})
+    assert lines[2] == f"{waiting}\n"
+    assert printed.endswith(": fedvtc sweep mine.yaml cluster.num_cpus=2\n")
+    assert (process.returncode, len(printed.splitlines()), len(errors.splitlines())) == (143, 1, 1)

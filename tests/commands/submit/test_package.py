@@ -1,3 +1,5 @@
+"""The package of a job: its runtime environment, and the folder that is sent."""
+
 from dataclasses import replace
 from pathlib import Path
 
@@ -37,12 +39,11 @@ def test_a_runtime_environment_is_read(file):
         *("KAGGLE_KEY", "MYSQL_PWD", "SSH_KEY", "KEY", "REDIS_AUTH", "_auth"),
     ],
 )
-def test_a_variable_with_a_secret_is_refused_and_not_shown(file, name):
+def test_a_variable_with_a_secret_is_refused_and_not_printed(file, name):
     file.write_text(f"env_vars: {{{name}: abc123}}\n")
     with pytest.raises(UserError) as refused:
         read_runtime_env(file)
-    assert str(refused.value).startswith(f"{file}: env_vars.{name} is a secret, and Ray shows it to all")
-    assert "Kubernetes Secret" in str(refused.value)
+    assert str(refused.value).startswith(f"{file}: env_vars.{name}: ")
     assert "abc123" not in str(refused.value)
 
 
@@ -54,7 +55,7 @@ def test_a_variable_with_a_secret_is_refused_and_not_shown(file, name):
         *("TOKEN_2_PATH", "SSH_PUBLIC_KEY_2"),
     ],
 )
-def test_a_variable_that_only_sounds_so_is_taken(file, name):
+def test_a_variable_with_a_harmless_name_is_accepted(file, name):
     file.write_text(f"env_vars: {{{name}: abc123}}\n")
     assert read_runtime_env(file)["env_vars"] == {name: "abc123"}
 
@@ -69,17 +70,16 @@ def test_a_variable_that_only_sounds_so_is_taken(file, name):
         ("working_dir: https://abc123@example.com/code.zip", "working_dir"),
     ],
 )
-def test_a_url_with_a_secret_is_refused_and_not_shown(file, text, key):
+def test_a_url_with_a_secret_is_refused_and_not_printed(file, text, key):
     file.write_text(text)
     with pytest.raises(UserError) as refused:
         read_runtime_env(file)
-    assert str(refused.value).startswith(f"{file}: {key}: a URL carries a password or token, and Ray shows it to all")
-    assert "${NAME} in its place." in str(refused.value)
+    assert str(refused.value).startswith(f"{file}: {key}: ")
     assert "abc123" not in str(refused.value)
 
 
 @pytest.mark.parametrize("value", ["true", "False", "0", "off"])
-def test_a_variable_that_only_turns_something_on_or_off_is_taken(file, value):
+def test_a_variable_that_is_a_switch_is_accepted(file, value):
     file.write_text(f"env_vars: {{USE_AUTH: '{value}'}}\n")
     assert read_runtime_env(file)["env_vars"] == {"USE_AUTH": value}
 
@@ -92,16 +92,30 @@ def test_a_variable_that_only_turns_something_on_or_off_is_taken(file, value):
         ("pip: [attrs, '--config-settings key=abc12345-secret']", "pip[1]"),
     ],
 )
-def test_the_value_of_a_secret_of_the_environment_is_refused_and_not_shown(file, monkeypatch, text, key):
+def test_the_value_of_a_secret_in_the_environment_is_refused_and_not_printed(file, monkeypatch, text, key):
     monkeypatch.setenv("HUB_KEY", "abc12345-secret")
     file.write_text(text)
     with pytest.raises(UserError) as refused:
         read_runtime_env(file)
-    what = f"{file}: {key}: holds the value of $HUB_KEY, and Ray shows it to all who see the job."
-    assert str(refused.value) == f"{what} Set HUB_KEY in the environment of the cluster itself, and leave it out here."
+    assert str(refused.value).startswith(f"{file}: {key}: ")
+    assert "HUB_KEY" in str(refused.value)
+    assert "abc12345" not in str(refused.value)
 
 
-def test_values_that_stand_there_for_other_reasons_are_taken(file, monkeypatch):
+@pytest.mark.parametrize(
+    "env_vars",
+    ["{HF_TOKEN: abc123}", "{DATABASE: 'postgres://me:abc123@host/db'}", "{FOO: abc12345-secret}"],
+    ids=["variable", "URL", "value"],
+)
+def test_messages_about_secrets(file, golden, monkeypatch, env_vars):
+    monkeypatch.setenv("HUB_KEY", "abc12345-secret")
+    file.write_text(f"env_vars: {env_vars}\n")
+    with pytest.raises(UserError) as refused:
+        read_runtime_env(file)
+    golden(refused.value)
+
+
+def test_values_that_equal_harmless_variables_are_accepted(file, monkeypatch):
     plain = {"PWD": "digits-v2", "OLDPWD": "digits-v1", "SORT_KEY": "run.seed", "PROJECT_KEY": "my-fedvtc"}
     plain |= {"SSH_KEY": "/mnt/keys/id", "REDIS_AUTH": "basic", "BUILD_KEY": "1234567", "MYSQL_PWD": "enabled"}
     for name, value in plain.items():
@@ -111,7 +125,7 @@ def test_values_that_stand_there_for_other_reasons_are_taken(file, monkeypatch):
     assert read_runtime_env(file)["env_vars"] == taken
 
 
-def test_a_url_without_a_secret_is_taken(file):
+def test_a_url_without_a_secret_is_accepted(file):
     urls = ["git+ssh://git@github.com/me/x.git", "git+https://github.com/me/x.git@v1"]
     urls += ["git+https://${GITHUB_PAT}@github.com/me/x.git", "git+https://me:${GITHUB_PAT}@github.com/me/x.git"]
     file.write_text(f"pip: {urls}\n")
@@ -119,27 +133,31 @@ def test_a_url_without_a_secret_is_taken(file):
 
 
 @pytest.mark.parametrize(
-    ("text", "start"),
+    ("text", "key"),
     [
-        ("- a list", "expected keys with values."),
-        ("a: b: c", "cannot be read (mapping values are not allowed here"),
-        ("env_vars: {NUMBER: 1}", "Ray does not take it ("),
-        ("pip: [a]\nconda: b", "Ray does not take it ("),
-        ("env_vars: [1]", "env_vars: expected names with values."),
+        ("- a list", None),
+        ("a: b: c", None),
+        ("env_vars: {NUMBER: 1}", None),
+        ("pip: [a]\nconda: b", None),
+        ("env_vars: [1]", "env_vars"),
     ],
+    ids=["list", "no YAML", "number", "pip and conda", "list of variables"],
 )
-def test_what_ray_would_not_take_is_one_line(file, text, start):
+def test_a_malformed_runtime_environment_is_one_line(file, keys_of, golden, text, key):
     file.write_text(text)
     with pytest.raises(UserError) as refused:
         read_runtime_env(file)
-    assert str(refused.value).startswith(f"{file}: {start}")
-    assert len(str(refused.value).splitlines()) == 1
-    assert "abc123" not in str(refused.value)
+    assert keys_of(refused.value) == [str(file)]
+    if key:
+        assert str(refused.value).startswith(f"{file}: {key}: ")
+    golden(refused.value)
 
 
-def test_a_file_that_is_absent_is_one_line(file):
-    with pytest.raises(UserError, match=r"cannot be read \(No such file or directory\)\. Give a YAML file"):
+def test_an_absent_file_is_one_line(file, keys_of, golden):
+    with pytest.raises(UserError) as refused:
         read_runtime_env(file)
+    assert keys_of(refused.value) == [str(file)]
+    golden(refused.value)
 
 
 def test_a_job_has_time_to_save():
@@ -159,41 +177,40 @@ def stop_wait(config, **env_vars):
     return job_environment({"env_vars": env_vars}, config)[0]["env_vars"]["RAY_JOB_STOP_WAIT_TIME_S"]
 
 
-def test_a_job_never_has_less_time_to_save_than_it_needs():
+def test_a_job_has_at_least_the_time_that_it_needs_to_save(keys_of, golden):
     patient = replace(ABSOLUTE, runtime=RuntimeConfig(stop_timeout_s=300.5))
     assert stop_wait(patient, RAY_JOB_STOP_WAIT_TIME_S="120") == "361"
     assert stop_wait(patient, RAY_JOB_STOP_WAIT_TIME_S="600") == "600"
-    with pytest.raises(UserError, match=r"^env_vars\.RAY_JOB_STOP_WAIT_TIME_S=2m: must be whole seconds \(runtime env"):
+    with pytest.raises(UserError) as refused:
         stop_wait(patient, RAY_JOB_STOP_WAIT_TIME_S="2m")
+    assert keys_of(refused.value) == ["env_vars.RAY_JOB_STOP_WAIT_TIME_S=2m"]
+    golden(refused.value)
 
 
 def test_a_job_has_time_for_the_last_rows_of_wandb():
-    # 60 s for the round, 60 for its checkpoint, what the server gets and 10 for the service on the node.
+    # 60 s for the round, 60 for its checkpoint, timeout_s for the server and 10 for the service on the node.
     for timeout_s, seconds in ((60.0, "190"), (300.2, "431")):
         tracking = TrackingConfig(trackers=["wandb"], wandb=WandbConfig(timeout_s=timeout_s))
         assert stop_wait(replace(ABSOLUTE, tracking=tracking)) == seconds
 
 
-def test_a_folder_elsewhere_cannot_take_the_config():
-    with pytest.raises(UserError, match=r"^working_dir=s3://code\.zip: the config could not be put into it"):
-        job_environment({"working_dir": "s3://code.zip"}, ABSOLUTE)
-
-
-def test_a_folder_that_is_no_path_is_one_line():
+@pytest.mark.parametrize("working_dir", ["s3://code.zip", [1]], ids=["URL", "list"])
+def test_a_working_dir_that_is_no_local_folder_is_refused(golden, working_dir):
     with pytest.raises(UserError) as refused:
-        job_environment({"working_dir": [1]}, ABSOLUTE)
-    assert str(refused.value) == (
-        "working_dir=[1]: must be a path (runtime environment). Give a folder of this machine."
-    )
+        job_environment({"working_dir": working_dir}, ABSOLUTE)
+    assert str(refused.value).startswith(f"working_dir={working_dir}: ")
+    golden(refused.value)
 
 
-def test_a_home_of_nobody_is_a_path_that_is_not_sent():
+def test_the_home_of_an_unknown_user_is_a_path_that_is_not_sent(keys_of, golden):
     config = replace(ABSOLUTE, data=DataConfig(root="~no_such_user/data"))
-    with pytest.raises(ConfigError, match=r"^data\.root: '~no_such_user/data' is a path of this machine, and not sent"):
+    with pytest.raises(ConfigError) as refused:
         check_sendable(config, None)
+    assert keys_of(refused.value) == ["data.root"]
+    golden(refused.value)
 
 
-def test_paths_that_a_job_would_lose_or_not_find_are_refused_at_once(tmp_path):
+def test_all_paths_that_a_job_would_lose_or_not_find_are_refused_at_once(tmp_path):
     config = Config(
         run=RunConfig(output_dir="outputs"),
         checkpoint=CheckpointConfig(dir="checkpoints"),
@@ -216,15 +233,19 @@ def test_paths_that_a_job_would_lose_or_not_find_are_refused_at_once(tmp_path):
     check_sendable(good, tmp_path)
 
 
-def test_a_folder_must_exist_and_leave_the_name_of_the_config_free(tmp_path):
-    with pytest.raises(UserError, match=r"absent: no such folder\."):
+def test_a_working_dir_must_exist_and_have_no_config_yaml(tmp_path, keys_of, golden):
+    with pytest.raises(UserError) as refused:
         check_sendable(ABSOLUTE, tmp_path / "absent")
+    assert keys_of(refused.value) == [f"--working-dir={tmp_path / 'absent'}"]
+    golden(refused.value)
     (tmp_path / "config.yaml").touch()
-    with pytest.raises(UserError, match=r"has a config\.yaml, the name of the config that is sent\."):
+    with pytest.raises(UserError) as refused:
         check_sendable(ABSOLUTE, tmp_path)
+    assert keys_of(refused.value) == [f"--working-dir={tmp_path}"]
+    golden(refused.value)
 
 
-def test_what_is_sent_is_the_config_and_the_folder(tmp_path, monkeypatch):
+def test_the_sent_folder_holds_the_config_and_the_working_dir(tmp_path, monkeypatch):
     from ray._private.runtime_env.packaging import create_package
 
     code = tmp_path / "code"

@@ -1,4 +1,4 @@
-"""A folder with a sweep file, and small configs that it may name."""
+"""A new folder for sweep files and their config files."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ import pytest
 
 @pytest.fixture
 def write(tmp_path, monkeypatch):
-    """Writes a file below an empty folder, which is the current one."""
+    """A function that writes a file into the current folder, which is new."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("RAY_JOB_CONFIG_JSON_ENV_VAR", raising=False)
 

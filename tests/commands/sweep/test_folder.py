@@ -1,3 +1,5 @@
+"""The sweep folder: states of trials, locks, and refused folders."""
+
 import json
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from fedvtc.storage.run_folder import RunFolder
 
 @pytest.fixture
 def opened(write):
-    """Makes the folder of a sweep over two seeds, and its runs with the statuses that are given."""
+    """Makes the folder of a sweep over two seeds, and its runs with the given statuses."""
 
     def make(*statuses, overrides=(), more=""):
         folder = SweepFolder(load_sweep(write("mine.yaml", f"grid: {{run.seed: [0, 1]}}\n{more}"), overrides))
@@ -26,7 +28,7 @@ def opened(write):
     return make
 
 
-def test_what_is_done_is_what_the_run_folders_say(opened):
+def test_states_are_those_of_the_run_folders(opened):
     folder = opened("finished", "failed")
     first, second = folder.sweep.trials
 
@@ -34,14 +36,14 @@ def test_what_is_done_is_what_the_run_folders_say(opened):
     assert folder.pending() == [second]
 
 
-def test_a_trial_without_a_folder_is_still_to_be_run(opened):
+def test_a_trial_without_a_run_folder_is_pending(opened):
     folder = opened("interrupted")
 
     assert [folder.state(trial) for trial in folder.sweep.trials] == ["interrupted", "absent"]
     assert folder.pending() == list(folder.sweep.trials)
 
 
-def test_a_finished_run_goes_on_where_there_are_to_be_more_rounds(opened):
+def test_a_finished_run_is_pending_if_its_config_asks_for_more_rounds(opened):
     opened("finished", "finished")
     longer = opened(overrides=["run.rounds=11"])
 
@@ -49,25 +51,27 @@ def test_a_finished_run_goes_on_where_there_are_to_be_more_rounds(opened):
     assert {longer.state(trial) for trial in longer.sweep.trials} == {"waiting"}
 
 
-def test_what_was_stopped_early_stays_so_until_early_stopping_is_given_up(opened):
+def test_a_trial_stopped_early_is_pending_only_without_early_stopping(opened):
     folder = opened("interrupted", "interrupted", more="asha: {}")
     with folder.opened():
-        folder.note_stopped("seed1", 3)
+        folder.add_stopped_early("seed1", 3)
 
     assert folder.stopped_early() == {"seed1": 3}
     assert [trial.name for trial in folder.pending()] == ["seed0"]
     assert [trial.name for trial in opened().pending()] == ["seed0", "seed1"]
 
 
-@pytest.mark.parametrize("content", ["", "[1]", '{"seed1": null}', "[" * 100_000])
-def test_a_damaged_list_of_what_was_stopped_early_is_one_line(opened, content):
+@pytest.mark.parametrize("content", ["", "[1]", '{"seed1": null}'])
+def test_a_damaged_file_of_trials_stopped_early_is_one_line(opened, keys_of, golden, content):
     folder = opened("interrupted", "interrupted", more="asha: {}")
     (folder.path / "stopped_early.json").write_text(content)
-    with pytest.raises(RunFolderError, match=r"^\S+stopped_early\.json: damaged \(\w+\)\. Remove it, and .*go on\.$"):
+    with pytest.raises(RunFolderError) as refused:
         folder.pending()
+    assert keys_of(refused.value) == [str(folder.path / "stopped_early.json")]
+    golden(refused.value)
 
 
-def test_the_folder_says_what_the_sweep_is(opened):
+def test_the_folder_holds_the_definition_and_logs(opened):
     folder = opened()
     with folder.opened():
         pass
@@ -80,21 +84,20 @@ def test_the_folder_says_what_the_sweep_is(opened):
     assert folder.log(folder.sweep.trials[0]).parent.is_dir()
 
 
-def test_another_sweep_of_the_same_name_is_refused_and_told_apart(opened):
+def test_another_sweep_of_the_same_name_is_refused(opened, keys_of, golden):
     opened("finished", "finished")
     other = opened(overrides=["partition.alpha=0.5"])
 
     with pytest.raises(ConfigError) as caught, other.opened():
         pass
 
-    first, second, last = caught.value.problems
-    assert first.startswith(f"{other.path}/seed0: partition.alpha: is 0.1 in this run, not 0.5.")
-    assert second.startswith(f"{other.path}/seed1: partition.alpha")
-    fix = "Set another name, or give the file and the keys that it was started with."
-    assert last == f"mine.yaml: {other.path} holds a sweep of other trials. {fix}"
+    lines = caught.value.problems
+    assert keys_of(caught.value) == [f"{other.path}/seed0", f"{other.path}/seed1", "mine.yaml"]
+    assert all(line.partition(": ")[2].startswith("partition.alpha: ") for line in lines[:2])
+    golden(lines[-1])
 
 
-def test_more_trials_may_join(opened, write):
+def test_trials_may_be_added(opened, write):
     opened("finished", "finished")
     more = SweepFolder(load_sweep(write("mine.yaml", "grid: {run.seed: [0, 1, 2]}")))
 
@@ -102,7 +105,7 @@ def test_more_trials_may_join(opened, write):
         assert [trial.name for trial in more.pending()] == ["seed2"]
 
 
-def test_what_one_seed_has_done_stays_done_where_a_second_joins(write):
+def test_an_added_seed_leaves_the_first_finished(write):
     one = SweepFolder(load_sweep(write("mine.yaml", "grid: {partition.alpha: [0.5], run.seed: [0]}")))
     (trial,) = one.sweep.trials
     RunFolder.create(trial.config.run.output_dir, trial.name, to_dict(trial.config)).set_status("finished")
@@ -113,41 +116,44 @@ def test_what_one_seed_has_done_stays_done_where_a_second_joins(write):
         assert [trial.name for trial in two.pending()] == ["alpha0.5-seed1"]
 
 
-def test_only_one_process_runs_a_sweep(opened):
+def test_only_one_process_runs_a_sweep(opened, keys_of):
     folder = opened()
-    with folder.opened(), pytest.raises(RunFolderError, match="another process writes it"), folder.opened():
+    with folder.opened(), pytest.raises(RunFolderError) as refused, folder.opened():
         pass
+    assert keys_of(refused.value) == [str(folder.path)]
 
 
-def test_a_folder_that_cannot_be_made_is_one_line(opened):
+def test_a_folder_that_cannot_be_created_is_one_line(opened, keys_of, golden):
     Path("outputs").write_text("a file")
     folder = opened()
 
-    with pytest.raises(RunFolderError, match=r"cannot be written \(.*\)\. Set run\.output_dir"), folder.opened():
+    with pytest.raises(RunFolderError) as refused, folder.opened():
         pass
+    assert keys_of(refused.value) == [str(folder.path)]
+    golden(refused.value)
 
 
-def test_it_is_here_where_its_storage_is(opened):
+def test_a_folder_is_on_this_machine_if_its_parent_is_writable(opened):
     folder = opened()
-    assert not folder.is_here
+    assert not folder.is_on_this_machine
 
     folder.path.parent.write_text("a file")
-    assert not folder.is_here
+    assert not folder.is_on_this_machine
 
     folder.path.parent.unlink()
     folder.path.parent.mkdir()
-    assert folder.is_here
+    assert folder.is_on_this_machine
     with folder.opened():
-        assert folder.is_here
+        assert folder.is_on_this_machine
 
 
-def test_runs_whose_process_is_gone_are_marked(opened, monkeypatch):
+def test_runs_without_a_process_are_marked_interrupted(opened, monkeypatch):
     folder = opened("running", "running")
     first, second = folder.sweep.trials
-    monkeypatch.setattr("fedvtc.commands.sweep.folder.SETTLE_S", 0.3)
+    monkeypatch.setattr("fedvtc.commands.sweep.folder.EXIT_WAIT_S", 0.3)
 
     with locked(second.path):
-        folder.settle()
+        folder.mark_interrupted()
 
     assert [folder.state(first), folder.state(second)] == ["interrupted", "running"]
 

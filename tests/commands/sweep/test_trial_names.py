@@ -26,7 +26,7 @@ from fedvtc.commands.sweep.trial_names import MAX_BYTES, trial_names, varying
         ([{"a": 1}, {"a": True}], ["a1", "a-true"]),
     ],
 )
-def test_a_name_says_what_a_trial_is_given(trials, names):
+def test_a_name_contains_the_values_of_its_trial(trials, names):
     assert trial_names(trials) == names
 
 
@@ -37,18 +37,18 @@ GIVEN = st.fixed_dictionaries(
 
 
 @given(st.lists(GIVEN, min_size=1, max_size=6), st.lists(GIVEN, max_size=6))
-def test_trials_that_join_with_the_same_keys_change_no_name(first, more):
+def test_added_trials_with_the_same_keys_change_no_name(first, more):
     keys = {key for trial in first for key in trial}
     joining = [{key: value for key, value in trial.items() if key in keys} for trial in more]
 
     assert trial_names([*first, *joining])[: len(first)] == trial_names(first)
 
 
-def test_what_differs_is_told_apart_from_what_does_not():
+def test_varying_keys_are_found():
     assert varying([{"run.seed": 0, "a": 1}, {"run.seed": 0, "files": "x", "a": True}]) == ["files", "a"]
 
 
-def test_keys_that_end_alike_are_told_apart():
+def test_keys_with_the_same_last_part_get_a_prefix():
     trials = [
         {"training.optimizer.lr": 1, "method.generator.optimizer.lr": 2, "run.seed": 3},
         {"training.optimizer.lr": 4, "method.generator.optimizer.lr": 5, "run.seed": 6},
@@ -57,7 +57,7 @@ def test_keys_that_end_alike_are_told_apart():
     assert trial_names(trials)[0] == "training.lr1-generator.lr2-seed3"
 
 
-def test_a_long_name_is_cut_and_stays_its_own():
+def test_a_long_name_is_cut_and_stays_unique():
     names = trial_names([{"a": "x" * 300 + str(number)} for number in range(3)])
 
     assert len(set(names)) == 3

@@ -1,5 +1,6 @@
-"""The HTTP client of a cluster's dashboard, and what can go wrong with it as one line each."""
+"""The HTTP client of a cluster's dashboard, with one-line errors."""
 
+import json
 import logging
 import os
 import shlex
@@ -18,37 +19,40 @@ if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
 
 DEFAULT_URL = "http://127.0.0.1:8265"
-"""Where `ray start --head` puts the dashboard of this machine."""
-KNOCK_TIMEOUT_S = 10.0
-"""Seconds that a dashboard gets to answer."""
+"""The dashboard that `ray start --head` starts on this machine."""
+CONNECT_TIMEOUT_S = 10.0
+"""Seconds that a dashboard has to answer the first request."""
 _TOO_LARGE = ("exceeds the maximum size", "EntityTooLarge", "status code 413")
-"""What the control store of a cluster, its dashboard, and a proxy before it say of a folder that is too large."""
+"""Parts of the errors that Ray's control store, the dashboard, or a proxy raise for a folder that is too large."""
 API_VARIABLE = "RAY_API_SERVER_ADDRESS"
 
 
 def cluster_url(address: str | None) -> str:
-    """The URL of a cluster's dashboard: as given, else of RAY_API_SERVER_ADDRESS, RAY_ADDRESS, or this machine's.
+    """Returns the URL of a cluster's dashboard.
+
+    Args:
+        address: the URL; None takes RAY_API_SERVER_ADDRESS, else RAY_ADDRESS, else this machine's dashboard.
 
     Raises:
-        ClusterError: it is not an HTTP URL, or carries a password or token.
+        ClusterError: the address is not an HTTP URL, or contains a password or token.
     """
     source, url = "--address", address or DEFAULT_URL
     if not address:
         found = [(name, os.environ[name]) for name in (API_VARIABLE, "RAY_ADDRESS") if os.environ.get(name)]
         source, url = found[0] if found else (source, url)
     if carries_secret(url if "://" in url else f"http://{url}"):
-        what, fix = "the URL carries a password or token", "Put the token into the file of RAY_AUTH_TOKEN_PATH instead."
-        raise ClusterError(f"{source}: {what}. {fix}")
+        fix = "Put the token into a file and set RAY_AUTH_TOKEN_PATH to its path."
+        raise ClusterError(f"{source}: the URL contains a password or token. {fix}")
     if not _is_dashboard(url):
-        fix = "Give --address http://HEAD:8265."
-        raise ClusterError(f"{source}={url}: not the URL of a cluster's dashboard. {fix}")
+        raise ClusterError(f"{source}={url}: not the URL of a cluster's dashboard. Give --address http://HEAD:8265.")
     return url.rstrip("/")
 
 
 def ray_job(words: str, url: str) -> str:
-    """The command `ray job WORDS` for the cluster at a URL, as the user may type it.
+    """Returns the shell command `ray job WORDS` for the cluster at a URL.
 
-    With Ray the environment wins over an address that is given.
+    The command starts with RAY_API_SERVER_ADDRESS if the environment names another cluster, because for `ray job` the
+    environment overrides `--address`.
     """
     others = [os.environ.get(name) for name in (API_VARIABLE, "RAY_ADDRESS")]
     if any(other and other.rstrip("/") != url for other in others):
@@ -60,70 +64,72 @@ def _is_dashboard(url: str) -> bool:
     try:
         parts = urlsplit(url)
         return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # Of a bracket that is not closed, or a port that is no number.
+    except ValueError:  # An open bracket, or a port that is not a number.
         return False
 
 
 def connect(url: str) -> "JobSubmissionClient":
-    """A client of the dashboard at a URL.
+    """Returns a client of the dashboard at a URL.
 
     Raises:
-        ClusterError: none answers, it wants another token, or its version of Ray is too old.
+        ClusterError: no dashboard answers, it requires another token, or its Ray version is too old.
     """
-    _knock(url)
+    _check_answers(url)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     from ray.job_submission import JobSubmissionClient
 
-    # They tell of every upload; two of them set a level of their own.
+    # These loggers print a line for every upload; two of them set their own level.
     for name in ("ray", "ray.dashboard.modules.job.sdk", "ray.dashboard.modules.dashboard_sdk"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    with told(url), _deciding(url):
+    with one_line_errors(url), _address_variable(url):
         return JobSubmissionClient(url)
 
 
 @contextmanager
-def told(url: str) -> Iterator[None]:
-    """What the client raises inside is one line.
+def one_line_errors(url: str) -> Iterator[None]:
+    """Turns an error of Ray's client into a `ClusterError` with one line.
 
     Raises:
-        ClusterError: with it.
+        ClusterError: the client raised an error inside.
     """
     from ray.exceptions import AuthenticationError
 
     try:
         yield
     except AuthenticationError as error:
-        what = "the cluster wants a token"
+        what = "the cluster requires a token"
         if error.message.startswith("RAY_AUTH_TOKEN_PATH"):
-            what = "the file of RAY_AUTH_TOKEN_PATH cannot be read, or is empty"
+            what = "the token file of RAY_AUTH_TOKEN_PATH is unreadable or empty"
         elif error.message.startswith("Authentication failed"):
-            what = "the cluster does not take this token"
-        fix = "Set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN_PATH to the file that holds it."
+            what = "the cluster rejects the token"
+        fix = "Set RAY_AUTH_MODE=token and set RAY_AUTH_TOKEN_PATH to the file with the token."
         raise ClusterError(f"{url}: {what}. {fix}") from None
-    # Those of the HTTP library are OSErrors, answers that cannot be read are ValueErrors.
+    # Errors of the HTTP library are OSErrors; an unreadable answer is a ValueError.
     except (OSError, RuntimeError, TypeError, ValueError) as error:
         text = str(error)
         if any(words in text for words in _TOO_LARGE):
-            fix = "Name what the job does not need in a .gitignore or .rayignore there, or under excludes."
-            raise ClusterError(f"--working-dir: too large to be sent to the cluster. {fix}") from None
-        raise ClusterError(f"{url}: {_line(text)}. Try again, or see `{ray_job('list', url)}`.") from None
+            fix = "List files that the job does not need in its .gitignore or .rayignore, or under excludes."
+            raise ClusterError(f"--working-dir: too large to upload to the cluster. {fix}") from None
+        is_from_ray = not isinstance(error, json.JSONDecodeError)
+        reason = _last_line(text) if is_from_ray else "the answer is not that of a Ray dashboard"
+        raise ClusterError(f"{url}: {reason}. Try again, or run `{ray_job('list', url)}`.") from None
 
 
-def _knock(url: str) -> None:
-    """Fails in seconds where nothing answers; Ray's own client has no time limit."""
+def _check_answers(url: str) -> None:
+    """Fails within seconds if no dashboard answers, because Ray's own client has no time limit."""
     try:
-        urllib.request.urlopen(f"{url}/api/version", timeout=KNOCK_TIMEOUT_S).close()
+        urllib.request.urlopen(f"{url}/api/version", timeout=CONNECT_TIMEOUT_S).close()
     except urllib.error.HTTPError as error:
-        error.close()  # An answer all the same, such as that a token is wanted.
+        error.close()  # An HTTP error, such as a missing token, is an answer too.
     except (OSError, ValueError, HTTPException) as error:
-        reason = _line(str(getattr(error, "reason", "") or error) or type(error).__name__)
-        fix = "Give the dashboard's URL by --address, or start a cluster with `ray start --head`."
+        reason = _last_line(str(getattr(error, "reason", "") or error) or type(error).__name__)
+        fix = "Give the dashboard's URL with --address, or start a cluster with `ray start --head`."
         raise ClusterError(f"{url}: no cluster answers ({reason}). {fix}") from None
 
 
 @contextmanager
-def _deciding(url: str) -> Iterator[None]:
-    """With Ray the environment wins over an address that is given; here the address does."""
+def _address_variable(url: str) -> Iterator[None]:
+    """Sets RAY_API_SERVER_ADDRESS to the URL inside, because for Ray the environment overrides a given address."""
     before = os.environ.get(API_VARIABLE)
     os.environ[API_VARIABLE] = url
     try:
@@ -134,7 +140,7 @@ def _deciding(url: str) -> Iterator[None]:
             os.environ[API_VARIABLE] = before
 
 
-def _line(text: str) -> str:
-    """The last line that says something: of a trace, the error."""
+def _last_line(text: str) -> str:
+    """Returns the last line that is not empty; in a traceback this is the error."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[-1].rstrip(".") if lines else "no reason given"

@@ -1,4 +1,4 @@
-"""Follows the log of a job until it ends, through connections that are lost."""
+"""Follows the log of a job until the job ends, and reconnects when the connection is lost."""
 
 import asyncio
 import time
@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING, cast
 
-from fedvtc.commands.submit.cluster_client import cluster_url, connect, told
+from fedvtc.commands.submit.cluster_client import cluster_url, connect, one_line_errors
 from fedvtc.commands.submit.jobs import Job, job_of
 from fedvtc.errors import ClusterError
 
@@ -14,54 +14,55 @@ if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
 
 SILENCE_S = 60.0
-"""Seconds without a word after which the log is asked for anew: a connection may be lost without anyone being told."""
-PATIENCE_S = 300.0
-"""Seconds that a cluster may be out of reach."""
+"""Seconds without new text after which the log is requested again, because a lost connection may raise no error."""
+RETRY_S = 300.0
+"""Seconds for which requests to a cluster that does not answer are retried."""
 PAUSE_S = 2.0
+"""Seconds between two connections."""
 
 
-def follow(job_id: str, address: str | None, write: Callable[[str], object], note: Callable[[str], object]) -> Job:
-    """Passes the log of a job on as it grows.
+def follow(job_id: str, address: str | None, write: Callable[[str], object], notify: Callable[[str], object]) -> Job:
+    """Passes new text of a job's log to `write` until the job ends.
 
     Args:
-        job_id: of a job that `submit` submitted.
-        address: the URL of the cluster's dashboard; None takes the environment's, or this machine's.
-        write: takes the text of the log.
-        note: takes a line for the user.
+        job_id: the id of a job that `submit` submitted.
+        address: URL of the cluster's dashboard; None takes the environment's, or this machine's.
+        write: prints text of the log.
+        notify: prints a line for the user.
 
     Returns:
-        The job as it ended.
+        The job after its end.
 
     Raises:
-        ClusterError: the cluster was out of reach for `PATIENCE_S`, or does not know the job.
+        ClusterError: the cluster did not answer for `RETRY_S`, or does not know the job.
     """
     url = cluster_url(address)
-    return asyncio.run(_Follower(connect(url), url, job_id, write).follow(note))
+    return asyncio.run(_Follower(connect(url), url, job_id, write).follow(notify))
 
 
-class Patience:
-    """With a cluster that is out of reach for a while.
+class RetryWindow:
+    """The time for which requests to a cluster that does not answer are retried.
 
     Args:
-        url: of its dashboard.
-        note: takes a line for the user.
+        url: URL of the cluster's dashboard.
+        notify: prints a line for the user.
     """
 
-    def __init__(self, url: str, note: Callable[[str], object]) -> None:
-        self._url, self._note = url, note
-        self._lost_at_s: float | None = None
+    def __init__(self, url: str, notify: Callable[[str], object]) -> None:
+        self._url, self._notify = url, notify
+        self._opened_at_s: float | None = None
 
-    def is_left(self) -> bool:
-        """Whether to try again, now that it did not answer."""
+    def is_open(self) -> bool:
+        """Opens the window at the first failed request; returns True until `RETRY_S` have passed."""
         now_s = time.monotonic()
-        if self._lost_at_s is None:
-            self._lost_at_s = now_s
-            self._note(f"{self._url} does not answer; trying again for {PATIENCE_S:g} s. Its jobs go on meanwhile.")
-        return now_s - self._lost_at_s <= PATIENCE_S
+        if self._opened_at_s is None:
+            self._opened_at_s = now_s
+            self._notify(f"{self._url} does not answer; retrying for {RETRY_S:g} s. Jobs of the cluster keep running.")
+        return now_s - self._opened_at_s <= RETRY_S
 
-    def renew(self) -> None:
-        """After an answer."""
-        self._lost_at_s = None
+    def close(self) -> None:
+        """Closes the window after an answer; the next failed request opens a new one."""
+        self._opened_at_s = None
 
 
 class _Follower:
@@ -69,41 +70,41 @@ class _Follower:
         self._client, self._url, self._job_id, self._write = client, url, job_id, write
         self._num_written = 0
 
-    async def follow(self, note: Callable[[str], object]) -> Job:
-        patience = Patience(self._url, note)
+    async def follow(self, notify: Callable[[str], object]) -> Job:
+        retries = RetryWindow(self._url, notify)
         while True:
             await self._tail()
             try:
                 job = job_of(self._client, self._url, self._job_id)
             except ClusterError:
-                if not patience.is_left():
+                if not retries.is_open():
                     raise
             else:
-                patience.renew()
+                retries.close()
                 if job.is_over:
                     self._write_rest()
                     return job
             await asyncio.sleep(PAUSE_S)
 
     async def _tail(self) -> None:
-        """Until the log ends, the connection does, or nothing more comes."""
+        """Writes the log until the log or the connection ends, or no text has come for `SILENCE_S`."""
         import aiohttp
 
-        num_again = self._num_written  # A new connection begins at the start of the log.
-        # Token, timeout and loss alike: whether it is worth another try is for the job's status to say.
+        num_skipped = self._num_written  # A new connection sends the log from its start.
+        # Any error ends the connection only; the request for the job's status decides about retries.
         with suppress(OSError, RuntimeError, TimeoutError, aiohttp.ClientError):
             tail = cast("AsyncGenerator[str]", self._client.tail_job_logs(self._job_id))
             async with aclosing(tail) as chunks:
                 while text := await asyncio.wait_for(anext(chunks, ""), SILENCE_S):
-                    self._pass_on(text[num_again:])
-                    num_again = max(0, num_again - len(text))
+                    self._write_text(text[num_skipped:])
+                    num_skipped = max(0, num_skipped - len(text))
 
     def _write_rest(self) -> None:
-        with told(self._url):
+        with one_line_errors(self._url):
             log = self._client.get_job_logs(self._job_id)
-        self._pass_on(log[self._num_written :])
+        self._write_text(log[self._num_written :])
 
-    def _pass_on(self, text: str) -> None:
+    def _write_text(self, text: str) -> None:
         if text:
             self._write(text)
             self._num_written += len(text)

@@ -1,36 +1,36 @@
-"""Jobs of a cluster that run federations: which there are, and how each ended."""
+"""The jobs of a cluster that run federations, with status and exit code."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from fedvtc.commands.submit.cluster_client import cluster_url, connect, told
+from fedvtc.commands.submit.cluster_client import cluster_url, connect, one_line_errors
 from fedvtc.errors import EXIT_CRASH, EXIT_OK, EXIT_TERMINATED
 
 if TYPE_CHECKING:
     from ray.job_submission import JobDetails, JobSubmissionClient
 
+# Keys of a job's metadata that name its run.
 RUN, RUN_ID, ATTEMPT, OUTPUT_DIR = "fedvtc_run", "fedvtc_run_id", "fedvtc_attempt", "fedvtc_output_dir"
 ROUNDS = "fedvtc_rounds"
-"""Metadata by which a job says which run it is of."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """One job of a cluster.
+    """A job that runs one attempt of a federation.
 
     Attributes:
-        id: its submission id: run id and attempt.
-        run: name of the run.
-        run_id: id of the run.
-        attempt: number of the submission, from 1.
+        id: the submission id, made of run id and attempt, such as `3f2a91bc-1`.
+        run: the name of the run.
+        run_id: the id of the run.
+        attempt: the number of the submission, from 1.
         output_dir: the folder that holds the run folder.
-        status: as Ray has it: `PENDING`, `RUNNING`, `STOPPED`, `SUCCEEDED` or `FAILED`.
-        started_s: Unix time; None before it is known.
-        ended_s: Unix time; None while it runs.
-        message: what Ray says of it.
-        driver_exit_code: of the process; None while it runs, and where Ray does not know it.
-        rounds: that the run is to have; None where the job does not say.
+        status: the status in Ray: `PENDING`, `RUNNING`, `STOPPED`, `SUCCEEDED` or `FAILED`.
+        started_s: start as Unix time; None before the start.
+        ended_s: end as Unix time; None before the end.
+        message: Ray's message about the job.
+        driver_exit_code: the exit code of the process; None before its end, or if Ray does not know the code.
+        rounds: the number of rounds of the run; None if the metadata lacks the number.
     """
 
     id: str
@@ -47,12 +47,12 @@ class Job:
 
     @property
     def is_over(self) -> bool:
-        """Whether it will not run on."""
+        """True if the job has ended."""
         return self.status in ("STOPPED", "SUCCEEDED", "FAILED")
 
     @property
     def exit_code(self) -> int:
-        """What its process ended with, as a shell has it."""
+        """The exit code of an ended job as a shell shows it: 143 if stopped, 128 + signal if killed."""
         if self.status == "STOPPED":
             return EXIT_TERMINATED
         if self.status == "SUCCEEDED":
@@ -62,42 +62,42 @@ class Job:
 
 
 def statuses(address: str | None = None) -> list[Job]:
-    """All federations among the jobs of a cluster, the oldest first.
+    """Returns the federations among the jobs of a cluster, the oldest first.
 
     Args:
-        address: the URL of its dashboard; None takes the environment's, or this machine's.
+        address: URL of the cluster's dashboard; None takes the environment's, or this machine's.
 
     Raises:
-        ClusterError: no cluster answers, or it wants another token.
+        ClusterError: no cluster answers, or the cluster requires another token.
     """
     url = cluster_url(address)
     return jobs_of(connect(url), url)
 
 
 def jobs_of(client: "JobSubmissionClient", url: str) -> list[Job]:
-    """The same for a client that there is already.
+    """Returns the federations among the jobs of a connected cluster, the oldest first.
 
     Raises:
-        ClusterError: the cluster does not answer any more.
+        ClusterError: the cluster no longer answers.
     """
-    with told(url):
+    with one_line_errors(url):
         details = client.list_jobs()
     return sorted(_federations(details), key=lambda job: (job.started_s or 0, job.id))
 
 
 def job_of(client: "JobSubmissionClient", url: str, job_id: str) -> Job:
-    """One job as it is now.
+    """Returns a job of a connected cluster with its present status.
 
     Raises:
-        ClusterError: the cluster does not answer any more, or does not know it.
+        ClusterError: the cluster no longer answers, or does not know the job.
     """
-    with told(url):
+    with one_line_errors(url):
         (job,) = _federations([client.get_job_info(job_id)])
     return job
 
 
 def _federations(details: Iterable["JobDetails"]) -> list[Job]:
-    """Those that `submit` submitted; a cluster may have others."""
+    """Returns the jobs that `submit` submitted; skips all others."""
     jobs = []
     for detail in details:
         metadata = detail.metadata or {}

@@ -1,4 +1,4 @@
-"""What is sent with a job: its runtime environment, and one folder with the resolved config."""
+"""The package of a job: its runtime environment, and a folder with the resolved config."""
 
 import math
 import os
@@ -20,42 +20,44 @@ CONFIG_FILE = "config.yaml"
 ENTRYPOINT = f"python -m fedvtc run {CONFIG_FILE} --plain"
 STOP_WAIT_VARIABLE = "RAY_JOB_STOP_WAIT_TIME_S"
 STOP_WAIT_S = 120
-"""Seconds, at least, that a job that is stopped gets to save; Ray's own default is 3."""
+"""Minimum seconds that a stopped job has to save its run; Ray's own default is 3."""
 SAVE_S = 60
-"""Seconds for the checkpoint, after those in which a round may still end."""
+"""Seconds to write a checkpoint, after `runtime.stop_timeout_s` for the end of the round."""
+
+SHOWN = "show to everyone who can see the job"
+"""The end of messages about secrets."""
 
 
 def read_runtime_env(file: Path) -> dict[str, Any]:
     """Reads and checks a runtime environment of Ray.
 
     Raises:
-        UserError: it cannot be read, Ray does not take it, or it holds a secret, which Ray shows to all.
+        UserError: the file is unreadable, Ray rejects it, or it contains a secret, which Ray would show to everyone.
     """
     try:
         content = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError) as error:
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())
-        raise UserError(f"{file}: cannot be read ({reason}). Give a YAML file such as jobs/runtime_env.yaml.") from None
+        raise UserError(f"{file}: cannot be read ({reason}). Give a YAML file, as jobs/runtime_env.yaml is.") from None
     content = {} if content is None else content
     if not isinstance(content, dict):
-        raise UserError(f"{file}: expected keys with values. Write lines such as `env_vars: {{NAME: value}}`.")
+        raise UserError(f"{file}: expected keys with values. Write for example `env_vars: {{NAME: value}}`.")
     env_vars = content.get("env_vars") or {}
     if not isinstance(env_vars, dict):
-        raise UserError(f"{file}: env_vars: expected names with values. Write lines such as `NAME: value`.")
+        raise UserError(f"{file}: env_vars: expected names with values. Write for example `NAME: value`.")
     for name, value in env_vars.items():
         if is_secret_name(str(name)) and value and not (is_reference(str(value)) or is_switch(str(value))):
-            fix = "Set it in the environment of the cluster itself, such as by a Kubernetes Secret."
-            raise UserError(f"{file}: env_vars.{name} is a secret, and Ray shows it to all who see the job. {fix}")
+            fix = "Set the variable in the environment of the cluster, for example with a Kubernetes Secret."
+            raise UserError(f"{file}: env_vars.{name}: a secret, which Ray would {SHOWN}. {fix}")
     for key, text in texts(content):
         for secret in secrets_in(text):
-            what = f"holds the value of ${secret}, and Ray shows it to all who see the job"
-            fix = f"Set {secret} in the environment of the cluster itself, and leave it out here."
+            what = f"contains the value of ${secret}, which Ray would {SHOWN}"
+            fix = f"Set {secret} in the environment of the cluster and remove the value here."
             raise UserError(f"{file}: {key}: {what}. {fix}")
     for key in secret_keys(content):
-        fix = "Put it into the environment of the cluster itself, and ${NAME} in its place."
-        raise UserError(
-            f"{file}: {key}: a URL carries a password or token, and Ray shows it to all who see the job. {fix}"
-        )
+        what = f"a URL contains a password or token, which Ray would {SHOWN}"
+        fix = "Set the secret in the environment of the cluster and write ${NAME} here."
+        raise UserError(f"{file}: {key}: {what}. {fix}")
     _check_with_ray(file, content)
     return content
 
@@ -64,33 +66,32 @@ def _check_with_ray(file: Path, content: Mapping[str, Any]) -> None:
     from ray.runtime_env import RuntimeEnv
 
     try:
-        # Ray takes folders of this machine in these two only once they are sent.
+        # Ray accepts local folders in these two keys only after their upload.
         RuntimeEnv(**{key: value for key, value in content.items() if key not in ("working_dir", "py_modules")})
     except (OSError, RuntimeError, TypeError, ValueError) as error:
-        raise UserError(
-            f"{file}: Ray does not take it ({' '.join(str(error).split()).rstrip('.')}). Mend it."
-        ) from None
+        reason = " ".join(str(error).split()).rstrip(".")
+        raise UserError(f"{file}: Ray rejects this runtime environment ({reason}). Correct the file.") from None
 
 
 def job_environment(runtime_env: Mapping[str, Any], config: Config) -> tuple[dict[str, Any], Path | None]:
-    """A runtime environment that has what every job needs.
+    """Adds the time to stop to a runtime environment, and removes the working folder.
 
     Args:
-        runtime_env: the user's.
-        config: of the run.
+        runtime_env: the user's runtime environment.
+        config: the config of the run.
 
     Returns:
-        It, and the folder that it asks to be sent, which is taken out of it.
+        The environment without `working_dir`, and the working folder or None.
 
     Raises:
-        UserError: it asks for a folder that cannot be sent from here, or its time to stop is no number.
+        UserError: `working_dir` is not a folder of this machine, or the time to stop is not a whole number.
     """
     environment = {key: value for key, value in runtime_env.items() if key != "working_dir"}
     env_vars = dict(environment.get("env_vars") or {})
     asked = str(env_vars.get(STOP_WAIT_VARIABLE, STOP_WAIT_S))
     if not asked.isdecimal():
-        what = "must be whole seconds (runtime environment)"
-        raise UserError(f"env_vars.{STOP_WAIT_VARIABLE}={asked}: {what}. Leave it out, or give such as {STOP_WAIT_S}.")
+        fix = f"Remove the variable, or set for example {STOP_WAIT_S}."
+        raise UserError(f"env_vars.{STOP_WAIT_VARIABLE}={asked}: must be whole seconds (runtime environment). {fix}")
     env_vars[STOP_WAIT_VARIABLE] = str(max(int(asked), _stop_s(config)))
     folder = runtime_env.get("working_dir")
     if folder is None:
@@ -98,16 +99,16 @@ def job_environment(runtime_env: Mapping[str, Any], config: Config) -> tuple[dic
     if not isinstance(folder, str | Path):
         raise UserError(f"working_dir={folder}: must be a path (runtime environment). Give a folder of this machine.")
     if "://" in str(folder):
-        fix = "Give a folder of this machine, or send your code by py_modules."
-        raise UserError(f"working_dir={folder}: the config could not be put into it (runtime environment). {fix}")
+        what = "must be a folder of this machine, because the config is added to it (runtime environment)"
+        raise UserError(f"working_dir={folder}: {what}. Give a folder, or send your code with py_modules.")
     return {**environment, "env_vars": env_vars}, Path(folder)
 
 
 def _stop_s(config: Config) -> int:
-    """Seconds that a run may take to end once it is asked to."""
+    """Returns the seconds that a run may need to end after SIGTERM."""
     seconds = config.runtime.stop_timeout_s + SAVE_S
     if "wandb" in config.tracking.trackers:
-        # Here, for pictures come along with it.
+        # Imported here, because the module imports picture libraries.
         from fedvtc.tracking.wandb.tracker import LOCAL_S
 
         seconds += config.tracking.wandb.timeout_s + LOCAL_S
@@ -115,35 +116,37 @@ def _stop_s(config: Config) -> int:
 
 
 def check_sendable(config: Config, working_dir: Path | None) -> None:
-    """Refuses what a job would not find, or would lose.
+    """Refuses inputs that a job would not find, and outputs that it would lose.
 
     Args:
-        config: of the run.
-        working_dir: the folder that is sent with it.
+        config: the config of the run.
+        working_dir: the folder that is sent with the job.
 
     Raises:
-        UserError: one line for each.
+        UserError: one line for each problem.
     """
     if working_dir is not None and not working_dir.is_dir():
-        raise UserError(f"--working-dir={working_dir}: no such folder. Name the folder that the job is to run in.")
+        raise UserError(f"--working-dir={working_dir}: no such folder. Give the folder whose copy the job runs in.")
     if working_dir is not None and (working_dir / CONFIG_FILE).exists():
-        fix = "Rename it; `fedvtc submit` takes it under any name."
-        raise UserError(f"--working-dir={working_dir}: has a {CONFIG_FILE}, the name of the config that is sent. {fix}")
+        what = f"contains {CONFIG_FILE}, the name under which the config of the job is sent"
+        raise UserError(f"--working-dir={working_dir}: {what}. Rename that file; fedvtc submit accepts any name.")
     problems = list(lost_outputs(config))
     inputs = {"data.root": config.data.root, "data.path": config.data.path, "partition.file": config.partition.file}
     for key, path in inputs.items():
         if not path or os.path.isabs(os.path.expanduser(path)):
             continue
         if working_dir is None or not (working_dir / path).exists():
-            fix = "Give an absolute path that the head reaches, or --working-dir with the folder that has it."
-            problems.append(Problem(key, f"{show(path)} is a path of this machine, and not sent with the job", fix=fix))
+            fix = "Give an absolute path on the head node, or --working-dir with a folder that contains the path."
+            problems.append(
+                Problem(key, f"{show(path)} is a path on this machine that is not sent with the job", fix=fix)
+            )
     if problems:
         raise ConfigError([str(problem) for problem in problems])
 
 
 @contextmanager
 def packed(config: Config, working_dir: Path | None) -> Iterator[Path]:
-    """A temporary folder with the config and, as links, which Ray follows, what the user sends along."""
+    """Makes a temporary folder with the config and links to the entries of `working_dir`; Ray follows links."""
     with TemporaryDirectory(prefix="fedvtc-") as name:
         folder = Path(name)
         for entry in working_dir.iterdir() if working_dir else ():

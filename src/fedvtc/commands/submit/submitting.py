@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from fedvtc.commands.submit.cluster_client import cluster_url, connect, ray_job, told
+from fedvtc.commands.submit.cluster_client import cluster_url, connect, one_line_errors, ray_job
 from fedvtc.commands.submit.jobs import ATTEMPT, OUTPUT_DIR, ROUNDS, RUN, RUN_ID, Job, jobs_of
 from fedvtc.commands.submit.package import ENTRYPOINT, check_sendable, job_environment, packed
 from fedvtc.config.naming import default_name
@@ -23,23 +23,24 @@ def submit(
     metadata_extra: Mapping[str, str] | None = None,
     jobs: Sequence[Job] | None = None,
 ) -> Job:
-    """Submits a run; one of the same name and place that the cluster has had before goes on.
+    """Submits a run as a job; resumes the run if the cluster has run the same `run.name` and `run.output_dir` before.
 
-    The job runs `python -m fedvtc run` on the resolved config with `run.resume=auto`, so `run.name` is settled here.
+    The job runs `python -m fedvtc run` on the resolved config with `run.resume=auto`. A run without a name gets one,
+    so that a later attempt finds the run folder.
 
     Args:
-        config: whole and checked.
-        address: the URL of the cluster's dashboard; None takes the environment's, or this machine's.
-        runtime_env: as Ray has it; see `read_runtime_env`.
-        working_dir: a folder that is sent along and is the job's own.
-        metadata_extra: more that the job is to say of itself.
-        jobs: what `statuses` gives for the cluster; None asks it.
+        config: the complete, checked config.
+        address: URL of the cluster's dashboard; None takes the environment's, or this machine's.
+        runtime_env: a runtime environment of Ray, from `read_runtime_env`.
+        working_dir: a folder that the job runs in a copy of.
+        metadata_extra: more metadata of the job.
+        jobs: the result of `statuses` for the cluster; None requests it.
 
     Raises:
-        UserError: the job would lose or not find something, an earlier one still runs, or the cluster does not take it.
+        UserError: the job would lose outputs or lack inputs, the run has an active job, or the cluster rejects the job.
     """
     url = cluster_url(address)
-    config = _settled(config)
+    config = _for_job(config)
     environment, asked = job_environment(runtime_env or {}, config)
     working_dir = working_dir or asked
     check_sendable(config, working_dir)
@@ -62,7 +63,7 @@ def submit(
         ROUNDS: str(job.rounds),
     }
     environment["env_vars"] |= {RUN_ID_VARIABLE: run_id, ATTEMPT_VARIABLE: str(attempt)}
-    with packed(config, working_dir) as folder, told(url):
+    with packed(config, working_dir) as folder, one_line_errors(url):
         client.submit_job(
             entrypoint=ENTRYPOINT,
             submission_id=job.id,
@@ -72,25 +73,25 @@ def submit(
     return job
 
 
-def _settled(config: Config) -> Config:
-    """Named, so that a later attempt finds it; and on whichever cluster it is submitted to."""
-    # Not by the time alone, for others may be submitted in the same second.
+def _for_job(config: Config) -> Config:
+    """Returns the config with a name, `run.resume=auto`, and the cluster of the job instead of `cluster.address`."""
+    # The time alone is no unique name, because several runs may be submitted in the same second.
     name = config.run.name or f"{default_name(config)}-{new_id()[:4]}"
     run = replace(config.run, name=name, resume="auto")
     return replace(config, run=run, cluster=replace(config.cluster, address=None))
 
 
 def _next_attempt(jobs: Sequence[Job], config: Config, url: str) -> tuple[str, int]:
-    """The id of the run, and the number of this attempt at it.
+    """Returns the id of the run and the number of its next attempt.
 
     Raises:
-        UserError: an earlier attempt still runs.
+        UserError: a job of an earlier attempt is active.
     """
     earlier = [job for job in jobs if (job.run, job.output_dir) == (config.run.name, config.run.output_dir)]
     for job in earlier:
         if not job.is_over:
-            fix = f"Wait for it, or stop it: {ray_job(f'stop {job.id}', url)}"
-            raise UserError(f"run.name={job.run}: job {job.id} is at it ({job.status}). {fix}")
+            fix = f"Wait until the job ends, or stop the job: {ray_job(f'stop {job.id}', url)}"
+            raise UserError(f"run.name={job.run}: job {job.id} of this run is active ({job.status}). {fix}")
     if not earlier:
         return new_id(), 1
     last = max(earlier, key=lambda job: (job.started_s or 0, job.attempt))

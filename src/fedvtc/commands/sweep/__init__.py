@@ -1,9 +1,9 @@
-"""Many federations from one file: a grid, random draws or a list over the keys of a config, and tables over seeds.
+"""`fedvtc sweep`: runs many federations from one sweep file, with Ray Tune or as jobs of a cluster.
 
-Ray is imported only once a sweep is run.
+May hold code of this command only. Ray is imported only when a sweep starts.
 """
 
-from fedvtc.commands.sweep.definition import load_sweep
+from fedvtc.commands.sweep.loading import load_sweep
 from fedvtc.commands.sweep.trials import Sweep, Trial
 
 __all__ = ["Sweep", "Trial", "load_sweep"]

@@ -1,4 +1,4 @@
-"""Trials as jobs of a Ray cluster, each a `fedvtc run` of its own."""
+"""Runs the trials of a sweep as jobs of a Ray cluster, each job a `fedvtc run`."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -13,23 +13,23 @@ from fedvtc.config import Config, lost_outputs
 from fedvtc.errors import ClusterError, ConfigError
 
 WAIT_DAYS = 7
-"""Days that a trial gets to find room where its config gives it none: other trials have it until they end."""
-LOOK_S = 5.0
-"""Seconds between looks at the jobs, where only so many may be there at a time."""
+"""Days that a trial waits for resources if its config sets no time, because other trials use them first."""
+POLL_S = 5.0
+"""Seconds between two requests for the states of jobs, while `max_concurrent` jobs are active."""
 
 
 def check_as_jobs(sweep: Sweep) -> None:
-    """Refuses a sweep whose trials cannot be jobs.
+    """Refuses a sweep that cannot run as jobs.
 
     Raises:
-        ConfigError: it has early stopping, or would lose what it writes, for a path is relative.
+        ConfigError: the sweep uses early stopping, or an output path is relative and would be lost with its job.
     """
     first = sweep.trials[0].config
     problems = lost_outputs(replace(first, run=replace(first.run, output_dir=sweep.output_dir)))
     lines = [str(problem) for problem in problems]
     if sweep.asha is not None:
-        what = "jobs do not hear of each other, so none can be stopped early"
-        lines.append(f"{sweep.file}: asha: {what}. Take it out, or leave --executor jobs out.")
+        what = "early stopping does not work with --executor jobs, because jobs do not compare their metrics"
+        lines.append(f"{sweep.file}: asha: {what}. Remove asha or --executor jobs.")
     if lines:
         raise ConfigError(lines)
 
@@ -40,52 +40,48 @@ def submit_trials(
     address: str | None,
     runtime_env: Path | None,
     working_dir: Path | None,
-    tell: Callable[[str], None],
+    notify: Callable[[str], None],
 ) -> None:
-    """Submits a job for each trial that is not done and has none at it; returns once the last is sent.
+    """Submits a job for each trial that is not done and has no active job; returns after the last submission.
 
-    With `max_concurrent` no more of the sweep's jobs are there at a time, and the next is sent when one has ended.
+    With `max_concurrent`, at most that many jobs of the sweep are active: the next is submitted when one has ended.
 
     Args:
-        folder: of the sweep.
-        is_here: whether it is opened, and its run folders say what is done; else the jobs do.
-        address: the URL of the cluster's dashboard; None takes the environment's, or this machine's.
+        folder: the sweep folder.
+        is_here: True if the folder is opened on this machine; then the run folders tell which trials are done,
+            otherwise the jobs of the cluster do.
+        address: URL of the cluster's dashboard; None takes the environment's, or this machine's.
         runtime_env: a file with a runtime environment of Ray.
         working_dir: a folder that each job runs in a copy of.
-        tell: gets a line for each trial.
+        notify: prints a line for the user.
 
     Raises:
-        UserError: the cluster does not answer, or does not take a job.
+        UserError: the cluster does not answer or rejects a job.
     """
     sweep = folder.sweep
     environment = submission.read_runtime_env(runtime_env) if runtime_env else None
     jobs: Sequence[Job] = submission.statuses(address)
-    unsent = []
-    # Asked after the jobs, so that one that ends meanwhile is not sent again.
-    for trial in folder.pending() if is_here else sweep.trials:
-        job = next((job for job in jobs if _is_of(job, trial) and _will_do(job, trial, is_here)), None)
-        if job is None:
-            unsent.append(trial)
-        else:
-            tell(f"{trial.name}: job {job.id} ({job.status})")
-    if any(_waiting(trial.config) != trial.config for trial in unsent):
-        tell(f"a trial that finds no room waits for it, up to {WAIT_DAYS} days (placement.wait_timeout_s is 0)")
-    most = sweep.max_concurrent or len(sweep.trials)
-    if len(unsent) + _num_at_work(sweep, jobs) > most:
-        tell(f"at most {most} at a time (max_concurrent); this command stays until the last is sent")
-    patience = submission.Patience(submission.cluster_url(address), tell)
+    # Read after the jobs, so that a trial whose job ends in between is not submitted again.
+    trials = folder.pending() if is_here else sweep.trials
+    unsent = [trial for trial in trials if not _has_job(trial, jobs, is_here, notify)]
+    if any(_with_wait(trial.config) != trial.config for trial in unsent):
+        notify(f"each trial waits up to {WAIT_DAYS} days for free resources (placement.wait_timeout_s is 0)")
+    max_active = sweep.max_concurrent or len(sweep.trials)
+    if len(unsent) + _num_active(sweep, jobs) > max_active:
+        notify(f"at most {max_active} jobs at once (max_concurrent); this command runs until the last is submitted")
+    retries = submission.RetryWindow(submission.cluster_url(address), notify)
     for trial in unsent:
-        while _num_at_work(sweep, jobs) >= most:
-            time.sleep(LOOK_S)
+        while _num_active(sweep, jobs) >= max_active:
+            time.sleep(POLL_S)
             try:
                 jobs = submission.statuses(address)
             except ClusterError:
-                if not patience.is_left():
+                if not retries.is_open():
                     raise
             else:
-                patience.renew()
+                retries.close()
         job = submission.submit(
-            _waiting(trial.config),
+            _with_wait(trial.config),
             address=address,
             runtime_env=environment,
             working_dir=working_dir,
@@ -93,25 +89,34 @@ def submit_trials(
             jobs=jobs,
         )
         jobs = [*jobs, job]
-        tell(f"{trial.name}: job {job.id}, attempt {job.attempt}")
+        notify(f"{trial.name}: job {job.id}, attempt {job.attempt}")
 
 
-def _is_of(job: Job, trial: Trial) -> bool:
+def _has_job(trial: Trial, jobs: Sequence[Job], is_here: bool, notify: Callable[[str], None]) -> bool:
+    """True if a trial needs no new job; prints the job that the trial has."""
+    for job in jobs:
+        if _belongs_to(job, trial) and _suffices(job, trial, is_here):
+            notify(f"{trial.name}: job {job.id} ({job.status})")
+            return True
+    return False
+
+
+def _belongs_to(job: Job, trial: Trial) -> bool:
     return (job.run, job.output_dir) == (trial.name, trial.config.run.output_dir)
 
 
-def _will_do(job: Job, trial: Trial, is_here: bool) -> bool:
-    """Whether a trial needs no other job than this one; where its run folder is here, that says whether it is done."""
+def _suffices(job: Job, trial: Trial, is_here: bool) -> bool:
+    """True if a job is active, or has done the trial; a successful job proves nothing if the run folder is here."""
     is_done = not is_here and job.status == "SUCCEEDED" and job.rounds == trial.config.run.rounds
     return is_done or not job.is_over
 
 
-def _num_at_work(sweep: Sweep, jobs: Sequence[Job]) -> int:
-    return sum(not job.is_over and any(_is_of(job, trial) for trial in sweep.trials) for job in jobs)
+def _num_active(sweep: Sweep, jobs: Sequence[Job]) -> int:
+    return sum(not job.is_over and any(_belongs_to(job, trial) for trial in sweep.trials) for job in jobs)
 
 
-def _waiting(config: Config) -> Config:
-    """The config of a trial that waits until others have made room for its actors."""
+def _with_wait(config: Config) -> Config:
+    """Returns the config with `WAIT_DAYS` for `placement.wait_timeout_s`, unless it sets a time or has no actors."""
     placement = config.placement
     if placement.pool == "inline" or placement.wait_timeout_s > 0:
         return config

@@ -1,34 +1,23 @@
-"""`fedvtc sweep`: its options, and what it does."""
+"""`fedvtc sweep`: its parser and command. Imports nothing heavy at the top."""
 
 import argparse
-from pathlib import Path
-from typing import TYPE_CHECKING
-
-from fedvtc.commands.parsing import Parser, make_console, make_parser
-from fedvtc.errors import EXIT_OK, UserError
-
-if TYPE_CHECKING:
-    from rich.console import Console
-
 import os
 import shlex
 from collections.abc import Sequence
 from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from rich.console import Console
-
-from fedvtc.commands.sweep.definition import load_sweep
-from fedvtc.commands.sweep.folder import SweepFolder
-from fedvtc.commands.sweep.trials import Sweep
-from fedvtc.config.secrets import shown
-from fedvtc.errors import EXIT_CRASH
-from fedvtc.federation.stopper import Stopper
+from fedvtc.commands.parsing import Parser, make_console, make_parser
+from fedvtc.errors import EXIT_CRASH, EXIT_OK, UserError
 from fedvtc.reporting.lines import say
 
-ABOUT = "Runs many federations from one file, side by side, and makes a table of means over seeds."
+if TYPE_CHECKING:
+    from fedvtc.commands.sweep.folder import SweepFolder
+    from fedvtc.commands.sweep.trials import Sweep
 
-
-SWEEP = """\
+ABOUT = "Runs many federations from one sweep file and makes a table of means over seeds."
+EXAMPLES = """\
 examples:
   fedvtc sweep conf/sweep/digits_quick.yaml
   fedvtc sweep conf/sweep/mnist_methods.yaml run.rounds=20 cluster.address=auto
@@ -38,129 +27,144 @@ examples:
 """
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """The words that `run` takes."""
-    parser.add_argument("words", nargs="+", metavar="FILE | key=value", help="a sweep file, and keys for every trial")
+def parser() -> Parser:
+    """Returns the parser of `fedvtc sweep`."""
+    parser = make_parser("fedvtc sweep", ABOUT, EXAMPLES)
+    parser.add_argument("words", nargs="+", metavar="FILE | key=value", help="a sweep file, and keys for all trials")
     parser.add_argument(
-        "--executor", choices=("tune", "jobs"), default="tune", help="Ray Tune in this process, or a job for each trial"
+        "--executor", choices=("tune", "jobs"), default="tune", help="run trials with Ray Tune, or each as a job"
     )
-    parser.add_argument("--print", action="store_true", help="print the command of each trial, and start nothing")
-    parser.add_argument("--results", action="store_true", help="print and write the table as it is, and start nothing")
-    parser.add_argument("--plain", action="store_true", help="the table as in results.md")
-    parser.add_argument("--debug", action="store_true", help="show where in the code a mistake was noticed")
+    parser.add_argument("--print", action="store_true", help="print the command of each trial and exit")
+    parser.add_argument("--results", action="store_true", help="print and write the present table and exit")
+    parser.add_argument("--plain", action="store_true", help="print the table as Markdown")
+    parser.add_argument("--debug", action="store_true", help="print the traceback of an error")
     for_jobs = parser.add_argument_group("with --executor jobs")
     for_jobs.add_argument("--address", metavar="URL", help="the cluster's dashboard, as for fedvtc submit")
     for_jobs.add_argument("--runtime-env", type=Path, metavar="FILE", help="a runtime environment of Ray, as YAML")
     for_jobs.add_argument("--working-dir", type=Path, metavar="DIR", help="a folder that each job runs in a copy of")
+    parser.set_defaults(command=run)
+    return parser
 
 
-def run(words: argparse.Namespace, console: Console) -> int:
-    """Does what the words say.
+def run(arguments: argparse.Namespace) -> int:
+    """Runs `fedvtc sweep`.
 
     Returns:
-        The exit code: 1 where a trial failed.
+        The exit code: 1 if a trial failed, else 0.
 
     Raises:
-        UserError: an option does not go with the others, or the sweep file, its folder or the cluster are not as they
-            need to be.
-        Interrupted: the sweep was asked to end.
+        UserError: options conflict, or the sweep file, the sweep folder or the cluster has a problem.
+        Interrupted: a signal ended the sweep.
     """
-    _check_options(words)
-    sweep = _load(words.words)
-    if words.print:
-        print("\n".join(shlex.join(["fedvtc", "run", *trial.words]) for trial in sweep.trials))
+    _check_options(arguments)
+    sweep = _load(arguments.words)
+    if arguments.print:
+        print("\n".join(shlex.join(["fedvtc", "run", *trial.arguments]) for trial in sweep.trials))
         return EXIT_OK
+    from fedvtc.commands.sweep.folder import SweepFolder
+
     folder, code = SweepFolder(sweep), EXIT_OK
-    if words.results:
+    if arguments.results:
         if not folder.path.is_dir():
-            raise UserError(f"{folder.path}: no such folder, the sweep has not begun. Leave --results out to run it.")
-        # Else the numbers of other configs would stand there as those that were asked for.
+            what = "no such folder, the sweep has not started"
+            raise UserError(f"{folder.path}: {what}. Run the command without --results to start the sweep.")
+        # Otherwise the table would show results of other configs under the names of these trials.
         folder.check()
-    elif words.executor == "jobs":
-        return _with_jobs(folder, words)
+    elif arguments.executor == "jobs":
+        return _run_with_jobs(folder, arguments)
     else:
         with folder.opened():
-            _say_how_far(folder)
-            code = _with_tune(folder, words.words)
-    _show(folder, console, words.plain)
+            _say_progress(folder)
+            code = _run_with_tune(folder, arguments.words)
+    _show_results(folder, arguments.plain)
     return code
 
 
-def _check_options(words: argparse.Namespace) -> None:
-    for option, value in _options_of_jobs(words).items():
+def _check_options(arguments: argparse.Namespace) -> None:
+    from fedvtc.config.secrets import shown
+
+    for option, value in _job_options(arguments).items():
         given = shown(option, str(value))
-        if words.executor != "jobs":
-            raise UserError(f"{given}: goes with --executor jobs. Give both.")
-        if words.print or words.results:
-            other = "--print" if words.print else "--results"
-            raise UserError(f"{given}: is for jobs, and {other} starts none. Leave one of them out.")
+        if arguments.executor != "jobs":
+            raise UserError(f"{given}: works with --executor jobs only. Add --executor jobs or remove {option}.")
+        if arguments.print or arguments.results:
+            other = "--print" if arguments.print else "--results"
+            raise UserError(f"{given}: has no effect with {other}, which starts no jobs. Remove one of the two.")
 
 
-def _options_of_jobs(words: argparse.Namespace) -> dict[str, Path | str]:
-    """Those of `--executor jobs` that are given."""
-    options = {"--address": words.address, "--runtime-env": words.runtime_env, "--working-dir": words.working_dir}
+def _job_options(arguments: argparse.Namespace) -> dict[str, Path | str]:
+    """Returns the given options that work with `--executor jobs` only."""
+    options = {
+        "--address": arguments.address,
+        "--runtime-env": arguments.runtime_env,
+        "--working-dir": arguments.working_dir,
+    }
     return {option: value for option, value in options.items() if value}
 
 
-def _load(words: Sequence[str]) -> Sweep:
+def _load(words: Sequence[str]) -> "Sweep":
+    from fedvtc.commands.sweep.loading import load_sweep
+
     files = [word for word in words if "=" not in word or os.path.exists(word)]
     if len(files) != 1:
-        what = f"a sweep takes one sweep file, not {len(files)}"
-        raise UserError(f"{' '.join(files) or 'FILE'}: {what}. Such as conf/sweep/digits_quick.yaml.")
+        fix = "Give one, for example conf/sweep/digits_quick.yaml."
+        raise UserError(f"{' '.join(files) or 'FILE'}: expected one sweep file, not {len(files)}. {fix}")
     return load_sweep(Path(files[0]), [word for word in words if word != files[0]])
 
 
-def _say_how_far(folder: SweepFolder) -> None:
+def _say_progress(folder: "SweepFolder") -> None:
     num_trials = len(folder.sweep.trials)
     num_done = num_trials - len(folder.pending())
     done = f", {num_done} done" if num_done else ""
     say(f"{folder.sweep.name}: {num_trials} trials{done}, in {folder.path}")
 
 
-def _with_tune(folder: SweepFolder, words: Sequence[str]) -> int:
-    from fedvtc.commands.sweep.tuning import run_trials
+def _run_with_tune(folder: "SweepFolder", words: Sequence[str]) -> int:
+    from fedvtc.commands.sweep import tuning
 
     command = shlex.join(["fedvtc", "sweep", *words])
     try:
-        failures = run_trials(folder, say)
+        failures = tuning.run_trials(folder, say)
     except KeyboardInterrupt:
-        say(f"each trial goes on from its newest checkpoint with: {command}")
+        say(f"resume each trial from its newest checkpoint with: {command}")
         raise
     finally:
-        folder.settle()
+        folder.mark_interrupted()
     for trial in folder.sweep.trials:
         if trial.name in failures:
             say(f"{trial.name}: failed: {failures[trial.name]} (see {folder.log(trial)})")
     if failures:
-        say(f"go on with: {command}")
+        say(f"retry failed trials with: {command}")
     return EXIT_CRASH if failures else EXIT_OK
 
 
-def _with_jobs(folder: SweepFolder, words: argparse.Namespace) -> int:
+def _run_with_jobs(folder: "SweepFolder", arguments: argparse.Namespace) -> int:
     from fedvtc.commands.sweep.as_jobs import check_as_jobs, submit_trials
+    from fedvtc.federation.stopper import Stopper
 
     check_as_jobs(folder.sweep)
-    given = [str(word) for option in _options_of_jobs(words).items() for word in option]
-    is_here = folder.is_here
+    options = _job_options(arguments)
+    is_here = folder.is_on_this_machine
     with folder.opened() if is_here else nullcontext():
         if is_here:
-            _say_how_far(folder)
+            _say_progress(folder)
         else:
-            what = "is not here, or cannot be written, so the jobs of the cluster say what is done"
+            what = "does not exist on this machine or is not writable, so the cluster's jobs tell which trials are done"
             say(f"{folder.sweep.name}: {len(folder.sweep.trials)} trials; {folder.sweep.output_dir} {what}")
         try:
             with Stopper(say, 0.0).listening():
-                submit_trials(folder, is_here, words.address, words.runtime_env, words.working_dir, say)
+                submit_trials(folder, is_here, arguments.address, arguments.runtime_env, arguments.working_dir, say)
         except KeyboardInterrupt:
-            again = shlex.join(["fedvtc", "sweep", *words.words, "--executor", "jobs", *given])
-            say(f"the jobs that were sent go on; go on with: {again}")
+            given = [str(part) for option in options.items() for part in option]
+            command = shlex.join(["fedvtc", "sweep", *arguments.words, "--executor", "jobs", *given])
+            say(f"submitted jobs keep running; submit the rest with: {command}")
             raise
-    where = "" if is_here else ", where that folder is"
-    say(f"once they have ended{where}: {shlex.join(['fedvtc', 'sweep', *words.words, '--results'])}")
+    where = "" if is_here else ", on a machine with that folder"
+    say(f"after the jobs have ended{where}: {shlex.join(['fedvtc', 'sweep', *arguments.words, '--results'])}")
     return EXIT_OK
 
 
-def _show(folder: SweepFolder, console: Console, plain: bool) -> None:
+def _show_results(folder: "SweepFolder", plain: bool) -> None:
     from fedvtc.commands.sweep.results import ANEW, write_results
     from fedvtc.reporting.means import as_markdown, as_table
 
@@ -168,17 +172,9 @@ def _show(folder: SweepFolder, console: Console, plain: bool) -> None:
     if plain:
         print(as_markdown(groups, folder.sweep.name), end="")
     else:
-        console.print(as_table(groups))
+        make_console().print(as_table(groups))
     for path in (path for group in groups for path in group.lacking):
-        say(f"{path}: metrics.jsonl lacks records, so the run is not in the table. {ANEW}")
+        say(f"{path}: metrics.jsonl lacks records, so the table leaves out this run. {ANEW}")
     say(f"table: {folder.path / 'results.csv'}, {folder.path / 'results.md'}")
 
 
-def parser() -> Parser:
-    """Parses the words of `fedvtc sweep`."""
-    from fedvtc.commands.sweep import command
-
-    parser = make_parser("fedvtc sweep", command.ABOUT, SWEEP)
-    command.add_options(parser)
-    parser.set_defaults(command=lambda words: command.run(words, make_console()))
-    return parser

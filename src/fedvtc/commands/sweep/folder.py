@@ -1,4 +1,4 @@
-"""The folder of a sweep: what its run folders say of each trial. They are the truth, whatever Ray Tune remembers."""
+"""The sweep folder: states of trials, read from their run folders. Ray Tune's own state never decides."""
 
 import json
 import os
@@ -20,51 +20,51 @@ from fedvtc.storage.run_files import config_layer
 from fedvtc.storage.run_folder import RunFolder
 
 DEFINITION = "sweep.yaml"
-STOPPED = "stopped_early.json"
-SETTLE_S = 10.0
-"""Seconds that the processes of a sweep that ends get to be gone."""
+STOPPED_EARLY = "stopped_early.json"
+EXIT_WAIT_S = 10.0
+"""Seconds to wait for the processes of trials to exit when a sweep ends."""
 
 
 class SweepFolder:
-    """What a sweep has on disk.
+    """The files of a sweep.
 
     Args:
-        sweep: whose folder it is; it need not exist yet.
+        sweep: the sweep; its folder need not exist yet.
     """
 
     def __init__(self, sweep: Sweep) -> None:
         self.sweep, self.path = sweep, sweep.path
 
     @property
-    def is_here(self) -> bool:
-        """Whether this machine has the storage that it is on, or is to be on, and may write there."""
-        there = self.path if os.path.exists(self.path) else self.path.parent
-        return os.path.isdir(there) and os.access(there, os.R_OK | os.W_OK | os.X_OK)
+    def is_on_this_machine(self) -> bool:
+        """True if the sweep folder is writable on this machine; before the folder exists, if its parent is."""
+        folder = self.path if os.path.exists(self.path) else self.path.parent
+        return os.path.isdir(folder) and os.access(folder, os.R_OK | os.W_OK | os.X_OK)
 
     @contextmanager
     def opened(self) -> Iterator[None]:
-        """Makes the folder, refuses it where it holds another sweep, and keeps other processes out inside.
+        """Creates, checks and locks the folder, and writes sweep.yaml.
 
         Raises:
-            ConfigError: trials have run folders of other configs; one line for every key that differs.
-            RunFolderError: the folder cannot be written, one in it is damaged, or another process runs the sweep.
+            ConfigError: run folders hold other configs; one line for each key that differs.
+            RunFolderError: the folder is not writable, a run folder is damaged, or another process runs the sweep.
         """
         try:
             (self.path / "logs").mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            fix = "Set run.output_dir to a folder that you may write to."
+            fix = "Set run.output_dir to a folder that you can write to."
             raise RunFolderError(f"{self.path}: cannot be written ({error.strerror}). {fix}") from None
         with locked(self.path):
             self.check()
-            self._write()
+            self._write_definition()
             yield
 
     def check(self) -> None:
-        """Refuses the folder where it holds another sweep; reads only.
+        """Refuses a folder with runs of other configs; writes nothing.
 
         Raises:
-            ConfigError: trials have run folders of other configs; one line for every key that differs.
-            RunFolderError: one of those is damaged.
+            ConfigError: run folders hold other configs; one line for each key that differs.
+            RunFolderError: a run folder is damaged.
         """
         from fedvtc.learning.methods import config_classes
 
@@ -79,52 +79,56 @@ class SweepFolder:
             except ConfigError as error:
                 lines += [f"{trial.path}: {problem}" for problem in error.problems]
         if lines:
-            fix = "Set another name, or give the file and the keys that it was started with."
-            lines.append(f"{self.sweep.file}: {self.path} holds a sweep of other trials. {fix}")
+            fix = "Change the name of the sweep, or use the sweep file and keys that started the sweep there."
+            lines.append(f"{self.sweep.file}: {self.path} holds a sweep with other configs. {fix}")
             raise ConfigError(lines)
 
     def state(self, trial: Trial) -> str:
-        """`absent`, `stopped early`, or what run.json says; a finished run that is to have more rounds is `waiting`."""
+        """Returns the state of a trial.
+
+        The state is `absent`, `stopped early`, `waiting` for a finished run whose config now asks for another number
+        of rounds, or else the status in run.json.
+        """
         if not (trial.path / "run.json").exists():
             return "absent"
         if self.sweep.asha is not None and trial.name in self.stopped_early():
             return "stopped early"
         status = RunFolder.open(trial.path).status
-        return "waiting" if status == "finished" and _rounds(trial) != trial.config.run.rounds else status
+        return "waiting" if status == "finished" and _num_rounds(trial) != trial.config.run.rounds else status
 
     def pending(self) -> list[Trial]:
-        """The trials that are still to be run, or to go on."""
+        """Returns the trials that are neither finished nor stopped early."""
         return [trial for trial in self.sweep.trials if self.state(trial) not in ("finished", "stopped early")]
 
     def log(self, trial: Trial) -> Path:
-        """What a trial prints goes here."""
+        """Returns the file with the output of a trial."""
         return self.path / "logs" / f"{trial.name}.log"
 
     def last_record(self, trial: Trial) -> Mapping[str, Any]:
-        """The newest record of a trial, empty where there is none."""
+        """Returns the newest record of a trial; an empty mapping if the trial has no records."""
         records = read_records(trial.path / "metrics.jsonl")
         return records[-1] if records else {}
 
     def stopped_early(self) -> dict[str, int]:
-        """The trials that were stopped early, and after which round."""
-        file = self.path / STOPPED
+        """Returns the last round of each trial that was stopped early, by name."""
+        file = self.path / STOPPED_EARLY
         if not os.path.exists(file):
             return {}
         try:
             return {str(name): int(round) for name, round in json.loads(file.read_text(encoding="utf-8")).items()}
-        except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
-            fix = "Remove it, and the trials in it go on."
+        except (OSError, ValueError, TypeError, AttributeError) as error:
+            fix = "Remove the file; the trials that were stopped early then resume."
             raise RunFolderError(f"{file}: damaged ({type(error).__name__}). {fix}") from None
 
-    def note_stopped(self, name: str, round: int) -> None:
-        """Writes down that a trial was stopped early, so that it is not taken up again."""
+    def add_stopped_early(self, name: str, round: int) -> None:
+        """Saves that a trial was stopped early, so that the trial does not resume."""
         stopped = self.stopped_early() | {name: round}
-        with replaced(self.path / STOPPED) as beside:
+        with replaced(self.path / STOPPED_EARLY) as beside:
             beside.write_text(json.dumps(stopped, indent=2) + "\n", encoding="utf-8")
 
-    def settle(self) -> None:
-        """Marks runs whose process is gone as interrupted; those of processes that live on stay as they are."""
-        until_s = time.monotonic() + SETTLE_S
+    def mark_interrupted(self) -> None:
+        """Sets the status of running trials without a process to `interrupted`; waits `EXIT_WAIT_S` for processes."""
+        until_s = time.monotonic() + EXIT_WAIT_S
         for trial in self.sweep.trials:
             while (trial.path / "run.json").exists() and RunFolder.open(trial.path).status == "running":
                 try:
@@ -132,26 +136,29 @@ class SweepFolder:
                     with folder.lock():
                         if folder.status == "running":
                             folder.set_status("interrupted")
+                # A live process holds the lock.
                 except RunFolderError:
                     if time.monotonic() > until_s:
                         break
                     time.sleep(0.2)
 
-    def _write(self) -> None:
+    def _write_definition(self) -> None:
         definition = {
             "name": self.sweep.name,
             "file": str(self.sweep.file),
             "trials": {
-                trial.name: {"values": dict(trial.values), "run": list(trial.words)} for trial in self.sweep.trials
+                trial.name: {"values": dict(trial.values), "run": list(trial.arguments)} for trial in self.sweep.trials
             },
         }
         try:
             with replaced(self.path / DEFINITION) as beside:
                 beside.write_text(yaml.safe_dump(definition, sort_keys=False, width=10_000), encoding="utf-8")
         except OSError as error:
-            raise RunFolderError(f"{self.path}: cannot be written ({error.strerror}). Make room for it.") from None
+            fix = "Check permissions and free disk space."
+            raise RunFolderError(f"{self.path}: cannot be written ({error.strerror}). {fix}") from None
 
 
-def _rounds(trial: Trial) -> Any:
+def _num_rounds(trial: Trial) -> Any:
+    """Returns the number of rounds that the run folder of a trial asks for."""
     config = yaml.safe_load((trial.path / "config.yaml").read_text(encoding="utf-8"))
     return config["run"]["rounds"]

@@ -1,4 +1,4 @@
-"""The room that a trial asks Ray for: arithmetic only, no Ray."""
+"""Resources that a trial reserves in a Ray cluster: arithmetic only, no Ray."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -6,13 +6,14 @@ from dataclasses import replace
 from fedvtc.config import Config
 from fedvtc.runtime.placement import Resources, actor_needs, pack, slots
 
-HEAD = {"memory": 2**20}
-"""What the coordinator of a trial reserves: hardly anything, but a bundle of its own, before those of the actors."""
+COORDINATOR = {"memory": 2**20}
+"""The bundle of a trial's coordinator: almost nothing, but Tune starts the coordinator in the first bundle."""
 
 Bundle = Mapping[str, float]
+"""Amounts by Ray's name of a resource, reserved together on one node."""
 
 
-def bundles(
+def placement_group(
     config: Config,
     free: Sequence[Resources],
     total: Sequence[Resources],
@@ -20,22 +21,22 @@ def bundles(
     *,
     may_grow: bool = False,
 ) -> tuple[str, list[Bundle]]:
-    """The strategy and the bundles of a trial's placement group: one for its coordinator, then one for each actor.
+    """Returns the strategy and the bundles of a trial's placement group.
 
-    Where `placement.clients_per_actor` is `auto`, the slots that are free are shared out evenly among the trials that
-    run at a time, or all slots of the cluster where none is; a trial has one actor at least, and no more than it has
-    clients or `placement.max_actors` allows. Where the clients live in its own process, that one reserves what an actor
-    does.
+    The first bundle is the coordinator's, and each actor has one more. With `placement.clients_per_actor: auto` the
+    trials that run at once share the free slots evenly, or all slots if no slot is free. A trial has at least one
+    actor, and at most as many as it has clients or `placement.max_actors` allows. With `placement.pool: inline` the
+    only bundle has the resources of one actor, for the process with the coordinator and all clients.
 
     Args:
-        config: of the trial.
-        free: what each node of the cluster has free.
-        total: what each has in all.
-        num_at_once: trials that would run at a time, were there room for all.
-        may_grow: whether more nodes may come, for the error.
+        config: the config of the trial.
+        free: the free resources of each node.
+        total: all resources of each node.
+        num_at_once: the number of trials that run at once if all fit.
+        may_grow: True if the cluster may add nodes; used in the error only.
 
     Raises:
-        ClusterError: not even one trial would ever fit, and no other nodes are waited for.
+        ClusterError: not even one trial fits the cluster, and `placement.wait_timeout_s` waits for no nodes.
     """
     placement, num_clients = config.placement, config.population.num_clients
     needs = actor_needs(placement, has_gpus=any(node.num_gpus > 0 for node in total))
@@ -44,20 +45,20 @@ def bundles(
     if placement.pool == "inline":
         pack(replace(placement, clients_per_actor="auto"), 1, needs, total, "the cluster", may_grow=may_grow)
         return "PACK", [actor]
-    packs_itself = placement.clients_per_actor == "auto"
-    # What needs a certain number of actors waits until others have ended.
-    goes_by_free = (packs_itself or placement.wait == "min") and any(slots(needs, node) for node in free)
-    nodes = free if goes_by_free else total
+    is_auto = placement.clients_per_actor == "auto"
+    # A trial with a fixed number of actors is sized for the whole cluster: it waits until others have ended.
+    fits_free = (is_auto or placement.wait == "min") and any(slots(needs, node) for node in free)
+    nodes = free if fits_free else total
     packing = pack(placement, num_clients, needs, nodes, "the cluster", may_grow=may_grow)
     num_actors = packing.num_actors
-    if packs_itself:
+    if is_auto:
         num_sharing = max(1, min(num_at_once, packing.num_slots))
         num_actors = max(1, min(num_actors, packing.num_slots // num_sharing))
-    return placement.nodes.upper(), [HEAD, *[actor] * num_actors]
+    return placement.nodes.upper(), [COORDINATOR, *[actor] * num_actors]
 
 
-def described(parts: Sequence[Bundle]) -> str:
-    """The bundles of a trial in words, such as `2 actors of 1 CPU`."""
-    actors = [part for part in parts if part != HEAD]
+def describe(bundles: Sequence[Bundle]) -> str:
+    """Returns the bundles of a trial as text, such as `2 actors of 1 CPU`."""
+    actors = [bundle for bundle in bundles if bundle != COORDINATOR]
     needs = Resources(actors[0].get("CPU", 0.0), actors[0].get("GPU", 0.0), actors[0].get("memory", 0.0))
     return f"{len(actors)} actor{'s' if len(actors) > 1 else ''} of {needs}"

@@ -1,4 +1,4 @@
-"""Means over seeds, from run folders alone: a table for the terminal, results.csv and results.md."""
+"""The table of a sweep, computed from its run folders: results.csv and results.md with means over seeds."""
 
 import json
 from collections import Counter
@@ -14,11 +14,11 @@ from fedvtc.storage.atomic import replaced
 from fedvtc.storage.records import read_records
 
 SEED = "run.seed"
-ANEW = "Remove the folder, and start the sweep again."
+ANEW = "Remove the folder and start the sweep again."
 
 
 def groups(folder: SweepFolder) -> list[Group]:
-    """The groups of a sweep, in the order of its trials."""
+    """Returns one group for trials that differ in their seed only, in the order of the trials."""
     trials = folder.sweep.trials
     keys = [key for key in varying([trial.values for trial in trials]) if key != SEED]
     members: dict[tuple[str | None, ...], list[Trial]] = {}
@@ -33,9 +33,9 @@ def groups(folder: SweepFolder) -> list[Group]:
 
 
 def write_results(folder: SweepFolder) -> list[Group]:
-    """Writes results.csv and results.md into the folder of a sweep, and returns what is in them.
+    """Writes results.csv and results.md into the sweep folder, and returns their groups.
 
-    Measured times are in neither, so that a sweep that was interrupted has the same files as one that was not.
+    The files contain no measured times, so an interrupted and resumed sweep gets the same files as an undisturbed one.
 
     Raises:
         RunFolderError: the records of a run are damaged, or the files cannot be written.
@@ -46,19 +46,18 @@ def write_results(folder: SweepFolder) -> list[Group]:
             with replaced(folder.path / name) as beside:
                 beside.write_text(text, encoding="utf-8")
         except OSError as error:
-            raise RunFolderError(
-                f"{folder.path / name}: cannot be written ({error.strerror}). Make room for it."
-            ) from None
+            fix = "Check permissions and free disk space."
+            raise RunFolderError(f"{folder.path / name}: cannot be written ({error.strerror}). {fix}") from None
     return found
 
 
 def _canonical(value: Any) -> str:
-    """The same for equal values, and for no others: a text is cut, and two files may have one name."""
+    """Returns a text that is equal for equal values only; `value_text` shortens, so its texts may coincide."""
     return json.dumps(value, sort_keys=True, default=str)
 
 
 def _texts(key: str, trials: Sequence[Trial]) -> dict[str | None, str]:
-    """How a table shows each value of a key; those that read alike are written out."""
+    """Returns the text of each value of a key for the table; values with equal short texts are written in full."""
     values = [trial.values[key] for trial in trials if key in trial.values]
     short = {_canonical(value): value_text(key, value) for value in values}
     counts = Counter(short.values())
@@ -95,13 +94,13 @@ def _group(folder: SweepFolder, values: Mapping[str, str], trials: Sequence[Tria
 
 
 def _are_whole(records: Sequence[Mapping[str, Any]], num_rounds: int) -> bool:
-    """Whether every round has its record, and the last step too."""
+    """True if there is a record of every round and of the last step."""
     steps = [(record.get("phase"), record.get("round")) for record in records]
     return steps == [*(("round", number) for number in range(1, num_rounds + 1)), ("final", num_rounds)]
 
 
 def _numbers(records: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Of one run, by metric; what its final record does not have is left out."""
+    """Returns the metrics of one run; a metric that its final record lacks is left out."""
     final = records[-1]
     numbers = {name: float(final[name]) for name in METRICS.values() if final.get(name) is not None}
     parts = [part for record in records for key, part in record.items() if key.startswith("bytes/")]

@@ -1,4 +1,4 @@
-"""Names of trials, from the values that a sweep file gives them."""
+"""Names of trials, made of the values that a sweep file gives them."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -10,28 +10,29 @@ from fedvtc.config.naming import file_name
 from fedvtc.config.problems import show
 
 MAX_BYTES = 100
-"""Length of a name in UTF-8; of a longer one a hash takes the place of the rest."""
+"""Maximum length of a name in UTF-8; a longer name is cut and ends in a hash."""
 
 
 def trial_names(trials: Sequence[Mapping[str, Any]]) -> list[str]:
-    """A name for each trial, such as `fedvtc-alpha0.1-seed0`, fit for a file; one without values is `trial`.
+    """Returns a name for each trial, such as `fedvtc-alpha0.1-seed0`, usable as a file name.
 
-    A key with one value is in it too: with a second one the first trials keep their names, and so their run folders.
+    The name contains keys with a single value too: a second value added later does not change the names, and so
+    the run folders, of earlier trials. A trial without values is called `trial`.
 
     Args:
-        trials: their values by dotted key.
+        trials: the values of each trial by dotted key.
     """
     labels = _labels(_keys(trials))
-    kinds = {key: _distinct([trial[key] for trial in trials if key in trial]) for key in labels}
+    values = {key: _distinct([trial[key] for trial in trials if key in trial]) for key in labels}
     return [
-        _short("-".join(_word(key, trial[key], labels[key], kinds[key]) for key in labels if key in trial)).lstrip("-")
+        _cut("-".join(_word(key, trial[key], labels[key], values[key]) for key in labels if key in trial)).lstrip("-")
         or "trial"
         for trial in trials
     ]
 
 
 def varying(trials: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The keys whose values differ, in the order in which they come first; `files` before all others."""
+    """Returns the keys whose values differ between trials: `files` first, then in the order of the trials."""
     absent = object()
     return [key for key in _keys(trials) if len(_distinct([trial.get(key, absent) for trial in trials])) > 1]
 
@@ -42,14 +43,17 @@ def _keys(trials: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def value_text(key: str, value: Any) -> str:
-    """A value as a table shows it; files go by their names alone."""
+    """Returns a value as text for tables and names; of config files only the stems."""
     if key == FILES:
         return "+".join(Path(file).stem for file in ([value] if isinstance(value, str) else value))
     return value if isinstance(value, str) else show(value)
 
 
 def _labels(keys: Sequence[str]) -> dict[str, str]:
-    """The last step of each key; before it, where others end alike, the nearest step that none of them has."""
+    """Returns the last part of each key, prefixed where several keys end in the same part.
+
+    The prefix is the nearest part that occurs in this key only, such as `generator.lr`.
+    """
     labels = {}
     for key in keys:
         *above, last = key.split(".")
@@ -59,10 +63,10 @@ def _labels(keys: Sequence[str]) -> dict[str, str]:
     return labels
 
 
-def _word(key: str, value: Any, label: str, kinds: Sequence[Any]) -> str:
+def _word(key: str, value: Any, label: str, values: Sequence[Any]) -> str:
     if isinstance(value, list | Mapping) and key != FILES:
-        # What has no short text goes by its place among the values.
-        return file_name(f"{label}{kinds.index(value) + 1}")
+        # Lists have no short text, so their number among the values of the key stands for them.
+        return file_name(f"{label}{values.index(value) + 1}")
     text = file_name(value_text(key, value))
     if key == FILES or label == "name" or key.endswith(".name"):
         return text
@@ -77,7 +81,7 @@ def _distinct(values: Sequence[Any]) -> list[Any]:
     return found
 
 
-def _short(name: str) -> str:
+def _cut(name: str) -> str:
     encoded = name.encode()
     if len(encoded) <= MAX_BYTES:
         return name

@@ -1,4 +1,4 @@
-"""A trial in its own process: the coordinator of one federation. Imports nothing heavy at the top."""
+"""The process of one trial: the coordinator of one federation. Imports nothing heavy at the top."""
 
 import os
 import signal
@@ -16,31 +16,31 @@ from fedvtc.errors import ClientError, FedvtcError, Interrupted
 from fedvtc.tracking import Tracker
 from fedvtc.tracking.wandb.session import VARIABLES
 
-CARRIED = ("FEDVTC_DATA", "WANDB_BASE_URL", *VARIABLES.values())
-"""Variables that a trial has from who started the sweep."""
+COPIED_VARIABLES = ("FEDVTC_DATA", "WANDB_BASE_URL", *VARIABLES.values())
+"""Environment variables that a trial copies from the process that started the sweep."""
 
 
 class TrialError(Exception):
-    """Why a trial failed, in one line; its log has the rest."""
+    """The reason why a trial failed, as one line; the log of the trial has the details."""
 
 
 def is_lost(error: BaseException | None) -> bool:
-    """Whether the process of a trial is gone, as with its node or for want of memory; not where its code raised."""
+    """True if Ray lost the process of a trial, for instance with its node; False if code of the trial raised."""
     from ray.exceptions import RayError, RayTaskError
 
     return isinstance(error, RayError) and not isinstance(error, RayTaskError)
 
 
 @dataclass(frozen=True)
-class Task:
-    """What the process of a trial needs to know.
+class TrialTask:
+    """The input of a trial's process.
 
     Attributes:
-        config: of the run.
-        log: gets all that it prints.
-        folder: that relative paths of the config start from, where this machine has it.
-        environment: variables of who started the sweep, which the nodes of a cluster need not have.
-        metric: a key of the records that is reported to Ray Tune; None reports nothing.
+        config: the config of the run.
+        log: the file for the output of the trial.
+        folder: the working folder of the sweep, from which relative paths in the config start.
+        environment: environment variables of the sweep, which nodes of a cluster may lack.
+        metric: the key of the records that is reported to Ray Tune; None reports nothing.
     """
 
     config: Config
@@ -50,21 +50,25 @@ class Task:
     metric: str | None
 
 
-class Reporter(Tracker):
-    """Tells Ray Tune how a trial does, and hears there whether it is to go on.
+class TuneReporter(Tracker):
+    """Reports the metric of each round to Ray Tune, which may stop the trial early.
 
-    The last round is not told, for a rung may lie there, and who is stopped saves nothing then but the end of the run.
+    The last round is not reported: Tune could stop the trial there, with nothing left to save but the end of the run.
 
     Args:
-        metric: a key of the records.
-        num_rounds: of the run.
+        metric: the key of the records that is reported.
+        num_rounds: the number of rounds of the run.
     """
 
     def __init__(self, metric: str, num_rounds: int) -> None:
         self._metric, self._num_rounds = metric, num_rounds
 
     def log(self, record: Mapping[str, Any], clients: Sequence[Mapping[str, Any]]) -> None:
-        """Reports the records of rounds that hold the metric, but for the last."""
+        """Reports a round that has the metric, except the last round.
+
+        Raises:
+            Interrupted: Tune stops the trial.
+        """
         if record["phase"] != "round" or record["round"] >= self._num_rounds or record.get(self._metric) is None:
             return
         from ray import tune
@@ -72,32 +76,32 @@ class Reporter(Tracker):
         try:
             tune.report({"round": record["round"], self._metric: float(record[self._metric])})
         except SystemExit:
-            # It is to end: all that the run has open is closed on the way.
+            # As an interruption, so that the run closes its files and trackers.
             raise Interrupted(signal.SIGTERM) from None
 
 
-def carried() -> dict[str, str]:
-    """What a trial takes along of this environment: where the data are, and what wins over `tracking.wandb`.
+def copied_environment() -> dict[str, str]:
+    """Returns the `COPIED_VARIABLES` that are set and contain no secret.
 
-    Ray Tune keeps it on the disk, so nothing secret.
+    Ray Tune writes the values to disk, so secrets are left out.
     """
-    found = {name: os.environ[name] for name in CARRIED if name in os.environ}
+    found = {name: os.environ[name] for name in COPIED_VARIABLES if name in os.environ}
     return {name: value for name, value in found.items() if not carries_secret(value)}
 
 
-def settle_in(task: Task) -> None:
-    """Gives this process the folder and the variables that a trial would have where the sweep was started."""
+def apply_environment(task: TrialTask) -> None:
+    """Sets the environment variables of the task, and changes to its working folder if this machine has the folder."""
     if task.folder.is_dir():
         os.chdir(task.folder)
     os.environ.update(task.environment)
 
 
-def run_trial(task: Task) -> None:
-    """Runs a federation, or goes on with it, inside the placement group of this process.
+def run_trial(task: TrialTask) -> None:
+    """Runs or resumes the federation of a trial, with its actors in the placement group of this process.
 
     Raises:
-        TrialError: it failed.
-        SystemExit: it was stopped early.
+        TrialError: the trial failed.
+        SystemExit: the trial was stopped early.
     """
     import ray
 
@@ -105,13 +109,13 @@ def run_trial(task: Task) -> None:
 
     drop_launcher_variables()
     if not ray.get_gpu_ids():
-        # Ray shows a process that has reserved none all that its node has.
+        # A process that reserves no GPU would see all GPUs of its node.
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
-    settle_in(task)
+    apply_environment(task)
     with task.log.open("a", buffering=1, encoding="utf-8") as log, redirect_stdout(log), redirect_stderr(log):
         from fedvtc.federation.launch import run_federation
 
-        trackers = [Reporter(task.metric, task.config.run.rounds)] if task.metric else []
+        trackers = [TuneReporter(task.metric, task.config.run.rounds)] if task.metric else []
         try:
             run_federation(task.config, plain=True, trackers=trackers)
         except FedvtcError as error:

@@ -1,4 +1,4 @@
-"""Trials of a sweep."""
+"""A sweep and its trials, as values."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,35 +14,35 @@ class Trial:
     """One federation of a sweep.
 
     Attributes:
-        name: of its run folder.
-        values: what the sweep file gives it and not to all, by dotted key.
-        config: whole and checked, with its name and place.
-        words: of the `fedvtc run` that is the same run.
+        name: the name of the trial and of its run folder.
+        values: the values that `list`, `grid` and `random` give the trial, by dotted key.
+        config: the complete, checked config, with run name and output folder.
+        arguments: the arguments of a `fedvtc run` with the same config.
     """
 
     name: str
     values: Mapping[str, Any]
     config: Config
-    words: tuple[str, ...]
+    arguments: tuple[str, ...]
 
     @property
     def path(self) -> Path:
-        """Its run folder."""
+        """The run folder of the trial."""
         return Path(self.config.run.output_dir, self.name)
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """Trials under one name.
+    """A named list of trials.
 
     Attributes:
-        name: of the sweep.
-        file: that it was read from.
-        path: the folder with all that belongs to it, absolute.
-        output_dir: the folder around it, as it was given.
-        trials: in their order.
-        max_concurrent: trials at a time; None leaves it to the cluster.
-        asha: early stopping, or None.
+        name: the name of the sweep.
+        file: the sweep file.
+        path: the sweep folder, absolute; it holds run folders, logs and tables.
+        output_dir: the parent of the sweep folder, as the user wrote it.
+        trials: the trials, in the order of the sweep file.
+        max_concurrent: the maximum number of trials that run at once; None sets no maximum.
+        asha: early stopping; None runs every trial to its end.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""What the user is told of jobs: how to handle one, its log as it grows, and a table of all."""
+"""Prints jobs: the commands to handle a job, its log, and a table of all jobs."""
 
 import shlex
 import sys
@@ -16,54 +16,54 @@ from fedvtc.commands.submit.jobs import Job
 from fedvtc.errors import EXIT_INTERRUPTED
 
 MAX_MESSAGE = 60
-"""Characters of what Ray says of a job."""
+"""Characters of Ray's message in the table of jobs."""
 
 
 def advice(job: Job, address: str | None, words: Sequence[str], checkpoint_dir: str | None = None) -> list[str]:
-    """How to follow, stop, resume and fetch.
+    """Returns lines with the commands to follow, stop, resume and fetch a run.
 
     Args:
-        job: just submitted.
-        address: the URL of the cluster's dashboard; None takes the environment's, or this machine's.
-        words: those after `fedvtc submit` that submit its next attempt.
-        checkpoint_dir: where the models go instead of the run folder.
+        job: the submitted job.
+        address: URL of the cluster's dashboard; None takes the environment's, or this machine's.
+        words: the arguments of `fedvtc submit` for the next attempt.
+        checkpoint_dir: the folder or URL of the models; None if they are in the run folder.
     """
     url = cluster_url(address)
     folder = shlex.quote(f"HEAD:{Path(job.output_dir, job.run)}")
-    # The id of a run is not that of its job where the folder was gone.
+    # A pattern, because the run id differs from the id of the job if the run folder was lost.
     models = [f"  models: {checkpoint_dir.rstrip('/')}/{job.run}-*"] if checkpoint_dir else []
     return [
         f"job {job.id} on {url}: run {job.run}, attempt {job.attempt}",
         f"  follow: {ray_job(f'logs {job.id} --follow', url)}",
         f"  stop:   {ray_job(f'stop {job.id}', url)}",
         f"  resume: fedvtc submit {shlex.join(words)}",
-        f"  fetch:  rsync -a {folder} .    (HEAD: a machine that has the storage of the cluster)",
+        f"  fetch:  rsync -a {folder} .    (HEAD: a machine with the storage of the cluster)",
         *models,
     ]
 
 
 def watch(job: Job, address: str | None) -> int:
-    """Prints the log of a job until it ends, or until Ctrl-C, which the job does not hear.
+    """Prints the log of a job until the job ends, or until Ctrl-C, which does not stop the job.
 
     Returns:
         The exit code of the job; 130 after Ctrl-C.
 
     Raises:
-        ClusterError: the cluster was out of reach for minutes.
+        ClusterError: the cluster did not answer for minutes.
     """
     try:
-        ended = follow(job.id, address, _print, _note)
+        ended = follow(job.id, address, _print, _notify)
     except KeyboardInterrupt:
-        _note(f"no longer followed; job {job.id} goes on.")
+        _notify(f"stopped following; job {job.id} keeps running.")
         return EXIT_INTERRUPTED
-    # Where there was no process, or it was ended from outside, the log does not say why.
+    # The log has no reason if the process never started or was killed.
     reason = f" ({ended.message.splitlines()[0]})" if ended.message and ended.driver_exit_code is None else ""
     print(f"job {ended.id}: {ended.status}{reason}, exit code {ended.exit_code}", flush=True)
     return ended.exit_code
 
 
 def jobs_table(jobs: Sequence[Job]) -> Table:
-    """One row per job, the oldest first."""
+    """Returns a table with one row per job, in the given order."""
     table = Table(box=None, pad_edge=False, header_style="bold", collapse_padding=True)
     table.add_column("run", overflow="fold")
     for name in ("run id", "attempt", "status", "started", "duration", "job"):
@@ -91,5 +91,5 @@ def _print(text: str) -> None:
     print(text, end="", flush=True)
 
 
-def _note(text: str) -> None:
+def _notify(text: str) -> None:
     print(f"fedvtc: {text}", file=sys.stderr, flush=True)

@@ -1,10 +1,10 @@
-"""Which trials of a sweep need a job."""
+"""Trials of a sweep that need a job."""
 
 import pytest
 
 from fedvtc.commands.submit import Job
 from fedvtc.commands.sweep import load_sweep
-from fedvtc.commands.sweep.as_jobs import _is_of, _num_at_work, _waiting, _will_do
+from fedvtc.commands.sweep.as_jobs import _belongs_to, _num_active, _suffices, _with_wait
 
 
 @pytest.fixture
@@ -18,7 +18,7 @@ def job(trial, status, rounds=10, **more):
 
 
 @pytest.mark.parametrize(
-    ("status", "rounds", "will_do_here", "will_do_elsewhere"),
+    ("status", "rounds", "suffices_here", "suffices_elsewhere"),
     [
         ("PENDING", 10, True, True),
         ("RUNNING", 10, True, True),
@@ -29,27 +29,27 @@ def job(trial, status, rounds=10, **more):
         ("STOPPED", 10, False, False),
     ],
 )
-def test_a_job_that_has_ended_counts_only_where_no_folder_says_more(
-    sweep, status, rounds, will_do_here, will_do_elsewhere
+def test_an_ended_job_counts_only_if_the_run_folder_is_elsewhere(
+    sweep, status, rounds, suffices_here, suffices_elsewhere
 ):
     trial = sweep.trials[0]
     made = job(trial, status, rounds)
 
-    assert _will_do(made, trial, is_here=True) == will_do_here
-    assert _will_do(made, trial, is_here=False) == will_do_elsewhere
+    assert _suffices(made, trial, is_here=True) == suffices_here
+    assert _suffices(made, trial, is_here=False) == suffices_elsewhere
 
 
-def test_jobs_of_the_sweep_that_have_not_ended_are_at_work(sweep):
+def test_active_jobs_of_the_sweep_are_counted(sweep):
     first, second = sweep.trials
-    stranger = job(first, "RUNNING", output_dir="/elsewhere")
-    jobs = [job(first, "FAILED"), job(first, "PENDING"), job(second, "RUNNING"), stranger]
+    other = job(first, "RUNNING", output_dir="/elsewhere")
+    jobs = [job(first, "FAILED"), job(first, "PENDING"), job(second, "RUNNING"), other]
 
-    assert not _is_of(stranger, first)
-    assert _num_at_work(sweep, jobs) == 2
+    assert not _belongs_to(other, first)
+    assert _num_active(sweep, jobs) == 2
 
 
-def test_a_trial_waits_for_room_unless_it_says_how_long_or_needs_none(write, sweep):
-    assert _waiting(sweep.trials[0].config).placement.wait_timeout_s == 604_800
+def test_a_trial_waits_for_days_unless_it_sets_a_time_or_has_no_actors(write, sweep):
+    assert _with_wait(sweep.trials[0].config).placement.wait_timeout_s == 604_800
     for given in ("placement.wait_timeout_s=60", "placement.pool=inline"):
         config = load_sweep(sweep.file, [given]).trials[0].config
-        assert _waiting(config) == config
+        assert _with_wait(config) == config

@@ -1,4 +1,4 @@
-"""What the process of a trial has of who started the sweep."""
+"""The environment of a trial's process, copied from the process that started the sweep."""
 
 import os
 import subprocess
@@ -7,9 +7,9 @@ import sys
 import pytest
 from ray import cloudpickle
 
-from fedvtc.commands.sweep import load_sweep, tuning
+from fedvtc.commands.sweep import experiment, load_sweep
 from fedvtc.commands.sweep.folder import SweepFolder
-from fedvtc.commands.sweep.trial_process import settle_in
+from fedvtc.commands.sweep.trial_process import apply_environment
 
 SET = {
     "FEDVTC_DATA": "/mnt/data",
@@ -25,44 +25,44 @@ SET = {
 
 @pytest.fixture
 def tasks(write, monkeypatch):
-    """A function: what the process of each trial is told, under these variables."""
+    """A function: the tasks of all trials, made under these environment variables."""
     folder = SweepFolder(load_sweep(write("mine.yaml", "grid: {run.seed: [0, 1]}")))
 
-    def told(variables):
+    def make(variables):
         for name in SET:
             monkeypatch.delenv(name, raising=False)
         for name, value in variables.items():
             monkeypatch.setenv(name, value)
-        return tuning._tasks(folder)
+        return experiment.trial_tasks(folder)
 
-    return told
+    return make
 
 
-def test_a_trial_has_the_variables_of_who_started_the_sweep(tasks, tmp_path, monkeypatch):
+def test_a_trial_copies_folder_and_variables_of_the_sweep(tasks, tmp_path, monkeypatch):
     found = tasks(SET)
     assert list(found) == ["seed0", "seed1"]
 
-    # As if on another node.
+    # As on another node.
     for name in SET:
         monkeypatch.setenv(name, "of the node")
     monkeypatch.chdir("/")
-    settle_in(cloudpickle.loads(cloudpickle.dumps(found["seed1"])))
+    apply_environment(cloudpickle.loads(cloudpickle.dumps(found["seed1"])))
 
     assert {name: os.environ[name] for name in SET} == SET
     assert os.getcwd() == str(tmp_path)
 
 
-def test_what_is_not_set_stays_as_the_node_has_it(tasks, monkeypatch):
+def test_a_variable_that_the_sweep_lacks_keeps_the_value_of_the_node(tasks, monkeypatch):
     found = tasks({"WANDB_MODE": "offline"})
     monkeypatch.setenv("FEDVTC_DATA", "/of/the/node")
 
-    settle_in(found["seed0"])
+    apply_environment(found["seed0"])
 
     assert found["seed0"].environment == {"WANDB_MODE": "offline"}
     assert os.environ["FEDVTC_DATA"] == "/of/the/node"
 
 
-def test_no_secret_gets_into_the_files_of_tune(tasks):
+def test_tasks_contain_no_secrets(tasks):
     secrets = {"WANDB_API_KEY": "abc123", "WANDB_BASE_URL": "https://me:abc123@wandb.example.com"}
 
     (found, _) = tasks(SET | secrets).values()
@@ -71,7 +71,7 @@ def test_no_secret_gets_into_the_files_of_tune(tasks):
     assert b"abc123" not in cloudpickle.dumps(found)
 
 
-def test_the_names_of_the_variables_load_nothing_heavy():
+def test_importing_the_trial_process_loads_nothing_heavy():
     code = "import sys, fedvtc.commands.sweep.trial_process; print({'ray', 'torch', 'wandb'} & set(sys.modules))"
 
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "set()\n"

@@ -1,0 +1,159 @@
+"""Loads a sweep file: makes its trials, each with a complete, checked config."""
+
+import copy
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from fedvtc.commands.sweep.checks import check_settings, check_trials, overridden_key, paths_of
+from fedvtc.commands.sweep.sweep_file import read_keys
+from fedvtc.commands.sweep.trial_names import trial_names
+from fedvtc.commands.sweep.trials import Sweep, Trial
+from fedvtc.commands.sweep.variants import FILES, Setting, Variant, settings, variants
+from fedvtc.config import Config, check_submitted, load
+from fedvtc.config.layers import KeyPath, Layer
+from fedvtc.config.problems import Problem
+from fedvtc.config.schema import MethodConfig
+from fedvtc.errors import ConfigError
+
+
+def load_sweep(file: Path, overrides: Sequence[str] = ()) -> Sweep:
+    """Reads a sweep file and loads the config of every trial.
+
+    A config merges in this order, later values win: files of `base`, files of the trial, `set` together with the
+    values of the trial, `overrides`.
+
+    Args:
+        file: the sweep file.
+        overrides: `key=value` of the command line, for all trials.
+
+    Raises:
+        ConfigError: one line for each problem in any trial.
+    """
+    keys, layer = read_keys(file)
+    problems: list[Problem] = []
+    found = variants(keys, layer, problems)
+    base = tuple(Setting(FILES, name, layer.where(("base", index))) for index, name in enumerate(keys.base))
+    common = tuple(settings(keys.set_, layer, ("set",)))
+    problems += check_settings([*base, *common], found, file, overrides)
+    _raise(problems)
+
+    loader = _Loader(keys.name or file.stem, file, layer, base, common, tuple(overrides))
+    values = [{setting.key: setting.value for setting in variant} for variant in found]
+    trials: list[Trial] = []
+    output_dir = ""
+    lines: dict[str, None] = {}
+    for name, own_values, variant in zip(trial_names(values), values, found, strict=True):
+        try:
+            trial, output_dir = loader.trial(name, own_values, variant)
+            trials.append(trial)
+        except ConfigError as error:
+            lines |= dict.fromkeys(error.problems)
+    if lines:
+        raise ConfigError(list(lines))
+    _raise(check_trials(trials, file))
+    path = Path(trials[0].config.run.output_dir)
+    return Sweep(loader.sweep_name, file, path, output_dir, tuple(trials), keys.max_concurrent, keys.asha)
+
+
+@dataclass(frozen=True)
+class _Loader:
+    """Loads trials from the parts of a sweep file that all trials share."""
+
+    sweep_name: str
+    file: Path
+    layer: Layer
+    base: Variant
+    common: Variant
+    overrides: tuple[str, ...]
+
+    def trial(self, name: str, values: Mapping[str, Any], variant: Variant) -> tuple[Trial, str]:
+        """Returns a trial, and `run.output_dir` as the user wrote it.
+
+        Raises:
+            ConfigError: one line for each problem of the config.
+        """
+        from fedvtc.learning.methods import config_classes
+
+        methods = config_classes()
+        files = [*paths_of(self.base, self.file), *paths_of([*self.common, *variant], self.file)]
+        own = [setting for setting in (*self.common, *variant) if setting.key != FILES]
+        overrides = [*self.overrides, f"run.name={name}"]
+        config = load(files, overrides, methods=methods, layers=[_as_layer(own, self.layer)])
+        check_submitted(config)
+        placed = _placed(config, self.sweep_name)
+        overrides += _placing_overrides(config, placed)
+        # Arguments form a single layer, where an overridden method.name does not drop the keys that the sweep file sets
+        # for another method.
+        if self._overrides_method() and not _gives(files, [*map(_argument, own), *overrides], methods, placed):
+            own = [setting for setting in own if not setting.key.startswith("method.")]
+        return Trial(name, values, placed, (*files, *map(_argument, own), *overrides)), config.run.output_dir
+
+    def _overrides_method(self) -> bool:
+        return any(overridden_key(override) in ("method", "method.name") for override in self.overrides)
+
+
+def _placed(config: Config, sweep_name: str) -> Config:
+    """Returns the config with the sweep folder as output folder, and with the W&B group of the sweep."""
+    folder = os.path.abspath(Path(config.run.output_dir, sweep_name))
+    wandb = replace(config.tracking.wandb, group=config.tracking.wandb.group or sweep_name)
+    return replace(
+        config,
+        run=replace(config.run, output_dir=folder, resume="auto"),
+        tracking=replace(config.tracking, wandb=wandb),
+    )
+
+
+def _placing_overrides(config: Config, placed: Config) -> Iterator[str]:
+    yield f"run.output_dir={placed.run.output_dir}"
+    yield "run.resume=auto"
+    if config.tracking.wandb.group is None:
+        yield f"tracking.wandb.group={placed.tracking.wandb.group}"
+
+
+def _as_layer(given: Sequence[Setting], layer: Layer) -> Layer:
+    """Merges settings into one layer that keeps the line of each; later settings win."""
+    content: dict[str, Any] = {}
+    lines: dict[KeyPath, int] = {}
+    for setting in given:
+        *above, last = path = tuple(setting.key.split("."))
+        node = content
+        for step in above:
+            inner = node.get(step)
+            if not isinstance(inner, dict):
+                inner = node[step] = {}
+            node = inner
+        # An empty section removes nothing. Values are copied, so that later settings do not change the sweep file.
+        if setting.value != {} or not isinstance(node.get(last), dict):
+            node[last] = copy.deepcopy(setting.value)
+        line = setting.where.rpartition(":")[2]
+        if line.isdecimal():
+            lines[path] = int(line)
+    return Layer(layer.source, content, lines)
+
+
+def _gives(
+    files: Sequence[str], arguments: Sequence[str], methods: Mapping[str, type[MethodConfig]], config: Config
+) -> bool:
+    """True if files and arguments load without a problem and give this config."""
+    try:
+        return load(files, arguments, methods=methods) == config
+    except ConfigError:
+        return False
+
+
+def _argument(setting: Setting) -> str:
+    """Returns a setting as `key=value`, the value as YAML on one line."""
+    value = setting.value
+    plain = isinstance(value, str) and value.isidentifier() and yaml.safe_load(value) == value
+    return f"{setting.key}={value if plain else json.dumps(value, ensure_ascii=False)}"
+
+
+def _raise(problems: Sequence[Problem]) -> None:
+    if problems:
+        raise ConfigError([str(problem) for problem in problems])

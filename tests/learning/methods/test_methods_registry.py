@@ -95,7 +95,7 @@ def test_a_method_has_harmless_defaults():
     assert not quiet.has_finish
     assert quiet.prepare(None) is quiet.finish(None, broadcast) is None
     assert quiet.samples(None, broadcast, num_per_class=1) is None
-    assert quiet.payload_bytes(9) == {"up": {}, "down": {}}
+    assert methods.largest_bytes(quiet, 9) == {"up": {}, "down": {}}
 
 
 @pytest.fixture
@@ -156,7 +156,7 @@ def test_the_clients_half_leaves_the_broadcast_alone(name, config_of, tiny_feder
 def test_planned_bytes_are_those_of_a_client_that_holds_every_class(name, config_of, tiny_federation):
     federation = tiny_federation(config_of[name])
     uploads, state, broadcast = federation.round()
-    planned = federation.method.payload_bytes(3)
+    planned = methods.largest_bytes(federation.method, 3)
     assert bytes_by_kind(uploads[1].payload) == planned["up"]
     for upload in (uploads[0], uploads[2]):
         sent = bytes_by_kind(upload.payload)

@@ -114,23 +114,21 @@ def make_plan(config: Config) -> Plan:
     where = "this machine" if is_here(config) else "the cluster, as it is now,"
     needs, packing = pack_clients(config, free, total, where)
     # Here and not at the top: the check of a config must answer without waiting for PyTorch.
-    from fedvtc.learning.data import class_counts, load_dataset, make_partition
-    from fedvtc.learning.methods import Task, build
+    from fedvtc.learning.methods import Task, build, largest_bytes
     from fedvtc.learning.models import parameter_counts
-    from fedvtc.learning.population import assign_backbones
+    from fedvtc.learning.population import Population
     from fedvtc.runtime.balance import balance
     from fedvtc.runtime.opening import client_costs
 
-    dataset = load_dataset(config.data)
+    population = Population.of(config)
+    dataset, specs = population.dataset, population.specs
     num_clients, feature_size = config.population.num_clients, config.population.feature_size
-    labels_N = dataset.train.labels_N
-    parts = make_partition(labels_N, dataset.num_classes, num_clients, config.partition, config.run.seed)
-    backbones = assign_backbones(config.population)
+    backbones = [spec.backbone for spec in specs]
     head = (feature_size + 1) * dataset.num_classes
     counts = parameter_counts(
         backbones, num_channels=dataset.num_channels, image_size=dataset.image_size, feature_size=feature_size
     )
-    costs_K = client_costs(config, dataset, backbones, [len(part) for part in parts])
+    costs_K = client_costs(config, dataset, backbones, [len(spec.indices_N) for spec in specs])
     return Plan(
         config=config,
         free=free,
@@ -139,10 +137,10 @@ def make_plan(config: Config) -> Plan:
         costs_K=costs_K,
         hosted=balance(costs_K, packing.num_actors or 1, packing.clients_per_actor),
         class_names=dataset.class_names,
-        counts_KC=class_counts(labels_N, parts, dataset.num_classes),
+        counts_KC=population.class_counts_KC,
         backbones=backbones,
         parameters={name: count + head for name, count in counts.items()},
-        payload_bytes=build(config.method, Task.of(config, dataset)).payload_bytes(num_clients),
+        payload_bytes=largest_bytes(build(config.method, Task.of(config, dataset)), num_clients),
         dataset_bytes=dataset.train.images_NCHW.nbytes + dataset.test.images_NCHW.nbytes,
     )
 

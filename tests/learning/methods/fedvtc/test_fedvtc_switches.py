@@ -11,12 +11,14 @@ from fedvtc.learning.client.loop import weights_digest
 from fedvtc.learning.exchange.messages import Broadcast
 from fedvtc.learning.methods import fedvtc
 from fedvtc.learning.methods.fedvtc import FedVTCConfig, FinetuneConfig, GeneratorConfig, StatisticsConfig
+from fedvtc.learning.methods.fedvtc.steps import generator_of
+from fedvtc.learning.models.weights import weights_of
 
 STAGES = ("classifier1", "generator1", "classifier2", "generator2", "finished")
 
 
 def decoder_of(client):
-    return b"".join(array.tobytes() for array in client.generator_weights().values())
+    return b"".join(array.tobytes() for array in weights_of(generator_of(client).decoder).values())
 
 
 @pytest.fixture(scope="module")
@@ -136,9 +138,9 @@ def test_beta_reaches_a_learned_sigma_and_nothing_else(tiny_federation, tiny_fed
     for beta in (0.0, 50.0):
         federation = tiny_federation(tiny_fedvtc(generator={"sigma": "learned", "beta": beta}))
         _, state, broadcast = federation.round()
-        first = federation.clients[0].generator.log_factor_D.tolist()
+        first = generator_of(federation.clients[0]).log_factor_D.tolist()
         federation.round(state, broadcast)
-        factors.append((first, federation.clients[0].generator.log_factor_D.tolist()))
+        factors.append((first, generator_of(federation.clients[0]).log_factor_D.tolist()))
     assert factors[0][0] == factors[1][0] != [0.0] * 6
     assert factors[0][1] != factors[1][1]
 
@@ -146,12 +148,12 @@ def test_beta_reaches_a_learned_sigma_and_nothing_else(tiny_federation, tiny_fed
 def test_a_learned_sigma_stays_with_its_client(tiny_federation, tiny_fedvtc):
     federation = tiny_federation(tiny_fedvtc(generator={"sigma": "learned"}))
     uploads, _, broadcast = federation.round()
-    kept = [client.generator.log_factor_D.tolist() for client in federation.clients]
+    kept = [generator_of(client).log_factor_D.tolist() for client in federation.clients]
     assert kept[0] != kept[1] != kept[2]
     for payload in (uploads[0].payload, broadcast.payload):
-        assert set(payload["generator"]) == set(federation.clients[0].generator.decoder.state_dict())
+        assert set(payload["generator"]) == set(generator_of(federation.clients[0]).decoder.state_dict())
     federation.method.samples(federation.clients[0], broadcast, num_per_class=1)
-    assert federation.clients[0].generator.log_factor_D.tolist() == kept[0]
+    assert generator_of(federation.clients[0]).log_factor_D.tolist() == kept[0]
 
 
 @pytest.mark.parametrize("aggregation", ["none", "exchange"])

@@ -3,7 +3,6 @@
 Shapes: B images, D features, C classes, M latents per class.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -156,16 +155,8 @@ class VTCModule(LightningModule):
         distance: Tensor = (mean_KD - server.mean_CD[server.matched_K]).square().sum()
         return distance
 
-    def shared_weights(self) -> dict[str, NDArray[np.generic]]:
-        """The decoder's weights as arrays; a learned sigma_k is the client's own and stays."""
-        return {name: tensor.detach().cpu().numpy().copy() for name, tensor in self.decoder.state_dict().items()}
-
-    def load_shared_weights(self, arrays: Mapping[str, NDArray[np.generic]]) -> None:
-        """The inverse of `shared_weights`; the arrays may be read-only."""
-        self.decoder.load_state_dict({name: torch.tensor(array) for name, array in arrays.items()})
-
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
-        """Logs the terms where a Trainer drives the module; the federation's own loop sums them itself."""
+        """Logs the loss terms under a Trainer; the federation's own loop records them itself."""
         self.log_dict({f"loss/{name}": value for name, value in outputs.items()})
 
     def configure_optimizers(self) -> torch.optim.Optimizer:

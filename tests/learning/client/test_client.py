@@ -50,7 +50,7 @@ def test_the_optimizer_is_kept_from_round_to_round(make_client):
     kept, forgetful = make_client(0), make_client(0)
     kept.train()
     forgetful.train()
-    forgetful._learners["classifier"].optimizer.state.clear()
+    forgetful._state.learners["classifier"].optimizer.state.clear()
     for client in (kept, forgetful):
         client.begin_round(2)
         client.train()

@@ -15,11 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from fedvtc.config.schema import Config
-from fedvtc.errors import CheckpointError, ClientError
-from fedvtc.learning.client.loop import Learner, Loss, keyed_randomness, make_fabric, state_digest
-from fedvtc.learning.client.memory import Memory
+from fedvtc.errors import ClientError
+from fedvtc.learning.client.images import OwnImages
+from fedvtc.learning.client.loop import Learner, Loss, keyed_randomness, make_fabric
+from fedvtc.learning.client.state import ClientState
 from fedvtc.learning.data import Dataset, ImageArrays
-from fedvtc.learning.data.module import augment, epoch_batches, to_input, to_tensor
+from fedvtc.learning.data.module import epoch_batches, to_input, to_tensor
 from fedvtc.learning.exchange.gaussians import ClassGaussians
 from fedvtc.learning.exchange.statistics import FeatureStatistics, Form
 from fedvtc.learning.models import build_backbone
@@ -50,18 +51,19 @@ class FederatedClient:
         round: the present round; 0 before the first one.
         scalars: seconds and losses of the present round, by metric name.
         classifier: the client's model.
+        images: the client's own images and labels.
         memory: arrays and numbers that the method keeps from round to round.
     """
 
     def __init__(self, spec: ClientSpec, config: Config, dataset: Dataset, device: torch.device) -> None:
         self.id, self.backbone_name = spec.client, spec.backbone
-        self.num_classes, self.num_images = dataset.num_classes, len(spec.indices_N)
-        self.device = device
+        self.device, self.num_classes = device, dataset.num_classes
+        self.images = OwnImages(dataset.train, spec.indices_N, config.data.augment, device)
+        self.num_images = len(self.images)
         self.round = 0
         self.phase_name = ""
         self.scalars: dict[str, float] = {}
-        self.memory = Memory()
-        self._config, self._data, self._indices_N = config, dataset, to_tensor(spec.indices_N)
+        self._config = config
         self._fabric = make_fabric(device, config.training.precision)
         with self.randomness("backbone"):
             backbone = build_backbone(
@@ -78,7 +80,9 @@ class FederatedClient:
             )
         # In this layout a backbone takes half the time on CPUs; a decoder of few channels and many norms takes more.
         self.classifier.to(memory_format=torch.channels_last)
-        self._learners = {"classifier": Learner(self._fabric, self.classifier)}
+        self._state = ClientState(self.id)
+        self._state.add("classifier", Learner(self._fabric, self.classifier))
+        self.memory = self._state.memory
         self._is_complete = True
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -100,19 +104,17 @@ class FederatedClient:
         Raises:
             ValueError: the name is in use, or the client has begun its first round.
         """
-        if name in self._learners or name == "memory":
-            raise ValueError(f"client.attach({name!r}): the name is in use. Choose another name.")
         if self.round:
             raise ValueError(
                 f"client.attach({name!r}): round {self.round} has begun, and a resumed client would lack the module."
                 " Attach modules in Method.prepare."
             )
-        self._learners[name] = Learner(self._fabric, module, optimizer)
+        self._state.add(name, Learner(self._fabric, module, optimizer))
 
     @property
     def modules(self) -> Mapping[str, nn.Module]:
         """The classifier and all attached modules, by name."""
-        return MappingProxyType({name: learner.module for name, learner in self._learners.items()})
+        return MappingProxyType(self._state.modules)
 
     def set_prototypes(self, gaussians: ClassGaussians, weight: float) -> None:
         """Pulls features towards class means in the local training of this round.
@@ -184,7 +186,7 @@ class FederatedClient:
             ValueError: there is nothing to step the module with.
         """
         phase = self._open_phase("fit")
-        terms = self._learners[name].fit(batches, loss, optimizer)
+        terms = self._state.learners[name].fit(batches, loss, optimizer)
         for term, value in terms.items():
             if not np.isfinite(value):
                 raise ClientError(self.id, self.round, phase, f"{term} is {value}")
@@ -203,43 +205,26 @@ class FederatedClient:
         Raises:
             RuntimeError: no phase is open.
         """
-        self._open_phase("batches")
-        labels_N = self.labels_N
+        labels_N = self.images.labels_N
         for index_B in self.index_batches(batch_size or self._config.training.batch_size):
-            yield self.augmented(self.images(index_B)), labels_N[index_B]
+            yield self.images.augmented(self.images.inputs(index_B)), labels_N[index_B]
 
     def index_batches(self, batch_size: int) -> Iterator[Tensor]:
         """One epoch over the numbers of the client's own images, shuffled by the open `phase`."""
-        self._open_phase("index_batches")
+        self._open_phase("batches")
         return epoch_batches(self.num_images, batch_size, torch.default_generator)
-
-    def images(self, index_B: Tensor | None = None) -> Tensor:
-        """The client's own images (B, channels, side, side) in [-1, 1]; all of them without an index."""
-        index_B = torch.arange(self.num_images) if index_B is None else index_B
-        # Fancy indexing copies the batch alone out of the shared, read-only array.
-        pixels = torch.from_numpy(self._data.train.images_NCHW[self._indices_N[index_B].numpy()])
-        return to_input(pixels.to(self.device))
-
-    @property
-    def labels_N(self) -> Tensor:
-        """Classes of the client's own images."""
-        return torch.from_numpy(self._data.train.labels_N[self._indices_N.numpy()]).to(self.device)
-
-    def augmented(self, images: Tensor) -> Tensor:
-        """Images changed at random as `data.augment` says."""
-        return augment(images, self._config.data.augment, torch.default_generator)
 
     @torch.no_grad()
     def features(self) -> Tensor:
         """Features (N, D) of the client's own images, in eval mode."""
         self.classifier.eval()
         chunks = torch.arange(self.num_images).split(self._config.evaluate.batch_size)
-        return torch.cat([self.classifier.features(self.images(index_B)) for index_B in chunks])
+        return torch.cat([self.classifier.features(self.images.inputs(index_B)) for index_B in chunks])
 
     def statistics(self, form: Form) -> FeatureStatistics:
         """Statistics of the features of the client's own images."""
         with self.phase("statistics"):
-            return FeatureStatistics.of(self.features().cpu().numpy(), self.labels_N.cpu().numpy(), form)
+            return FeatureStatistics.of(self.features().cpu().numpy(), self.images.labels_N.cpu().numpy(), form)
 
     @torch.inference_mode()
     def confusion(self, images: ImageArrays) -> npt.NDArray[np.int64]:
@@ -261,34 +246,25 @@ class FederatedClient:
             ClientError: the logits of some of the client's own images are not finite.
         """
         self.classifier.eval()
-        logits_BC = self.classifier(self.images(torch.arange(min(_NUM_PROBES, self.num_images))))
+        logits_BC = self.classifier(self.images.inputs(torch.arange(min(_NUM_PROBES, self.num_images))))
         if not logits_BC.isfinite().all():
             raise ClientError(self.id, self.round, "outputs", "the logits of its own images are not finite")
 
     def state_dict(self) -> dict[str, Any]:
-        """Weights and optimizers of all modules by name, and the memory if there is any; tensors and plain values."""
-        state: dict[str, Any] = {name: learner.state_dict() for name, learner in self._learners.items()}
-        return {**state, "memory": self.memory.state_dict()} if self.memory else state
+        """Weights and optimizers by module name, and the memory if there is any; tensors and plain values."""
+        return self._state.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restores a `state_dict` on a client of the same spec and method.
 
         Raises:
-            CheckpointError: the state is that of other modules.
+            CheckpointError: the state has other modules.
         """
-        saved, attached = sorted(state.keys() - {"memory"}), sorted(self._learners)
-        if saved != attached:
-            raise CheckpointError(
-                f"client {self.id}: the checkpoint holds the modules {', '.join(saved)}, the method attaches"
-                f" {', '.join(attached)}. Resume with the code that the run began with."
-            )
-        for name, learner in self._learners.items():
-            learner.load_state_dict(state[name])
-        self.memory.load_state_dict(state.get("memory", {}))
+        self._state.load_state_dict(state)
 
     def weights_digest(self) -> str:
         """SHA-256 of the weights of all modules and of the memory."""
-        return state_digest(*(learner.module.state_dict() for learner in self._learners.values()), self.memory)
+        return self._state.digest()
 
     def _open_phase(self, step: str) -> str:
         if not self.phase_name:

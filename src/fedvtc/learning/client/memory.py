@@ -44,6 +44,13 @@ class Memory(MutableMapping[str, Value]):
                 f"client.memory[{name!r}]: a checkpoint cannot hold {kind}. Store a number or an array of numbers."
             )
 
+    def setdefault(self, name: str, default: Value) -> Value:  # type: ignore[override]
+        """Returns the value of a name, after storing the default if there is none."""
+        if name not in self._values:
+            self[name] = default
+        # Not the default itself, which was copied.
+        return self._values[name]
+
     def __delitem__(self, name: str) -> None:
         del self._values[name]
 

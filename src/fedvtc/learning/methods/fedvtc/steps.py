@@ -31,10 +31,10 @@ def train_generator(client: FederatedClient, target: GeneratorTarget, *, epochs:
     """
     generator_of(client).set_target(target)
     with client.phase("generator"), _frozen(client.classifier):
-        features_ND, labels_N = client.features(), client.labels_N
+        features_ND, labels_N = client.features(), client.images.labels_N
         for _ in range(epochs):
             batches = (
-                (client.images(index_B), labels_N[index_B], features_ND[index_B])
+                (client.images.inputs(index_B), labels_N[index_B], features_ND[index_B])
                 for index_B in client.index_batches(batch_size)
             )
             client.fit("generator", batches)
@@ -68,8 +68,8 @@ def finetune(
         for _ in range(epochs):
             images, labels_N = draw_epoch()
             if mix_real:
-                images = torch.cat([images, client.augmented(client.images())])
-                labels_N = torch.cat([labels_N, client.labels_N])
+                images = torch.cat([images, client.images.augmented(client.images.inputs())])
+                labels_N = torch.cat([labels_N, client.images.labels_N])
             batches = (
                 (images[index_B], labels_N[index_B])
                 for index_B in epoch_batches(len(labels_N), batch_size, torch.default_generator)

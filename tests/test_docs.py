@@ -16,7 +16,7 @@ from fedvtc.config.changes import MAY_CHANGE
 from fedvtc.federation.launch import run_federation
 from fedvtc.learning import methods
 from fedvtc.learning.client.client import FederatedClient
-from fedvtc.learning.methods import Method, config_classes
+from fedvtc.learning.methods import Method, Task, build, config_classes, largest_bytes
 from fedvtc.learning.methods.fedvtc import FedVTCConfig
 
 ROOT = Path(__file__).parents[1]
@@ -208,12 +208,12 @@ def the_example(tmp_path, monkeypatch):
     document = ROOT / "docs/adding-a-method.md"
     code, test = blocks(document, "python")
     (config,) = blocks(document, "yaml")
-    for name, text in (("shared_head.py", code), ("shared_head.yaml", config), ("test_shared_head.txt", test)):
+    for name, text in (("shared_proxy.py", code), ("shared_proxy.yaml", config), ("test_shared_proxy.txt", test)):
         (tmp_path / name).write_text(text, encoding="utf-8")
     monkeypatch.setattr(methods, "__path__", [*methods.__path__, str(tmp_path)])
-    monkeypatch.delitem(sys.modules, "fedvtc.learning.methods.shared_head", raising=False)
+    monkeypatch.delitem(sys.modules, "fedvtc.learning.methods.shared_proxy", raising=False)
     monkeypatch.chdir(ROOT)
-    return tmp_path / "shared_head.yaml", test
+    return tmp_path / "shared_proxy.yaml", test
 
 
 def test_the_example_of_a_method_runs(the_example, tmp_path):
@@ -222,10 +222,13 @@ def test_the_example_of_a_method_runs(the_example, tmp_path):
 
     summary = run_federation(config, plain=True)
 
-    head_bytes = 10 * (8 + 1) * 4
+    method = build(config.method, Task(num_classes=10, num_channels=1, image_size=8, feature_size=8, seed=0))
+    (proxy_bytes,) = {ways["proxy"] for ways in largest_bytes(method, 2).values()}
     records = [json.loads(line) for line in (summary.folder / "metrics.jsonl").read_text().splitlines()]
-    assert [record.get("bytes/up/head") for record in records] == [2 * head_bytes, 2 * head_bytes, None]
-    assert records[1]["bytes/down/head"] == 2 * head_bytes
+    assert [record.get("bytes/up/proxy") for record in records] == [2 * proxy_bytes, 2 * proxy_bytes, None]
+    assert records[1]["bytes/down/proxy"] == 2 * proxy_bytes
+    # A client trains alone in its first round, and its memory tells the rounds apart.
+    assert ["loss/mutual" in record for record in records] == [False, True, False]
     assert records[2]["test/accuracy/mean"] > 0
 
 
@@ -282,7 +285,7 @@ def test_what_a_method_may_call_and_define_is_there():
 
     assert [name for name in offered if not callable(getattr(FederatedClient, name, None))] == []
     optional = {name for name in vars(Method) if not name.startswith("_")} - Method.__abstractmethods__
-    assert set(defined) == optional - {"config_class", "payload_bytes"}
+    assert set(defined) == optional - {"config_class"}
 
 
 def test_the_npz_of_the_example_is_one_that_loads(tmp_path, monkeypatch):

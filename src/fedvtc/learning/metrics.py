@@ -48,6 +48,14 @@ TEST_METRICS = {f"test/{name}/mean": f"mean over clients: {meaning}" for name, m
 TEST_METRICS |= SPREAD_METRICS
 """Keys of an evaluation record."""
 
+HEADLINE_METRICS = {
+    "accuracy": "test/accuracy/mean",
+    "worst": "test/accuracy/min",
+    "held": "test/accuracy/held/mean",
+    "missing": "test/accuracy/missing/mean",
+}
+"""Metrics of one-line summaries: key of an evaluation record by column heading, in order."""
+
 ROUND_METRICS = {
     "loss/train": "whole loss of local training, its terms weighted",
     "loss/classification": "cross-entropy on the client's own images",

@@ -88,8 +88,8 @@ class FederatedClient:
     def __setattr__(self, name: str, value: Any) -> None:
         if "_is_complete" in self.__dict__ and name not in _CHANGING:
             raise AttributeError(
-                f"client.{name}: an attribute set on a client would be lost on resume."
-                f" Keep arrays and numbers in client.memory[{name!r}] and modules with client.attach({name!r}, module)."
+                f"client.{name} cannot be set: a resumed client would lack the value."
+                " Keep arrays and numbers in client.memory, and modules by client.attach(NAME, module)."
             )
         super().__setattr__(name, value)
 

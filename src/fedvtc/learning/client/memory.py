@@ -44,7 +44,7 @@ class Memory(MutableMapping[str, Value]):
                 f"client.memory[{name!r}]: a checkpoint cannot hold {kind}. Store a number or an array of numbers."
             )
 
-    def setdefault(self, name: str, default: Value) -> Value:  # type: ignore[override]
+    def setdefault(self, name: str, default: Value) -> Value:
         """Returns the value of a name, after storing the default if there is none."""
         if name not in self._values:
             self[name] = default

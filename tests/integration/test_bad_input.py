@@ -86,7 +86,7 @@ def refused(capsys, *words):
         ("absent.yaml", "absent.yaml: no such file (command line). . is empty."),
         (
             "population.num_clients=5000",
-            "population.num_clients: 5000 clients cannot share 1201 training images. At most 600 clients would work.",
+            "population.num_clients: 5000 clients cannot share 1201 training images. Set at most 600.",
         ),
         ("data.image_size=4", "data.image_size: 4 pixels are too few for a backbone. Set data.image_size=8."),
     ],
@@ -108,17 +108,17 @@ def test_a_file_that_is_no_yaml(capsys, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "start"),
     [
-        ({"x_train": np.zeros((20, 64), np.uint8)}, "images.npz: x_train has the shape (20, 64). N,H,W or N,H,W,C or "),
-        ({"x_train": np.zeros((20, 8, 6), np.uint8)}, "data.image_size: images of 6 x 8, 8 x 8 are not square of one "),
-        ({"x_test": np.zeros((4, 9, 9), np.uint8)}, "data.image_size: images of 8 x 8, 9 x 9 are not square of one "),
+        ({"x_train": np.zeros((20, 64), np.uint8)}, "images.npz: x_train has the shape (20, 64). "),
+        ({"x_train": np.zeros((20, 8, 6), np.uint8)}, "data.image_size: images of 6 x 8, 8 x 8 are not square and of one "),
+        ({"x_test": np.zeros((4, 9, 9), np.uint8)}, "data.image_size: images of 8 x 8, 9 x 9 are not square and of one "),
         (
             {"x_test": np.zeros((4, 3, 8, 8), np.uint8)},
             "data.path=images.npz: training and test images differ in channels. ",
         ),
-        ({"y_train": np.zeros(19, int)}, "data.path=images.npz: 20 training images and 19 labels. "),
-        ({"y_test": np.full(4, -1)}, "data.path=images.npz: test labels run from -1 to -1. 0 to 1 would work, for 2 c"),
-        ({"y_train": np.zeros(20)}, "images.npz: y_train is float64 of the shape (20,). One whole number per image "),
-        ({"x_train": np.full((20, 8, 8), 300)}, "images.npz: x_train is neither uint8 nor float in [0, 1], but int64."),
+        ({"y_train": np.zeros(19, int)}, "data.path=images.npz: has 20 training images and 19 labels. "),
+        ({"y_test": np.full(4, -1)}, "data.path=images.npz: test labels run from -1 to -1. "),
+        ({"y_train": np.zeros(20)}, "images.npz: y_train holds float64 of the shape (20,). "),
+        ({"x_train": np.full((20, 8, 8), 300)}, "images.npz: x_train holds neither uint8 nor floats in [0, 1], but int64. "),
     ],
 )
 def test_arrays_that_do_not_fit(capsys, tmp_path, changes, start):
@@ -128,7 +128,7 @@ def test_arrays_that_do_not_fit(capsys, tmp_path, changes, start):
 
 def test_a_data_file_that_is_absent(capsys):
     line = refused(capsys, "data.name=npz", "data.path=absent.npz")
-    assert line == "absent.npz: no such file. data.path must name an .npz file."
+    assert line == "absent.npz: no such file. Set data.path to an .npz file."
 
 
 def test_a_data_set_that_is_absent(capsys, tmp_path):
@@ -140,7 +140,7 @@ def test_a_data_set_that_is_absent(capsys, tmp_path):
 def test_a_damaged_idx_file(capsys, tmp_path):
     write_mnist(tmp_path / "mnist", num_bytes_lost=3)
     line = refused(capsys, "data.name=mnist", "data.root=.")
-    found = "expected 656 bytes, found 653. Delete it and fetch it again, or mend it."
+    found = "expected 656 bytes, found 653. Delete the file and download it again, or repair it."
     assert line == f"mnist/train-images-idx3-ubyte.gz: {found}"
 
 

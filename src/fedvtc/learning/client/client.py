@@ -1,4 +1,4 @@
-"""One client: its images, its modules, its memory and its training steps. Methods are composed of these.
+"""One client: its images, modules, memory and training steps, of which methods are composed.
 
 No method and no Ray here. Shapes: N images of the client, B images of a batch, D features, C classes.
 """

@@ -1,4 +1,4 @@
-"""The client's model f = h . g as a LightningModule: a backbone of any architecture and a linear head.
+"""A client's model f = h . g as a LightningModule: a backbone g of any architecture and a linear head h.
 
 Shapes: B images, D features, C classes.
 """

@@ -134,7 +134,7 @@ def test_fit_takes_a_loss_and_an_optimizer_of_the_methods_own(make_bare):
     assert client.state_dict()["probe"]["optimizer"] == kept
 
 
-def test_fit_without_a_loss_or_an_optimizer_says_which_is_lacking(make_bare, golden):
+def test_fit_without_a_loss_or_an_optimizer_names_the_lacking_one(make_bare, golden):
     client = make_bare()
     client.attach("still", nn.Linear(2, 2))
     client.attach("plain", plain := nn.Linear(2, 2), torch.optim.SGD(plain.parameters(), lr=1.0))
@@ -154,7 +154,7 @@ def test_draws_need_an_open_phase(make_bare, golden):
         golden(caught.value)
 
 
-def test_a_loss_of_ones_own_that_is_not_finite_names_the_phase(make_bare):
+def test_a_given_loss_that_is_not_finite_names_the_phase(make_bare):
     client = make_bare()
     client.begin_round(3)
     with pytest.raises(ClientError) as caught, client.phase("mine"):

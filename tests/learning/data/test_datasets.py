@@ -53,11 +53,11 @@ def test_the_root_is_the_configs_then_the_environments_then_data(monkeypatch):
     assert data_root(DataConfig()) == Path("/from/environment")
     monkeypatch.delenv("FEDVTC_DATA")
     assert data_root(DataConfig()) == Path("data")
-    # A home of nobody is a folder like any other.
+    # The home of an unknown user is a folder like any other.
     assert data_root(DataConfig(root="~no_such_user/sets")) == Path("~no_such_user/sets")
 
 
-def test_a_file_in_the_home_of_nobody_is_absent(keys_of, golden):
+def test_a_file_in_the_home_of_an_unknown_user_is_absent(keys_of, golden):
     with pytest.raises(DataError) as caught:
         load_dataset(DataConfig(name="npz", path="~no_such_user/a.npz"))
     assert keys_of(caught.value) == ["~no_such_user/a.npz"]

@@ -60,7 +60,7 @@ def test_iid_sizes_differ_by_at_most_one(num_clients, sizes):
     assert [len(part) for part in parts] == sizes
 
 
-def test_many_iid_clients_get_the_same_number_though_their_share_is_no_exact_float():
+def test_iid_sizes_are_equal_if_the_share_is_not_an_exact_float():
     parts = make_partition(some_labels(4900, 10), 10, 49, PartitionConfig(kind="iid"), 0)
     assert {len(part) for part in parts} == {100}
 
@@ -74,7 +74,7 @@ def test_shards_give_each_client_its_number_of_classes_and_each_class_equal_shar
     assert set(counts_KC[counts_KC > 0].tolist()) == {15}
 
 
-def test_shards_combine_classes_by_lot():
+def test_shards_combine_classes_at_random():
     labels_N = np.repeat(np.arange(10), 40)
     parts = make_partition(labels_N, 10, 40, PartitionConfig(kind="shards", classes_per_client=2), 0)
     pairs = {tuple(np.flatnonzero(counts_C)) for counts_C in class_counts(labels_N, parts, 10)}
@@ -109,7 +109,7 @@ def test_quantity_skews_sizes_and_keeps_the_class_mix():
     assert np.abs(counts_KC / counts_KC.sum(axis=1, keepdims=True) - 0.25).max() < 0.1
 
 
-def test_a_class_without_images_is_passed_over():
+def test_a_class_without_images_is_skipped():
     labels_N = np.array([0, 0, 0, 2, 2, 2] * 10)
     for kind in KINDS:
         parts = make_partition(labels_N, 4, 3, PartitionConfig(kind=kind, alpha=10.0), 0)
@@ -183,7 +183,7 @@ def test_a_saved_partition_comes_back_and_is_readable_with_numpy_alone(tmp_path)
         assert np.array_equal(arrays["labels"], labels_N)
 
 
-def test_the_home_stands_for_itself_in_the_path_of_a_partition(tmp_path, monkeypatch):
+def test_the_path_of_a_partition_may_begin_with_the_home_sign(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     save_partition(tmp_path / "partition.npz", [np.array([0, 1])])
 

@@ -11,7 +11,6 @@ from fedvtc.learning.data.readers import read_cifar_binary, read_idx, read_idx_p
 
 IMAGES = bytes.fromhex("00000803 00000002 00000002 00000003") + bytes([0, 1, 2, 3, 4, 255, 10, 20, 30, 40, 50, 60])
 LABELS = bytes.fromhex("00000801 00000002 07 00")
-# Without the time in its header: it names two of the tests, and every process must know them by one name.
 GZIPPED = gzip.compress(IMAGES, mtime=0)
 
 
@@ -92,7 +91,7 @@ def test_a_truncated_cifar_file_is_refused(tmp_path, content, keys_of, golden):
 
 
 def npz(folder: Path, **changes) -> DataConfig:
-    """A whole .npz of three 4 x 4 training images and two test images, with `changes`; None takes an array out."""
+    """A whole .npz of three 4 x 4 training images and two test images, with `changes`; None removes an array."""
     arrays = {
         "x_train": np.zeros((3, 4, 4), np.uint8),
         "y_train": np.array([0, 1, 2]),

@@ -18,7 +18,7 @@ from fedvtc.learning.data import fetching, load_dataset
 
 @pytest.fixture(autouse=True)
 def no_network(monkeypatch) -> None:
-    """Sends every download to a port at which nobody listens."""
+    """Sends every download to a closed port."""
     send_downloads_to("127.0.0.1:9", monkeypatch)
 
 
@@ -27,7 +27,7 @@ def send_downloads_to(address: str, monkeypatch) -> None:
         monkeypatch.setenv(f"{scheme}_proxy", f"http://{address}")
     for name in ("no_proxy", "NO_PROXY"):
         monkeypatch.delenv(name, raising=False)
-    # urllib reads the variables once and keeps what it made of them.
+    # urllib reads the variables once and caches them.
     monkeypatch.setattr(urllib.request, "_opener", None)
 
 
@@ -137,7 +137,7 @@ def test_cifar10_as_torchvision_keeps_it(tmp_path, monkeypatch, under):
         "batches.meta": {"label_names": [f"class{n}" for n in range(10)]},
     }.items():
         (folder / name).write_bytes(pickle.dumps(content))
-    # Their real MD5 sums belong to the real files.
+    # torchvision's MD5 sums belong to the real files.
     monkeypatch.setattr(CIFAR10, "train_list", [["data_batch_1", md5(folder / "data_batch_1")]])
     monkeypatch.setattr(CIFAR10, "test_list", [["test_batch", md5(folder / "test_batch")]])
     monkeypatch.setattr(CIFAR10, "meta", CIFAR10.meta | {"md5": md5(folder / "batches.meta")})
@@ -174,7 +174,7 @@ def test_an_absent_data_set_is_one_line(tmp_path, monkeypatch, capsys, name, dow
         load_dataset(DataConfig(name=name, download=download))
     assert keys_of(caught.value) == [f"data.name={name}"]
     if not download:
-        # The text of a failed download is the libraries'.
+        # The reason of a failed download is a library's text.
         golden(caught.value)
     assert capsys.readouterr().out == ""
 

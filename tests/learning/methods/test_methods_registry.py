@@ -80,11 +80,11 @@ def test_configs_of_methods_are_read_without_pytorch():
         ),
     ],
 )
-def test_values_that_cannot_work_are_told_all_at_once(config, problems):
+def test_all_values_out_of_range_are_listed_at_once(config, problems):
     assert config.problems() == problems
 
 
-def test_a_method_has_harmless_defaults():
+def test_the_defaults_of_a_method_do_nothing():
     class Quiet(Method[MethodConfig]):
         def client_round(self, client, broadcast):
             raise NotImplementedError
@@ -142,7 +142,7 @@ SWITCHES = [
 
 
 def frozen(value):
-    """All of a state or payload as nested plain values, to compare with later."""
+    """Converts a state or payload to nested plain values, for a later comparison."""
     if isinstance(value, np.ndarray):
         return (str(value.dtype), value.shape, value.tobytes())
     return {name: frozen(part) for name, part in value.items()} if hasattr(value, "items") else value
@@ -163,7 +163,7 @@ def test_the_servers_half_is_pure(name, config_of, tiny_federation):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_clients_half_leaves_the_broadcast_alone(name, config_of, tiny_federation):
+def test_the_clients_half_does_not_change_the_broadcast(name, config_of, tiny_federation):
     federation = tiny_federation(config_of[name])
     _, state, broadcast = federation.round()
     last = federation.method.last_broadcast(state, broadcast)
@@ -212,7 +212,7 @@ def test_no_message_is_larger_than_planned(name, config_of, measured):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_counted_bytes_are_what_is_sent_but_for_names(name, config_of, tiny_federation):
+def test_counted_bytes_are_those_sent_without_names(name, config_of, tiny_federation):
     federation = tiny_federation(config_of[name])
     uploads, state, broadcast = federation.round()
     for payload in (uploads[0].payload, federation.method.last_broadcast(state, broadcast).payload):
@@ -239,7 +239,7 @@ def test_no_weight_of_a_classifier_is_ever_sent(name, config_of, tiny_federation
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_round_depends_on_its_key_and_not_on_who_went_before(name, config_of, tiny_federation):
+def test_a_round_depends_on_its_key_and_not_on_the_order_of_clients(name, config_of, tiny_federation):
     forward, backward = tiny_federation(config_of[name]), tiny_federation(config_of[name])
     first = [forward.upload(number, Broadcast()) for number in (0, 1, 2)]
     second = [backward.upload(number, Broadcast()) for number in (2, 1, 0)]

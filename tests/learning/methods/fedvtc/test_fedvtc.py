@@ -1,4 +1,4 @@
-"""What goes where: uploads, the server's merge, and what the next round starts from. Switches: test_fedvtc_switches."""
+"""Uploads, the server's merge and the start of the next round. test_fedvtc_switches tests the switches."""
 
 import numpy as np
 import pytest
@@ -90,7 +90,7 @@ def test_a_class_that_nobody_holds_keeps_its_last_gaussian(form):
     else:
         alone, _ = method.server_round({}, [now])
         assert np.array_equal(anchors.spread, alone["anchors"]["covariance"]["spread"])
-    # It is kept for good, not only for one round.
+    # The class is kept for all later rounds.
     _, broadcast = method.server_round(state, [make_upload(1, [[3.0, 3.0]], [3], form=form, round=3)])
     assert rows_of(anchors_of(broadcast))[0] == [1.0, 1.0]
 
@@ -151,7 +151,7 @@ def test_all_clients_start_from_one_generator(tiny_federation, tiny_fedvtc):
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("when", ["end", "every_round"])
-def test_what_is_uploaded_is_of_the_model_after_this_rounds_training(tiny_federation, tiny_fedvtc, form, when):
+def test_uploads_are_of_the_model_after_this_rounds_training(tiny_federation, tiny_fedvtc, form, when):
     federation = tiny_federation(tiny_fedvtc(statistics={"covariance": form}, finetune={"when": when}))
     state, broadcast = {}, Broadcast()
     for _ in range(2):
@@ -212,7 +212,7 @@ def test_the_first_round_has_no_server_and_later_ones_have_every_term(tiny_feder
     assert {"time/train", "time/statistics", "time/generator"} <= set(scalars)
 
 
-def test_a_client_that_comes_late_is_told_what_it_missed(tiny_federation, tiny_fedvtc):
+def test_a_late_client_receives_the_latest_broadcast(tiny_federation, tiny_fedvtc):
     federation = tiny_federation(tiny_fedvtc(generator={"optimizer": STILL}))
     _, state, broadcast = federation.round(participants=(0, 1))
     uploads, _, _ = federation.round(state, broadcast, participants=(2,))

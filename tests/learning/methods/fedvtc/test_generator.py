@@ -227,7 +227,7 @@ def test_the_frozen_classifier_gets_no_gradient_and_is_no_part_of_the_generator(
     assert not classifier.training
 
 
-def test_shared_weights_go_round_through_read_only_arrays_without_sigma():
+def test_shared_weights_survive_read_only_arrays_without_sigma():
     sender, receiver = make_vtc(learn_sigma=True), make_vtc(learn_sigma=True)
     with torch.no_grad():
         for weight in sender.parameters():
@@ -255,7 +255,7 @@ def test_shared_weights_are_a_copy_both_ways():
 
 @pytest.fixture
 def loader():
-    """12 images, each of a brightness that its feature tells."""
+    """12 images whose features are their brightness."""
     labels = torch.arange(12) % NUM_CLASSES
     brightness = (labels.float() - 1) / 2
     images = brightness.view(-1, 1, 1, 1).expand(-1, 1, SIZE, SIZE).contiguous()

@@ -186,12 +186,12 @@ class TinyFederation:
 
 @pytest.fixture(scope="session")
 def tiny_federation(tiny_dataset, tiny_config, make_client):
-    """Makes a `TinyFederation` of three clients with the method of a config."""
+    """Makes a `TinyFederation` of three clients with the method of a config; `indices` are the images of each."""
     from fedvtc.learning.methods import Task, build
 
-    def make(method: MethodConfig, **sections) -> TinyFederation:
+    def make(method: MethodConfig, indices=None, **sections) -> TinyFederation:
         config = tiny_config(method, **sections)
-        clients = [make_client(number, method=method, **sections) for number in range(3)]
+        clients = [make_client(number, method=method, indices=indices, **sections) for number in range(3)]
         return TinyFederation(build(method, Task.of(config, tiny_dataset)), clients)
 
     return make

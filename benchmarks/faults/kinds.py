@@ -10,6 +10,7 @@ from faults import damage
 from faults.trial import Attempt, Setting, Trial
 
 CLIENT, METHOD = "fedvtc.learning.client.client:FederatedClient.", "fedvtc.learning.methods.fedvtc:FedVTC."
+STEPS = "fedvtc.learning.methods.fedvtc.steps:"
 STORE, LOG = "fedvtc.storage.checkpoints.store:CheckpointStore.", "fedvtc.tracking.record_files:JsonlTracker.log"
 LOG_ROWS, WRITE = "fedvtc.tracking.record_files:CsvTracker.log", "fedvtc.storage.append:AppendFile._write"
 KILLED = -signal.SIGKILL
@@ -210,11 +211,11 @@ def evaluated(setting: Setting, num_hosted: int) -> range:
 KINDS: dict[str, Draw] = {
     "actor killed: training": injected("actor", f"{CLIENT}train", hosted_rounds),
     "actor killed: statistics": injected("actor", f"{CLIENT}statistics", hosted_rounds),
-    "actor killed: generator": injected("actor", f"{CLIENT}train_generator", hosted_rounds),
+    "actor killed: generator": injected("actor", f"{STEPS}train_generator", hosted_rounds),
     "actor killed: upload": injected("actor", f"{METHOD}client_round", hosted_rounds, when="after"),
     "actor killed: evaluation": injected("actor", f"{CLIENT}confusion", evaluated),
     "actor killed: samples": injected("actor", f"{METHOD}samples", lambda s, _: range(1, s.num_grids + 1)),
-    "actor killed: finish": injected("actor", f"{CLIENT}finetune", hosted),
+    "actor killed: finish": injected("actor", f"{STEPS}finetune", hosted),
     "actor killed: saving": injected("actor", f"{STORE}write", hosted_checkpoints),
     "actor killed: saving the final one": injected(
         "actor", f"{STORE}write", lambda s, h: range(s.rounds * h + 1, (s.rounds + 1) * h + 1), when="before"
@@ -230,7 +231,7 @@ KINDS: dict[str, Draw] = {
         "actor", f"{STORE}write", hosted_checkpoints, "runtime.client_timeout_s=20", action="stop"
     ),
     "client out of memory": injected(
-        "actor", f"{CLIENT}train_generator", hosted_rounds, "runtime.on_client_error=retry", action="memory"
+        "actor", f"{STEPS}train_generator", hosted_rounds, "runtime.on_client_error=retry", action="memory"
     ),
     "node lost: raylet killed": node_lost("raylet"),
     "node lost: all its processes": node_lost("node"),

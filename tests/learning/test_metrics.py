@@ -29,7 +29,7 @@ def test_hand_worked_client():
     assert list(metrics) == list(CLIENT_METRICS)
 
 
-def test_what_is_not_defined_is_none():
+def test_an_undefined_metric_is_none():
     confusion_CC = np.array([[4, 1], [2, 3]])
     every_class = evaluate_confusion(confusion_CC, np.array([1, 1]))
     assert every_class["accuracy/missing"] is None

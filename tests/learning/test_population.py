@@ -80,7 +80,7 @@ def test_shipped_populations_name_known_backbones_and_add_up(path):
     assert sum(backbone["share"] for backbone in backbones) == pytest.approx(1.0)
 
 
-def test_shares_need_not_add_up_to_the_last_digit():
+def test_shares_may_miss_a_sum_of_one_by_rounding():
     assigned = assign_backbones(population_of([0.333, 0.333, 0.333], 3000))
 
     assert Counter(assigned) == {"b0": 1000, "b1": 1000, "b2": 1000}

@@ -28,7 +28,7 @@ def test_a_round_by_hand():
     }
 
 
-def test_uploads_pass_one_at_a_time():
+def test_uploads_are_counted_one_at_a_time():
     taken = []
 
     def source():
@@ -41,7 +41,7 @@ def test_uploads_pass_one_at_a_time():
     assert taken == [0]
 
 
-def test_a_step_that_nobody_answers_counts_its_receivers():
+def test_a_step_without_uploads_counts_its_receivers():
     tally = RoundTally(Broadcast(3, {"generator": {"w": np.zeros(4, dtype=np.float32)}}))
     tally.add_scalars({"time/finetune": 1.5})
     tally.add_scalars({"time/finetune": 2.5})

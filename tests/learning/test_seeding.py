@@ -64,7 +64,7 @@ def test_half_of_five_clients_is_three_and_a_tenth_of_four_is_one():
     assert len(choose_participants(0, round=1, num_clients=4, participation=0.1)) == 1
 
 
-def test_everybody_takes_part_as_often_in_the_long_run():
+def test_all_clients_take_part_equally_often_in_the_long_run():
     turns = Counter()
     for round in range(1, 1001):
         turns.update(choose_participants(0, round=round, num_clients=10, participation=0.3))

@@ -1,1 +1,1 @@
-"""The computation: data, models, exchanged values, clients, methods and metrics. No Ray, no terminal, no run folder."""
+"""Computes a federation: data, models, messages, clients, methods, metrics. No Ray, no terminal, no run folder."""

@@ -1,8 +1,8 @@
-"""What is measured: one client on the test set, a round over its clients, and the names under which both are written.
+"""Metrics of clients and rounds, and their names in records.
 
-Everything follows from one confusion matrix per client: rows are true classes, columns predicted ones.
-Generalization accuracy is the accuracy of a client's own model on the whole global test set; a federation is judged by
-its mean over clients.
+All accuracies come from one confusion matrix per client: rows are true classes, columns predicted ones.
+Generalization accuracy is the accuracy of a client's own model on the whole global test set; the measure of a
+federation is its mean over clients.
 
 Shape suffix: C classes of the data set.
 """
@@ -17,26 +17,25 @@ from fedvtc.learning.exchange.messages import Broadcast, Upload, bytes_by_kind
 
 INCIDENTS = {
     "processes_lost": "processes that died, hung or ran out of memory; their clients were rebuilt",
-    "steps_retried": "clients' steps that were tried again after an error",
-    "clients_skipped": "clients left out of a round after an error",
+    "steps_retried": "steps of clients that were retried after an error",
+    "clients_skipped": "clients that were skipped in a round after an error",
     "checkpoints_failed": "checkpoints that could not be written",
-    "checkpoints_damaged": "checkpoints that were found damaged and passed over",
-    "disk_errors": "records or pictures that could not be written when they were due",
+    "checkpoints_damaged": "damaged checkpoints that were skipped",
+    "disk_errors": "records or pictures that could not be written at once",
 }
-"""Kinds of incidents, with their meaning."""
-
+"""Meaning of each kind of incident."""
 
 CLIENT_METRICS = {
-    "accuracy": "generalization accuracy: share of all test images that the client's model gets right",
-    "accuracy/held": "share right of the test images whose class the client has training images of",
-    "accuracy/missing": "share right of the test images whose class the client has no training image of",
+    "accuracy": "generalization accuracy: share of all test images that the client's model classifies correctly",
+    "accuracy/held": "accuracy on test images of classes that the client has training images of",
+    "accuracy/missing": "accuracy on test images of classes that the client has no training image of",
     "accuracy/personalised": "class recalls weighted by the client's training labels: accuracy on data like its own",
     "recall/worst": "lowest recall of any class",
     "precision": "precision, mean over the classes of the test set; 0 for a class that is never predicted",
     "recall": "recall, mean over the classes of the test set",
     "f1": "F1, mean over the classes of the test set; 0 for a class that is never right",
 }
-"""Columns of clients.csv, in order, with their meaning; all in [0, 1]."""
+"""Meaning of the metric columns of clients.csv, in order; all values are in [0, 1]."""
 
 SPREAD_METRICS = {
     "test/accuracy/std": "standard deviation of generalization accuracy over clients (population form)",
@@ -46,53 +45,61 @@ SPREAD_METRICS = {
 
 TEST_METRICS = {f"test/{name}/mean": f"mean over clients: {meaning}" for name, meaning in CLIENT_METRICS.items()}
 TEST_METRICS |= SPREAD_METRICS
-"""Keys of an evaluation record."""
+"""Meaning of the keys of an evaluation record."""
+
+HEADLINE_METRICS = {
+    "accuracy": "test/accuracy/mean",
+    "worst": "test/accuracy/min",
+    "held": "test/accuracy/held/mean",
+    "missing": "test/accuracy/missing/mean",
+}
+"""Metrics of one-line summaries: key of an evaluation record by column heading, in order."""
 
 ROUND_METRICS = {
     "loss/train": "whole loss of local training, its terms weighted",
     "loss/classification": "cross-entropy on the client's own images",
-    "loss/prototype": "pull of features towards the global prototypes, unweighted",
+    "loss/prototype": "squared distance of features from the global prototypes, unweighted",
     "loss/generator": "whole loss of the generator, its terms weighted",
     "loss/reconstruction": "squared error of generated images against real ones, summed over pixels",
     "loss/kl": "divergence of a client's latents from the global class Gaussians, unweighted",
     "loss/distribution_matching": "squared distance of generated images' mean features from the prototypes, unweighted",
     "loss/finetune": "cross-entropy of fine-tuning on generated images",
-    "loss/finetune_real": "whole loss of the pass over real images that follows fine-tuning, where there is one",
+    "loss/finetune_real": "whole loss of training on real images after fine-tuning",
     "bytes/up/<kind>": "bytes that all participants together sent, by payload kind, such as prototypes or generator",
     "bytes/down/<kind>": "bytes that all participants together received, by payload kind",
     "time/train": "seconds of local training, summed over participants",
     "time/statistics": "seconds of feature statistics, summed over participants",
     "time/generator": "seconds of generator training, summed over participants",
     "time/finetune": "seconds of fine-tuning, summed over participants",
-    "time/finetune_real": "seconds of the pass over real images after fine-tuning, summed over participants",
+    "time/finetune_real": "seconds of training on real images after fine-tuning, summed over participants",
     "time/client": "seconds of a client's whole round, summed over participants",
     "time/evaluate": "seconds of evaluation, wall clock",
     "time/round": "seconds of the whole round, wall clock",
-    "time/makespan": "seconds of the clients of one process together, of the process for which they are most",
-    "time/makespan/predicted": "the same as it was expected from earlier rounds; absent in the first one",
+    "time/makespan": "seconds of all clients of one process, in the process with the most",
+    "time/makespan/predicted": "prediction of time/makespan from earlier rounds; absent in the first round",
     "placement/actors": "processes that host clients",
     "memory/peak_bytes": "largest resident memory of any process that hosts clients",
-    "clients/participating": "clients whose upload entered the round; in the final record those with a last step",
+    "clients/participating": "clients whose upload entered the round; in the final record, those that ran a last step",
 }
 ROUND_METRICS |= {f"incidents/{kind}": meaning for kind, meaning in INCIDENTS.items()}
-"""Keys of a round's record; `<kind>` stands for any payload kind."""
+"""Meaning of the keys of a round's record; `<kind>` stands for any payload kind."""
 
 
 def evaluate_confusion(confusion_CC: NDArray[Any], train_counts_C: NDArray[Any]) -> dict[str, float | None]:
-    """All metrics of one client.
+    """Computes all metrics of one client.
 
-    Classes without a test image are left out everywhere, so a test set need not hold every class.
+    Classes without a test image are left out of every metric, so a test set need not hold every class.
 
     Args:
         confusion_CC: test images by true class (row) and predicted class (column).
         train_counts_C: the client's training images by class.
 
     Returns:
-        One value per name of `CLIENT_METRICS`; None where it is not defined, as `accuracy/missing` for a client that
-        holds every class.
+        One value per name of `CLIENT_METRICS`; None for an undefined metric, such as `accuracy/missing` of a client
+        that holds every class.
 
     Raises:
-        ValueError: if the shapes do not fit, or there is no test image.
+        ValueError: the shapes do not fit, or there is no test image.
     """
     confusion_CC = np.asarray(confusion_CC, dtype=np.float64)
     train_counts_C = np.asarray(train_counts_C, dtype=np.float64)
@@ -120,16 +127,16 @@ def evaluate_confusion(confusion_CC: NDArray[Any], train_counts_C: NDArray[Any])
 
 
 def aggregate(per_client: Sequence[Mapping[str, float | None]]) -> dict[str, float]:
-    """One evaluation's record: means over clients, and the spread of generalization accuracy.
+    """Computes the record of one evaluation: means over clients, and the spread of generalization accuracy.
 
     Args:
-        per_client: what `evaluate_confusion` gave, by client; further keys are not looked at.
+        per_client: values of `evaluate_confusion` for each client; other keys are ignored.
 
     Returns:
-        Values by the names of `TEST_METRICS`. Values of None are skipped, and a metric that no client has is absent.
+        Values by the names of `TEST_METRICS`. None is skipped, and a metric that no client has is absent.
 
     Raises:
-        ValueError: if there is no client.
+        ValueError: there is no client.
     """
     if not per_client:
         raise ValueError("no client to aggregate over")
@@ -156,7 +163,7 @@ def _weighted_mean(values_C: NDArray[np.float64], weights_C: NDArray[np.float64]
 
 
 class RoundTally:
-    """Adds up what the participants of one round report, while their uploads pass by on the way to the method."""
+    """Sums up the measurements and bytes of one round, while its uploads pass to the method."""
 
     def __init__(self, broadcast: Broadcast) -> None:
         self._bytes_down = bytes_by_kind(broadcast.payload)
@@ -165,7 +172,7 @@ class RoundTally:
         self._num_uploads = 0
 
     def watch(self, uploads: Iterable[Upload]) -> Iterator[Upload]:
-        """The same uploads, counted; none is kept."""
+        """Yields the uploads unchanged and counts them; keeps none."""
         for upload in uploads:
             self._num_uploads += 1
             for kind, num_bytes in bytes_by_kind(upload.payload).items():
@@ -179,10 +186,10 @@ class RoundTally:
             self._scalars.setdefault(name, []).append(value)
 
     def record(self, num_receivers: int | None = None) -> dict[str, float]:
-        """Losses as means over clients, seconds and bytes as sums, memory as the largest.
+        """Builds the record: losses as means over clients, seconds and bytes as sums, memory as the maximum.
 
         Args:
-            num_receivers: clients that received the broadcast; None for those that uploaded.
+            num_receivers: clients that received the broadcast; None takes the number of uploads.
         """
         num_receivers = self._num_uploads if num_receivers is None else num_receivers
         record: dict[str, float] = {"clients/participating": num_receivers}

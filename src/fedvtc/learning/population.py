@@ -1,4 +1,4 @@
-"""Who takes part: which client has which architecture and which images."""
+"""Assigns backbones and training images to clients."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ _MAX_DENOMINATOR = 1_000_000
 
 @dataclass(frozen=True)
 class ClientSpec:
-    """What makes a client: its number, its architecture and the training images it holds."""
+    """A client's number, backbone and indices of training images."""
 
     client: int
     backbone: str
@@ -24,15 +24,15 @@ class ClientSpec:
 
 
 def assign_backbones(population: PopulationConfig) -> list[str]:
-    """The backbone of each client, in client order.
+    """Assigns a backbone to each client, in client order.
 
-    The first n clients hold a backbone share x n times, give or take less than one, for every n at once; equal shares
-    take turns. Taking the backbone that is furthest behind would not do: with six of them it can fall a whole client
-    short. This is the rule of Tijdeman, "The chairman assignment problem" (1980), with k backbones: of those at least
-    1 / (2k - 2) behind, the one that will first be 1 - 1 / (2k - 2) behind, the earlier of the list on a tie.
+    For every n, the first n clients hold each backbone within less than one client of share x n; equal shares take
+    turns. Always taking the backbone that is furthest behind can miss a share by a whole client with six backbones.
+    The rule is that of Tijdeman, "The chairman assignment problem" (1980), with k backbones: among backbones at least
+    1 / (2k - 2) behind, take the one that is first to be 1 - 1 / (2k - 2) behind; on a tie, the earlier in the list.
     """
     backbones = population.backbones
-    # Fractions, because 0.1 x 3 is not 0.3 in floating point and would decide ties.
+    # Fractions, because rounding errors (0.1 x 3 is not 0.3 in floating point) would decide ties.
     raw_shares = [Fraction(backbone.share).limit_denominator(_MAX_DENOMINATOR) for backbone in backbones]
     shares = [share / sum(raw_shares) for share in raw_shares]
     least_behind = Fraction(1, max(1, 2 * len(backbones) - 2))
@@ -51,11 +51,11 @@ def assign_backbones(population: PopulationConfig) -> list[str]:
 
 @dataclass(frozen=True, eq=False)
 class Population:
-    """The clients and the data that they share.
+    """The clients of a federation and their data.
 
     Attributes:
-        dataset: the images.
-        specs: one per client, in client order.
+        dataset: images of all clients, and the test images.
+        specs: the clients, in order of their numbers.
         class_counts_KC: training images by client and class.
     """
 
@@ -65,14 +65,14 @@ class Population:
 
     @classmethod
     def of(cls, config: Config, partition_file: Path | None = None) -> "Population":
-        """Loads the data and divides them.
+        """Loads the data set and divides it among the clients.
 
         Args:
-            config: of the federation.
-            partition_file: of a run that goes on; what is written there holds, whatever would be drawn today.
+            config: the federation's config.
+            partition_file: partition of a resumed run, read instead of drawing a new one.
 
         Raises:
-            DataError: if the data are absent or damaged, or the partition is impossible or of other data.
+            DataError: the data set is absent or damaged, or the partition is impossible or belongs to other data.
         """
         dataset = load_dataset(config.data)
         labels_N, num_clients = dataset.train.labels_N, config.population.num_clients

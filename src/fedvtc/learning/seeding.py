@@ -1,7 +1,7 @@
-"""All randomness of a federation, keyed by what it is for and never by when it is drawn.
+"""Keys all random draws of a federation by their purpose, not by their order.
 
-A key is (seed, round, client, purpose). Two draws with the same key give the same numbers on any actor, node, attempt
-or order of calls, so a result depends on none of them and no generator state needs saving.
+A key is (seed, round, client, purpose). Draws with the same key give the same numbers on any actor, node and attempt
+and in any order of calls, so results do not depend on these, and no generator state is saved.
 """
 
 import hashlib
@@ -11,22 +11,22 @@ import numpy as np
 from fedvtc.config.participation import round_half_up
 
 SERVER = -1
-"""The client number under which the coordinator draws."""
+"""Client number in the keys of the coordinator's draws."""
 
 
 def derive_seed(seed: int, *, round: int, client: int, purpose: str) -> int:
-    """A 63-bit seed for one key, by SHA-256: neighbouring keys give unrelated streams."""
+    """Hashes a key to a 63-bit seed by SHA-256, so that neighbouring keys give unrelated streams."""
     key = f"{seed}/{round}/{client}/{purpose}".encode()
     return int.from_bytes(hashlib.sha256(key).digest()[:8], "big") >> 1
 
 
 def numpy_generator(seed: int, *, round: int, client: int, purpose: str) -> np.random.Generator:
-    """A NumPy generator for one key."""
+    """Returns a NumPy generator for one key."""
     return np.random.default_rng(derive_seed(seed, round=round, client=client, purpose=purpose))
 
 
 def choose_participants(seed: int, *, round: int, num_clients: int, participation: float) -> list[int]:
-    """The clients of one round, in ascending order: a uniform draw without replacement, at least one client."""
+    """Draws the clients of one round uniformly without replacement, at least one; returns them in ascending order."""
     num_chosen = max(1, round_half_up(participation * num_clients))
     if num_chosen >= num_clients:
         return list(range(num_clients))

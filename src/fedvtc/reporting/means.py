@@ -11,13 +11,10 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from fedvtc.learning.metrics import HEADLINE_METRICS
 from fedvtc.reporting.tables import human_bytes
 
-METRICS = {
-    "accuracy": "test/accuracy/mean",
-    "worst": "test/accuracy/min",
-    "missing": "test/accuracy/missing/mean",
-}
+METRICS = {label: HEADLINE_METRICS[label] for label in ("accuracy", "worst", "missing")}
 """What is shown of the final record, by the heading of its column."""
 
 

@@ -12,18 +12,11 @@ from rich.table import Table
 from rich.text import Text
 
 from fedvtc.errors import UserError, first_line
+from fedvtc.learning.metrics import HEADLINE_METRICS
 from fedvtc.storage.records import mapping, read_records
 
 RUN_FILES = ("run.json", "metrics.jsonl")
 """A folder with one of these is a run folder; a config.yaml may lie in any folder, above runs too."""
-
-
-HEADLINE = (
-    ("accuracy", "test/accuracy/mean"),
-    ("worst", "test/accuracy/min"),
-    ("held", "test/accuracy/held/mean"),
-    ("missing", "test/accuracy/missing/mean"),
-)
 
 
 @dataclass(frozen=True)
@@ -62,7 +55,7 @@ def runs_table(folders: Sequence[Path]) -> tuple[Table | None, list[str]]:
     rows.sort(key=lambda row: (row.created, row.folder))
     table = Table(box=None, pad_edge=False, header_style="bold", collapse_padding=True)
     table.add_column("run", overflow="fold", ratio=1)
-    for name in ("data", "partition", "clients", "method", "seed", "round", *(name for name, _ in HEADLINE), "status"):
+    for name in ("data", "partition", "clients", "method", "seed", "round", *HEADLINE_METRICS, "status"):
         table.add_column(name, justify="left" if name in ("data", "partition", "method", "status") else "right")
     for row in rows:
         table.add_row(*(Text(cell) for cell in row.cells))
@@ -115,7 +108,7 @@ def _read_run(folder: Path) -> RunRow:
     config = mapping(yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8")), "config.yaml")
     records = read_records(folder / "metrics.jsonl")
     nothing: dict[str, Any] = {}
-    measured = next((record for record in reversed(records) if HEADLINE[0][1] in record), nothing)
+    measured = next((record for record in reversed(records) if HEADLINE_METRICS["accuracy"] in record), nothing)
     last_round = max((record["round"] for record in records if isinstance(record.get("round"), int)), default=0)
     partition, method = _section(config, "partition"), _section(config, "method")
     kind = str(partition.get("kind", "?"))
@@ -131,7 +124,7 @@ def _read_run(folder: Path) -> RunRow:
         str(method.get("label") or method.get("name", "?")),
         str(_section(config, "run").get("seed", "?")),
         f"{last_round}/{_section(config, 'run').get('rounds', '?')}",
-        *(_number(measured.get(key)) for _, key in HEADLINE),
+        *(_number(measured.get(key)) for key in HEADLINE_METRICS.values()),
         str(run.get("status", "?")),
     )
     return RunRow(folder, str(run.get("created", "")), cells)

@@ -13,6 +13,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from fedvtc.learning.metrics import HEADLINE_METRICS
 from fedvtc.reporting.lines import say
 from fedvtc.reporting.tables import human_bytes
 from fedvtc.tracking import RunInfo, Tracker
@@ -21,12 +22,6 @@ ROWS_SHOWN = 12
 WIDE_COLUMNS = 120
 """Terminals below this width show the classification loss only."""
 
-ACCURACIES = {
-    "accuracy": "test/accuracy/mean",
-    "worst": "test/accuracy/min",
-    "held": "test/accuracy/held/mean",
-    "missing": "test/accuracy/missing/mean",
-}
 LOSSES = {
     "loss": "loss/classification",
     "proto": "loss/prototype",
@@ -145,10 +140,10 @@ class LiveConsole(PlainConsole):
             if any(key in record for record in self._records) and (wide or key == "loss/classification")
         }
         table = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-        for heading in ("round", *ACCURACIES, *losses, "up", "down", "time"):
+        for heading in ("round", *HEADLINE_METRICS, *losses, "up", "down", "time"):
             table.add_column(heading, justify="right", no_wrap=True)
         for record in self._records[-ROWS_SHOWN:]:
-            accuracies = [_number(record.get(key), ".3f") for key in ACCURACIES.values()]
+            accuracies = [_number(record.get(key), ".3f") for key in HEADLINE_METRICS.values()]
             terms = [_number(record.get(key), ".3g") for key in losses.values()]
             traffic = [_traffic(record, way) or "-" for way in ("up", "down")]
             table.add_row(
@@ -185,7 +180,7 @@ def plain_line(record: Mapping[str, Any], rounds: int) -> str:
     """One record in words; what it does not hold is left out."""
     name = _round_name(record)
     parts = [name if name == "final" else f"round {name}/{rounds}"]
-    mean, *others = ((label, record.get(key)) for label, key in ACCURACIES.items())
+    mean, *others = ((label, record.get(key)) for label, key in HEADLINE_METRICS.items())
     if mean[1] is not None:
         known = ", ".join(f"{label} {value:.3f}" for label, value in others if value is not None)
         parts.append(f"accuracy {mean[1]:.3f}" + (f" ({known})" if known else ""))

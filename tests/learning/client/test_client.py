@@ -5,29 +5,11 @@ import pytest
 import torch
 from torch.nn import functional
 
-from fedvtc.config.schema import DataConfig, MethodConfig, OptimizerConfig, TrainingConfig
+from fedvtc.config.schema import DataConfig, MethodConfig, TrainingConfig
 from fedvtc.errors import ClientError
 from fedvtc.learning.client.loop import keyed_randomness, weights_digest
 from fedvtc.learning.data.module import epoch_batches, to_input
-from fedvtc.learning.exchange.gaussians import ClassGaussians
 from fedvtc.learning.exchange.statistics import FeatureStatistics
-from fedvtc.learning.methods.fedvtc.generator import GeneratorTarget
-
-
-@pytest.fixture
-def make_generating(make_client, tiny_fedvtc):
-    """Makes a client with a generator."""
-
-    def make(number=0, *, generator=(), **keys):
-        return make_client(number, method=tiny_fedvtc(generator=generator), **keys)
-
-    return make
-
-
-def target_of(client):
-    """Its own Gaussians as the server's."""
-    local = ClassGaussians.of(client.statistics("client_diagonal"), sigma_floor=0.05, prior_count=1.0)
-    return GeneratorTarget.of(client.classifier, local, local, local.classes_K, num_classes=client.num_classes)
 
 
 def inputs_of(dataset, indices):
@@ -68,24 +50,11 @@ def test_the_optimizer_is_kept_from_round_to_round(make_client):
     kept, forgetful = make_client(0), make_client(0)
     kept.train()
     forgetful.train()
-    forgetful._classifier_learner.optimizer.state.clear()
+    forgetful._state.learners["classifier"].optimizer.state.clear()
     for client in (kept, forgetful):
         client.begin_round(2)
         client.train()
     assert kept.weights_digest() != forgetful.weights_digest()
-
-
-@pytest.mark.parametrize("indices", [[4], [4, 8]])
-def test_fewer_images_than_a_batch_are_trained_on(make_generating, indices):
-    client = make_generating(0, indices=indices)
-    classifier, generator = weights_digest(client.classifier), weights_digest(client.generator)
-    client.train()
-    client.train_generator(target_of(client), epochs=1, batch_size=8)
-    assert weights_digest(client.classifier) != classifier
-    assert weights_digest(client.generator) != generator
-    for module in (client.classifier, client.generator):
-        assert all(weight.isfinite().all() for weight in module.parameters())
-    assert np.isfinite(list(client.scalars.values())).all()
 
 
 def test_draws_depend_on_the_round_and_not_on_what_was_drawn_before(make_client):
@@ -97,14 +66,6 @@ def test_draws_depend_on_the_round_and_not_on_what_was_drawn_before(make_client)
     for client in (first, second, later):
         client.train()
     assert first.weights_digest() == second.weights_digest() != later.weights_digest()
-
-
-def test_training_leaves_the_global_generator_alone(make_generating):
-    client = make_generating(0)
-    state = torch.random.get_rng_state()
-    client.train()
-    client.train_generator(target_of(client), epochs=1, batch_size=4)
-    assert torch.equal(torch.random.get_rng_state(), state)
 
 
 def test_augmentation_changes_training_but_not_statistics(make_client):
@@ -164,105 +125,6 @@ def test_training_after_evaluation_works_and_is_in_train_mode(make_client, tiny_
     client.train()
     assert client.classifier.training
     assert client.weights_digest() != before
-
-
-def test_the_classifier_is_untouched_while_the_generator_trains(make_generating):
-    client = make_generating(0)
-    client.train()
-    digest = weights_digest(client.classifier)
-    gradients = [weight.grad.clone() for weight in client.classifier.parameters()]
-    generator = weights_digest(client.generator)
-    client.train_generator(target_of(client), epochs=2, batch_size=4)
-    assert weights_digest(client.generator) != generator
-    assert weights_digest(client.classifier) == digest
-    for weight, gradient in zip(client.classifier.parameters(), gradients, strict=True):
-        assert torch.equal(weight.grad, gradient)
-        assert weight.requires_grad
-    assert not client.classifier.training
-    client.train()
-    assert client.classifier.training
-    assert weights_digest(client.classifier) != digest
-
-
-def test_the_generators_losses_are_recorded_by_name(make_generating):
-    client = make_generating(0)
-    client.train_generator(target_of(client), epochs=1, batch_size=4)
-    names = {name for name in client.scalars if name.startswith("loss/")}
-    assert names == {"loss/generator", "loss/reconstruction", "loss/kl", "loss/distribution_matching"}
-    weights = {"reconstruction": 1.0, "kl": client.generator.beta, "distribution_matching": client.generator.gamma}
-    whole = sum(weight * client.scalars[f"loss/{name}"] for name, weight in weights.items())
-    assert client.scalars["loss/generator"] == pytest.approx(whole, rel=1e-6)
-
-
-def finetune(client, epochs=2, mix_real=False, lr=0.01):
-    """On white images of class 0 and black ones of class 2; returns how often they were drawn."""
-    calls = []
-
-    def draw_epoch():
-        calls.append(torch.rand(1).item())
-        images = torch.cat([torch.ones(4, 1, 8, 8), -torch.ones(4, 1, 8, 8)])
-        return images, torch.tensor([0] * 4 + [2] * 4)
-
-    optimizer = OptimizerConfig(lr=lr)
-    client.finetune(draw_epoch, epochs=epochs, batch_size=3, optimizer=optimizer, mix_real=mix_real)
-    return calls
-
-
-def test_finetuning_draws_afresh_for_each_epoch_and_learns(make_client):
-    client = make_client(0)
-    calls = finetune(client, epochs=15)
-    assert len(set(calls)) == 15
-    client.classifier.eval()
-    with torch.no_grad():
-        assert client.classifier(torch.ones(1, 1, 8, 8)).argmax() == 0
-        assert client.classifier(-torch.ones(1, 1, 8, 8)).argmax() == 2
-    assert set(client.scalars) == {"time/finetune", "loss/finetune"}
-
-
-def test_finetuning_has_no_pull_towards_prototypes_and_puts_it_back(make_client):
-    plain, pulled = make_client(0), make_client(0)
-    prototypes = ClassGaussians(np.arange(3), np.ones(3, dtype=np.int64), np.ones((3, 6), np.float32), np.float32(1.0))
-    pulled.set_prototypes(prototypes)
-    pulled.classifier.prototype_weight = 5.0
-    finetune(plain)
-    finetune(pulled)
-    assert plain.weights_digest() == pulled.weights_digest()
-    assert pulled.classifier.prototype_weight == 5.0
-    pulled.train()
-    plain.train()
-    assert plain.weights_digest() != pulled.weights_digest()
-
-
-def test_finetuning_may_mix_in_the_clients_own_images(make_client):
-    plain, mixed = make_client(0), make_client(0)
-    finetune(plain)
-    finetune(mixed, mix_real=True)
-    assert plain.weights_digest() != mixed.weights_digest()
-
-
-def test_finetuning_leaves_the_training_optimizer_alone(make_client):
-    client = make_client(0)
-    client.train()
-    steps = [state["step"].item() for state in client._classifier_learner.optimizer.state.values()]
-    finetune(client)
-    assert [state["step"].item() for state in client._classifier_learner.optimizer.state.values()] == steps
-
-
-def test_a_loss_that_is_not_finite_names_client_round_and_phase(make_generating):
-    client = make_generating(2)
-    target = target_of(client)
-    client.begin_round(4)
-    with torch.no_grad():
-        client.generator.decoder[0].weight[0, 0] = float("nan")
-    with pytest.raises(ClientError, match=r"^client 2, round 4, generator: loss is nan$"):
-        client.train_generator(target, epochs=1, batch_size=4)
-    assert all(weight.requires_grad for weight in client.classifier.parameters())
-    with torch.no_grad():
-        client.classifier.head.weight[0, 0] = float("nan")
-    with pytest.raises(ClientError, match=r"^client 2, round 4, train: loss is nan$"):
-        client.train()
-    with pytest.raises(ClientError, match=r"^client 2, round 4, finetune: loss is nan$"):
-        finetune(client)
 
 
 def test_further_training_does_not_overwrite_the_record_of_local_training(make_client):

@@ -29,7 +29,7 @@ def make_batches(sizes=(4, 4, 3)):
 
 
 class Scripted(LightningModule):
-    """Its loss is its weight times the sum of the batch; nothing else."""
+    """A module whose loss is its weight times the sum of the batch."""
 
     def __init__(self):
         super().__init__()
@@ -57,7 +57,7 @@ def test_the_same_key_gives_the_same_draws_and_any_other_key_others():
         assert torch.rand(3).tolist() != draw()
 
 
-def test_outside_of_a_key_the_generator_is_as_it_was():
+def test_a_key_restores_the_random_state_at_its_end():
     torch.manual_seed(9)
     state = torch.random.get_rng_state()
     with keyed_randomness(0, **KEY):
@@ -91,7 +91,7 @@ def test_bfloat16_computes_otherwise_on_weights_that_stay_float32(capfd):
         losses[precision] = Learner(make_fabric(torch.device("cpu"), precision), module).fit(make_batches())["loss"]
         assert set(seen) == {torch.float32 if precision == "32-true" else torch.bfloat16}
         assert {weight.dtype for weight in module.parameters()} == {torch.float32}
-        # What does not train is not rounded.
+        # Calls outside of training are not rounded.
         assert module.features(make_batches()[0][0]).dtype == torch.float32
     assert weights_digest(classifiers["32-true"]) != weights_digest(classifiers["bf16-mixed"])
     assert losses["bf16-mixed"] != losses["32-true"]
@@ -99,7 +99,7 @@ def test_bfloat16_computes_otherwise_on_weights_that_stay_float32(capfd):
     assert "Automatic Mixed Precision" not in "".join(capfd.readouterr())
 
 
-def test_terms_are_means_over_images_of_what_each_step_saw():
+def test_terms_are_means_over_images_of_each_step():
     module = Scripted()
     # Steps: weight 2 on a sum of 3 -> 6, weight -1 on 10 -> -10, weight -11.
     terms = make_learner(module).fit([(torch.tensor([1.0, 1.0, 1.0]),), (torch.tensor([10.0]),)])
@@ -127,12 +127,12 @@ def test_a_given_optimizer_replaces_the_modules_own():
     assert module.weight.item() == 0.0
 
 
-def test_a_loss_that_is_not_finite_is_told():
+def test_a_loss_that_is_not_finite_is_returned():
     terms = make_learner(Scripted()).fit([(torch.tensor([float("inf")]),)])
     assert terms["loss"] == float("inf")
 
 
-def test_state_goes_round_and_training_continues_with_the_same_bits():
+def test_training_continues_from_a_state_with_the_same_bits():
     first, second = make_learner(make_classifier()), make_learner(make_classifier())
     first.fit(make_batches())
     before = copy.deepcopy(first.state_dict())
@@ -140,14 +140,14 @@ def test_state_goes_round_and_training_continues_with_the_same_bits():
     for learner in (first, second):
         learner.fit(make_batches((5,)))
     assert weights_digest(first.module) == weights_digest(second.module)
-    # Weights alone would not do: Adam's moments matter.
+    # Weights alone are not enough, because Adam's moments matter.
     weights_only = make_learner(make_classifier())
     weights_only.module.load_state_dict(before["module"])
     weights_only.fit(make_batches((5,)))
     assert weights_digest(weights_only.module) != weights_digest(first.module)
 
 
-def test_digests_tell_any_change_of_any_module():
+def test_digests_differ_after_any_change_of_any_module():
     first, second = make_classifier(), Scripted()
     digest = weights_digest(first, second)
     assert digest == weights_digest(make_classifier(), Scripted())

@@ -7,7 +7,7 @@ import pytest
 
 from fedvtc.config.schema import DataConfig
 from fedvtc.errors import DataError
-from fedvtc.learning.data import DATASET_NAMES, data_root, load_dataset
+from fedvtc.learning.data import data_root, load_dataset
 
 SHARED_DATA = (Path(__file__).parents[3] / "../shared/data").resolve()
 
@@ -32,17 +32,19 @@ def test_image_size_resizes_and_its_own_size_changes_nothing():
 
 
 @pytest.mark.parametrize(
-    ("config", "message"),
+    ("config", "key"),
     [
-        (DataConfig(name="mnsit"), "data.name: mnsit is no data set. Did you mean mnist?"),
-        (DataConfig(name="?"), f"data.name: ? is no data set. One of {', '.join(DATASET_NAMES)} would work."),
-        (DataConfig(image_size=0), "data.image_size: 0 pixels. At least 1 would work."),
+        (DataConfig(name="mnsit"), "data.name"),
+        (DataConfig(name="?"), "data.name"),
+        (DataConfig(image_size=0), "data.image_size"),
     ],
+    ids=["near", "far", "size"],
 )
-def test_a_wrong_config_is_said_in_one_line(config, message):
-    with pytest.raises(DataError) as raised:
+def test_a_wrong_config_is_refused_in_one_line(config, key, keys_of, golden):
+    with pytest.raises(DataError) as caught:
         load_dataset(config)
-    assert str(raised.value) == message
+    assert keys_of(caught.value) == [key]
+    golden(caught.value)
 
 
 def test_the_root_is_the_configs_then_the_environments_then_data(monkeypatch):
@@ -51,16 +53,18 @@ def test_the_root_is_the_configs_then_the_environments_then_data(monkeypatch):
     assert data_root(DataConfig()) == Path("/from/environment")
     monkeypatch.delenv("FEDVTC_DATA")
     assert data_root(DataConfig()) == Path("data")
-    # A home of nobody is a folder like any other.
+    # The home of an unknown user is a folder like any other.
     assert data_root(DataConfig(root="~no_such_user/sets")) == Path("~no_such_user/sets")
 
 
-def test_a_file_in_the_home_of_nobody_is_absent():
-    with pytest.raises(DataError, match=r"~no_such_user/a\.npz"):
+def test_a_file_in_the_home_of_an_unknown_user_is_absent(keys_of, golden):
+    with pytest.raises(DataError) as caught:
         load_dataset(DataConfig(name="npz", path="~no_such_user/a.npz"))
+    assert keys_of(caught.value) == ["~no_such_user/a.npz"]
+    golden(caught.value)
 
 
-def test_importing_the_floor_imports_nothing_heavy():
+def test_importing_the_package_imports_nothing_heavy():
     heavy = {"torch", "torchvision", "lightning", "sklearn", "PIL", "ray"}
     program = f"import sys, fedvtc.learning.data; print(sorted({heavy!r} & set(sys.modules)))"
     path = str(Path(__file__).parents[3] / "src")

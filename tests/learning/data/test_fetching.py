@@ -1,4 +1,4 @@
-"""Who fetches a data set that several processes find absent."""
+"""Downloads of a data set that several processes need."""
 
 import subprocess
 import sys
@@ -7,7 +7,7 @@ import threading
 from fedvtc.config.schema import DataConfig
 from fedvtc.learning.data.fetching import await_others, by_torchvision
 
-# In place of torchvision: it fails if two are inside, and fetches only what is not there.
+# Replaces torchvision: fails if two processes are inside, and downloads only absent files.
 FETCH = """
 import sys, time
 from pathlib import Path
@@ -29,7 +29,7 @@ print(by_torchvision(DataConfig(name="mnist", root=str(root)), [root], "files", 
 """
 
 
-def test_one_process_fetches_and_the_others_find(tmp_path):
+def test_one_process_downloads_and_the_others_find_the_files(tmp_path):
     root = tmp_path / "absent" / "root"
     command = [sys.executable, "-c", FETCH, str(root)]
     processes = [
@@ -45,7 +45,7 @@ def test_one_process_fetches_and_the_others_find(tmp_path):
     assert sorted(printed for printed, _ in outputs) == ["fetched\n", "found\n", "found\n"]
 
 
-def test_what_is_being_fetched_is_not_looked_at(tmp_path):
+def test_a_data_set_is_not_read_during_its_download(tmp_path):
     config = DataConfig(name="mnist", root=str(tmp_path))
     begun, may_end, order = threading.Event(), threading.Event(), []
 
@@ -74,7 +74,7 @@ def test_what_is_being_fetched_is_not_looked_at(tmp_path):
 
 
 def test_a_root_without_locks_may_hold_the_data(tmp_path):
-    # As root may write everywhere, a folder in the place of the file stands for a root that is read-only.
+    # Root may write everywhere, so a folder in place of the lock file simulates a read-only root.
     (tmp_path / ".mnist.lock").mkdir()
     config = DataConfig(name="mnist", root=str(tmp_path))
 
@@ -83,7 +83,7 @@ def test_a_root_without_locks_may_hold_the_data(tmp_path):
     assert by_torchvision(config, [], "files", lambda: "read") == "read"
 
 
-def test_where_nothing_may_be_fetched_nothing_is_made(tmp_path):
+def test_without_download_no_folder_is_created(tmp_path):
     config = DataConfig(name="mnist", root=str(tmp_path / "absent"), download=False)
 
     await_others(config)

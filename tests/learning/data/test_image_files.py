@@ -39,24 +39,27 @@ def test_a_folder_of_grey_images_in_order_of_class_and_name(folder):
     assert dataset.test.labels_N.tolist() == [1]
 
 
-def test_a_folder_that_cannot_be_looked_at_is_one_line(tmp_path):
-    # As root may look everywhere, one whose name no folder can have.
-    with pytest.raises(DataError, match=r"/train: cannot be read \(File name too long\)\. Make it readable\.$"):
+def test_a_folder_that_cannot_be_opened_is_one_line(tmp_path, keys_of, golden):
+    # Root may open every folder, but not one of a name that is too long.
+    with pytest.raises(DataError) as caught:
         load_dataset(configured(tmp_path / ("x" * 300)))
+    assert keys_of(caught.value) == [str(tmp_path / ("x" * 300) / "train")]
+    golden(caught.value)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everywhere")
 @pytest.mark.parametrize("mode", [0o000, 0o300])
-def test_a_folder_that_may_not_be_read_is_one_line(folder, mode):
+def test_a_folder_without_permission_is_one_line(folder, mode, keys_of):
     for locked in (folder / "train", folder):
         locked.chmod(mode)
-    with pytest.raises(DataError, match=r"/train: cannot be read \(Permission denied\)\. Make it readable\.$"):
+    with pytest.raises(DataError) as caught:
         load_dataset(configured(folder))
+    assert keys_of(caught.value) == [str(folder / "train")]
     for locked in (folder, folder / "train"):
         locked.chmod(0o700)
 
 
-def test_what_other_programs_leave_behind_is_left_alone(folder):
+def test_hidden_files_of_other_programs_are_ignored(folder):
     expected = load_dataset(configured(folder))
     paint(folder / "train" / ".ipynb_checkpoints" / "a-checkpoint.png", 50)
     paint(folder / "train" / "dog" / ".ipynb_checkpoints" / "deeper" / "a.png", 50)
@@ -68,19 +71,16 @@ def test_what_other_programs_leave_behind_is_left_alone(folder):
 
 
 @pytest.mark.parametrize(
-    ("mode", "suffix", "what"),
-    [
-        ("I;16", "png", "more than 8 bits a pixel"),
-        ("I;16", "tif", "more than 8 bits a pixel"),
-        ("I", "tif", "more than 8 bits a pixel"),
-        ("F", "tiff", "floats"),
-    ],
+    ("mode", "suffix"),
+    [("I;16", "png"), ("I;16", "tif"), ("I", "tif"), ("F", "tiff")],
 )
-def test_images_of_more_than_8_bits_are_refused(folder, mode, suffix, what):
+def test_images_of_more_than_8_bits_are_refused(folder, mode, suffix, keys_of, golden):
     path = folder / "train" / "cat" / f"deep.{suffix}"
     Image.new(mode, (8, 8), 1000).save(path)
-    with pytest.raises(DataError, match=rf"deep\.{suffix}: holds {what} \(Pillow's mode {mode}\)\. Convert"):
+    with pytest.raises(DataError) as caught:
         load_dataset(configured(folder))
+    assert keys_of(caught.value) == [str(path)]
+    golden(caught.value)
 
 
 def test_one_coloured_image_makes_all_coloured(folder):
@@ -91,39 +91,45 @@ def test_one_coloured_image_makes_all_coloured(folder):
     assert dataset.train.images_NCHW[0, :, 0, 0].tolist() == [10, 10, 10]
 
 
-def test_differing_sizes_are_refused_without_image_size_and_resized_with_it(folder):
+def test_differing_sizes_are_refused_without_image_size_and_resized_with_it(folder, keys_of, golden):
     paint(folder / "train" / "cat" / "c.png", 20, size=(10, 6))
-    with pytest.raises(DataError, match=r"data.image_size: image sizes differ: .*c.png is 10 x 6, .*a.PNG is 8 x 8"):
+    with pytest.raises(DataError) as caught:
         load_dataset(configured(folder))
+    assert keys_of(caught.value) == ["data.image_size"]
+    golden(caught.value)
     dataset = load_dataset(configured(folder, image_size=4))
     assert dataset.train.images_NCHW.shape == (4, 1, 4, 4)
     assert dataset.test.images_NCHW.shape == (1, 1, 4, 4)
 
 
-def test_images_that_are_not_square_are_refused_without_image_size(tmp_path):
+def test_images_that_are_not_square_are_refused_without_image_size(tmp_path, keys_of, golden):
     for split in ("train", "test"):
         paint(tmp_path / split / "cat" / "a.png", 20, size=(10, 6))
-    with pytest.raises(DataError, match=r"data\.image_size: images of 10 x 6 are not square"):
+    with pytest.raises(DataError) as caught:
         load_dataset(configured(tmp_path))
+    assert keys_of(caught.value) == ["data.image_size"]
+    golden(caught.value)
 
 
-def test_a_damaged_image_or_a_folder_that_does_not_do_is_named(folder):
+def test_a_damaged_image_or_a_wrong_folder_is_named(folder, keys_of, golden):
+    def key_of_the_error(folder):
+        with pytest.raises(DataError) as caught:
+            load_dataset(configured(folder))
+        golden(caught.value)
+        return keys_of(caught.value)
+
     broken = folder / "train" / "cat" / "a.PNG"
     whole = broken.read_bytes()
     for content in (b"", whole[:40], whole[:-25]):
         broken.write_bytes(content)
-        with pytest.raises(DataError, match=f"{broken}: cannot be read as an image"):
-            load_dataset(configured(folder))
+        assert key_of_the_error(folder) == [str(broken)]
     broken.write_bytes(whole)
     paint(folder / "test" / "owl" / "a.png", 1)
-    with pytest.raises(DataError, match="owl is no class of train/"):
-        load_dataset(configured(folder))
-    with pytest.raises(DataError, match=f"{folder / 'absent' / 'train'}: holds no class folders"):
-        load_dataset(configured(folder / "absent"))
+    assert key_of_the_error(folder) == [str(folder / "test")]
+    assert key_of_the_error(folder / "absent") == [str(folder / "absent" / "train")]
     (folder / "empty" / "train" / "cat").mkdir(parents=True)
     (folder / "empty" / "test" / "cat").mkdir(parents=True)
-    with pytest.raises(DataError, match=f"{folder / 'empty' / 'train'}: holds no image"):
-        load_dataset(configured(folder / "empty"))
+    assert key_of_the_error(folder / "empty") == [str(folder / "empty" / "train")]
 
 
 def test_resizing_keeps_flat_colours_means_and_channels():
@@ -163,17 +169,20 @@ def test_tiny_imagenet_as_distributed(tiny_imagenet):
     assert dataset.test.images_NCHW[:, 0, 0, 0] == pytest.approx([100, 0], abs=4)
 
 
-def test_a_damaged_tiny_imagenet_is_named(tiny_imagenet):
-    config = DataConfig(name="tiny-imagenet", root=str(tiny_imagenet.parent))
+def test_a_damaged_tiny_imagenet_is_named(tiny_imagenet, keys_of, golden):
+    def key_of_the_error():
+        with pytest.raises(DataError) as caught:
+            load_dataset(DataConfig(name="tiny-imagenet", root=str(tiny_imagenet.parent)))
+        golden(caught.value)
+        return keys_of(caught.value)
+
     listing = tiny_imagenet / "val" / "val_annotations.txt"
     whole = listing.read_text()
     listing.write_text(whole + "val_2.JPEG\tn99\t0\t0\t1\t1\n")
-    with pytest.raises(DataError, match=f"{listing}: line 3 names the class 'n99'"):
-        load_dataset(config)
+    assert key_of_the_error() == [str(listing)]
     listing.write_text("")
-    with pytest.raises(DataError, match=f"{listing}: expected a line per validation image, found none"):
-        load_dataset(config)
+    assert key_of_the_error() == [str(listing)]
     listing.write_text(whole)
-    (tiny_imagenet / "val" / "images" / "val_1.JPEG").unlink()
-    with pytest.raises(DataError, match=r"val_1.JPEG: cannot be read as an image"):
-        load_dataset(config)
+    image = tiny_imagenet / "val" / "images" / "val_1.JPEG"
+    image.unlink()
+    assert key_of_the_error() == [str(image)]

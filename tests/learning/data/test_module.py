@@ -66,7 +66,7 @@ def test_epochs_of_one_generator_differ_and_are_shuffled():
 
 
 def marked_images(num_images: int, size: int = 16, channels: int = 2) -> torch.Tensor:
-    """Black images but for the pixel at row 8, column 6, which is 1."""
+    """Black images, except for a pixel of 1 at row 8, column 6."""
     images = torch.full((num_images, channels, size, size), -1.0)
     images[:, :, 8, 6] = 1.0
     return images
@@ -80,7 +80,7 @@ def marks(images: torch.Tensor) -> torch.Tensor:
     return by_channel[:, 0]
 
 
-def test_no_augmentation_gives_the_images_back_and_draws_nothing():
+def test_no_augmentation_returns_the_images_and_draws_nothing():
     images, stream = marked_images(3), generator()
     state = stream.get_state()
     assert augment(images, "none", stream) is images
@@ -100,7 +100,7 @@ def test_shifts_move_whole_images_by_up_to_an_eighth_each_way_each_image_for_its
     assert torch.equal(images, marked_images(500))
 
 
-def test_what_is_shifted_in_is_black_and_what_is_shifted_out_is_gone():
+def test_shifted_in_pixels_are_black_and_shifted_out_ones_are_lost():
     white = torch.ones(200, 1, 8, 8)
     shifted = augment(white, "shift", generator())
     assert set(shifted.unique().tolist()) == {-1.0, 1.0}
@@ -145,7 +145,7 @@ def test_the_datamodule_trains_on_the_clients_own_images_each_once():
     assert torch.equal(labels, numbers % 3)
 
 
-def test_the_datamodule_is_shuffled_anew_each_epoch_by_its_seed():
+def test_the_datamodule_is_shuffled_for_each_epoch_by_its_seed():
     def orders(seed: int) -> list[list[int]]:
         loader = client(30, batch_size=30, seed=seed).train_dataloader()
         return [next(iter(loader))[0][:, 0, 0, 0].tolist() for _ in range(2)]

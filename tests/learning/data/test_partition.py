@@ -60,7 +60,7 @@ def test_iid_sizes_differ_by_at_most_one(num_clients, sizes):
     assert [len(part) for part in parts] == sizes
 
 
-def test_many_iid_clients_get_the_same_number_though_their_share_is_no_exact_float():
+def test_iid_sizes_are_equal_if_the_share_is_not_an_exact_float():
     parts = make_partition(some_labels(4900, 10), 10, 49, PartitionConfig(kind="iid"), 0)
     assert {len(part) for part in parts} == {100}
 
@@ -74,7 +74,7 @@ def test_shards_give_each_client_its_number_of_classes_and_each_class_equal_shar
     assert set(counts_KC[counts_KC > 0].tolist()) == {15}
 
 
-def test_shards_combine_classes_by_lot():
+def test_shards_combine_classes_at_random():
     labels_N = np.repeat(np.arange(10), 40)
     parts = make_partition(labels_N, 10, 40, PartitionConfig(kind="shards", classes_per_client=2), 0)
     pairs = {tuple(np.flatnonzero(counts_C)) for counts_C in class_counts(labels_N, parts, 10)}
@@ -109,7 +109,7 @@ def test_quantity_skews_sizes_and_keeps_the_class_mix():
     assert np.abs(counts_KC / counts_KC.sum(axis=1, keepdims=True) - 0.25).max() < 0.1
 
 
-def test_a_class_without_images_is_passed_over():
+def test_a_class_without_images_is_skipped():
     labels_N = np.array([0, 0, 0, 2, 2, 2] * 10)
     for kind in KINDS:
         parts = make_partition(labels_N, 4, 3, PartitionConfig(kind=kind, alpha=10.0), 0)
@@ -137,32 +137,29 @@ def test_200_clients_at_a_small_alpha_are_drawn_fast():
 
 
 @pytest.mark.parametrize(
-    ("num_images", "num_clients", "config", "message"),
+    ("num_images", "num_clients", "config", "key"),
     [
-        (3, 4, PartitionConfig(), "population.num_clients: 4 clients cannot share 3 training images. At most 1"),
-        (
-            30,
-            4,
-            PartitionConfig(min_images=8),
-            "partition.min_images: 4 clients with at least 8 images each need 32, there are 30. At most 7 would work.",
-        ),
-        (30, 4, PartitionConfig(images_per_client=1), "partition.images_per_client: 1 is fewer .* At least 2"),
-        (30, 4, PartitionConfig(kind="shards", classes_per_client=4), "4 classes of 3. 1 to 3 would work."),
-        (30, 2, PartitionConfig(kind="shards", classes_per_client=1), "to nobody. At least 2 would work."),
-        (30, 10, PartitionConfig(alpha=0.01, max_redraws=20), "partition.min_images: none of 20 draws of dirichlet"),
-        (30, 4, PartitionConfig(kind="file"), "partition.file: partition.kind=file needs it."),
+        (3, 4, PartitionConfig(), "population.num_clients"),
+        (30, 4, PartitionConfig(min_images=8), "partition.min_images"),
+        (30, 4, PartitionConfig(images_per_client=1), "partition.images_per_client"),
+        (30, 4, PartitionConfig(kind="shards", classes_per_client=4), "partition.classes_per_client"),
+        (30, 2, PartitionConfig(kind="shards", classes_per_client=1), "partition.classes_per_client"),
+        (30, 10, PartitionConfig(alpha=0.01, max_redraws=20), "partition.min_images"),
+        (30, 4, PartitionConfig(kind="file"), "partition.file"),
     ],
 )
-def test_what_cannot_be_is_said_in_one_line(num_images, num_clients, config, message):
-    with pytest.raises(DataError, match=message) as raised:
+def test_an_impossible_partition_is_refused_in_one_line(num_images, num_clients, config, key, keys_of, golden):
+    with pytest.raises(DataError) as caught:
         make_partition(some_labels(num_images, 3), 3, num_clients, config, 0)
-    assert "\n" not in str(raised.value)
+    assert keys_of(caught.value) == [key]
+    golden(caught.value)
 
 
-def test_an_impossible_min_images_is_said_without_a_draw():
+def test_an_impossible_min_images_is_refused_without_a_draw(keys_of):
     start_s = time.perf_counter()
-    with pytest.raises(DataError, match="min_images"):
+    with pytest.raises(DataError) as caught:
         make_partition(some_labels(50, 2), 2, 10, PartitionConfig(min_images=6, max_redraws=10**9), 0)
+    assert keys_of(caught.value) == ["partition.min_images"]
     assert time.perf_counter() - start_s < 1.0
 
 
@@ -186,7 +183,7 @@ def test_a_saved_partition_comes_back_and_is_readable_with_numpy_alone(tmp_path)
         assert np.array_equal(arrays["labels"], labels_N)
 
 
-def test_the_home_stands_for_itself_in_the_path_of_a_partition(tmp_path, monkeypatch):
+def test_the_path_of_a_partition_may_begin_with_the_home_sign(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     save_partition(tmp_path / "partition.npz", [np.array([0, 1])])
 
@@ -195,56 +192,62 @@ def test_the_home_stands_for_itself_in_the_path_of_a_partition(tmp_path, monkeyp
     assert [part.tolist() for part in parts] == [[0, 1]]
 
 
-def test_the_kind_file_reads_a_saved_partition_and_caps_it(tmp_path):
+def test_the_kind_file_reads_a_saved_partition_and_caps_it(tmp_path, keys_of, golden):
     path = tmp_path / "partition.npz"
     save_partition(path, [np.array([5, 1, 3]), np.array([0, 2])])
     config = PartitionConfig(kind="file", file=str(path))
     assert [part.tolist() for part in make_partition(np.zeros(6), 1, 2, config, 0)] == [[1, 3, 5], [0, 2]]
     capped = make_partition(np.zeros(6), 1, 2, PartitionConfig(kind="file", file=str(path), images_per_client=2), 0)
     assert [len(part) for part in capped] == [2, 2]
-    with pytest.raises(DataError, match="a client holds 2 images, fewer than 3"):
+    with pytest.raises(DataError) as caught:
         make_partition(np.zeros(6), 1, 2, PartitionConfig(kind="file", file=str(path), min_images=3), 0)
+    assert keys_of(caught.value) == [str(path)]
+    golden(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("arrays", "message"),
+    "arrays",
     [
-        ({"indices": [0, 1, 2, 3], "offsets": [0, 4]}, "holds 1 clients, population.num_clients is 2"),
-        ({"indices": [0, 1, 2, 10], "offsets": [0, 2, 4]}, "holds image indices 0 to 10, there are 10 training"),
-        ({"indices": [0, -1, 2, 3], "offsets": [0, 2, 4]}, "holds image indices -1 to 3"),
-        ({"indices": [0, 1, 1, 3], "offsets": [0, 2, 4]}, "more than one client"),
-        ({"indices": [0, 1, 2, 3], "offsets": [0, 2, 5]}, "damaged, its indices and offsets do not fit"),
-        ({"indices": [0, 1, 2, 3], "offsets": [0, 5, 4]}, "damaged"),
-        ({"indices": [0, 1, 2, 3], "offsets": [1, 2, 4]}, "damaged"),
-        ({"indices": [0.5, 1, 2, 3], "offsets": [0, 2, 4]}, "damaged"),
-        ({"indices": [[0, 1], [2, 3]], "offsets": [0, 1, 2]}, "damaged"),
-        ({"indices": [0, 1, 2, 3], "offsets": []}, "damaged"),
-        ({"indices": [0, 1, 2, 3]}, "not a partition file .*offsets"),
-        ({"indices": np.array([{}]), "offsets": [0, 2, 4]}, "not a partition file .*allow_pickle"),
+        {"indices": [0, 1, 2, 3], "offsets": [0, 4]},
+        {"indices": [0, 1, 2, 10], "offsets": [0, 2, 4]},
+        {"indices": [0, -1, 2, 3], "offsets": [0, 2, 4]},
+        {"indices": [0, 1, 1, 3], "offsets": [0, 2, 4]},
+        {"indices": [0, 1, 2, 3], "offsets": [0, 2, 5]},
+        {"indices": [0, 1, 2, 3], "offsets": [0, 5, 4]},
+        {"indices": [0, 1, 2, 3], "offsets": [1, 2, 4]},
+        {"indices": [0.5, 1, 2, 3], "offsets": [0, 2, 4]},
+        {"indices": [[0, 1], [2, 3]], "offsets": [0, 1, 2]},
+        {"indices": [0, 1, 2, 3], "offsets": []},
+        {"indices": [0, 1, 2, 3]},
+        {"indices": np.array([{}]), "offsets": [0, 2, 4]},
     ],
 )
-def test_a_partition_file_that_does_not_fit_is_refused(tmp_path, arrays, message):
+def test_a_partition_file_with_wrong_arrays_is_refused(tmp_path, arrays, keys_of, golden):
     path = tmp_path / "partition.npz"
     np.savez(path, **arrays)
-    with pytest.raises(DataError, match=message) as raised:
+    with pytest.raises(DataError) as caught:
         load_partition(path, np.zeros(10), 2)
-    assert str(raised.value).startswith(f"{path}: ")
+    assert keys_of(caught.value) == [str(path)]
+    golden(caught.value)
 
 
-def test_a_partition_of_other_data_is_refused(tmp_path):
+def test_a_partition_of_other_data_is_refused(tmp_path, keys_of, golden):
     path = tmp_path / "partition.npz"
     save_partition(path, [np.array([0]), np.array([1])], np.array([4, 5]))
-    with pytest.raises(DataError, match="made for training images of other labels"):
+    with pytest.raises(DataError) as caught:
         load_partition(path, np.array([5, 4]), 2)
+    assert keys_of(caught.value) == [str(path)]
+    golden(caught.value)
 
 
 @pytest.mark.parametrize("kept_bytes", [0, 1, 10, 100, -1])
-def test_a_cut_partition_file_is_refused(tmp_path, kept_bytes):
+def test_a_truncated_partition_file_is_refused(tmp_path, kept_bytes, keys_of):
     path = tmp_path / "partition.npz"
     save_partition(path, [np.arange(50), np.arange(50, 100)])
     path.write_bytes(path.read_bytes()[:kept_bytes])
-    with pytest.raises(DataError, match="not a partition file"):
+    with pytest.raises(DataError) as caught:
         load_partition(path, np.zeros(100), 2)
+    assert keys_of(caught.value) == [str(path)]
 
 
 def test_a_partition_file_with_flipped_bits_is_refused_or_read(tmp_path):
@@ -263,9 +266,10 @@ def test_a_partition_file_with_flipped_bits_is_refused_or_read(tmp_path):
     assert num_refused > len(content) // 4
 
 
-def test_a_bare_array_or_an_absent_file_is_refused(tmp_path):
+def test_a_bare_array_or_an_absent_file_is_refused(tmp_path, keys_of, golden):
     np.save(tmp_path / "array.npy", np.arange(3))
-    with pytest.raises(DataError, match="not a partition file"):
-        load_partition(tmp_path / "array.npy", np.zeros(3), 1)
-    with pytest.raises(DataError, match="no such partition file"):
-        load_partition(tmp_path / "nothing.npz", np.zeros(3), 1)
+    for name in ("array.npy", "absent.npz"):
+        with pytest.raises(DataError) as caught:
+            load_partition(tmp_path / name, np.zeros(3), 1)
+        assert keys_of(caught.value) == [str(tmp_path / name)]
+        golden(caught.value)

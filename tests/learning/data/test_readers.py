@@ -11,7 +11,6 @@ from fedvtc.learning.data.readers import read_cifar_binary, read_idx, read_idx_p
 
 IMAGES = bytes.fromhex("00000803 00000002 00000002 00000003") + bytes([0, 1, 2, 3, 4, 255, 10, 20, 30, 40, 50, 60])
 LABELS = bytes.fromhex("00000801 00000002 07 00")
-# Without the time in its header: it names two of the tests, and every process must know them by one name.
 GZIPPED = gzip.compress(IMAGES, mtime=0)
 
 
@@ -35,33 +34,35 @@ def test_idx_by_hand_plain_and_gzipped(pair, pack):
 
 
 @pytest.mark.parametrize(
-    ("content", "message"),
+    "content",
     [
-        (IMAGES[:-1], "expected 28 bytes, found 27"),
-        (IMAGES + b"\0", "expected 28 bytes, found 29"),
-        (IMAGES[:10], "expected a header of 16 bytes, found 10"),
-        (LABELS, "begins with 00000803, found 00000801"),
-        (b"<html>", "begins with 00000803, found 3c68746d"),
-        (b"", "found no byte"),
-        (GZIPPED[:-5], "cannot be read"),
-        (GZIPPED[:-9] + b"12345678\0", "cannot be read"),
-        # A header that claims (2^32 - 1)^3 bytes must not be believed.
-        (bytes.fromhex("00000803") + b"\xff" * 12, f"expected {(2**32 - 1) ** 3 + 16} bytes, found 16"),
+        pytest.param(IMAGES[:-1], id="a byte too few"),
+        pytest.param(IMAGES + b"\0", id="a byte too many"),
+        pytest.param(IMAGES[:10], id="half a header"),
+        pytest.param(LABELS, id="labels"),
+        pytest.param(b"<html>", id="html"),
+        pytest.param(b"", id="empty"),
+        pytest.param(GZIPPED[:-5], id="half gzipped"),
+        pytest.param(GZIPPED[:-9] + b"12345678\0", id="wrong checksum"),
+        # The size of the header must not be allocated.
+        pytest.param(bytes.fromhex("00000803") + b"\xff" * 12, id="a huge header"),
     ],
 )
-def test_a_damaged_idx_file_is_named_with_what_is_wrong(tmp_path, content, message):
+def test_a_damaged_idx_file_is_named(tmp_path, content, keys_of, golden):
     path = tmp_path / "train-images-idx3-ubyte.gz"
     path.write_bytes(content)
-    with pytest.raises(DataError, match=message) as raised:
+    with pytest.raises(DataError) as caught:
         read_idx(path, 3)
-    assert str(raised.value).startswith(f"{path}: ")
-    assert "\n" not in str(raised.value)
+    assert keys_of(caught.value) == [str(path)]
+    golden(caught.value)
 
 
-def test_another_number_of_labels_than_images_is_refused(pair):
+def test_another_number_of_labels_than_images_is_refused(pair, keys_of, golden):
     pair[1].write_bytes(bytes.fromhex("00000801 00000003 07 00 01"))
-    with pytest.raises(DataError, match=f"{pair[1]}: holds 3 labels for the 2 images of images-idx3-ubyte"):
+    with pytest.raises(DataError) as caught:
         read_idx_pair(*pair)
+    assert keys_of(caught.value) == [str(pair[1])]
+    golden(caught.value)
 
 
 def test_cifar_records_by_hand(tmp_path):
@@ -79,17 +80,18 @@ def test_cifar_records_by_hand(tmp_path):
     assert images_NCHW[0, 0, 0, 5] == 5
 
 
-@pytest.mark.parametrize("content", [b"", bytes(3072), bytes(3073 * 2 - 1)])
-def test_a_cut_cifar_file_is_refused(tmp_path, content):
-    (tmp_path / "data_batch_1.bin").write_bytes(content)
-    with pytest.raises(
-        DataError, match=f"data_batch_1.bin: expected records of 3073 bytes, found {len(content)} bytes"
-    ):
-        read_cifar_binary([tmp_path / "data_batch_1.bin"], 1)
+@pytest.mark.parametrize("content", [b"", bytes(3072), bytes(3073 * 2 - 1)], ids=len)
+def test_a_truncated_cifar_file_is_refused(tmp_path, content, keys_of, golden):
+    path = tmp_path / "data_batch_1.bin"
+    path.write_bytes(content)
+    with pytest.raises(DataError) as caught:
+        read_cifar_binary([path], 1)
+    assert keys_of(caught.value) == [str(path)]
+    golden(caught.value)
 
 
 def npz(folder: Path, **changes) -> DataConfig:
-    """A whole .npz of three 4 x 4 training images and two test images, with `changes`; None takes an array out."""
+    """A whole .npz of three 4 x 4 training images and two test images, with `changes`; None removes an array."""
     arrays = {
         "x_train": np.zeros((3, 4, 4), np.uint8),
         "y_train": np.array([0, 1, 2]),
@@ -132,44 +134,42 @@ def test_npz_floats_labels_in_a_column_and_class_names(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("changes", "message"),
+    ("changes", "key"),
     [
-        ({"y_test": None}, r"lacks y_test \(it holds x_train, y_train, x_test\)"),
-        ({"x_train": np.zeros((3, 4), np.uint8)}, r"x_train has the shape \(3, 4\)"),
-        ({"x_train": np.zeros((3, 4, 4, 2), np.uint8)}, r"x_train has the shape \(3, 4, 4, 2\)"),
-        ({"x_train": np.full((3, 4, 4), 2.0)}, "x_train is neither uint8 nor float in"),
-        ({"x_train": np.full((3, 4, 4), np.nan)}, "x_train is neither uint8 nor float in"),
-        ({"x_train": np.zeros((3, 4, 4), np.int64)}, "but int64"),
-        ({"y_train": np.array([0.0, 1.0, 2.0])}, "y_train is float64"),
-        ({"y_train": np.array([{}, {}, {}])}, "allow_pickle"),
-        ({"y_train": np.array([0, 1])}, "3 training images and 2 labels"),
-        ({"y_train": np.array([0, -1, 2])}, "training labels run from -1 to 2. 0 to 2 would work"),
-        (
-            {"class_names": np.array(["one", "two"])},
-            "training labels run from 0 to 2. 0 to 1 would work, for 2 classes",
-        ),
-        ({"x_test": np.zeros((0, 4, 4), np.uint8), "y_test": np.array([], int)}, "0 test images and 0 labels"),
-        ({"x_test": np.zeros((2, 4, 4, 3), np.uint8)}, "differ in channels"),
-        (
-            {"x_test": np.zeros((2, 5, 5), np.uint8)},
-            "data.image_size: images of 4 x 4, 5 x 5 are not square of one size",
-        ),
+        ({"y_test": None}, "{path}"),
+        ({"x_train": np.zeros((3, 4), np.uint8)}, "{path}"),
+        ({"x_train": np.zeros((3, 4, 4, 2), np.uint8)}, "{path}"),
+        ({"x_train": np.full((3, 4, 4), 2.0)}, "{path}"),
+        ({"x_train": np.full((3, 4, 4), np.nan)}, "{path}"),
+        ({"x_train": np.zeros((3, 4, 4), np.int64)}, "{path}"),
+        ({"y_train": np.array([0.0, 1.0, 2.0])}, "{path}"),
+        ({"y_train": np.array([{}, {}, {}])}, "{path}"),
+        ({"y_train": np.array([0, 1])}, "data.path={path}"),
+        ({"y_train": np.array([0, -1, 2])}, "data.path={path}"),
+        ({"class_names": np.array(["one", "two"])}, "data.path={path}"),
+        ({"x_test": np.zeros((0, 4, 4), np.uint8), "y_test": np.array([], int)}, "data.path={path}"),
+        ({"x_test": np.zeros((2, 4, 4, 3), np.uint8)}, "data.path={path}"),
+        ({"x_test": np.zeros((2, 5, 5), np.uint8)}, "data.image_size"),
     ],
 )
-def test_an_npz_that_does_not_do_is_refused_in_one_line(tmp_path, changes, message):
+def test_an_npz_with_wrong_arrays_is_refused_in_one_line(tmp_path, changes, key, keys_of, golden):
     config = npz(tmp_path, **changes)
-    with pytest.raises(DataError, match=message) as raised:
+    with pytest.raises(DataError) as caught:
         load_dataset(config)
-    assert "\n" not in str(raised.value)
+    assert keys_of(caught.value) == [key.format(path=config.path)]
+    golden(caught.value)
 
 
-def test_a_file_that_is_no_npz_is_refused(tmp_path):
+def test_a_file_that_is_not_an_npz_is_refused(tmp_path, keys_of, golden):
     path = tmp_path / "data.npz"
     for content in (b"", b"PK\x03\x04", b"hello", Path(npz(tmp_path).path).read_bytes()[:-30]):
         path.write_bytes(content)
-        with pytest.raises(DataError, match=f"{path}: cannot be read as .npz"):
+        with pytest.raises(DataError) as caught:
             load_dataset(DataConfig(name="npz", path=str(path)))
-    with pytest.raises(DataError, match="no such file"):
-        load_dataset(DataConfig(name="npz", path=str(tmp_path / "absent.npz")))
-    with pytest.raises(DataError, match=r"data\.path: data\.name=npz needs it"):
-        load_dataset(DataConfig(name="npz"))
+        assert keys_of(caught.value) == [str(path)]
+    golden(caught.value)
+    for given, key in ((str(tmp_path / "absent.npz"), str(tmp_path / "absent.npz")), (None, "data.path")):
+        with pytest.raises(DataError) as caught:
+            load_dataset(DataConfig(name="npz", path=given))
+        assert keys_of(caught.value) == [key]
+        golden(caught.value)

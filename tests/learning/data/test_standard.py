@@ -18,7 +18,7 @@ from fedvtc.learning.data import fetching, load_dataset
 
 @pytest.fixture(autouse=True)
 def no_network(monkeypatch) -> None:
-    """Sends every download to a port at which nobody listens."""
+    """Sends every download to a closed port."""
     send_downloads_to("127.0.0.1:9", monkeypatch)
 
 
@@ -27,7 +27,7 @@ def send_downloads_to(address: str, monkeypatch) -> None:
         monkeypatch.setenv(f"{scheme}_proxy", f"http://{address}")
     for name in ("no_proxy", "NO_PROXY"):
         monkeypatch.delenv(name, raising=False)
-    # urllib reads the variables once and keeps what it made of them.
+    # urllib reads the variables once and caches them.
     monkeypatch.setattr(urllib.request, "_opener", None)
 
 
@@ -65,10 +65,11 @@ def test_idx_sets_are_found_where_people_and_torchvision_put_them(tmp_path, name
 
 
 @pytest.mark.parametrize("name", ["fashion-mnist", "kmnist"])
-def test_files_in_the_root_itself_are_mnist_and_none_of_its_relatives(tmp_path, name):
+def test_files_in_the_root_itself_are_mnist_and_none_of_its_relatives(tmp_path, name, keys_of):
     write_idx_set(tmp_path, ("train", "t10k"), np.zeros((1, 2, 2), np.uint8), np.array([1], np.uint8))
-    with pytest.raises(DataError, match=rf"^data\.name={name}: not found in"):
+    with pytest.raises(DataError) as caught:
         load_dataset(DataConfig(name=name, root=str(tmp_path), download=False))
+    assert keys_of(caught.value) == [f"data.name={name}"]
 
 
 def test_the_folder_of_the_name_goes_before_the_root_itself(tmp_path):
@@ -88,10 +89,12 @@ def test_emnist_is_turned_upright(tmp_path):
     assert dataset.class_names[46] == "t"
 
 
-def test_a_label_outside_the_classes_is_refused(tmp_path):
+def test_a_label_outside_the_classes_is_refused(tmp_path, keys_of, golden):
     write_idx_set(tmp_path, ("train", "t10k"), np.zeros((2, 2, 2), np.uint8), np.array([0, 10], np.uint8))
-    with pytest.raises(DataError, match=r"training labels run from 0 to 10\. 0 to 9 would work, for 10 classes"):
+    with pytest.raises(DataError) as caught:
         load_dataset(DataConfig(name="mnist", root=str(tmp_path)))
+    assert keys_of(caught.value) == ["data.name=mnist"]
+    golden(caught.value)
 
 
 def test_cifar10_binary_is_preferred(tmp_path):
@@ -134,7 +137,7 @@ def test_cifar10_as_torchvision_keeps_it(tmp_path, monkeypatch, under):
         "batches.meta": {"label_names": [f"class{n}" for n in range(10)]},
     }.items():
         (folder / name).write_bytes(pickle.dumps(content))
-    # Their real MD5 sums belong to the real files.
+    # torchvision's MD5 sums belong to the real files.
     monkeypatch.setattr(CIFAR10, "train_list", [["data_batch_1", md5(folder / "data_batch_1")]])
     monkeypatch.setattr(CIFAR10, "test_list", [["test_batch", md5(folder / "test_batch")]])
     monkeypatch.setattr(CIFAR10, "meta", CIFAR10.meta | {"md5": md5(folder / "batches.meta")})
@@ -165,38 +168,38 @@ DOWNLOADED = ["mnist", "fashion-mnist", "kmnist", "emnist", "svhn", "cifar10", "
 
 @pytest.mark.parametrize("name", [*DOWNLOADED, "tiny-imagenet"])
 @pytest.mark.parametrize("download", [True, False])
-def test_what_is_absent_is_said_in_one_line_with_where_and_what(tmp_path, monkeypatch, capsys, name, download):
+def test_an_absent_data_set_is_one_line(tmp_path, monkeypatch, capsys, name, download, keys_of, golden):
     monkeypatch.setenv("FEDVTC_DATA", str(tmp_path))
-    with pytest.raises(DataError) as raised:
+    with pytest.raises(DataError) as caught:
         load_dataset(DataConfig(name=name, download=download))
-    message = str(raised.value)
-    assert message.startswith(f"data.name={name}: not found in {tmp_path}")
-    assert "\n" not in message
-    assert "into one of these, or set data.root or FEDVTC_DATA" in message
-    if name != "tiny-imagenet":
-        assert ("download failed: " if download else "data.download is false: ") in message
-    assert ("train-images-idx3-ubyte" in message) == name.endswith("mnist")
+    assert keys_of(caught.value) == [f"data.name={name}"]
+    if not download:
+        # The reason of a failed download is a library's text.
+        golden(caught.value)
     assert capsys.readouterr().out == ""
 
 
-def test_an_incomplete_set_counts_as_absent(tmp_path):
+def test_an_incomplete_set_counts_as_absent(tmp_path, keys_of):
     write_idx_set(tmp_path / "mnist", ("train",), np.zeros((1, 2, 2), np.uint8), np.array([1], np.uint8))
-    with pytest.raises(DataError, match="t10k-images-idx3-ubyte"):
+    with pytest.raises(DataError) as caught:
         load_dataset(DataConfig(name="mnist", root=str(tmp_path), download=False))
+    assert keys_of(caught.value) == ["data.name=mnist"]
 
 
-def test_a_root_that_cannot_be_written_is_the_same_one_line(tmp_path):
+def test_a_root_that_cannot_be_written_is_the_same_one_line(tmp_path, keys_of):
     (tmp_path / "data").write_text("a file, not a folder")
-    with pytest.raises(DataError, match=r"data\.name=mnist: not found in"):
+    with pytest.raises(DataError) as caught:
         load_dataset(DataConfig(name="mnist", root=str(tmp_path / "data")))
+    assert keys_of(caught.value) == ["data.name=mnist"]
 
 
-def test_a_silent_server_does_not_hold_the_program_up(tmp_path, monkeypatch):
+def test_a_silent_server_is_given_up_after_the_timeout(tmp_path, monkeypatch, keys_of):
     monkeypatch.setattr(fetching, "NETWORK_TIMEOUT_S", 0.3)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         send_downloads_to(f"127.0.0.1:{silent.getsockname()[1]}", monkeypatch)
         start_s = time.perf_counter()
-        with pytest.raises(DataError, match="timed out"):
+        with pytest.raises(DataError) as caught:
             load_dataset(DataConfig(name="cifar10", root=str(tmp_path)))
+        assert keys_of(caught.value) == ["data.name=cifar10"]
         assert 0.3 <= time.perf_counter() - start_s < 5.0
     assert socket.getdefaulttimeout() is None

@@ -52,7 +52,7 @@ def test_full_covariance_by_hand():
 
 
 @pytest.mark.parametrize("form", ["scalar", "client_diagonal", "class_diagonal", "class_full"])
-def test_what_is_sent_is_float32_and_comes_back_the_same_from_read_only_arrays(form):
+def test_gaussians_survive_a_message_of_read_only_float32_arrays(form):
     sent = of(form)
     payload = sent.to_payload()
     assert set(payload) == {"prototypes", "covariance"}
@@ -90,7 +90,7 @@ def test_keeping_takes_absent_classes_from_before_and_present_ones_from_now():
 
 
 @pytest.mark.parametrize("spread", [5.0, [5.0, 6.0]])
-def test_keeping_leaves_a_pooled_spread_as_it_is_now(spread):
+def test_keeping_leaves_a_pooled_spread_unchanged(spread):
     kept = rows([1], spread).keeping(rows([0, 1], np.full_like(spread, 9.0)))
     assert kept.classes_K.tolist() == [0, 1]
     assert kept.spread.tolist() == spread
@@ -101,7 +101,7 @@ def test_keeping_a_full_covariance_keeps_its_factor():
     assert now.keeping(before).spread.tolist() == [[[3, 0], [0, 3]], [[2, 0], [0, 2]]]
 
 
-def test_a_mixture_has_every_row_with_a_spread_of_its_own():
+def test_a_mixture_has_every_row_with_its_own_spread():
     mixed = ClassGaussians.mixture([rows([0, 1], 2.0, count=[5, 6]), rows([1], [3.0, 4.0], count=[7])])
     assert mixed.classes_K.tolist() == [0, 1, 1]
     assert mixed.count_K.tolist() == [5, 6, 7]

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from fedvtc.learning.exchange.messages import Broadcast, Upload, WeightedMean, bytes_by_kind, find_non_finite
 
 
-def test_messages_carry_nothing_unless_told():
+def test_messages_are_empty_by_default():
     assert bytes_by_kind(Broadcast().payload) == {}
     assert bytes_by_kind(Upload(client=4, round=1, num_images=9, scalars={"loss/train": 1.0}).payload) == {}
 
@@ -50,7 +50,7 @@ def test_sums_are_formed_in_double_precision():
     assert mean.value()["w"] == np.float32((2**24 + 64) / 65)
 
 
-def test_adding_leaves_the_arrays_alone_and_does_not_hold_on_to_them():
+def test_adding_neither_changes_nor_keeps_the_arrays():
     array, mean = np.array([1.0, 2.0]), WeightedMean()
     array.flags.writeable = False
     mean.add({"w": array}, 1)
@@ -59,7 +59,7 @@ def test_adding_leaves_the_arrays_alone_and_does_not_hold_on_to_them():
     assert not np.shares_memory(mean.value()["w"], array)
 
 
-def test_it_is_empty_until_something_of_weight_is_added():
+def test_a_mean_is_empty_until_a_weight_is_added():
     mean = WeightedMean()
     assert mean.is_empty
     mean.add({"w": np.ones(1)}, 0)

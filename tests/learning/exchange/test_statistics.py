@@ -107,7 +107,7 @@ def test_empty_is_neutral_on_both_sides_to_the_last_bit(form):
 
 
 @every_form
-def test_a_class_that_one_part_lacks_passes_through_to_the_last_bit(form):
+def test_a_class_that_one_part_lacks_keeps_every_bit(form):
     rng = np.random.default_rng(1)
     left = FeatureStatistics.of(rng.normal(size=(5, 2)), np.zeros(5, dtype=int), form)
     right = FeatureStatistics.of(rng.normal(size=(4, 2)) + 1e9, np.full(4, 8), form)
@@ -229,7 +229,7 @@ def test_merging_leaves_read_only_parts_alone(form):
     assert (left + right).num_images == 12
 
 
-def test_what_does_not_fit_is_refused():
+def test_statistics_that_do_not_fit_are_refused():
     statistics = FeatureStatistics.of(np.ones((2, 3)), np.array([0, 1]), "scalar")
     with pytest.raises(ValueError, match="do not merge"):
         statistics.merge(FeatureStatistics.empty(3, "class_full"))

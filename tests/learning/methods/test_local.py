@@ -20,7 +20,7 @@ def test_clients_train_alone_and_send_nothing(tiny_federation, make_client):
     assert federation.clients[0].weights_digest() == alone.weights_digest()
 
 
-def test_it_learns_the_classes_it_holds(tiny_federation, tiny_dataset):
+def test_a_client_learns_the_classes_that_it_holds(tiny_federation, tiny_dataset):
     federation = tiny_federation(LocalConfig(), training=TrainingConfig(epochs=5, batch_size=4))
     state, broadcast = {}, Broadcast()
     for _ in range(3):

@@ -23,9 +23,12 @@ def test_the_task_has_the_sizes_of_config_and_data(tiny_config, tiny_dataset):
     assert Task.of(tiny_config(MethodConfig(name="local")), tiny_dataset) == Task(3, 1, 8, feature_size=6, seed=3)
 
 
-def test_every_file_or_folder_is_a_method_known_by_its_name():
-    assert {"fedproto", "fedvtc", "local"} <= set(methods.names())
-    assert "base" not in methods.names()
+def test_every_file_or_folder_is_a_method_known_by_its_name(tmp_path, monkeypatch):
+    for name in ("mine", "_shared"):
+        (tmp_path / f"{name}.py").touch()
+    with monkeypatch.context() as patched:
+        patched.setattr(methods, "__path__", [*methods.__path__, str(tmp_path)])
+        assert {"fedproto", "fedvtc", "local", "mine"} == set(methods.names())
     for name, config_class in methods.config_classes().items():
         config = config_class()
         assert config.name == name
@@ -77,11 +80,11 @@ def test_configs_of_methods_are_read_without_pytorch():
         ),
     ],
 )
-def test_values_that_cannot_work_are_told_all_at_once(config, problems):
+def test_all_values_out_of_range_are_listed_at_once(config, problems):
     assert config.problems() == problems
 
 
-def test_a_method_has_harmless_defaults():
+def test_the_defaults_of_a_method_do_nothing():
     class Quiet(Method[MethodConfig]):
         def client_round(self, client, broadcast):
             raise NotImplementedError
@@ -95,7 +98,7 @@ def test_a_method_has_harmless_defaults():
     assert not quiet.has_finish
     assert quiet.prepare(None) is quiet.finish(None, broadcast) is None
     assert quiet.samples(None, broadcast, num_per_class=1) is None
-    assert quiet.payload_bytes(9) == {"up": {}, "down": {}}
+    assert methods.largest_bytes(quiet, 9) == {"up": {}, "down": {}}
 
 
 @pytest.fixture
@@ -111,14 +114,35 @@ def config_of(tiny_fedvtc):
         "fedvtc/class": tiny_fedvtc(
             statistics={"covariance": "class_diagonal"}, finetune={"latents": "client_mixture", "when": "both"}
         ),
+        "fedvtc/learned sigma": tiny_fedvtc(generator={"sigma": "learned"}),
+        "fedvtc/mixture, never": tiny_fedvtc(finetune={"latents": "client_mixture", "when": "never"}),
+        "fedvtc/every round": tiny_fedvtc(finetune={"when": "every_round"}),
+        "fedvtc/exchange, every round": tiny_fedvtc(
+            generator={"aggregation": "exchange"}, finetune={"latents": "client_mixture", "when": "every_round"}
+        ),
+        "fedvtc/exchange, class": tiny_fedvtc(
+            statistics={"covariance": "class_diagonal"},
+            generator={"aggregation": "exchange"},
+            finetune={"latents": "client_mixture"},
+        ),
+        "fedvtc/full, none": tiny_fedvtc(statistics={"covariance": "class_full"}, generator={"aggregation": "none"}),
     }
 
 
 NAMES = ["local", "fedproto", "fedvtc", "fedvtc/exchange", "fedvtc/full", "fedvtc/scalar", "fedvtc/class"]
+SWITCHES = [
+    "fedvtc/learned sigma",
+    "fedvtc/mixture, never",
+    "fedvtc/every round",
+    "fedvtc/exchange, every round",
+    "fedvtc/exchange, class",
+    "fedvtc/full, none",
+]
+"""Further combinations, for the bytes alone."""
 
 
 def frozen(value):
-    """All of a state or payload as nested plain values, to compare with later."""
+    """Converts a state or payload to nested plain values, for a later comparison."""
     if isinstance(value, np.ndarray):
         return (str(value.dtype), value.shape, value.tobytes())
     return {name: frozen(part) for name, part in value.items()} if hasattr(value, "items") else value
@@ -139,7 +163,7 @@ def test_the_servers_half_is_pure(name, config_of, tiny_federation):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_clients_half_leaves_the_broadcast_alone(name, config_of, tiny_federation):
+def test_the_clients_half_does_not_change_the_broadcast(name, config_of, tiny_federation):
     federation = tiny_federation(config_of[name])
     _, state, broadcast = federation.round()
     last = federation.method.last_broadcast(state, broadcast)
@@ -152,27 +176,43 @@ def test_the_clients_half_leaves_the_broadcast_alone(name, config_of, tiny_feder
     assert frozen(last.payload) == before
 
 
+@pytest.fixture
+def measured(tiny_federation):
+    """Bytes by kind of each upload and of the last broadcast of one round."""
+
+    def measure(config, indices=None):
+        federation = tiny_federation(config, indices=indices)
+        uploads, state, broadcast = federation.round()
+        last = federation.method.last_broadcast(state, broadcast)
+        return federation.method, [bytes_by_kind(upload.payload) for upload in uploads], bytes_by_kind(last.payload)
+
+    return measure
+
+
+@pytest.mark.parametrize("name", [*NAMES, *SWITCHES])
+def test_planned_bytes_are_measured_where_every_client_holds_every_class(name, config_of, measured):
+    method, uploads, broadcast = measured(config_of[name], indices=range(6))
+    assert methods.largest_bytes(method, 3) == {"up": uploads[0], "down": broadcast}
+    assert uploads[0] == uploads[1] == uploads[2]
+
+
 @pytest.mark.parametrize("name", NAMES)
-def test_planned_bytes_are_those_of_a_client_that_holds_every_class(name, config_of, tiny_federation):
-    federation = tiny_federation(config_of[name])
-    uploads, state, broadcast = federation.round()
-    planned = federation.method.payload_bytes(3)
-    assert bytes_by_kind(uploads[1].payload) == planned["up"]
-    for upload in (uploads[0], uploads[2]):
-        sent = bytes_by_kind(upload.payload)
+def test_no_message_is_larger_than_planned(name, config_of, measured):
+    method, uploads, broadcast = measured(config_of[name])
+    planned = methods.largest_bytes(method, 3)
+    # Client 1 holds every class.
+    assert uploads[1] == planned["up"]
+    for sent in uploads:
         assert sent.keys() == planned["up"].keys()
         assert all(sent[kind] <= planned["up"][kind] for kind in sent)
-    received = bytes_by_kind(federation.method.last_broadcast(state, broadcast).payload)
-    assert received.keys() == planned["down"].keys()
-    assert all(received[kind] <= planned["down"][kind] for kind in received)
-    exact = set(received) - {"mixture"}
-    assert all(received[kind] == planned["down"][kind] for kind in exact)
+    assert broadcast.keys() == planned["down"].keys()
+    assert all(broadcast[kind] == planned["down"][kind] for kind in broadcast.keys() - {"mixture"})
     # Clients 0 and 2 hold 3 classes together, so 6 rows of at most 9.
-    assert received.get("mixture", 0) == planned["down"].get("mixture", 0) * 6 // 9
+    assert broadcast.get("mixture", 0) == planned["down"].get("mixture", 0) * 6 // 9
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_counted_bytes_are_what_is_sent_but_for_names(name, config_of, tiny_federation):
+def test_counted_bytes_are_those_sent_without_names(name, config_of, tiny_federation):
     federation = tiny_federation(config_of[name])
     uploads, state, broadcast = federation.round()
     for payload in (uploads[0].payload, federation.method.last_broadcast(state, broadcast).payload):
@@ -199,7 +239,7 @@ def test_no_weight_of_a_classifier_is_ever_sent(name, config_of, tiny_federation
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_round_depends_on_its_key_and_not_on_who_went_before(name, config_of, tiny_federation):
+def test_a_round_depends_on_its_key_and_not_on_the_order_of_clients(name, config_of, tiny_federation):
     forward, backward = tiny_federation(config_of[name]), tiny_federation(config_of[name])
     first = [forward.upload(number, Broadcast()) for number in (0, 1, 2)]
     second = [backward.upload(number, Broadcast()) for number in (2, 1, 0)]

@@ -11,15 +11,9 @@ from fedvtc.learning.data.module import ClientDataModule
 from fedvtc.learning.models.classifier import ClassifierModule, prototype_distance
 
 
-def flat_classifier(prototype_weight=0.0, dtype=torch.float32):
+def flat_classifier(dtype=torch.float32):
     """Two features that are the two pixels, and logits (2 x first, 0, second)."""
-    module = ClassifierModule(
-        nn.Flatten(),
-        feature_size=2,
-        num_classes=3,
-        optimizer=OptimizerConfig(lr=0.1),
-        prototype_weight=prototype_weight,
-    ).to(dtype)
+    module = ClassifierModule(nn.Flatten(), feature_size=2, num_classes=3, optimizer=OptimizerConfig(lr=0.1)).to(dtype)
     with torch.no_grad():
         module.head.weight.copy_(torch.tensor([[2.0, 0.0], [0.0, 0.0], [0.0, 1.0]]))
         module.head.bias.zero_()
@@ -42,8 +36,8 @@ def test_the_prototype_term_by_hand_in_units_of_sigma():
     # Image 0: ((1 - 3)^2 / 2^2 + (0 - 1)^2 / 0.5^2) / 2 = 2.5; image 1: ((0 - 1)^2 / 1 + (3 - 0)^2 / 3^2) / 2 = 1.
     mean_CD = torch.tensor([[3.0, 1.0], [99.0, 99.0], [1.0, 0.0]])
     std_CD = torch.tensor([[2.0, 0.5], [1.0, 1.0], [1.0, 3.0]])
-    module = flat_classifier(prototype_weight=0.2)
-    module.set_prototypes(mean_CD, std_CD, torch.tensor([True, True, True]))
+    module = flat_classifier()
+    module.set_prototypes(mean_CD, std_CD, torch.tensor([True, True, True]), weight=0.2)
     terms = module.loss_terms(IMAGES, LABELS)
     assert terms["prototype"].item() == pytest.approx((2.5 + 1.0) / 2)
     assert terms["classification"].item() == pytest.approx(CROSS_ENTROPY, rel=1e-6)
@@ -66,18 +60,21 @@ def test_with_unit_spread_the_pull_is_the_mean_squared_error():
 
 @pytest.mark.parametrize("weight", [0.0, 0.5])
 def test_the_weight_decides_whether_prototypes_matter(weight):
-    module = flat_classifier(prototype_weight=weight)
-    module.set_prototypes(torch.full((3, 2), 5.0), torch.ones(3, 2), torch.ones(3, dtype=torch.bool))
+    module = flat_classifier()
+    module.set_prototypes(torch.full((3, 2), 5.0), torch.ones(3, 2), torch.ones(3, dtype=torch.bool), weight=weight)
     terms = module.loss_terms(IMAGES, LABELS)
     assert ("prototype" in terms) == (weight > 0)
     assert (terms["loss"].item() > CROSS_ENTROPY + 1e-3) == (weight > 0)
+    module.clear_prototypes()
+    assert set(module.loss_terms(IMAGES, LABELS)) == {"loss", "classification"}
 
 
 def test_gradients_are_those_of_finite_differences():
-    module = flat_classifier(prototype_weight=0.7, dtype=torch.float64)
+    module = flat_classifier(dtype=torch.float64)
     generator = torch.Generator().manual_seed(0)
     mean_CD, images = (torch.randn(3, 2, generator=generator, dtype=torch.float64) for _ in range(2))
-    module.set_prototypes(mean_CD, torch.full((3, 2), 0.3, dtype=torch.float64), torch.tensor([True, False, True]))
+    std_CD, held_C = torch.full((3, 2), 0.3, dtype=torch.float64), torch.tensor([True, False, True])
+    module.set_prototypes(mean_CD, std_CD, held_C, weight=0.7)
     labels = torch.tensor([0, 1, 2])
 
     def loss(images, weight, bias):
@@ -103,8 +100,7 @@ def small_client(tiny_dataset):
 
 def test_a_trainer_runs_it_unchanged(small_client, quiet):
     data, module = small_client
-    module.prototype_weight = 1.0
-    module.set_prototypes(torch.zeros(3, 6), torch.ones(3, 6), torch.ones(3, dtype=torch.bool))
+    module.set_prototypes(torch.zeros(3, 6), torch.ones(3, 6), torch.ones(3, dtype=torch.bool), weight=1.0)
     before = module.head.weight.detach().clone()
     trainer = Trainer(fast_dev_run=True, **quiet)
     trainer.fit(module, datamodule=data)

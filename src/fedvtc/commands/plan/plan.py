@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from fedvtc.commands.plan.nodes import is_local, nodes_of, pack_clients
 from fedvtc.config.schema import Config
-from fedvtc.learning.methods import Task, build
+from fedvtc.learning.methods import Task, build, largest_bytes
 from fedvtc.learning.models import parameter_counts
 from fedvtc.learning.population import Population
 from fedvtc.runtime.balance import balance
@@ -94,5 +94,5 @@ def make_plan(config: Config) -> Plan:
         costs_K=costs_K,
         hosted=balance(costs_K, packing.num_actors or 1, packing.clients_per_actor),
         parameters={name: count + head for name, count in counts.items()},
-        payload_bytes=build(config.method, Task.of(config, dataset)).payload_bytes(num_clients),
+        payload_bytes=largest_bytes(build(config.method, Task.of(config, dataset)), num_clients),
     )

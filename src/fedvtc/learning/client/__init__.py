@@ -1,1 +1,1 @@
-"""One client: its images, its modules, its steps. No method, no Ray."""
+"""One client: its images, modules, memory and training steps. No method, no Ray."""

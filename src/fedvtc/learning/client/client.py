@@ -1,56 +1,70 @@
-"""One client: its images by index, its model, its generator, and the steps that methods are composed of.
+"""One client: its images, modules, memory and training steps, of which methods are composed.
 
-Plain Python: no Ray here. Shapes: N images of the client, B of a batch, D features, C classes.
+No method and no Ray here. Shapes: N images of the client, B images of a batch, D features, C classes.
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from lightning import Fabric
-from torch import Tensor
+from torch import Tensor, nn
 
-from fedvtc.config.schema import Config, OptimizerConfig
+from fedvtc.config.schema import Config
 from fedvtc.errors import ClientError
-from fedvtc.learning.client.loop import Learner, keyed_randomness, make_fabric, weights_digest
+from fedvtc.learning.client.images import OwnImages
+from fedvtc.learning.client.loop import Learner, Loss, keyed_randomness, make_fabric
+from fedvtc.learning.client.state import ClientState
 from fedvtc.learning.data import Dataset, ImageArrays
-from fedvtc.learning.data.module import augment, epoch_batches, to_input, to_tensor
+from fedvtc.learning.data.module import epoch_batches, to_input, to_tensor
 from fedvtc.learning.exchange.gaussians import ClassGaussians
-from fedvtc.learning.exchange.messages import Arrays
 from fedvtc.learning.exchange.statistics import FeatureStatistics, Form
-from fedvtc.learning.methods.fedvtc.generator import GeneratorTarget, VTCModule
 from fedvtc.learning.models import build_backbone
 from fedvtc.learning.models.classifier import ClassifierModule
-from fedvtc.learning.models.optimizers import build_optimizer
 from fedvtc.learning.population import ClientSpec
 
 _NUM_PROBES = 2
-"""Images that show whether a model is broken: weights that overflow do so for nearly all. Eight cost 4 % of a round."""
+"""Images that `check_outputs` looks at. Overflowed weights break nearly every image; eight cost 4 % of a round."""
+
+_CHANGING = frozenset({"round", "phase_name", "scalars"})
+"""Attributes that change after construction; all other state is in modules and in the memory."""
 
 
 class FederatedClient:
-    """The steps of a local round; each leaves its seconds and its losses in `scalars`.
+    """A client of a federation, from its first round to its last.
+
+    A method attaches modules in `Method.prepare` and keeps arrays and numbers in `memory`. Both are part of
+    `state_dict`, so a resumed client has them again. Other attributes cannot be set, because a resume would lose them.
 
     Args:
-        spec: who it is.
-        config: of the federation.
-        dataset: shared by all clients of the process; never written to.
-        device: where its modules live.
+        spec: the client's number, backbone and image indices.
+        config: the federation's config.
+        dataset: the images of all clients; only read.
+        device: device of the modules.
+
+    Attributes:
+        id: the client's number.
+        round: the present round; 0 before the first one.
+        scalars: seconds and losses of the present round, by metric name.
+        classifier: the client's model.
+        images: the client's own images and labels.
+        memory: arrays and numbers that the method keeps from round to round.
     """
 
     def __init__(self, spec: ClientSpec, config: Config, dataset: Dataset, device: torch.device) -> None:
         self.id, self.backbone_name = spec.client, spec.backbone
-        self.num_classes, self.num_images = dataset.num_classes, len(spec.indices_N)
-        self.device = device
+        self.device, self.num_classes = device, dataset.num_classes
+        self.images = OwnImages(dataset.train, spec.indices_N, config.data.augment, device)
+        self.num_images = len(self.images)
         self.round = 0
         self.phase_name = ""
         self.scalars: dict[str, float] = {}
-        self._config, self._data, self._indices_N = config, dataset, to_tensor(spec.indices_N)
-        self._fabric: Fabric = make_fabric(device, config.training.precision)
+        self._config = config
+        self._fabric = make_fabric(device, config.training.precision)
         with self.randomness("backbone"):
             backbone = build_backbone(
                 spec.backbone,
@@ -64,37 +78,70 @@ class FederatedClient:
                 num_classes=dataset.num_classes,
                 optimizer=config.training.optimizer,
             )
-        # In this layout backbones take half the time on CPUs; the generator, few channels and many norms, takes more.
+        # In this layout a backbone takes half the time on CPUs; a decoder of few channels and many norms takes more.
         self.classifier.to(memory_format=torch.channels_last)
-        self._classifier_learner = Learner(self._fabric, self.classifier)
-        self.generator: VTCModule | None = None
-        self._generator_learner: Learner | None = None
+        self._state = ClientState(self.id)
+        self._state.add("classifier", Learner(self._fabric, self.classifier))
+        self.memory = self._state.memory
+        self._is_complete = True
 
-    def set_generator(self, generator: VTCModule) -> None:
-        """Gives the client its generator; done once, by the method."""
-        self.generator = generator
-        self._generator_learner = Learner(self._fabric, generator)
+    def __setattr__(self, name: str, value: Any) -> None:
+        if "_is_complete" in self.__dict__ and name not in _CHANGING:
+            raise AttributeError(
+                f"client.{name} cannot be set: a resumed client would lack the value."
+                " Keep arrays and numbers in client.memory, and modules by client.attach(NAME, module)."
+            )
+        super().__setattr__(name, value)
 
-    def set_prototypes(self, gaussians: ClassGaussians) -> None:
-        """From now on local training pulls features towards these."""
+    def attach(self, name: str, module: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> None:
+        """Gives the client a further module, saved and restored under this name; called in `Method.prepare`.
+
+        Args:
+            name: key in `modules`, in `fit` and in the checkpoint.
+            module: a LightningModule, or any other module; moved to the client's device.
+            optimizer: None takes the module's `configure_optimizers`; a module without any cannot be trained by `fit`.
+
+        Raises:
+            ValueError: the name is in use, or the client has begun its first round.
+        """
+        if self.round:
+            raise ValueError(
+                f"client.attach({name!r}): round {self.round} has begun, and a resumed client would lack the module."
+                " Attach modules in Method.prepare."
+            )
+        self._state.add(name, Learner(self._fabric, module, optimizer))
+
+    @property
+    def modules(self) -> Mapping[str, nn.Module]:
+        """The classifier and all attached modules, by name."""
+        return MappingProxyType(self._state.modules)
+
+    def set_prototypes(self, gaussians: ClassGaussians, weight: float) -> None:
+        """Pulls features towards class means in the local training of this round.
+
+        Args:
+            gaussians: class means, and standard deviations as the unit of distance.
+            weight: weight lambda of the pull in the classifier's loss.
+        """
         dense = (torch.tensor(array, device=self.device) for array in gaussians.dense(self.num_classes))
-        self.classifier.set_prototypes(*dense)
+        self.classifier.set_prototypes(*dense, weight=weight)
 
     def begin_round(self, round: int) -> None:
-        """From now on random draws are keyed by this round, and `scalars` are empty."""
-        self.round, self.scalars = round, {}
+        """Starts a round: keys random draws by its number, empties `scalars` and removes prototypes."""
+        self.round, self.phase_name, self.scalars = round, "", {}
+        self.classifier.clear_prototypes()
 
     def randomness(self, purpose: str) -> AbstractContextManager[None]:
-        """A context in which PyTorch draws by (seed, this round, this client, purpose)."""
+        """A context in which PyTorch draws by (seed, round, client, purpose)."""
         return keyed_randomness(
             self._config.run.seed, round=self.round, client=self.id, purpose=purpose, device=self.device
         )
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """Measures a phase, keys its randomness, and names it in the error where something in it is not finite."""
+        """A named part of a round: keys random draws, measures `time/NAME`, and names the phase of an error."""
         began_s = time.perf_counter()
-        # Not reset by an error, so that whoever catches it can say where it happened.
+        # Not reset by an error, because the caller names the phase in its message.
         self.phase_name = name
         with self.randomness(name):
             yield
@@ -102,80 +149,86 @@ class FederatedClient:
         self.scalars[f"time/{name}"] = self.scalars.get(f"time/{name}", 0.0) + time.perf_counter() - began_s
 
     def train(self, phase: str = "train") -> None:
-        """Trains the classifier for the config's local epochs on the client's own images."""
-        with self.phase(phase):
-            for _ in range(self._config.training.epochs):
-                self._record(phase, self._classifier_learner.fit(self._real_batches(self._config.training.batch_size)))
-
-    def statistics(self, form: Form) -> FeatureStatistics:
-        """Statistics of the features of the client's own images, in eval mode."""
-        with self.phase("statistics"):
-            features_ND, labels_N = self._own_features()
-            return FeatureStatistics.of(features_ND.cpu().numpy(), labels_N.cpu().numpy(), form)
-
-    def train_generator(self, target: GeneratorTarget, *, epochs: int, batch_size: int) -> None:
-        """Trains the generator against its target, the classifier frozen in eval mode.
-
-        Features are computed once: the classifier does not change meanwhile.
-        """
-        assert self.generator is not None
-        assert self._generator_learner is not None
-        self.generator.set_target(target)
-        with self.phase("generator"), _frozen(self.classifier):
-            features_ND, labels_N = self._own_features()
-            for _ in range(epochs):
-                batches = (
-                    (to_input(self._images(index_B)), labels_N[index_B], features_ND[index_B])
-                    for index_B in epoch_batches(self.num_images, batch_size, torch.default_generator)
-                )
-                self._record("generator", self._generator_learner.fit(batches))
-
-    def generator_weights(self) -> dict[str, npt.NDArray[np.generic]]:
-        """What of the generator is shared."""
-        assert self.generator is not None
-        return self.generator.shared_weights()
-
-    def load_generator_weights(self, arrays: Arrays) -> None:
-        """Replaces what of the generator is shared."""
-        assert self.generator is not None
-        self.generator.load_shared_weights(arrays)
-
-    def finetune(
-        self,
-        draw_epoch: Callable[[], tuple[Tensor, Tensor]],
-        *,
-        epochs: int,
-        batch_size: int,
-        optimizer: OptimizerConfig,
-        mix_real: bool,
-    ) -> None:
-        """Trains the whole classifier by cross-entropy on drawn images, afresh for each epoch.
+        """Trains the classifier for the config's local epochs on the client's own images.
 
         Args:
-            draw_epoch: gives the images (N, channels, side, side) and labels of one epoch.
-            epochs: passes, each over images of its own.
-            batch_size: images a step.
-            optimizer: a new one for each call.
-            mix_real: whether the client's own images are shuffled among the drawn ones.
+            phase: the losses' terms are recorded in phase `train` only; a later training must not overwrite them.
         """
-        weight, self.classifier.prototype_weight = self.classifier.prototype_weight, 0.0
-        with self.phase("finetune"):
-            learner = Learner(self._fabric, self.classifier, build_optimizer(self.classifier.parameters(), optimizer))
-            for _ in range(epochs):
-                images, labels = draw_epoch()
-                if mix_real:
-                    own_images, own_labels = self._own_inputs()
-                    images, labels = torch.cat([images, own_images]), torch.cat([labels, own_labels])
-                batches = (
-                    (images[index_B], labels[index_B])
-                    for index_B in epoch_batches(len(labels), batch_size, torch.default_generator)
-                )
-                self._record("finetune", learner.fit(batches))
-        self.classifier.prototype_weight = weight
+        with self.phase(phase):
+            for _ in range(self._config.training.epochs):
+                self.fit("classifier", self.batches(), record_terms=phase == "train")
+
+    def fit(
+        self,
+        name: str,
+        batches: Iterable[Sequence[Tensor]],
+        *,
+        loss: Loss | None = None,
+        optimizer: torch.optim.Optimizer | None = None,
+        record_terms: bool = True,
+    ) -> dict[str, float]:
+        """Steps a module once per batch, in train mode, inside a `phase`; records `loss/PHASE` and `loss/TERM`.
+
+        Args:
+            name: `classifier`, or the name of an attached module.
+            batches: sequences of tensors whose first dimension is the images.
+            loss: computes the loss from the tensors of a batch; None takes the module's `training_step`. Either returns
+                a tensor, or a mapping of terms that has `loss`.
+            optimizer: replaces the module's own for this call; its state is not saved.
+            record_terms: False records `loss/PHASE` alone.
+
+        Returns:
+            Means over images of all terms; empty without a batch.
+
+        Raises:
+            ClientError: a loss is not finite.
+            RuntimeError: no phase is open.
+            ValueError: there is nothing to step the module with.
+        """
+        phase = self._open_phase("fit")
+        terms = self._state.learners[name].fit(batches, loss, optimizer)
+        for term, value in terms.items():
+            if not np.isfinite(value):
+                raise ClientError(self.id, self.round, phase, f"{term} is {value}")
+            if term == "loss":
+                self.scalars[f"loss/{phase}"] = value
+            elif record_terms:
+                self.scalars[f"loss/{term}"] = value
+        return terms
+
+    def batches(self, batch_size: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+        """One epoch over the client's own images, augmented, and labels; shuffled by the open `phase`.
+
+        Args:
+            batch_size: None takes `training.batch_size`.
+
+        Raises:
+            RuntimeError: no phase is open.
+        """
+        labels_N = self.images.labels_N
+        for index_B in self.index_batches(batch_size or self._config.training.batch_size):
+            yield self.images.augmented(self.images.inputs(index_B)), labels_N[index_B]
+
+    def index_batches(self, batch_size: int) -> Iterator[Tensor]:
+        """One epoch over the numbers of the client's own images, shuffled by the open `phase`."""
+        self._open_phase("batches")
+        return epoch_batches(self.num_images, batch_size, torch.default_generator)
+
+    @torch.no_grad()
+    def features(self) -> Tensor:
+        """Features (N, D) of the client's own images, in eval mode."""
+        self.classifier.eval()
+        chunks = torch.arange(self.num_images).split(self._config.evaluate.batch_size)
+        return torch.cat([self.classifier.features(self.images.inputs(index_B)) for index_B in chunks])
+
+    def statistics(self, form: Form) -> FeatureStatistics:
+        """Statistics of the features of the client's own images."""
+        with self.phase("statistics"):
+            return FeatureStatistics.of(self.features().cpu().numpy(), self.images.labels_N.cpu().numpy(), form)
 
     @torch.inference_mode()
     def confusion(self, images: ImageArrays) -> npt.NDArray[np.int64]:
-        """Counts (C, C) over all the images: row the true class, column the predicted one."""
+        """Image counts (C, C) of the classifier in eval mode: rows are true classes, columns predicted ones."""
         self.classifier.eval()
         counts = np.zeros((self.num_classes, self.num_classes), dtype=np.int64)
         size = self._config.evaluate.batch_size
@@ -187,71 +240,35 @@ class FederatedClient:
 
     @torch.inference_mode()
     def check_outputs(self) -> None:
-        """Looks at what the model has become, for a step's loss is that of the weights before it.
+        """Checks the classifier's logits after a round, because a step's loss belongs to the weights before the step.
 
         Raises:
-            ClientError: its logits of some of the client's own images are not finite.
+            ClientError: the logits of some of the client's own images are not finite.
         """
         self.classifier.eval()
-        logits_BC = self.classifier(to_input(self._images(torch.arange(min(_NUM_PROBES, self.num_images)))))
+        logits_BC = self.classifier(self.images.inputs(torch.arange(min(_NUM_PROBES, self.num_images))))
         if not logits_BC.isfinite().all():
             raise ClientError(self.id, self.round, "outputs", "the logits of its own images are not finite")
 
     def state_dict(self) -> dict[str, Any]:
-        """All that a client remembers from round to round: weights and optimizers; of tensors and plain values."""
-        learners = {"classifier": self._classifier_learner, "generator": self._generator_learner}
-        return {name: learner.state_dict() for name, learner in learners.items() if learner is not None}
+        """Weights and optimizers by module name, and the memory if there is any; tensors and plain values."""
+        return self._state.state_dict()
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """The inverse of `state_dict`, on a client of the same spec and method."""
-        self._classifier_learner.load_state_dict(state["classifier"])
-        if self._generator_learner is not None:
-            self._generator_learner.load_state_dict(state["generator"])
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restores a `state_dict` on a client of the same spec and method.
+
+        Raises:
+            CheckpointError: the state has other modules.
+        """
+        self._state.load_state_dict(state)
 
     def weights_digest(self) -> str:
-        """SHA-256 of the weights of its modules."""
-        return weights_digest(*(module for module in (self.classifier, self.generator) if module is not None))
+        """SHA-256 of the weights of all modules and of the memory."""
+        return self._state.digest()
 
-    def _real_batches(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        labels_N = self._labels()
-        for index_B in epoch_batches(self.num_images, batch_size, torch.default_generator):
-            images = augment(to_input(self._images(index_B)), self._config.data.augment, torch.default_generator)
-            yield images, labels_N[index_B]
-
-    def _images(self, index_B: Tensor) -> Tensor:
-        # Fancy indexing copies the batch out of the shared, read-only array; nothing else of it is copied.
-        return torch.from_numpy(self._data.train.images_NCHW[self._indices_N[index_B].numpy()]).to(self.device)
-
-    def _labels(self) -> Tensor:
-        return torch.from_numpy(self._data.train.labels_N[self._indices_N.numpy()]).to(self.device)
-
-    def _own_inputs(self) -> tuple[Tensor, Tensor]:
-        inputs = to_input(self._images(torch.arange(self.num_images)))
-        return augment(inputs, self._config.data.augment, torch.default_generator), self._labels()
-
-    @torch.no_grad()
-    def _own_features(self) -> tuple[Tensor, Tensor]:
-        self.classifier.eval()
-        size = self._config.evaluate.batch_size
-        chunks: Sequence[Tensor] = torch.arange(self.num_images).split(size)
-        features = [self.classifier.features(to_input(self._images(index_B))) for index_B in chunks]
-        return torch.cat(features), self._labels()
-
-    def _record(self, phase: str, terms: dict[str, float]) -> None:
-        for name, value in terms.items():
-            if not np.isfinite(value):
-                raise ClientError(self.id, self.round, phase, f"{name} is {value}")
-            key = f"loss/{phase}" if name == "loss" else f"loss/{name}"
-            # Terms belong to local training and the generator; fine-tuning must not write over them.
-            if name == "loss" or phase in ("train", "generator"):
-                self.scalars[key] = value
-
-
-@contextmanager
-def _frozen(module: ClassifierModule) -> Iterator[None]:
-    module.eval()
-    module.requires_grad_(False)
-    try:
-        yield
-    finally:
-        module.requires_grad_(True)
+    def _open_phase(self, step: str) -> str:
+        if not self.phase_name:
+            raise RuntimeError(
+                f"client.{step}: no phase is open, so random draws have no key. Call it in `with client.phase(NAME):`."
+            )
+        return self.phase_name

@@ -1,29 +1,33 @@
-"""The one local loop: Fabric drives a LightningModule over batches that lie in memory."""
+"""The local training loop: Fabric drives one module over batches in memory."""
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from lightning import Fabric, LightningModule
 from lightning.fabric.plugins import MixedPrecision
-from torch import Tensor
+from torch import Tensor, nn
 
+from fedvtc.learning.client.memory import Value
 from fedvtc.learning.seeding import derive_seed
 
 Precision = Literal["32-true", "bf16-mixed"]
+Loss = Callable[..., Tensor | Mapping[str, Tensor]]
+"""Computes a loss from the tensors of a batch: `loss(images, labels_B)` of two of them."""
 
 
 def make_fabric(device: torch.device, precision: Precision = "32-true") -> Fabric:
-    """A Fabric for one device of this process; never the one of a rank, which a process beside it may hold.
+    """A Fabric for one device of this process. Its device never follows from a rank: other processes share the node.
 
     Args:
-        device: where modules are moved.
-        precision: of training steps; what is called on a module itself, and not through a `Learner`, is float32.
+        device: device of the modules.
+        precision: precision of training steps; calls of a module outside a `Learner` are float32.
     """
     devices = [device.index or 0] if device.type == "cuda" else 1
-    # Not by its name: Lightning would print a line for every client.
+    # A plugin instead of the precision's name, for which Lightning prints a line per client.
     plugins = None if precision == "32-true" else MixedPrecision(precision, device.type)
     return Fabric(accelerator=device.type, devices=devices, plugins=plugins)
 
@@ -32,9 +36,14 @@ def make_fabric(device: torch.device, precision: Precision = "32-true") -> Fabri
 def keyed_randomness(
     seed: int, *, round: int, client: int, purpose: str, device: torch.device | None = None
 ) -> Iterator[None]:
-    """PyTorch's global generators run from one key inside, and are as before outside.
+    """A context in which PyTorch's global generators draw by a key; they continue as before after it.
 
-    The generators are those of the CPU and of `device`; others are not touched, for that alone takes memory on a GPU.
+    Args:
+        seed: the federation's seed.
+        round: round of the key.
+        client: client of the key.
+        purpose: purpose of the key.
+        device: the generator of this GPU is keyed beside the CPU's; to touch that of another GPU takes memory there.
     """
     with torch.random.fork_rng(devices=[device] if device is not None and device.type == "cuda" else []):
         torch.manual_seed(derive_seed(seed, round=round, client=client, purpose=purpose))
@@ -42,36 +51,62 @@ def keyed_randomness(
 
 
 class Learner:
-    """A LightningModule and its optimizer, set up by Fabric once and kept for the life of the client.
+    """A module and its optimizer, set up by Fabric once and kept for the life of the client.
 
     Args:
-        fabric: of the process.
-        module: moved to Fabric's device; its `training_step` returns a mapping of terms that has `loss`.
-        optimizer: None takes the module's own.
+        fabric: Fabric of the process.
+        module: moved to Fabric's device; a LightningModule, or any module that `fit` gets a loss for.
+        optimizer: None takes the module's `configure_optimizers`, if there is one.
     """
 
-    def __init__(self, fabric: Fabric, module: LightningModule, optimizer: torch.optim.Optimizer | None = None) -> None:
-        chosen = optimizer or module.configure_optimizers()
-        assert isinstance(chosen, torch.optim.Optimizer)
+    def __init__(self, fabric: Fabric, module: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> None:
         self._fabric, self.module = fabric, module
-        self._wrapped, self.optimizer = fabric.setup(module, chosen)
+        if optimizer is None and isinstance(module, LightningModule):
+            configured = module.configure_optimizers()
+            assert isinstance(configured, torch.optim.Optimizer)
+            optimizer = configured
+        self._wrapped: Any
+        self.optimizer: Any = None
+        if optimizer is None:
+            self._wrapped = fabric.setup(module)
+        else:
+            self._wrapped, self.optimizer = fabric.setup(module, optimizer)
 
-    def fit(self, batches: Iterable[Sequence[Tensor]]) -> dict[str, float]:
+    def fit(
+        self,
+        batches: Iterable[Sequence[Tensor]],
+        loss: Loss | None = None,
+        optimizer: torch.optim.Optimizer | None = None,
+    ) -> dict[str, float]:
         """Steps once per batch, in train mode.
+
+        Args:
+            batches: sequences of tensors whose first dimension is the images.
+            loss: computes the loss from the tensors of a batch; None takes the module's `training_step`. Either returns
+                a tensor, or a mapping of terms that has `loss`.
+            optimizer: replaces the module's own for this call.
 
         Returns:
             The mean over images of every term; empty without a batch. Not finite where a loss was not.
+
+        Raises:
+            ValueError: there is no optimizer, or neither a `loss` nor a `training_step`.
         """
+        stepper: Any = self.optimizer if optimizer is None else self._fabric.setup_optimizers(optimizer)
+        if stepper is None or (loss is None and not isinstance(self.module, LightningModule)):
+            lacking = "an optimizer" if stepper is None else "a loss, or a LightningModule with training_step"
+            raise ValueError(f"{type(self.module).__name__} cannot be trained: fit needs {lacking}.")
         self.module.train()
         sums: dict[str, Tensor] = {}
         num_images = 0
         for index, batch in enumerate(batches):
-            self.optimizer.zero_grad()
-            # On one device Fabric leaves this to the caller, but for `forward`.
+            stepper.zero_grad()
+            # On one device Fabric casts `forward` alone.
             with self._fabric.autocast():
-                terms: dict[str, Tensor] = self._wrapped.training_step(batch, index)
+                found = self._wrapped.training_step(batch, index) if loss is None else loss(*batch)
+            terms: Mapping[str, Tensor] = {"loss": found} if isinstance(found, Tensor) else found
             self._fabric.backward(terms["loss"])
-            self.optimizer.step()
+            stepper.step()
             size = len(batch[0])
             num_images += size
             for name, value in terms.items():
@@ -80,20 +115,28 @@ class Learner:
         return {name: float(total) / num_images for name, total in sums.items()}
 
     def state_dict(self) -> dict[str, Any]:
-        """Weights and optimizer state, of tensors and plain values."""
-        return {"module": self.module.state_dict(), "optimizer": self.optimizer.state_dict()}
+        """Weights and, if there is an optimizer, its state; tensors and plain values."""
+        state = {"module": self.module.state_dict()}
+        return state if self.optimizer is None else {**state, "optimizer": self.optimizer.state_dict()}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """The inverse of `state_dict`."""
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restores a `state_dict`."""
         self.module.load_state_dict(state["module"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        if self.optimizer is not None:
+            self.optimizer.load_state_dict(state["optimizer"])
 
 
-def weights_digest(*modules: LightningModule) -> str:
-    """SHA-256 over names and bytes of all weights: equal digests mean the same bits."""
+def state_digest(*states: Mapping[str, Tensor | Value]) -> str:
+    """SHA-256 over the names and bytes of all tensors, arrays and numbers: equal digests mean equal bits."""
     digest = hashlib.sha256()
-    for module in modules:
-        for name, tensor in module.state_dict().items():
+    for state in states:
+        for name, value in state.items():
             digest.update(name.encode())
-            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+            array = value.detach().cpu().numpy() if isinstance(value, Tensor) else np.asarray(value)
+            digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()
+
+
+def weights_digest(*modules: nn.Module) -> str:
+    """SHA-256 over the names and bytes of all weights of some modules."""
+    return state_digest(*(module.state_dict() for module in modules))

@@ -1,6 +1,6 @@
-"""Images as arrays, and their division among the clients.
+"""Images as arrays, and their division among the clients. No training.
 
-`fedvtc.learning.data.module` holds the batches; it imports PyTorch and Lightning and is therefore not imported here.
+`fedvtc.learning.data.module` is not imported here, because its batches need PyTorch and Lightning.
 """
 
 from fedvtc.learning.data.datasets import DATASET_NAMES, Dataset, ImageArrays, load_dataset

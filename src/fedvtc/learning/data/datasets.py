@@ -1,4 +1,4 @@
-"""The data sets by name, as arrays in memory."""
+"""Loads a data set by name, as arrays in memory."""
 
 import difflib
 import os
@@ -21,7 +21,7 @@ class ImageArrays:
     """Images and their labels.
 
     Attributes:
-        images_NCHW: uint8 pixels 0..255, C 1 (grey) or 3 (RGB), H equal to W.
+        images_NCHW: uint8 pixels 0 to 255, C 1 (grey) or 3 (RGB), H equal to W.
         labels_N: int64 classes.
     """
 
@@ -31,7 +31,7 @@ class ImageArrays:
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """A data set: the training images that the clients share out, and the global test set."""
+    """A data set: training images, to be divided among the clients, and the global test set."""
 
     name: str
     train: ImageArrays
@@ -41,27 +41,27 @@ class Dataset:
 
     @property
     def num_channels(self) -> int:
-        """1 for grey images, 3 for RGB."""
+        """Channels of the images: 1 for grey, 3 for RGB."""
         return int(self.train.images_NCHW.shape[1])
 
     @property
     def image_size(self) -> int:
-        """Side of the images in pixels."""
+        """Side of the square images, in pixels."""
         return int(self.train.images_NCHW.shape[2])
 
 
 def load_dataset(config: DataConfig) -> Dataset:
-    """Loads a data set, with its own split into training and test images.
+    """Loads a data set with its own split into training and test images.
 
     Raises:
-        DataError: if it is unknown, absent, damaged, or its images are not square and no `image_size` is given.
+        DataError: the data set is unknown, absent or damaged, or has images that are not square and no `image_size`.
     """
     if config.name not in _LOADERS:
         near = difflib.get_close_matches(config.name, DATASET_NAMES, n=1)
-        hint = f"Did you mean {near[0]}?" if near else f"One of {', '.join(DATASET_NAMES)} would work."
-        raise DataError(f"data.name: {config.name} is no data set. {hint}")
+        hint = f"Did you mean {near[0]}?" if near else f"Choose one of {', '.join(DATASET_NAMES)}."
+        raise DataError(f"data.name: {config.name} is not a data set. {hint}")
     if config.image_size is not None and config.image_size < 1:
-        raise DataError(f"data.image_size: {config.image_size} pixels. At least 1 would work.")
+        raise DataError(f"data.image_size: must be at least 1, not {config.image_size}.")
     loaded = _LOADERS[config.name](config)
     _check(config, loaded)
     train, test = (_sized(arrays, config.image_size) for arrays in (loaded.train, loaded.test))
@@ -70,30 +70,30 @@ def load_dataset(config: DataConfig) -> Dataset:
 
 def _check(config: DataConfig, loaded: Loaded) -> None:
     num_classes = len(loaded.class_names)
-    # A file or folder of the user's own is what has to be mended; of the others the name says more.
+    # The user repairs a file or folder of their own; the name says more about other data sets.
     where = f"data.path={config.path}" if config.path else f"data.name={config.name}"
     for split, (images_NCHW, labels_N) in (("training", loaded.train), ("test", loaded.test)):
         counts = f"{len(images_NCHW)} {split} images and {len(labels_N)} labels"
         if not images_NCHW.size or len(images_NCHW) != len(labels_N):
-            raise DataError(f"{where}: {counts}. A label for each image, and one at least, would work.")
+            raise DataError(f"{where}: has {counts}. Provide one label per image, and at least one image.")
         if labels_N.min() < 0 or labels_N.max() >= num_classes:
             raise DataError(
                 f"{where}: {split} labels run from {labels_N.min()} to {labels_N.max()}."
-                f" 0 to {num_classes - 1} would work, for {num_classes} classes."
+                f" Number the {num_classes} classes 0 to {num_classes - 1}."
             )
     if loaded.train[0].shape[1] != loaded.test[0].shape[1]:
         raise DataError(f"{where}: training and test images differ in channels. Convert one of them.")
     sizes = {arrays[0].shape[2:] for arrays in (loaded.train, loaded.test)}
     if config.image_size is None and (len(sizes) > 1 or any(height != width for height, width in sizes)):
         listed = ", ".join(f"{width} x {height}" for height, width in sorted(sizes))
-        raise DataError(f"data.image_size: images of {listed} are not square of one size. Set it, and all are resized.")
+        raise DataError(f"data.image_size: images of {listed} are not square and of one size. Set it to resize them.")
 
 
 def _sized(arrays: Arrays, image_size: int | None) -> ImageArrays:
     images_NCHW, labels_N = arrays
     if image_size is not None and images_NCHW.shape[2:] != (image_size, image_size):
         images_NCHW = image_files.resize_images(images_NCHW, image_size)
-    # Some readers give transposed views; batches are gathered faster from whole images.
+    # Some readers return transposed views; gathering a batch is faster from contiguous images.
     return ImageArrays(np.ascontiguousarray(images_NCHW), labels_N)
 
 
@@ -103,7 +103,7 @@ def _load_digits(config: DataConfig) -> Loaded:
     bundled: Any = load_digits()
     images_NCHW = np.rint(bundled.images[:, None] * (255.0 / 16.0)).astype(np.uint8)
     labels_N = bundled.target.astype(np.int64)
-    # scikit-learn gives no split. Every third image of each class is held out: the same ones for every seed.
+    # scikit-learn has no split. Every third image of each class is a test image, for every seed.
     place_in_class_N = np.empty(len(labels_N), dtype=np.int64)
     for label in range(10):
         of_class = np.flatnonzero(labels_N == label)
@@ -116,9 +116,9 @@ def _load_digits(config: DataConfig) -> Loaded:
 def _load_folder(config: DataConfig) -> Loaded:
     folder = _given_path(config, "a folder with train/<class>/ and test/<class>/")
     class_names = image_files.subfolders(folder / "train")
-    strangers = sorted(set(image_files.subfolders(folder / "test")) - set(class_names))
-    if strangers:
-        raise DataError(f"{folder / 'test'}: {strangers[0]} is no class of train/. The same class folders would work.")
+    unknown = sorted(set(image_files.subfolders(folder / "test")) - set(class_names))
+    if unknown:
+        raise DataError(f"{folder / 'test'}: {unknown[0]} is not a class of train/. Use the class folders of train/.")
     train_paths, train_labels_N = image_files.list_image_folder(folder / "train", class_names)
     test_paths, test_labels_N = image_files.list_image_folder(folder / "test", class_names)
     grey = image_files.are_grey([*train_paths, *test_paths])
@@ -138,7 +138,7 @@ def _load_npz(config: DataConfig) -> Loaded:
 
 def _given_path(config: DataConfig, kind: str) -> Path:
     if config.path is None:
-        raise DataError(f"data.path: data.name={config.name} needs it. Set it to {kind}.")
+        raise DataError(f"data.path: data.name={config.name} needs a path. Set data.path to {kind}.")
     return Path(os.path.expanduser(config.path))
 
 
@@ -154,4 +154,4 @@ _LOADERS: dict[str, Callable[[DataConfig], Loaded]] = {
 }
 
 DATASET_NAMES = tuple(_LOADERS)
-"""What `data.name` may be."""
+"""Values of `data.name`."""

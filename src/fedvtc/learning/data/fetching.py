@@ -1,7 +1,6 @@
-"""Where data sets lie, and how torchvision fetches one that is absent: one process at a time, and not for ever."""
+"""Finds the folder of data sets, and lets torchvision download an absent one: one process at a time, with a timeout."""
 
 import contextlib
-import fcntl
 import http.client
 import os
 import socket
@@ -13,35 +12,37 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+from filelock import FileLock
+
 from fedvtc.config.schema import DataConfig
 from fedvtc.errors import DataError
 
 NETWORK_TIMEOUT_S = 15.0
-"""Seconds after which a silent server counts as out of reach; torchvision itself would wait for ever."""
+"""Seconds after which a silent server counts as out of reach; torchvision alone would wait without end."""
 
 Result = TypeVar("Result")
 
 
 def data_root(config: DataConfig) -> Path:
-    """The folder that holds data sets: `data.root`, else the environment's FEDVTC_DATA, else ./data."""
+    """Returns the folder of data sets: `data.root`, else the environment variable FEDVTC_DATA, else ./data."""
     return Path(os.path.expanduser(config.root or os.environ.get("FEDVTC_DATA") or "data"))
 
 
 def by_torchvision(config: DataConfig, looked: Sequence[Path], wanted: str, action: Callable[[], Result]) -> Result:
-    """Runs what reads or downloads by torchvision, where it may download while no other process does.
+    """Runs a read or a download by torchvision while no other process downloads the same data set.
 
     Args:
-        config: which data set.
-        looked: the folders that were looked in.
-        wanted: what would do in one of them.
-        action: finds what another process has fetched meanwhile, or fetches it.
+        config: names the data set.
+        looked: folders in which the data set was not found.
+        wanted: files that one of these folders should hold, for the error.
+        action: reads the files that another process has downloaded meanwhile, or downloads them.
 
     Raises:
-        DataError: it fails, in whichever way.
+        DataError: the action fails.
     """
     try:
         # torchvision prints to stdout, which belongs to the program's own output.
-        with _alone(config), _network_timeout(), contextlib.redirect_stdout(sys.stderr):
+        with _locked_for_download(config), _network_timeout(), contextlib.redirect_stdout(sys.stderr):
             return action()
     except (OSError, RuntimeError, EOFError, http.client.HTTPException, tarfile.TarError, zipfile.BadZipFile) as error:
         tried = "download failed" if config.download else "data.download is false"
@@ -49,33 +50,37 @@ def by_torchvision(config: DataConfig, looked: Sequence[Path], wanted: str, acti
 
 
 def await_others(config: DataConfig) -> None:
-    """Returns once no other process fetches this data set, so that no file is found that is half there."""
-    with contextlib.suppress(OSError), _lock_file(config).open("rb") as lock:
-        fcntl.flock(lock, fcntl.LOCK_SH)
+    """Waits until no other process downloads this data set, so that incomplete files are not read."""
+    if _lock_path(config).exists():
+        with contextlib.suppress(OSError), _lock(config):
+            pass
 
 
 def absent(config: DataConfig, looked: Sequence[Path], wanted: str, reason: str) -> DataError:
-    """The error for a data set that is not there: where it was looked for, why it was not fetched, what would do."""
+    """Builds the error for a data set that was not found: the folders, the reason and the files to provide."""
     return DataError(
         f"data.name={config.name}: not found in {', '.join(str(path.absolute()) for path in looked)} ({reason})."
-        f" Put {wanted} into one of these, or set data.root or FEDVTC_DATA to the folder that holds them."
+        f" Put {wanted} into one of these folders, or set data.root or FEDVTC_DATA to the folder that holds them."
     )
 
 
 @contextlib.contextmanager
-def _alone(config: DataConfig) -> Iterator[None]:
+def _locked_for_download(config: DataConfig) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
-        # A root that is read-only or has no locks may hold the data all the same.
+        # A root that is read-only or has no locks may still hold the data.
         with contextlib.suppress(OSError):
             if config.download:
                 data_root(config).mkdir(parents=True, exist_ok=True)
-                lock = stack.enter_context(_lock_file(config).open("ab"))
-                fcntl.flock(lock, fcntl.LOCK_EX)
+                stack.enter_context(_lock(config))
         yield
 
 
-def _lock_file(config: DataConfig) -> Path:
-    # It stays: one that was removed could be held by one process and made anew by another.
+def _lock(config: DataConfig) -> FileLock:
+    # Writable by all, because several users may share a root.
+    return FileLock(_lock_path(config), mode=0o666)
+
+
+def _lock_path(config: DataConfig) -> Path:
     return data_root(config) / f".{config.name}.lock"
 
 

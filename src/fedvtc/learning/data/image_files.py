@@ -1,4 +1,4 @@
-"""Data sets that are folders of image files, and the resizing of images.
+"""Reads folders of image files, and resizes images.
 
 Images are uint8, N x C x H x W with C 1 (grey) or 3 (RGB); labels int64, N.
 """
@@ -20,10 +20,10 @@ IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".t
 
 
 def subfolders(folder: Path) -> tuple[str, ...]:
-    """The class folders of an image folder, by name.
+    """Returns the names of the class folders of an image folder, sorted.
 
     Raises:
-        DataError: if there are none, or it cannot be read.
+        DataError: the folder has none, or cannot be read.
     """
     try:
         entries = folder.iterdir() if folder.is_dir() else ()
@@ -31,15 +31,20 @@ def subfolders(folder: Path) -> tuple[str, ...]:
     except OSError as error:
         raise DataError(f"{folder}: cannot be read ({error.strerror}). Make it readable.") from None
     if not names:
-        raise DataError(f"{folder}: holds no class folders. A folder of images per class would work.")
+        raise DataError(f"{folder}: holds no class folders. Put the images of each class into a folder of its own.")
     return tuple(names)
 
 
 def read_image_files(paths: Sequence[Path], image_size: int | None, *, grey: bool) -> NDArray[np.uint8]:
-    """Image files as N x C x H x W; `image_size` None requires that all have one size.
+    """Reads image files into one array N x C x H x W.
+
+    Args:
+        paths: the files.
+        image_size: side in pixels that all images are resized to; None keeps their common size.
+        grey: True reads one channel, False three.
 
     Raises:
-        DataError: if a file is no image of 8 bits, or sizes differ and `image_size` is None.
+        DataError: a file is not an image of 8 bits per channel, or sizes differ and `image_size` is None.
     """
     from PIL import Image
 
@@ -57,16 +62,16 @@ def read_image_files(paths: Sequence[Path], image_size: int | None, *, grey: boo
         if pixels_CHW.shape != images_NCHW.shape[1:]:
             expected, found = images_NCHW.shape, pixels_CHW.shape
             raise DataError(
-                f"data.image_size: image sizes differ: {path} is {found[2]} x {found[1]}, {paths[0]} is"
-                f" {expected[3]} x {expected[2]}. Set it, e.g. to 32, and all are resized."
+                f"data.image_size: sizes differ: {path} is {found[2]} x {found[1]}, {paths[0]} is"
+                f" {expected[3]} x {expected[2]}. Set it, for example to 32, to resize them."
             )
         images_NCHW[number] = pixels_CHW
-    assert images_NCHW is not None, "a folder without images is refused before"
+    assert images_NCHW is not None, "folders without images are refused earlier"
     return images_NCHW
 
 
 def are_grey(paths: Sequence[Path]) -> bool:
-    """Whether all image files are grey, by their headers."""
+    """Returns True if all image files are grey, by their headers."""
     from PIL import Image
 
     def is_grey(path: Path) -> bool:
@@ -81,7 +86,7 @@ def are_grey(paths: Sequence[Path]) -> bool:
 
 
 def list_image_folder(folder: Path, class_names: Sequence[str]) -> tuple[list[Path], NDArray[np.int64]]:
-    """The image files of folder/<class>/, in order of class and name, and their labels."""
+    """Lists the image files of folder/<class>/, in order of class and name, and their labels."""
     paths: list[Path] = []
     labels: list[int] = []
     for label, name in enumerate(class_names):
@@ -89,7 +94,7 @@ def list_image_folder(folder: Path, class_names: Sequence[str]) -> tuple[list[Pa
         paths += found
         labels += [label] * len(found)
     if not paths:
-        raise DataError(f"{folder}: holds no image. Files {', '.join(sorted(IMAGE_SUFFIXES))} in <class>/ would work.")
+        raise DataError(f"{folder}: holds no image. Put files {', '.join(sorted(IMAGE_SUFFIXES))} into <class>/.")
     return paths, np.array(labels, dtype=np.int64)
 
 
@@ -101,19 +106,19 @@ def _image_files(folder: Path) -> Iterator[Path]:
 
 
 def _is_hidden(path: Path) -> bool:
-    """What other programs leave in folders: checkpoints of notebooks, resource forks of macOS."""
+    """True for files of other programs, such as checkpoints of notebooks and resource forks of macOS."""
     return path.name.startswith(".")
 
 
 def _check_depth(path: Path, mode: str) -> None:
-    """Refuses more than 8 bits a channel, of which Pillow would keep the lowest or cut off what is above 255."""
+    """Refuses more than 8 bits a channel: Pillow would keep the lowest 8 bits, or clip values above 255."""
     if mode[0] in "IF":
         what = f"holds {'floats' if mode[0] == 'F' else 'more than 8 bits a pixel'} (Pillow's mode {mode})"
-        raise DataError(f"{path}: {what}. Convert the images to 8 bits, or give arrays of uint8 as data.name=npz.")
+        raise DataError(f"{path}: {what}. Convert the images to 8 bits, or use data.name=npz with uint8 arrays.")
 
 
 def list_val_annotations(folder: Path, class_names: Sequence[str]) -> tuple[list[Path], NDArray[np.int64]]:
-    """The validation images of Tiny ImageNet, by folder/val_annotations.txt (file, class, box; tab-separated)."""
+    """Lists Tiny ImageNet's validation images, by folder/val_annotations.txt (file, class, box; tab-separated)."""
     listing = folder / "val_annotations.txt"
     numbers = {name: label for label, name in enumerate(class_names)}
     paths, labels = [], []
@@ -121,7 +126,7 @@ def list_val_annotations(folder: Path, class_names: Sequence[str]) -> tuple[list
         file_name, _, rest = line.partition("\t")
         name = rest.split("\t")[0]
         if name not in numbers:
-            raise damaged(listing, f"line {line_number} names the class {name!r}, which train/ does not have")
+            raise damaged(listing, f"line {line_number} names the class {name!r}, which train/ lacks")
         paths.append(folder / "images" / file_name)
         labels.append(numbers[name])
     if not paths:
@@ -130,7 +135,7 @@ def list_val_annotations(folder: Path, class_names: Sequence[str]) -> tuple[list
 
 
 def resize_images(images_NCHW: NDArray[np.uint8], image_size: int) -> NDArray[np.uint8]:
-    """Resized to image_size x image_size, bilinearly with antialiasing; the aspect ratio is not kept."""
+    """Resizes images to image_size x image_size, bilinearly with antialiasing, without keeping the aspect ratio."""
     from PIL import Image
 
     num_images, num_channels = images_NCHW.shape[:2]

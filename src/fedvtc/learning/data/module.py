@@ -1,4 +1,4 @@
-"""Batches of one client: the functions that a run uses, and the same batches as a LightningDataModule.
+"""Batches of one client: functions for a run, and a LightningDataModule for `lightning.Trainer`.
 
 Shapes: B images of a batch, N images in all, C channels, H x W pixels.
 """
@@ -20,15 +20,15 @@ Batch = tuple[torch.Tensor, torch.Tensor]
 
 
 def to_tensor(array: NDArray[Any]) -> torch.Tensor:
-    """A tensor with its own memory.
+    """Copies an array into a tensor.
 
-    Arrays out of Ray's object store are read-only; `torch.from_numpy` would share them and let a write crash.
+    `torch.from_numpy` would share arrays of Ray's object store, which are read-only, and a write would crash.
     """
     return torch.from_numpy(np.array(array, order="C"))
 
 
 def to_input(images: torch.Tensor) -> torch.Tensor:
-    """Pixels 0..255 (uint8, any shape) as float32 in [-1, 1], what backbones read and generators write."""
+    """Converts pixels 0 to 255 (uint8, any shape) to float32 in [-1, 1], the range of backbones and generators."""
     return images.to(torch.float32) / 127.5 - 1.0
 
 
@@ -36,9 +36,9 @@ def augment(images_BCHW: torch.Tensor, kind: Augmentation, generator: torch.Gene
     """Shifts each image by up to an eighth of its side, and with `shift_flip` mirrors half of them.
 
     Args:
-        images_BCHW: float images in [-1, 1]; what is shifted in is black (-1).
-        kind: `none` gives the images back as they are and draws nothing.
-        generator: of the draws; may live on another device than the images.
+        images_BCHW: float images in [-1, 1]; shifted-in pixels are black (-1).
+        kind: `none` returns the images unchanged and draws nothing.
+        generator: source of random draws; may be on another device than the images.
     """
     if kind == "none":
         return images_BCHW
@@ -58,11 +58,11 @@ def augment(images_BCHW: torch.Tensor, kind: Augmentation, generator: torch.Gene
 
 
 def epoch_batches(num_images: int, batch_size: int, generator: torch.Generator) -> Iterator[torch.Tensor]:
-    """Index tensors of one epoch: a permutation in batches, every index once.
+    """Yields the index tensors of one epoch: a random permutation in batches, every index once.
 
-    Batch normalisation cannot train on a single 1x1 map, so no epoch ends in a lone image: the last two batches share
-    their images evenly (with `batch_size` 2 they become one batch of three). A lone image is left only to a client
-    that has just one, and to `batch_size` 1.
+    Batch normalisation cannot train on a single 1 x 1 map, so no epoch ends in a batch of one image: the last two
+    batches share their images evenly (with `batch_size` 2 they become one batch of three). Only a client with a single
+    image, or `batch_size` 1, has batches of one image.
     """
     order_N = torch.randperm(num_images, generator=generator, device=generator.device)
     yield from torch.split(order_N, _batch_sizes(num_images, batch_size))
@@ -79,7 +79,7 @@ def _batch_sizes(num_images: int, batch_size: int) -> list[int]:
 
 
 class _Images(Dataset[Batch]):
-    """Batches by index tensor: one lookup a batch; a lookup an image would cost more than a small model's step."""
+    """Batches by index tensor: one lookup a batch, because one an image would cost more than a small model's step."""
 
     def __init__(self, images_NCHW: torch.Tensor, labels_N: torch.Tensor, kind: Augmentation, seed: int) -> None:
         self.images_NCHW, self.labels_N, self.kind = images_NCHW, labels_N, kind
@@ -106,18 +106,18 @@ class _ShuffledBatches(Sampler[torch.Tensor]):
 
 
 class ClientDataModule(lightning.LightningDataModule):
-    """One client's images for `lightning.Trainer`: trains on its own, validates on the global test set.
+    """One client's data for `lightning.Trainer`: its own images for training, the global test set for validation.
 
     Batches are (images_BCHW float32 in [-1, 1], labels_B int64).
 
     Args:
         train: training images of all clients.
-        indices: the client's own among them.
+        indices: the client's own images among them.
         test: the global test set.
         batch_size: images per training batch.
         eval_batch_size: images per validation batch.
-        augmentation: of training images.
-        seed: of the order and the augmentation.
+        augmentation: random change of training images.
+        seed: seed of order and augmentation.
     """
 
     def __init__(
@@ -140,14 +140,14 @@ class ClientDataModule(lightning.LightningDataModule):
         self._test = _Images(to_tensor(test.images_NCHW), to_tensor(test.labels_N), "none", 0)
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        """Shuffled anew each epoch."""
+        """Builds the loader of training batches, shuffled for each epoch."""
         seed = derive_seed(self.seed, round=0, client=SERVER, purpose="datamodule/order")
-        # batch_size=None: the sampler already gives whole batches, nothing is to be collated.
+        # batch_size=None: the sampler yields whole batches, so nothing is collated.
         batches = _ShuffledBatches(len(self._train), self.batch_size, seed)
         return DataLoader(self._train, sampler=batches, batch_size=None)
 
     def val_dataloader(self) -> DataLoader[Batch]:
-        """The test images in order."""
+        """Builds the loader of test batches, in order."""
         batches = torch.split(torch.arange(len(self._test)), self.eval_batch_size)
         return DataLoader(self._test, sampler=batches, batch_size=None)
 
@@ -155,7 +155,7 @@ class ClientDataModule(lightning.LightningDataModule):
 def random_affine(images_BCHW: torch.Tensor) -> torch.Tensor:
     """Turns each image by up to 12 degrees, scales it by 0.9 to 1.1 and shifts it by up to a sixteenth of its side.
 
-    What comes in at the border is black (-1). Draws by PyTorch's global generator.
+    Pixels from outside the image are black (-1). Draws from PyTorch's global generator.
     """
     num_images, device = len(images_BCHW), images_BCHW.device
     angle_B, scale_B, right_B, down_B = (2 * torch.rand(4, num_images, device=device) - 1).unbind()
@@ -173,5 +173,5 @@ def random_affine(images_BCHW: torch.Tensor) -> torch.Tensor:
         dim=1,
     ).view(num_images, 2, 3)
     grid = torch.nn.functional.affine_grid(theta_B23, list(images_BCHW.shape), align_corners=False)
-    # Black is 0 during the resampling, because that is what lies outside the image.
+    # Black is 0 during resampling, the value outside of the image.
     return torch.nn.functional.grid_sample(images_BCHW + 1.0, grid, align_corners=False) - 1.0

@@ -1,6 +1,6 @@
-"""Which training images each client holds: index lists drawn from the labels, and their file.
+"""Divides the training images among the clients, as index lists, and stores the division in a file.
 
-Shapes: N training images, K clients, C classes, G groups divided one by one: the classes, or all images as one.
+Shapes: N training images, K clients, C classes, G groups that are divided one by one: each class, or all images.
 """
 
 import os
@@ -25,17 +25,17 @@ def make_partition(
 
     Args:
         labels_N: class of each training image.
-        num_classes: classes of the data set; one without images is passed over.
-        num_clients: K, at least 1.
-        config: the kind of partition and its settings.
-        seed: the federation's; the only source of randomness.
+        num_classes: classes of the data set; classes without images are skipped.
+        num_clients: clients K, at least 1.
+        config: kind of partition and its settings.
+        seed: the federation's seed, the only source of randomness.
 
     Returns:
-        Per client its image indices, ascending. The clients' lists are disjoint; without `images_per_client` they hold
-        every image (a partition from a file holds what the file holds).
+        Ascending image indices of each client. The lists are disjoint. Without `images_per_client` they cover all
+        images, except that a partition from a file covers the images of the file.
 
     Raises:
-        DataError: if no such partition exists, or none was drawn in `max_redraws` draws.
+        DataError: no such partition exists, or none was found in `max_redraws` draws.
     """
     labels_N = np.asarray(labels_N)
     _check_possible(len(labels_N), num_clients, config)
@@ -50,7 +50,7 @@ def make_partition(
 
 
 def class_counts(labels_N: NDArray[Any], parts: Sequence[Indices], num_classes: int) -> NDArray[np.int64]:
-    """Images of each client and class, (K, C) int64."""
+    """Counts the images of each client and class, (K, C) int64."""
     counts = [np.bincount(labels_N[part], minlength=num_classes) for part in parts]
     return np.stack(counts).astype(np.int64)
 
@@ -59,25 +59,25 @@ def _check_possible(num_images: int, num_clients: int, config: PartitionConfig) 
     if num_clients > num_images:
         raise DataError(
             f"population.num_clients: {num_clients} clients cannot share {num_images} training images."
-            f" At most {num_images // max(1, config.min_images)} clients would work."
+            f" Set at most {num_images // max(1, config.min_images)}."
         )
     if num_clients * config.min_images > num_images:
         raise DataError(
             f"partition.min_images: {num_clients} clients with at least {config.min_images} images each need"
-            f" {num_clients * config.min_images}, there are {num_images}."
-            f" At most {num_images // num_clients} would work."
+            f" {num_clients * config.min_images} training images; there are {num_images}."
+            f" Set at most {num_images // num_clients}."
         )
     if config.images_per_client is not None and config.images_per_client < max(1, config.min_images):
         raise DataError(
-            f"partition.images_per_client: {config.images_per_client} is fewer than each client must hold."
-            f" At least {max(1, config.min_images)} (partition.min_images) would work."
+            f"partition.images_per_client: {config.images_per_client} is less than partition.min_images."
+            f" Set at least {max(1, config.min_images)}."
         )
 
 
 def _draw_parts(
     labels_N: NDArray[Any], num_classes: int, num_clients: int, config: PartitionConfig, rng: np.random.Generator
 ) -> list[Indices]:
-    """Draws how many images of each group each client gets until that suits, and only then deals the images out."""
+    """Draws the number of images per group and client until every client has enough, then divides the images."""
     if config.kind in ("iid", "quantity"):
         groups = [np.arange(len(labels_N))]
     else:
@@ -95,21 +95,21 @@ def _draw_parts(
         remedy = f"a larger partition.alpha (now {config.alpha:g}), {remedy}"
     raise DataError(
         f"partition.min_images: none of {config.max_redraws} draws of {config.kind} gave each of {num_clients} clients"
-        f" {config.min_images} images. Try {remedy}, or more partition.max_redraws."
+        f" {config.min_images} images. Set {remedy}, or more partition.max_redraws."
     )
 
 
 def _draw_shares(
     num_groups: int, num_clients: int, config: PartitionConfig, rng: np.random.Generator
 ) -> NDArray[np.float64]:
-    """The share of each group that each client gets, (G, K), rows adding up to 1."""
+    """Draws the share of each group that each client gets, (G, K); rows add up to 1."""
     if config.kind == "iid":
         return np.full((num_groups, num_clients), 1.0 / num_clients)
     if config.kind != "shards":
         return rng.dirichlet(np.full(num_clients, config.alpha), size=num_groups)
     holds_GK: NDArray[np.float64] = np.zeros((num_groups, num_clients))
     for client in range(num_clients):
-        # The classes held by fewest so far, ties by lot: the numbers of holders never differ by more than one.
+        # Classes with the fewest holders first, ties at random: holder counts never differ by more than one.
         fewest_first = np.lexsort((rng.random(num_groups), holds_GK.sum(axis=1)))
         holds_GK[fewest_first[: config.classes_per_client], client] = 1.0
     shares_GK: NDArray[np.float64] = holds_GK / holds_GK.sum(axis=1, keepdims=True)
@@ -119,19 +119,19 @@ def _draw_shares(
 def _check_shards(num_classes: int, num_clients: int, classes_per_client: int) -> None:
     if classes_per_client > num_classes:
         raise DataError(
-            f"partition.classes_per_client: {classes_per_client} classes of {num_classes}."
-            f" 1 to {num_classes} would work."
+            f"partition.classes_per_client: {classes_per_client} is more than the {num_classes} classes of the data."
+            f" Set 1 to {num_classes}."
         )
     if num_clients * classes_per_client < num_classes:
         raise DataError(
-            f"partition.classes_per_client: {num_clients} clients with {classes_per_client} classes each leave some of"
-            f" {num_classes} classes to nobody. At least {-(-num_classes // num_clients)} would work."
+            f"partition.classes_per_client: {num_clients} clients with {classes_per_client} classes each cannot hold"
+            f" all {num_classes} classes. Set at least {-(-num_classes // num_clients)}."
         )
 
 
 def _divide(lengths_G: NDArray[np.int64], shares_GK: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Whole images for fractional shares, (G, K); each row adds up to its group's length."""
-    # Rounding down alone would take an image from whoever stands just below a whole number only by floating point.
+    """Converts shares to whole numbers of images, (G, K); each row adds up to its group's length."""
+    # Without the 1e-6, a share just below a whole number by floating-point error would lose an image.
     ends_GK = np.floor(np.cumsum(shares_GK, axis=1) * lengths_G[:, None] + 1e-6).astype(np.int64)
     ends_GK = np.minimum(ends_GK, lengths_G[:, None])
     ends_GK[:, -1] = lengths_G
@@ -157,13 +157,13 @@ def _capped(part: Indices, most: int, seed: int, client: int) -> Indices:
 
 def _from_file(labels_N: NDArray[Any], num_clients: int, config: PartitionConfig) -> list[Indices]:
     if config.file is None:
-        raise DataError("partition.file: partition.kind=file needs it. The partition.npz of a run folder would work.")
+        raise DataError("partition.file: partition.kind=file needs it. Set it to the partition.npz of a run folder.")
     parts = load_partition(os.path.expanduser(config.file), labels_N, num_clients)
     fewest = min(len(part) for part in parts)
     if fewest < config.min_images:
         raise DataError(
-            f"{config.file}: a client holds {fewest} images, fewer than {config.min_images}."
-            " A smaller partition.min_images would work."
+            f"{config.file}: a client holds {fewest} images, fewer than partition.min_images={config.min_images}."
+            f" Set partition.min_images to at most {fewest}."
         )
     return parts
 
@@ -171,7 +171,7 @@ def _from_file(labels_N: NDArray[Any], num_clients: int, config: PartitionConfig
 def save_partition(path: str | Path, parts: Sequence[Indices], labels_N: NDArray[Any] | None = None) -> None:
     """Writes a partition as .npz, readable with NumPy alone.
 
-    Client k holds `indices[offsets[k]:offsets[k + 1]]`; `labels`, where given, are those of all training images.
+    Client k holds `indices[offsets[k]:offsets[k + 1]]`; `labels`, if given, are the labels of all training images.
     """
     arrays = {
         "indices": np.concatenate(parts).astype(np.int64),
@@ -179,45 +179,43 @@ def save_partition(path: str | Path, parts: Sequence[Indices], labels_N: NDArray
     }
     if labels_N is not None:
         arrays["labels"] = np.asarray(labels_N)
-    # An open file: given a name, NumPy would append .npz to it.
+    # An open file, because NumPy appends .npz to a name.
     with open(path, "wb") as file:
         np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
 
 
 def load_partition(path: str | Path, labels_N: NDArray[Any], num_clients: int) -> list[Indices]:
-    """Reads what `save_partition` wrote.
+    """Reads a partition file.
 
     Args:
-        path: the file.
-        labels_N: class of each training image; where the file holds labels too, they must be the same.
+        path: file written by `save_partition`.
+        labels_N: class of each training image; labels in the file must be equal.
         num_clients: clients that the partition must have.
 
     Raises:
-        DataError: if the file is absent, damaged, or of other data or another number of clients.
+        DataError: the file is absent or damaged, or belongs to other data or another number of clients.
     """
     try:
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
             indices, offsets, saved_labels_N = arrays["indices"], arrays["offsets"], arrays.get("labels")
     except FileNotFoundError:
-        raise DataError(f"{path}: no such partition file. The partition.npz of a run folder would work.") from None
-    except Exception as error:  # NumPy and the readers below it raise whatever a flipped bit leads them to.
-        remedy = "The partition.npz of a run folder would work."
+        raise DataError(f"{path}: no such partition file. Use the partition.npz of a run folder.") from None
+    except Exception as error:  # A flipped bit can make NumPy raise anything.
+        remedy = "Use the partition.npz of a run folder."
         raise DataError(f"{path}: not a partition file ({error}). {remedy}") from None
     _check_saved(path, indices, offsets)
     if len(offsets) != num_clients + 1:
         held = len(offsets) - 1
-        raise DataError(f"{path}: holds {held} clients, population.num_clients is {num_clients}. Set that to {held}.")
+        raise DataError(f"{path}: holds {held} clients, not {num_clients}. Set population.num_clients={held}.")
     if len(indices) and not (indices.min() >= 0 and indices.max() < len(labels_N)):
         raise DataError(
-            f"{path}: holds image indices {indices.min()} to {indices.max()}, there are {len(labels_N)} training"
-            " images. The data set that it was made for would work."
+            f"{path}: holds image indices {indices.min()} to {indices.max()}, but there are {len(labels_N)} training"
+            " images. Use the data set of the partition."
         )
     if saved_labels_N is not None and not np.array_equal(saved_labels_N, labels_N):
-        raise DataError(
-            f"{path}: was made for training images of other labels. The data set that it was made for would work."
-        )
+        raise DataError(f"{path}: belongs to training images with other labels. Use the data set of the partition.")
     if len(np.unique(indices)) != len(indices):
-        raise DataError(f"{path}: gives some images to more than one client. Make each image index occur once.")
+        raise DataError(f"{path}: gives an image to more than one client. List each image index once.")
     return [np.sort(part) for part in np.split(indices.astype(np.int64), offsets[1:-1])]
 
 
@@ -226,6 +224,5 @@ def _check_saved(path: str | Path, indices: NDArray[Any], offsets: NDArray[Any])
     offsets = offsets.astype(np.int64) if whole else offsets
     if not whole or not len(offsets) or offsets[0] != 0 or offsets[-1] != len(indices) or (np.diff(offsets) < 0).any():
         raise DataError(
-            f"{path}: damaged, its indices and offsets do not fit together."
-            " The partition.npz of a run folder would work."
+            f"{path}: is damaged: its indices and offsets do not fit together. Use the partition.npz of a run folder."
         )

@@ -1,6 +1,6 @@
-"""Readers of files that hold a whole data set.
+"""Reads files that hold a whole data set.
 
-Each gives (images, labels): images uint8, N x C x H x W with C 1 (grey) or 3 (RGB), and labels int64, N.
+Images are uint8, N x C x H x W with C 1 (grey) or 3 (RGB); labels int64, N.
 """
 
 import gzip
@@ -20,7 +20,7 @@ Arrays = tuple[NDArray[np.uint8], NDArray[np.int64]]
 
 
 class Loaded(NamedTuple):
-    """What a data set's files hold."""
+    """Training and test images of a data set's files, with the names of its classes."""
 
     train: Arrays
     test: Arrays
@@ -28,15 +28,15 @@ class Loaded(NamedTuple):
 
 
 def numbered(num_classes: int) -> tuple[str, ...]:
-    """Class names of a data set that gives none."""
+    """Numbers as class names, for a data set without names."""
     return tuple(str(label) for label in range(num_classes))
 
 
 def read_idx(path: Path, num_dimensions: int) -> NDArray[np.uint8]:
-    """One IDX file of unsigned bytes, gzipped or not (format: yann.lecun.com/exdb/mnist).
+    """Reads one IDX file of unsigned bytes, gzipped or not (format: yann.lecun.com/exdb/mnist).
 
     Raises:
-        DataError: if the file is damaged or has another number of dimensions.
+        DataError: the file is damaged, or has another number of dimensions.
     """
     content = read_bytes(path)
     magic = bytes([0, 0, 0x08, num_dimensions])
@@ -54,7 +54,7 @@ def read_idx(path: Path, num_dimensions: int) -> NDArray[np.uint8]:
 
 
 def read_idx_pair(images_path: Path, labels_path: Path) -> Arrays:
-    """The images and the labels of one split, as MNIST and its kin come."""
+    """Reads the images and the labels of one split of MNIST or one of its relatives."""
     images_NHW, labels_N = read_idx(images_path, 3), read_idx(labels_path, 1)
     if len(images_NHW) != len(labels_N):
         counts = f"{len(labels_N)} labels for the {len(images_NHW)} images of {images_path.name}"
@@ -63,7 +63,7 @@ def read_idx_pair(images_path: Path, labels_path: Path) -> Arrays:
 
 
 def read_cifar_binary(paths: Sequence[Path], num_label_bytes: int) -> Arrays:
-    """The binary version of CIFAR: records of label bytes (the last is the class) and 3 x 32 x 32 pixels."""
+    """Reads the binary version of CIFAR: records of label bytes, the last one the class, and 3 x 32 x 32 pixels."""
     record_bytes = num_label_bytes + 3 * 32 * 32
     batches = []
     for path in paths:
@@ -76,22 +76,25 @@ def read_cifar_binary(paths: Sequence[Path], num_label_bytes: int) -> Arrays:
 
 
 def read_npz(path: Path) -> tuple[Arrays, Arrays, tuple[str, ...] | None]:
-    """Training and test arrays `x_train`, `y_train`, `x_test`, `y_test`, and `class_names` where given.
+    """Reads the arrays `x_train`, `y_train`, `x_test`, `y_test` and, if there is one, `class_names`.
 
-    Images may be N,H,W or N,H,W,C or N,C,H,W with C 1 or 3; uint8, or float in [0, 1].
+    Images are N,H,W or N,H,W,C or N,C,H,W with C 1 or 3; uint8, or float in [0, 1].
+
+    Raises:
+        DataError: the file is absent or damaged, or lacks an array or holds a wrong one.
     """
     try:
-        # An open file, as np.load leaves the one that it opened itself open when it is not a zip.
+        # np.load leaves a file that it opened itself open if the file is not a zip.
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
             arrays = {key: archive[key] for key in archive}
     except FileNotFoundError:
-        raise DataError(f"{path}: no such file. data.path must name an .npz file.") from None
+        raise DataError(f"{path}: no such file. Set data.path to an .npz file.") from None
     except (OSError, ValueError, TypeError, AttributeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise damaged(path, f"cannot be read as .npz ({error})") from None
     missing = [key for key in ("x_train", "y_train", "x_test", "y_test") if key not in arrays]
     if missing:
         found = ", ".join(arrays) or "nothing"
-        raise DataError(f"{path}: lacks {', '.join(missing)} (it holds {found}). Name the arrays so.")
+        raise DataError(f"{path}: lacks {', '.join(missing)} (the file holds {found}). Add arrays of these names.")
     names = tuple(str(name) for name in arrays["class_names"]) if "class_names" in arrays else None
     train, test = (
         (_as_images(path, f"x_{split}", arrays[f"x_{split}"]), _as_labels(path, f"y_{split}", arrays[f"y_{split}"]))
@@ -107,13 +110,13 @@ def _as_images(path: Path, key: str, images: NDArray[Any]) -> NDArray[np.uint8]:
         images = images.transpose(0, 3, 1, 2)
     if images.ndim != 4 or images.shape[1] not in (1, 3):
         shapes = "N,H,W or N,H,W,C or N,C,H,W with C 1 or 3"
-        raise DataError(f"{path}: {key} has the shape {images.shape}. {shapes} would work.")
+        raise DataError(f"{path}: {key} has the shape {images.shape}. Reshape it to {shapes}.")
     if images.dtype == np.uint8:
         return np.ascontiguousarray(images)
-    # Written so that NaN fails it too.
+    # NaN fails these comparisons too.
     if images.dtype.kind == "f" and images.size and images.min() >= 0 and images.max() <= 1:
         return np.ascontiguousarray(np.rint(images * 255.0).astype(np.uint8))
-    raise DataError(f"{path}: {key} is neither uint8 nor float in [0, 1], but {images.dtype}. Convert it to uint8.")
+    raise DataError(f"{path}: {key} holds neither uint8 nor floats in [0, 1], but {images.dtype}. Convert it to uint8.")
 
 
 def _as_labels(path: Path, key: str, labels: NDArray[Any]) -> NDArray[np.int64]:
@@ -121,20 +124,20 @@ def _as_labels(path: Path, key: str, labels: NDArray[Any]) -> NDArray[np.int64]:
         labels = labels[:, 0]
     if labels.ndim != 1 or labels.dtype.kind not in "iu":
         found = f"{labels.dtype} of the shape {labels.shape}"
-        raise DataError(f"{path}: {key} is {found}. One whole number per image would work.")
+        raise DataError(f"{path}: {key} holds {found}. Store one whole number per image.")
     return labels.astype(np.int64)
 
 
 def read_bytes(path: Path) -> bytes:
-    """A whole file, unpacked where it is gzipped."""
+    """Reads a whole file and unpacks it if it is gzipped."""
     try:
         content = path.read_bytes()
-        # By content, not by name: browsers unpack a .gz and keep its name.
+        # By content, not by name: browsers unpack a .gz file and keep its name.
         return gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content
     except (OSError, EOFError, zlib.error) as error:
         raise damaged(path, f"cannot be read ({error})") from None
 
 
 def damaged(path: Path, what: str) -> DataError:
-    """The error for a file that is not what it should be."""
-    return DataError(f"{path}: {what}. Delete it and fetch it again, or mend it.")
+    """Builds the error for a damaged file."""
+    return DataError(f"{path}: {what}. Delete the file and download it again, or repair it.")

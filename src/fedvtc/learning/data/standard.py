@@ -1,6 +1,7 @@
-"""The data sets that lie under the root in the layout in which they are distributed, or torchvision leaves them.
+"""Reads standard data sets in the layout in which they are distributed, or in which torchvision stores them.
 
-What lies there is read without a network. Only what is absent is fetched, by torchvision, where `data.download` allows.
+A data set that lies under the root is read without a network. torchvision downloads an absent one if `data.download`
+allows it.
 """
 
 from collections.abc import Sequence
@@ -17,7 +18,7 @@ from fedvtc.learning.data.readers import Loaded, numbered
 
 @dataclass(frozen=True)
 class IdxSource:
-    """A relative of MNIST: four IDX files."""
+    """File names and classes of MNIST or a relative, each of four IDX files."""
 
     torchvision_name: str
     class_names: tuple[str, ...]
@@ -42,15 +43,15 @@ IDX_SOURCES = {
 
 
 NAMED_BY_FILES = ("mnist", "emnist")
-"""Data sets whose files may lie in the root itself: they are what their names say."""
+"""Data sets whose files may lie in the root itself, because the file names tell them apart."""
 
 
 def load_idx(config: DataConfig) -> Loaded:
-    """MNIST and its relatives; of EMNIST the balanced split."""
+    """Loads MNIST or a relative; of EMNIST the balanced split."""
     source = IDX_SOURCES[config.name]
     root = data_root(config)
     raw = root / source.torchvision_name / "raw"
-    # Files of MNIST's relatives have the same names: in the root itself one would be taken for another.
+    # Files of MNIST's relatives have the same names, so in the root itself they cannot be told apart.
     folders = (root / config.name, raw, *((root,) if config.name in NAMED_BY_FILES else ()))
     names = [f"{prefix}-{kind}-ubyte" for prefix in source.prefixes for kind in ("images-idx3", "labels-idx1")]
 
@@ -61,7 +62,7 @@ def load_idx(config: DataConfig) -> Loaded:
         getattr(torchvision.datasets, source.torchvision_name)(root, download=config.download, **options)
         fetched = _find_all((raw,), names)
         if fetched is None:
-            raise FileNotFoundError(f"torchvision did not fill {raw}")
+            raise FileNotFoundError(f"torchvision left no files in {raw}")
         return fetched
 
     await_others(config)
@@ -75,7 +76,7 @@ def load_idx(config: DataConfig) -> Loaded:
 
 
 def load_cifar(config: DataConfig) -> Loaded:
-    """CIFAR-10, and CIFAR-100 by its fine classes: the binary version where it lies there, else torchvision's."""
+    """Loads CIFAR-10, or CIFAR-100 with its fine classes: the binary version if present, else torchvision's."""
     hundred = config.name == "cifar100"
     binary = "cifar-100-binary" if hundred else "cifar-10-batches-bin"
     names = (
@@ -108,7 +109,7 @@ def load_cifar(config: DataConfig) -> Loaded:
 
 
 def load_svhn(config: DataConfig) -> Loaded:
-    """The cropped digits of Street View House Numbers."""
+    """Loads the cropped digits of Street View House Numbers."""
     files = ("train_32x32.mat", "test_32x32.mat")
 
     def fetch() -> Loaded:
@@ -122,16 +123,16 @@ def load_svhn(config: DataConfig) -> Loaded:
 
 
 def load_tiny_imagenet(config: DataConfig) -> Loaded:
-    """Tiny ImageNet (200 classes, 64 pixels) from its unpacked zip."""
+    """Loads Tiny ImageNet (200 classes, 64 pixels) from its unpacked zip."""
     root = data_root(config)
     folders = (root / "tiny-imagenet-200", root / config.name / "tiny-imagenet-200", root / config.name)
     folder = next((folder for folder in folders if (folder / "val" / "val_annotations.txt").is_file()), None)
     if folder is None:
-        wanted = "what tiny-imagenet-200.zip holds (train, val)"
+        wanted = "the folders of tiny-imagenet-200.zip (train, val)"
         raise absent(config, folders, wanted, "torchvision cannot download it")
     class_names = image_files.subfolders(folder / "train")
     train_paths, train_labels_N = image_files.list_image_folder(folder / "train", class_names)
-    # The labels of its test images were never published; the validation images are the test set.
+    # The validation images are the test set, because the test labels were never published.
     test_paths, test_labels_N = image_files.list_val_annotations(folder / "val", class_names)
     train_images, test_images = (
         image_files.read_image_files(paths, config.image_size, grey=False) for paths in (train_paths, test_paths)
@@ -140,7 +141,7 @@ def load_tiny_imagenet(config: DataConfig) -> Loaded:
 
 
 def _find_all(folders: Sequence[Path], names: Sequence[str]) -> list[Path] | None:
-    """The files of these names, plain or gzipped, in the first folder that has them all."""
+    """Finds the files of these names, plain or gzipped, in the first folder that has them all."""
     for folder in folders:
         candidates = [[path for path in (folder / name, folder / f"{name}.gz") if path.is_file()] for name in names]
         if all(candidates):
@@ -149,6 +150,6 @@ def _find_all(folders: Sequence[Path], names: Sequence[str]) -> list[Path] | Non
 
 
 def _torchvision_folder(config: DataConfig, *entries: str) -> Path:
-    """Where torchvision looks and downloads to: the root where its files lie there, else root/<name>."""
+    """Folder in which torchvision looks and stores: the root if its files lie there, else root/<name>."""
     root = data_root(config)
     return root if all((root / entry).exists() for entry in entries) else root / config.name

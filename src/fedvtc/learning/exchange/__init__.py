@@ -1,1 +1,1 @@
-"""Values that cross the wire between a client and the server. No training, no models."""
+"""Values that clients and the server send each other. No training, no models."""

@@ -1,6 +1,6 @@
-"""Gaussians in feature space: what prototypes and spread become once they are read as distributions of latents.
+"""Class Gaussians in feature space: prototypes and their spread as distributions of latents.
 
-Shapes: K rows (one for each class held, or for each class of each client in a mixture), C classes, D features.
+Shapes: K rows (one per class held, or one per client and class in a mixture), C classes, D features.
 """
 
 from collections.abc import Sequence
@@ -18,14 +18,14 @@ IntArray = NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False)
 class ClassGaussians:
-    """Labelled Gaussians, in the float32 that they are sent and drawn with.
+    """Labelled Gaussians in float32, the precision of messages and draws.
 
     Attributes:
-        classes_K: class of each row; ascending and unique but in a mixture.
-        count_K: images behind each row, its weight among the rows of its class.
+        classes_K: class of each row; ascending and unique except in a mixture.
+        count_K: images behind each row, the row's weight among those of its class.
         mean_KD: prototypes.
-        spread: standard deviation of shape (), (D,) or (K, D), or lower Cholesky factors (K, D, D), as the covariance
-            form of the statistics has it.
+        spread: standard deviation of shape (), (D,) or (K, D), or lower Cholesky factors (K, D, D); the shape follows
+            the covariance form of the statistics.
     """
 
     classes_K: IntArray
@@ -35,12 +35,12 @@ class ClassGaussians:
 
     @classmethod
     def of(cls, statistics: FeatureStatistics, *, sigma_floor: float, prior_count: float) -> "ClassGaussians":
-        """The Gaussians that statistics of at least one image describe.
+        """Builds the Gaussians of feature statistics.
 
         Args:
-            statistics: of one client, or merged.
+            statistics: one client's or merged statistics, of at least one image.
             sigma_floor: smallest standard deviation, so that 1 / sigma^2 stays bounded.
-            prior_count: images that the shrinkage target of a full covariance counts for.
+            prior_count: weight of the shrinkage target of a full covariance, in images.
         """
         if statistics.form == "class_full":
             spread = statistics.factor_KDD(floor=sigma_floor, prior_count=prior_count)
@@ -52,7 +52,7 @@ class ClassGaussians:
 
     @classmethod
     def mixture(cls, parts: Sequence["ClassGaussians"]) -> "ClassGaussians":
-        """All rows of all parts, each with a spread of its own; a class has as many rows as parts hold it."""
+        """Concatenates the rows of all parts, each with its own spread; a class has one row per part that holds it."""
         spreads = [part.spread if part.spread.ndim == 3 else part.std_KD() for part in parts]
         return cls(
             np.concatenate([part.classes_K for part in parts]),
@@ -62,14 +62,14 @@ class ClassGaussians:
         )
 
     def std_KD(self) -> FloatArray:
-        """Standard deviation of each feature, (K, D): of a full covariance, the root of its diagonal."""
+        """Standard deviation of each feature, (K, D); for a full covariance the root of the diagonal."""
         if self.spread.ndim == 3:
             std_KD: FloatArray = np.sqrt(np.square(self.spread).sum(axis=2))
             return std_KD
         return np.broadcast_to(self.spread, self.mean_KD.shape).copy()
 
     def dense(self, num_classes: int) -> tuple[FloatArray, FloatArray, NDArray[np.bool_]]:
-        """Rows by class number: means (C, D), standard deviations (C, D), held (C,); without a row: 0, 1, False."""
+        """Arrays by class number: means (C, D), standard deviations (C, D), held (C,); 0, 1, False without a row."""
         mean_CD = np.zeros((num_classes, self.mean_KD.shape[1]), dtype=np.float32)
         std_CD = np.ones_like(mean_CD)
         held_C = np.zeros(num_classes, dtype=np.bool_)
@@ -77,11 +77,11 @@ class ClassGaussians:
         return mean_CD, std_CD, held_C
 
     def keeping(self, previous: "ClassGaussians") -> "ClassGaussians":
-        """These, and the classes that only `previous` has, as they were last seen (FedProto's rule)."""
+        """Adds the rows of classes that only `previous` has: a lost class keeps its last row (FedProto's rule)."""
         lost_K = ~np.isin(previous.classes_K, self.classes_K)
         classes_K = np.concatenate([self.classes_K, previous.classes_K[lost_K]])
         order = np.argsort(classes_K)
-        # A spread without a row per class is pooled over the classes of this round, and stays as it is.
+        # A spread without a row per class is pooled over the classes of this round and stays unchanged.
         spread = self.spread if self.spread.ndim < 2 else np.concatenate([self.spread, previous.spread[lost_K]])[order]
         return ClassGaussians(
             classes_K[order],
@@ -91,7 +91,7 @@ class ClassGaussians:
         )
 
     def to_payload(self) -> dict[str, Arrays]:
-        """The kinds `prototypes` and `covariance` of a message."""
+        """Builds the payload kinds `prototypes` and `covariance`."""
         return {
             "prototypes": {"classes": self.classes_K, "count": self.count_K, "mean": self.mean_KD},
             "covariance": {"spread": self.spread},
@@ -99,7 +99,7 @@ class ClassGaussians:
 
     @classmethod
     def from_arrays(cls, prototypes: Arrays, covariance: Arrays) -> "ClassGaussians":
-        """The inverse of `to_payload`."""
+        """Reads the payload kinds of `to_payload`."""
         return cls(
             np.asarray(prototypes["classes"], dtype=np.int64),
             np.asarray(prototypes["count"], dtype=np.int64),

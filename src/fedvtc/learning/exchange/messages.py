@@ -1,7 +1,7 @@
-"""What crosses the wire between coordinator and clients, and how its bytes are counted.
+"""Messages between the coordinator and the clients, and their bytes.
 
-A payload is kind -> name -> array. The kind (`prototypes`, `covariance`, `generator`, ...) is the unit in which bytes
-are reported; arrays are contiguous NumPy arrays on the CPU, because Ray carries these without a copy.
+A payload is kind -> name -> array. Bytes are reported by kind (`prototypes`, `covariance`, `generator`, ...). Arrays
+are contiguous NumPy arrays on the CPU, because Ray carries these without a copy.
 """
 
 from collections.abc import Mapping
@@ -16,11 +16,11 @@ Payload = Mapping[str, Arrays]
 
 @dataclass(frozen=True)
 class Broadcast:
-    """What the server tells every participant of a round.
+    """The server's message to every participant of a round.
 
     Attributes:
-        round: the round whose uploads it was made from; 0 before the first round.
-        payload: empty where the method shares nothing.
+        round: round of the uploads behind the message; 0 before the first round.
+        payload: values that the method shares; empty if there are none.
     """
 
     round: int = 0
@@ -29,14 +29,14 @@ class Broadcast:
 
 @dataclass(frozen=True)
 class Upload:
-    """What one client tells the server after a round.
+    """One client's message to the server after a round.
 
     Attributes:
-        client: its number.
-        round: the round it took part in.
-        num_images: the images it trained on, the weight of its contribution.
-        payload: what the method shares.
-        scalars: named measurements (losses, seconds) for the record of the round; not part of the method's traffic.
+        client: number of the client.
+        round: round in which the client took part.
+        num_images: training images of the client, its weight in means.
+        payload: values that the method shares; empty if there are none.
+        scalars: named measurements (losses, seconds) for the record of the round; their bytes are not counted.
     """
 
     client: int
@@ -47,12 +47,12 @@ class Upload:
 
 
 def bytes_by_kind(payload: Payload) -> dict[str, int]:
-    """Bytes of the arrays of each kind, as they would be sent: no framing, no compression."""
+    """Counts the bytes of the arrays of each kind, without framing or compression."""
     return {kind: sum(array.nbytes for array in arrays.values()) for kind, arrays in payload.items()}
 
 
 def find_non_finite(payload: Payload) -> str | None:
-    """The `kind/name` of the first array that holds NaN or infinity, or None."""
+    """Returns `kind/name` of the first array with NaN or infinity, or None."""
     for kind, arrays in payload.items():
         for name, array in arrays.items():
             if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
@@ -61,9 +61,9 @@ def find_non_finite(payload: Payload) -> str | None:
 
 
 class WeightedMean:
-    """The running weighted mean of arrays that arrive one set at a time; sums are float64, one set is held at most.
+    """A running weighted mean of sets of arrays, with float64 sums; holds no set.
 
-    Addition order is the caller's: fed in client order, the result does not depend on who finished first.
+    Sets are added in the caller's order. Added in client order, the result does not depend on the order of arrival.
     """
 
     def __init__(self) -> None:
@@ -75,7 +75,7 @@ class WeightedMean:
         """Adds one set of arrays.
 
         Raises:
-            ValueError: its names or shapes differ from those of the first set.
+            ValueError: names or shapes differ from those of the first set.
         """
         if self._sums and self._sums.keys() != arrays.keys():
             raise ValueError(f"arrays {sorted(arrays)} cannot be averaged with {sorted(self._sums)}")
@@ -91,9 +91,9 @@ class WeightedMean:
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing was added, or only sets of weight 0."""
+        """True if the sum of weights is 0."""
         return self._weight == 0.0
 
     def value(self) -> dict[str, npt.NDArray[np.generic]]:
-        """The mean, each array in the type of the first set."""
+        """Returns the mean, each array in the type of the first set."""
         return {name: (total / self._weight).astype(self._dtypes[name]) for name, total in self._sums.items()}

@@ -1,7 +1,7 @@
 """Feature statistics that merge like a sum: the statistics of a union are the sum of the statistics of its parts.
 
-Each class is described by a count, a mean and a centred second moment (the scatter), so parts computed on different
-clients merge to what one computer would get from all features at once, to float64 rounding, in any order and any tree.
+Each class has a count, a mean and a centred second moment (the scatter). Parts from different clients therefore merge
+to the statistics of all features together, to float64 rounding, in any order and any tree.
 Source: T. F. Chan, G. H. Golub, R. J. LeVeque, "Updating Formulae and a Pairwise Algorithm for Computing Sample
 Variances", 1979.
 
@@ -24,8 +24,8 @@ IntArray = NDArray[np.int64]
 class FeatureStatistics:
     """Counts, means and scatter of features, by class.
 
-    The scatter is the sum of squared deviations of the features from the mean of their *own class*. How much of it is
-    kept is the `form`, and so is its shape:
+    The scatter is the sum of squared deviations of the features from the mean of their *own class*. The `form` selects
+    the part of the scatter that is kept, and its shape:
 
     * `scalar`, (): summed over classes and features;
     * `client_diagonal`, (D,): one per feature, summed over classes;
@@ -33,14 +33,14 @@ class FeatureStatistics:
     * `class_full`, (K, D, D): sums of outer products, one matrix per class.
 
     Attributes:
-        form: which scatter is kept.
-        classes_K: ids of the classes that are held, ascending; classes without an image do not appear.
+        form: kept part of the scatter.
+        classes_K: ascending ids of the classes that are held; classes without an image are left out.
         count_K: images per class, at least 1.
         mean_KD: mean feature per class, the prototypes.
         scatter: centred second moment, shaped by the form.
 
     Raises:
-        ValueError: if the shapes do not fit each other and the form, or the classes are not ascending.
+        ValueError: the shapes do not fit each other and the form, or the classes are not ascending.
     """
 
     form: Form
@@ -69,7 +69,7 @@ class FeatureStatistics:
 
     @classmethod
     def empty(cls, feature_size: int, form: Form) -> Self:
-        """The statistics of no image at all: the neutral element of `merge`."""
+        """Statistics of no image: the neutral element of `merge`."""
         return cls(
             form=form,
             classes_K=np.zeros(0, dtype=np.int64),
@@ -80,10 +80,10 @@ class FeatureStatistics:
 
     @classmethod
     def of(cls, features_BD: NDArray[Any], labels_B: NDArray[Any], form: Form) -> Self:
-        """The statistics of labelled features, in two passes (mean first, then deviations from it) and float64.
+        """Computes the statistics of labelled features in float64, in two passes: the mean, then deviations from it.
 
         Raises:
-            ValueError: if there is not exactly one integer label per row of features.
+            ValueError: there is not exactly one integer label per row of features.
         """
         features_BD = np.asarray(features_BD, dtype=np.float64)
         labels_B = np.asarray(labels_B)
@@ -113,7 +113,7 @@ class FeatureStatistics:
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, Mapping[str, NDArray[Any]]], form: Form) -> Self:
-        """The inverse of `to_arrays`."""
+        """Reads the arrays of `to_arrays`."""
         prototypes, covariance = arrays["prototypes"], arrays["covariance"]
         return cls(
             form=form,
@@ -124,7 +124,7 @@ class FeatureStatistics:
         )
 
     def to_arrays(self) -> dict[str, dict[str, NDArray[Any]]]:
-        """What crosses the wire, by payload kind, so that bytes can be counted per kind."""
+        """Arrays of a message, by payload kind."""
         return {
             "prototypes": {"classes": self.classes_K, "count": self.count_K, "mean": self.mean_KD},
             "covariance": {"scatter": self.scatter},
@@ -132,22 +132,22 @@ class FeatureStatistics:
 
     @property
     def feature_size(self) -> int:
-        """Features D."""
+        """Number of features D."""
         return int(self.mean_KD.shape[1])
 
     @property
     def num_images(self) -> int:
-        """Images of all classes."""
+        """Number of images of all classes."""
         return int(self.count_K.sum())
 
     def merge(self, other: Self) -> Self:
-        """The statistics of the union of both sets of images.
+        """Computes the statistics of the union of both sets of images.
 
-        Two parts of one class add n_a n_b / (n_a + n_b) * delta delta^T to the scatter, delta being the difference of
-        their means (Chan et al. 1979, eq. 2.1b); what is kept of it follows the form.
+        Two parts of one class add n_a n_b / (n_a + n_b) * delta delta^T to the scatter, with delta the difference of
+        their means (Chan et al. 1979, eq. 2.1b); the form selects the kept part.
 
         Raises:
-            ValueError: if forms or feature sizes differ.
+            ValueError: forms or feature sizes differ.
         """
         if self.form != other.form or self.feature_size != other.feature_size:
             raise ValueError(
@@ -160,7 +160,7 @@ class FeatureStatistics:
         count_K = count_a_K + count_b_K
         share_b_K = count_b_K / count_K
         weight_K = count_a_K * share_b_K
-        # A class that one part lacks has a delta, but its share or weight is 0: its mean and scatter pass through.
+        # A class that one part lacks has a share or weight of 0, so its mean and scatter do not change.
         delta_KD = mean_b_KD - mean_a_KD
         if self.form == "class_full":
             between = np.einsum("k,kd,ke->kde", weight_K, delta_KD, delta_KD)
@@ -183,9 +183,8 @@ class FeatureStatistics:
     def std_KD(self, floor: float) -> FloatArray:
         """Standard deviation of each feature around the class mean, (K, D), at least `floor`.
 
-        It is the population form: the scatter is divided by the number of images n (scalar: n * D), not n - 1. A form
-        that does not tell classes apart gives every class the same row; in the two others a class with one image has
-        no scatter, so its row is the floor.
+        The scatter is divided by the number of images n (scalar: n * D), not n - 1. A form that pools classes gives
+        every class the same row. In the two other forms a class with one image has no scatter, so its row is the floor.
         """
         if self.form == "scalar":
             variance = self.scatter / max(self.num_images * self.feature_size, 1)
@@ -199,20 +198,20 @@ class FeatureStatistics:
         return std_KD
 
     def factor_KDD(self, floor: float, prior_count: float) -> FloatArray:
-        """Lower Cholesky factors of the class covariances, (K, D, D): mean_k + L_k @ normal draws of class k.
+        """Lower Cholesky factors of the class covariances, (K, D, D); mean_k + L_k @ normal draws from class k.
 
-        The three other forms give diagonal factors, the `std_KD`. For `class_full` a class of n_k images weighs its
-        own covariance n_k / (n_k + prior_count) and the diagonal of the pooled within-class covariance the rest, so the
-        fewer its images the more it leans on all classes together; floor^2 is then added to the diagonal. The rule is
-        our choice: it is the posterior mode of a conjugate prior worth `prior_count` images, it needs no eigenvalues,
-        and it is invertible for one image too.
+        The three other forms give diagonal factors, the `std_KD`. For `class_full`, the covariance of a class of n_k
+        images has the weight n_k / (n_k + prior_count), and the diagonal of the pooled within-class covariance has the
+        rest: the fewer images a class has, the more weight all classes together get. Then floor^2 is added to the
+        diagonal. The rule is our choice: the posterior mode of a conjugate prior worth `prior_count` images, without
+        eigenvalues, invertible for one image too.
 
         Args:
             floor: smallest standard deviation in any direction, above 0.
-            prior_count: images that the pooled diagonal is worth, at least 0.
+            prior_count: weight of the pooled diagonal in images, at least 0.
 
         Raises:
-            ValueError: if `floor` or `prior_count` is out of its range.
+            ValueError: `floor` or `prior_count` is out of range.
         """
         if floor <= 0 or prior_count < 0:
             raise ValueError(f"floor must be above 0 and prior_count at least 0, not {floor} and {prior_count}")
@@ -221,7 +220,7 @@ class FeatureStatistics:
             return self.std_KD(floor)[:, :, None] * identity_DD
         pooled_D = np.diagonal(self.scatter.sum(axis=0)) / max(self.num_images, 1)
         covariance_KDD = (self.scatter + prior_count * np.diag(pooled_D)) / (self.count_K + prior_count)[:, None, None]
-        # Where features are huge, floor^2 drowns in rounding and a singular covariance would not factor.
+        # With huge features, floor^2 is below rounding, and a singular covariance would have no factor.
         largest_K = np.diagonal(covariance_KDD, axis1=1, axis2=2).max(axis=1, initial=0.0)
         ridge_K = np.maximum(floor**2, 4 * self.feature_size * np.finfo(np.float64).eps * largest_K)
         factor_KDD: FloatArray = np.linalg.cholesky(covariance_KDD + ridge_K[:, None, None] * identity_DD)
@@ -238,7 +237,7 @@ def _scatter_shape(form: Form, num_classes: int, feature_size: int) -> tuple[int
 
 
 def _pool_classes(per_class: FloatArray, form: Form) -> FloatArray:
-    """Sums scatters per class, (K, D) or (K, D, D), over what the form does not tell apart."""
+    """Sums scatters per class, (K, D) or (K, D, D), over the dimensions that the form pools."""
     if form == "scalar":
         return np.asarray(per_class.sum())
     if form == "client_diagonal":
@@ -247,7 +246,7 @@ def _pool_classes(per_class: FloatArray, form: Form) -> FloatArray:
 
 
 def _spread(per_class: NDArray[Any], part: FeatureStatistics, classes_K: IntArray) -> NDArray[Any]:
-    """Lays the rows of one part onto a larger set of classes, zeros where it has none."""
+    """Places the rows of one part into rows of a larger set of classes, with zeros for classes that it lacks."""
     spread = np.zeros((len(classes_K), *per_class.shape[1:]), dtype=per_class.dtype)
     spread[np.searchsorted(classes_K, part.classes_K)] = per_class
     return spread

@@ -1,5 +1,6 @@
-"""One method, one file, or a folder where it is long: every module here but `base` defines `METHOD` and gives its name.
+"""Federated methods: one file each, or a folder where a method is long. Training loops and messages lie elsewhere.
 
+Every module here defines `METHOD` and gives the method its name, except `base` and helpers that begin with `_`.
 Importing this package or a method does not import PyTorch.
 """
 
@@ -8,23 +9,25 @@ from importlib import import_module
 from typing import Any
 
 from fedvtc.config.schema import MethodConfig
+from fedvtc.learning.methods._largest import largest_bytes
 from fedvtc.learning.methods.base import Method, ServerState, Task
 
-__all__ = ["Method", "ServerState", "Task", "build", "config_classes", "names"]
+__all__ = ["Method", "ServerState", "Task", "build", "config_classes", "largest_bytes", "names"]
 
 
 def names() -> list[str]:
-    """The methods there are, by name."""
-    return sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name != "base")
+    """Names of all methods, sorted."""
+    modules = (module.name for module in pkgutil.iter_modules(__path__))
+    return sorted(name for name in modules if name != "base" and not name.startswith("_"))
 
 
 def config_classes() -> dict[str, type[MethodConfig]]:
-    """The config of each method, by name."""
+    """Config dataclass of each method, by name."""
     return {name: _method_class(name).config_class for name in names()}
 
 
 def build(config: MethodConfig, task: Task) -> Method[Any]:
-    """The method that the config names."""
+    """Builds the method that a config names."""
     return _method_class(config.name)(config, task)
 
 

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
 
 from fedvtc.config.schema import Config, MethodConfig
 from fedvtc.learning.exchange.messages import Broadcast, Upload
+from fedvtc.learning.seeding import SERVER
 
-if TYPE_CHECKING:  # The command line reads the configs of methods and must not wait for PyTorch.
+if TYPE_CHECKING:  # The command line reads the configs of methods without PyTorch, whose import takes seconds.
     from torch import Tensor
 
     from fedvtc.learning.client.client import FederatedClient
@@ -22,12 +24,12 @@ if TYPE_CHECKING:  # The command line reads the configs of methods and must not 
 ConfigT = TypeVar("ConfigT", bound=MethodConfig)
 
 ServerState = Mapping[str, Any]
-"""Whatever a server keeps between rounds, of arrays, numbers, strings and mappings of these."""
+"""The server's state between rounds, of arrays, numbers, strings and mappings of these."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """The sizes that every part of a federation agrees on."""
+    """Sizes that all parts of a federation share, and its seed."""
 
     num_classes: int
     num_channels: int
@@ -37,7 +39,7 @@ class Task:
 
     @classmethod
     def of(cls, config: Config, dataset: Dataset) -> Self:
-        """The sizes that config and data agree on."""
+        """The task of a config and its data set."""
         return cls(
             num_classes=dataset.num_classes,
             num_channels=dataset.num_channels,
@@ -46,56 +48,72 @@ class Task:
             seed=config.run.seed,
         )
 
+    def shared_randomness(self, purpose: str) -> AbstractContextManager[None]:
+        """A context in which PyTorch draws the same numbers on every client.
+
+        A module made inside starts with equal weights on all clients.
+        """
+        from fedvtc.learning.client.loop import keyed_randomness
+
+        return keyed_randomness(self.seed, round=0, client=SERVER, purpose=purpose)
+
 
 class Method(ABC, Generic[ConfigT]):
-    """Two pure halves: no method keeps anything between calls but its config.
+    """A client's half and the server's half of a federated method; the object keeps nothing but its config and task.
 
-    What a client remembers is in its modules, what the server remembers in its state, so that both can be saved.
+    A client's state is in its modules and its memory, the server's in a `ServerState`; checkpoints hold both.
 
     Args:
-        config: of the method.
+        config: the method's config.
         task: sizes of the federation.
     """
 
     config_class: ClassVar[type[MethodConfig]] = MethodConfig
-    """The config that `method.name` of this method's module is read with."""
+    """Config dataclass of the method."""
 
     def __init__(self, config: ConfigT, task: Task) -> None:
         self.config, self.task = config, task
 
     def prepare(self, client: FederatedClient) -> None:
-        """Gives a new client what the method needs of it; by default nothing."""
+        """Attaches modules to a new client; by default none."""
 
     def start(self) -> tuple[ServerState, Broadcast]:
-        """The server's state and broadcast before the first round; by default both empty."""
+        """Returns the server's state and broadcast before the first round; by default both empty."""
         return {}, Broadcast()
 
     @abstractmethod
     def client_round(self, client: FederatedClient, broadcast: Broadcast) -> Upload:
-        """One local round: trains, and uploads what the model shows after this round's training."""
+        """Runs one local round: receives the broadcast, trains, and uploads values of the trained model."""
 
     @abstractmethod
     def server_round(self, state: ServerState, uploads: Iterable[Upload]) -> tuple[ServerState, Broadcast]:
-        """Merges the uploads, which come one at a time in client order, into what the next round starts from."""
+        """Merges the uploads, which come one at a time in client order; returns the next state and broadcast."""
 
     def last_broadcast(self, state: ServerState, broadcast: Broadcast) -> Broadcast:
-        """What `finish` gets from the server; by default the last round's broadcast."""
+        """Returns the broadcast that `finish` receives; by default that of the last round."""
         return broadcast
 
     def finish(self, client: FederatedClient, broadcast: Broadcast) -> None:
-        """What a client does once after the last round; by default nothing."""
+        """Runs a client's step after the last round; by default nothing."""
 
     @property
     def has_finish(self) -> bool:
-        """Whether `finish` changes clients, so that they are measured again after it."""
+        """True if `finish` changes clients, so that they are evaluated again after it."""
         return False
 
     def samples(
         self, client: FederatedClient, broadcast: Broadcast, *, num_per_class: int
     ) -> tuple[Tensor, Tensor] | None:
-        """Generated images in [-1, 1], `num_per_class` of each class, and their labels; None where there are none."""
+        """Draws generated images in [-1, 1], `num_per_class` of each class, and their labels; None without a generator.
+
+        The client does not change.
+        """
         return None
 
-    def payload_bytes(self, num_clients: int) -> dict[str, dict[str, int]]:
-        """Upper bounds of a message's bytes by kind: `up` of one upload, `down` of one broadcast; all classes held."""
-        return {"up": {}, "down": {}}
+    def largest_upload(self) -> Upload:
+        """Builds the upload of a client that holds every class, with zeros as values; by default without payload.
+
+        `fedvtc plan` counts its bytes and those of the broadcast that `server_round` makes of such uploads. Build it
+        by the functions that build real uploads.
+        """
+        return Upload(client=0, round=1, num_images=self.task.num_classes)

@@ -2,7 +2,7 @@
 
 Source: Y. Tan et al., "FedProto: Federated Prototype Learning across Heterogeneous Clients", AAAI 2022
 (arXiv 2105.00243).
-Differs from the published code in that features are normalised by every backbone (see `learning/models/backbones.py`).
+Unlike in the published code, every backbone normalises its features (see `learning/models/backbones.py`).
 
 Shapes: K classes held, C classes, D features.
 """
@@ -10,7 +10,7 @@ Shapes: K classes held, C classes, D features.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -47,21 +47,19 @@ class FedProto(Method[FedProtoConfig]):
 
     config_class = FedProtoConfig
 
-    def prepare(self, client: FederatedClient) -> None:
-        """Sets lambda."""
-        client.classifier.prototype_weight = self.config.prototype_weight
-
     def client_round(self, client: FederatedClient, broadcast: Broadcast) -> Upload:
-        """CE + lambda * mean_j (g(x)_j - c_j^y)^2, then the prototypes of the trained model."""
+        """Trains on CE + lambda * mean_j (g(x)_j - c_j^y)^2, and uploads the prototypes of the trained model."""
         if broadcast.payload:
-            client.set_prototypes(_read(broadcast.payload["prototypes"]))
+            client.set_prototypes(_read(broadcast.payload["prototypes"]), self.config.prototype_weight)
         client.train()
-        statistics = client.statistics("scalar")
-        payload = {"prototypes": statistics.to_arrays()["prototypes"]}
+        payload = _payload(client.statistics("scalar"))
         return Upload(client.id, client.round, client.num_images, payload, dict(client.scalars))
 
     def server_round(self, state: ServerState, uploads: Iterable[Upload]) -> tuple[ServerState, Broadcast]:
-        """c^y = sum_k n_k^y c_k^y / sum_k n_k^y over those that hold y; a class nobody holds keeps its last value."""
+        """Averages prototypes: c^y = sum_k n_k^y c_k^y / sum_k n_k^y over the holders of class y.
+
+        A class that no participant holds keeps its last prototype.
+        """
         merged, round = FeatureStatistics.empty(self.task.feature_size, "scalar"), 0
         for upload in uploads:
             round = upload.round
@@ -73,17 +71,19 @@ class FedProto(Method[FedProtoConfig]):
         payload = {"prototypes": prototypes.to_payload()["prototypes"]}
         return payload, Broadcast(round, payload)
 
-    def payload_bytes(self, num_clients: int) -> dict[str, dict[str, int]]:
-        """All classes held; doubles go up, floats come down."""
+    def largest_upload(self) -> Upload:
+        """Builds prototypes of all classes."""
         num_classes, size = self.task.num_classes, self.task.feature_size
-        return {
-            "up": {"prototypes": num_classes * (size + 2) * 8},
-            "down": {"prototypes": num_classes * (size * 4 + 16)},
-        }
+        statistics = FeatureStatistics.of(np.zeros((num_classes, size)), np.arange(num_classes), "scalar")
+        return replace(super().largest_upload(), payload=_payload(statistics))
+
+
+def _payload(statistics: FeatureStatistics) -> dict[str, Arrays]:
+    return {"prototypes": statistics.to_arrays()["prototypes"]}
 
 
 def _read(prototypes: Arrays) -> ClassGaussians:
-    # With a spread of 1 the distance to a prototype is FedProto's: it knows no spread.
+    # With a spread of 1 the distance to a prototype is FedProto's, which has no spread.
     return ClassGaussians.from_arrays(prototypes, {"spread": _UNIT_SPREAD})
 
 

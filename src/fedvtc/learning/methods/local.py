@@ -1,4 +1,4 @@
-"""Local: every client trains alone. The floor that a federation has to rise above."""
+"""Local: every client trains alone. The baseline of every comparison."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ class LocalConfig(MethodConfig):
 
 
 class Local(Method[LocalConfig]):
-    """No payload in either direction."""
+    """Local training without messages."""
 
     config_class = LocalConfig
 
     def client_round(self, client: FederatedClient, broadcast: Broadcast) -> Upload:
-        """Trains on the client's own images."""
+        """Trains on the client's own images; uploads measurements alone."""
         client.train()
         return Upload(client.id, client.round, client.num_images, scalars=dict(client.scalars))
 
     def server_round(self, state: ServerState, uploads: Iterable[Upload]) -> tuple[ServerState, Broadcast]:
-        """Takes note of the round; there is nothing to merge."""
+        """Returns the state unchanged and an empty broadcast of the round."""
         round = max(upload.round for upload in uploads)
         return state, Broadcast(round)
 

@@ -1,4 +1,4 @@
-"""The networks of a client."""
+"""Networks of a client, their weights and optimizers. No training loop."""
 
 from fedvtc.learning.models.backbones import build_backbone, flops_of_image, parameter_count, parameter_counts
 

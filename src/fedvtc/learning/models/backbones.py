@@ -1,4 +1,4 @@
-"""Backbones by name: whatever the architecture, every one ends in the same number of features.
+"""Backbones by name; all end in the same number of features.
 
 Shapes: B images in the batch, C channels, S pixels a side, p features.
 """
@@ -32,14 +32,15 @@ _TRUNKS: dict[str, Callable[[int, int], tuple[nn.Module, int]]] = {
     "vit_tiny": vit.vit_tiny,
 }
 ZOO = tuple(_TRUNKS)
-"""The names that `build_backbone` knows."""
+"""Names for `build_backbone`."""
 
 
 class Backbone(nn.Module):
     """A trunk, a learned projection to p features, and a normalisation of each image's features.
 
-    Prototypes of different architectures meet in one average. Untouched, their scales differ by orders of magnitude
-    and the largest decides; so every feature row has mean 0 and variance 1, by a LayerNorm without weights.
+    The server averages prototypes of different architectures. Without normalisation their scales differ by orders of
+    magnitude and the largest scale dominates, so a LayerNorm without weights gives each feature row mean 0 and
+    variance 1.
     """
 
     def __init__(self, trunk: nn.Module, num_trunk_features: int, feature_size: int) -> None:
@@ -49,17 +50,17 @@ class Backbone(nn.Module):
         self.norm = nn.LayerNorm(feature_size, elementwise_affine=False)
 
     def forward(self, images_BCSS: Tensor) -> Tensor:
-        """Features (B, p) of images (B, C, S, S) in [-1, 1]."""
+        """Maps images (B, C, S, S) in [-1, 1] to features (B, p)."""
         return cast(Tensor, self.norm(self.projection(self.trunk(images_BCSS))))
 
 
 def build_backbone(name: str, *, num_channels: int, image_size: int, feature_size: int) -> Backbone:
-    """A backbone with fresh weights, drawn from PyTorch's global generator: seed it first.
+    """Builds a backbone with new weights, drawn from PyTorch's global generator.
 
     Args:
         name: one of `ZOO`.
         num_channels: channels C of the images.
-        image_size: their side S in pixels, at least 8.
+        image_size: side S of the images in pixels, at least 8.
         feature_size: features p of an image.
 
     Raises:
@@ -76,14 +77,14 @@ def build_backbone(name: str, *, num_channels: int, image_size: int, feature_siz
 
 
 def parameter_counts(names: Iterable[str], *, num_channels: int, image_size: int, feature_size: int) -> dict[str, int]:
-    """Parameters of each backbone, each built once, in the order in which the names first come."""
+    """Counts the parameters of each backbone, in the order in which the names first appear."""
     sizes = {"num_channels": num_channels, "image_size": image_size, "feature_size": feature_size}
     return {name: parameter_count(build_backbone(name, **sizes)) for name in dict.fromkeys(names)}
 
 
 @cache
 def flops_of_image(name: str, *, num_channels: int, image_size: int, feature_size: int) -> int:
-    """Floating-point operations of one image's way through a backbone, counted without computing anything."""
+    """Counts the floating-point operations of one image in a backbone's forward pass, without computing it."""
     with torch.device("meta"):
         backbone = build_backbone(name, num_channels=num_channels, image_size=image_size, feature_size=feature_size)
         image = torch.empty(1, num_channels, image_size, image_size)
@@ -93,5 +94,5 @@ def flops_of_image(name: str, *, num_channels: int, image_size: int, feature_siz
 
 
 def parameter_count(module: nn.Module) -> int:
-    """How many numbers the module learns."""
+    """Counts the trained parameters of a module."""
     return sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)

@@ -1,4 +1,4 @@
-"""The client's model f = h . g as a LightningModule: a backbone of any architecture and a linear head.
+"""A client's model f = h . g as a LightningModule: a backbone g of any architecture and a linear head h.
 
 Shapes: B images, D features, C classes.
 """
@@ -17,59 +17,61 @@ Batch = tuple[Tensor, Tensor]
 
 
 class ClassifierModule(LightningModule):
-    """Cross-entropy, and with prototypes a pull towards them.
+    """A classifier trained by cross-entropy and, with prototypes, by a pull of features towards them.
 
     loss = CE(h(g(x)), y) + lambda * mean_j (g(x)_j - c_j^y)^2 / sigma_j^2, per image, mean over the batch; images of a
-    class without a prototype have no second term. (Our reading of the paper's local objective; with sigma = 1 it is the
-    regulariser of FedProto, Tan et al. 2022.)
+    class without a prototype have no second term. (Our reading of the paper's local objective; with sigma = 1 the term
+    is the regulariser of FedProto, Tan et al. 2022.)
 
     Args:
         backbone: images (B, channels, side, side) to features (B, D).
-        feature_size: D.
-        num_classes: C.
-        optimizer: for `configure_optimizers`.
-        prototype_weight: lambda.
+        feature_size: features D.
+        num_classes: classes C.
+        optimizer: settings for `configure_optimizers`.
     """
 
-    def __init__(
-        self,
-        backbone: nn.Module,
-        *,
-        feature_size: int,
-        num_classes: int,
-        optimizer: OptimizerConfig,
-        prototype_weight: float = 0.0,
-    ) -> None:
+    def __init__(self, backbone: nn.Module, *, feature_size: int, num_classes: int, optimizer: OptimizerConfig) -> None:
         super().__init__()
         self.backbone = backbone
         self.head = nn.Linear(feature_size, num_classes)
-        self.prototype_weight = prototype_weight
         self._optimizer = optimizer
         self._prototypes: tuple[Tensor, Tensor, Tensor] | None = None
+        self._prototype_weight = 0.0
 
-    def set_prototypes(self, mean_CD: Tensor, std_CD: Tensor, held_C: Tensor) -> None:
-        """From now on pulls features towards `mean_CD`, in units of `std_CD`, for the classes where `held_C`."""
-        self._prototypes = (mean_CD, std_CD, held_C)
+    def set_prototypes(self, mean_CD: Tensor, std_CD: Tensor, held_C: Tensor, *, weight: float) -> None:
+        """Pulls features towards class means from the next step on; not part of the module's state.
+
+        Args:
+            mean_CD: prototypes.
+            std_CD: standard deviations, the unit of distance.
+            held_C: True for each class that has a prototype.
+            weight: weight lambda of the pull; 0 leaves the term out.
+        """
+        self._prototypes, self._prototype_weight = (mean_CD, std_CD, held_C), weight
+
+    def clear_prototypes(self) -> None:
+        """Ends the pull towards prototypes."""
+        self._prototypes = None
 
     def features(self, images: Tensor) -> Tensor:
-        """g: images (B, channels, side, side) to features (B, D)."""
+        """Maps images (B, channels, side, side) to features (B, D) by the backbone g."""
         features: Tensor = self.backbone(images)
         return features
 
     def forward(self, images: Tensor) -> Tensor:
-        """f: images to logits (B, C)."""
+        """Maps images to logits (B, C)."""
         logits: Tensor = self.head(self.features(images))
         return logits
 
     def loss_terms(self, images: Tensor, labels_B: Tensor) -> dict[str, Tensor]:
-        """The loss and its terms: `loss`, `classification` and, once there are prototypes, `prototype` (unweighted)."""
+        """The whole `loss` and its terms: `classification` and, with prototypes, `prototype` (unweighted)."""
         features_BD = self.features(images)
         classification = functional.cross_entropy(self.head(features_BD), labels_B)
-        if self._prototypes is None or self.prototype_weight == 0.0:
+        if self._prototypes is None or self._prototype_weight == 0.0:
             return {"loss": classification, "classification": classification}
         prototype = prototype_distance(features_BD, labels_B, *self._prototypes)
         return {
-            "loss": classification + self.prototype_weight * prototype,
+            "loss": classification + self._prototype_weight * prototype,
             "classification": classification,
             "prototype": prototype,
         }
@@ -79,24 +81,27 @@ class ClassifierModule(LightningModule):
         return self.loss_terms(*batch)
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
-        """Logs the terms where a Trainer drives the module; the federation's own loop sums them itself."""
+        """Logs the loss terms under a Trainer; the federation's own loop records them itself."""
         self.log_dict({f"loss/{name}": value for name, value in outputs.items()})
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Logs cross-entropy and accuracy."""
+        """Logs cross-entropy and accuracy of one test batch."""
         images, labels_B = batch
         logits_BC = self(images)
         accuracy = (logits_BC.argmax(dim=1) == labels_B).float().mean()
         self.log_dict({"test/loss": functional.cross_entropy(logits_BC, labels_B), "test/accuracy": accuracy})
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """The optimizer of the config, over all weights."""
+        """Builds the configured optimizer over all weights."""
         return build_optimizer(self.parameters(), self._optimizer)
 
 
 def prototype_distance(
     features_BD: Tensor, labels_B: Tensor, mean_CD: Tensor, std_CD: Tensor, held_C: Tensor
 ) -> Tensor:
-    """Mean over the batch of mean_j (g_j - c_j)^2 / sigma_j^2; an image whose class is not held counts 0."""
+    """Distance of features to their class's prototype: the batch mean of mean_j (g_j - c_j)^2 / sigma_j^2.
+
+    An image of a class without a prototype counts 0.
+    """
     distance_B = ((features_BD - mean_CD[labels_B]) / std_CD[labels_B]).square().mean(dim=1)
     return (distance_B * held_C[labels_B]).mean()

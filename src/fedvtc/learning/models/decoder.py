@@ -1,13 +1,13 @@
-"""The transposed-convolution decoder that turns latents into images."""
+"""The transposed-convolution decoder, from latents to images."""
 
 from torch import Tensor, nn
 
 
 def build_decoder(feature_size: int, num_channels: int, image_size: int, width: int) -> nn.Sequential:
-    """Linear to a small map, doublings by transposed convolutions, the last of them to the image's channels, tanh."""
+    """Builds a decoder: a linear layer to a small map, transposed convolutions that double its side, and tanh."""
     num_doublings = max(1, (image_size // 4).bit_length() - 1)
     map_size = -(-image_size // 2**num_doublings)
-    # Four times the last width is enough: wider coarse maps cost more than they sharpened on MNIST.
+    # Coarse maps wider than four times the last width cost time and did not sharpen images on MNIST.
     channels = [width * min(4, 2**step) for step in reversed(range(num_doublings))]
     layers: list[nn.Module] = [
         nn.Linear(feature_size, channels[0] * map_size**2),
@@ -19,7 +19,7 @@ def build_decoder(feature_size: int, num_channels: int, image_size: int, width: 
 
 
 class _Crop(nn.Module):
-    """Cuts what the doublings overshoot."""
+    """Crops maps that the doublings made larger than the image."""
 
     def __init__(self, image_size: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""The optimizer that a config section describes."""
+"""Builds the optimizer of a config section."""
 
 from collections.abc import Iterable
 
@@ -9,7 +9,7 @@ from fedvtc.config.schema import OptimizerConfig
 
 
 def build_optimizer(parameters: Iterable[nn.Parameter], config: OptimizerConfig) -> torch.optim.Optimizer:
-    """Adam or SGD over the parameters."""
+    """Builds Adam or SGD over the parameters."""
     if config.name == "sgd":
         return torch.optim.SGD(parameters, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay)
     return torch.optim.Adam(parameters, lr=config.lr, weight_decay=config.weight_decay)

@@ -1,4 +1,4 @@
-"""What goes where: uploads, the server's merge, and what the next round starts from. Switches: test_fedvtc_switches."""
+"""Uploads, the server's merge and the start of the next round. test_fedvtc_switches tests the switches."""
 
 import numpy as np
 import pytest
@@ -10,6 +10,8 @@ from fedvtc.learning.exchange.messages import Broadcast, Upload
 from fedvtc.learning.exchange.statistics import FeatureStatistics
 from fedvtc.learning.methods import Task
 from fedvtc.learning.methods.fedvtc import FedVTC, FedVTCConfig, FinetuneConfig, GeneratorConfig, StatisticsConfig
+from fedvtc.learning.methods.fedvtc.steps import generator_of
+from fedvtc.learning.models.weights import weights_of
 
 FORMS = ["scalar", "client_diagonal", "class_diagonal", "class_full"]
 # Steps so small that no weight changes by more than rounding.
@@ -88,7 +90,7 @@ def test_a_class_that_nobody_holds_keeps_its_last_gaussian(form):
     else:
         alone, _ = method.server_round({}, [now])
         assert np.array_equal(anchors.spread, alone["anchors"]["covariance"]["spread"])
-    # It is kept for good, not only for one round.
+    # The class is kept for all later rounds.
     _, broadcast = method.server_round(state, [make_upload(1, [[3.0, 3.0]], [3], form=form, round=3)])
     assert rows_of(anchors_of(broadcast))[0] == [1.0, 1.0]
 
@@ -140,14 +142,16 @@ def test_the_server_keeps_generators_only_to_exchange_them(aggregation):
 
 def test_all_clients_start_from_one_generator(tiny_federation, tiny_fedvtc):
     clients = tiny_federation(tiny_fedvtc()).clients
-    assert len({weights_digest(client.generator) for client in clients}) == 1
+    assert len({weights_digest(generator_of(client)) for client in clients}) == 1
     assert len({weights_digest(client.classifier) for client in clients}) == 3
-    assert weights_digest(tiny_federation(tiny_fedvtc()).clients[0].generator) == weights_digest(clients[0].generator)
+    assert weights_digest(generator_of(tiny_federation(tiny_fedvtc()).clients[0])) == weights_digest(
+        generator_of(clients[0])
+    )
 
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("when", ["end", "every_round"])
-def test_what_is_uploaded_is_of_the_model_after_this_rounds_training(tiny_federation, tiny_fedvtc, form, when):
+def test_uploads_are_of_the_model_after_this_rounds_training(tiny_federation, tiny_fedvtc, form, when):
     federation = tiny_federation(tiny_fedvtc(statistics={"covariance": form}, finetune={"when": when}))
     state, broadcast = {}, Broadcast()
     for _ in range(2):
@@ -157,7 +161,7 @@ def test_what_is_uploaded_is_of_the_model_after_this_rounds_training(tiny_federa
             now = client.statistics(form).to_arrays()
             assert_same_arrays(upload.payload["prototypes"], now["prototypes"])
             assert_same_arrays(upload.payload["covariance"], now["covariance"])
-            assert_same_arrays(upload.payload["generator"], client.generator_weights())
+            assert_same_arrays(upload.payload["generator"], weights_of(generator_of(client).decoder))
             assert not np.allclose(upload.payload["prototypes"]["mean"], old_KD, atol=1e-3)
     assert [upload.payload["prototypes"]["classes"].tolist() for upload in uploads] == [[0, 1], [0, 1, 2], [2]]
 
@@ -208,7 +212,7 @@ def test_the_first_round_has_no_server_and_later_ones_have_every_term(tiny_feder
     assert {"time/train", "time/statistics", "time/generator"} <= set(scalars)
 
 
-def test_a_client_that_comes_late_is_told_what_it_missed(tiny_federation, tiny_fedvtc):
+def test_a_late_client_receives_the_latest_broadcast(tiny_federation, tiny_fedvtc):
     federation = tiny_federation(tiny_fedvtc(generator={"optimizer": STILL}))
     _, state, broadcast = federation.round(participants=(0, 1))
     uploads, _, _ = federation.round(state, broadcast, participants=(2,))
@@ -225,7 +229,7 @@ def test_samples_are_of_the_generator_and_the_classes_of_the_broadcast(tiny_fede
     images, labels_N = federation.method.samples(client, broadcast, num_per_class=3)
     assert images.shape == (6, 1, 8, 8)
     assert labels_N.tolist() == [0, 0, 0, 1, 1, 1]
-    assert_same_arrays(client.generator_weights(), broadcast.payload["generator"])
+    assert_same_arrays(weights_of(generator_of(client).decoder), broadcast.payload["generator"])
     assert weights_digest(client.classifier) == classifier
     zeros = {name: np.zeros_like(array) for name, array in broadcast.payload["generator"].items()}
     grey, _ = federation.method.samples(
@@ -244,5 +248,5 @@ def test_finishing_trains_on_images_of_the_broadcast_and_not_the_generator(tiny_
         client.begin_round(2)
         federation.method.finish(client, last)
         assert weights_digest(client.classifier) != before
-        assert_same_arrays(client.generator_weights(), broadcast.payload["generator"])
+        assert_same_arrays(weights_of(generator_of(client).decoder), broadcast.payload["generator"])
         assert set(client.scalars) == {"time/finetune", "loss/finetune"}

@@ -1,4 +1,4 @@
-"""Every switch of FedVTC changes what it says, from the step on that it says, and nothing before."""
+"""Every switch of FedVTC changes the results from its step on, and nothing before."""
 
 from dataclasses import fields
 from typing import get_args, get_type_hints
@@ -11,25 +11,27 @@ from fedvtc.learning.client.loop import weights_digest
 from fedvtc.learning.exchange.messages import Broadcast
 from fedvtc.learning.methods import fedvtc
 from fedvtc.learning.methods.fedvtc import FedVTCConfig, FinetuneConfig, GeneratorConfig, StatisticsConfig
+from fedvtc.learning.methods.fedvtc.steps import generator_of
+from fedvtc.learning.models.weights import weights_of
 
 STAGES = ("classifier1", "generator1", "classifier2", "generator2", "finished")
 
 
 def decoder_of(client):
-    return b"".join(array.tobytes() for array in client.generator_weights().values())
+    return b"".join(array.tobytes() for array in weights_of(generator_of(client).decoder).values())
 
 
 @pytest.fixture(scope="module")
 def run(tiny_federation, tiny_fedvtc):
-    """Runs two rounds and the last step, once per config; gives the weights of each client after each stage."""
+    """Runs two rounds and the last step, once per config; returns the weights of each client after each stage."""
     done = {}
 
     def go(**changes):
         if str(changes) not in done:
-            done[str(changes)] = run_anew(**changes)
+            done[str(changes)] = run_once(**changes)
         return done[str(changes)]
 
-    def run_anew(**changes):
+    def run_once(**changes):
         federation = tiny_federation(tiny_fedvtc(**changes))
         state, broadcast, weights = {}, Broadcast(), {}
         for round in (1, 2):
@@ -100,7 +102,7 @@ def test_a_switch_matters_from_its_step_on(run, changes, base, first):
     assert changed[first][0] != plain[first][0]
 
 
-def test_no_switch_is_left_out_above():
+def test_every_switch_is_tested():
     choices = {
         (section.__name__, item.name): set(get_args(get_type_hints(section)[item.name]))
         for section in (FedVTCConfig, StatisticsConfig, GeneratorConfig, FinetuneConfig)
@@ -136,9 +138,9 @@ def test_beta_reaches_a_learned_sigma_and_nothing_else(tiny_federation, tiny_fed
     for beta in (0.0, 50.0):
         federation = tiny_federation(tiny_fedvtc(generator={"sigma": "learned", "beta": beta}))
         _, state, broadcast = federation.round()
-        first = federation.clients[0].generator.log_factor_D.tolist()
+        first = generator_of(federation.clients[0]).log_factor_D.tolist()
         federation.round(state, broadcast)
-        factors.append((first, federation.clients[0].generator.log_factor_D.tolist()))
+        factors.append((first, generator_of(federation.clients[0]).log_factor_D.tolist()))
     assert factors[0][0] == factors[1][0] != [0.0] * 6
     assert factors[0][1] != factors[1][1]
 
@@ -146,12 +148,12 @@ def test_beta_reaches_a_learned_sigma_and_nothing_else(tiny_federation, tiny_fed
 def test_a_learned_sigma_stays_with_its_client(tiny_federation, tiny_fedvtc):
     federation = tiny_federation(tiny_fedvtc(generator={"sigma": "learned"}))
     uploads, _, broadcast = federation.round()
-    kept = [client.generator.log_factor_D.tolist() for client in federation.clients]
+    kept = [generator_of(client).log_factor_D.tolist() for client in federation.clients]
     assert kept[0] != kept[1] != kept[2]
     for payload in (uploads[0].payload, broadcast.payload):
-        assert set(payload["generator"]) == set(federation.clients[0].generator.decoder.state_dict())
+        assert set(payload["generator"]) == set(generator_of(federation.clients[0]).decoder.state_dict())
     federation.method.samples(federation.clients[0], broadcast, num_per_class=1)
-    assert federation.clients[0].generator.log_factor_D.tolist() == kept[0]
+    assert generator_of(federation.clients[0]).log_factor_D.tolist() == kept[0]
 
 
 @pytest.mark.parametrize("aggregation", ["none", "exchange"])
@@ -167,7 +169,7 @@ def test_without_averaging_generators_stay_with_their_clients(tiny_federation, t
     assert [decoder_of(client) for client in federation.clients] == own
 
 
-def test_exchanged_images_are_drawn_by_the_generator_of_whoever_holds_the_class(tiny_federation, tiny_fedvtc):
+def test_exchanged_images_come_from_the_generators_of_the_class_holders(tiny_federation, tiny_fedvtc):
     federation = tiny_federation(tiny_fedvtc(generator={"aggregation": "exchange"}, **MIXTURE))
     _, state, broadcast = federation.round(participants=(0, 2))
     last = federation.method.last_broadcast(state, broadcast)
@@ -187,7 +189,7 @@ def test_exchanged_images_are_drawn_by_the_generator_of_whoever_holds_the_class(
     ("when", "in_rounds", "at_the_end"),
     [("end", [0, 0], 1), ("every_round", [0, 1], 0), ("both", [0, 1], 1), ("never", [0, 0], 0)],
 )
-def test_finetuning_happens_when_it_is_said_to(tiny_federation, tiny_fedvtc, when, in_rounds, at_the_end):
+def test_finetuning_happens_at_the_configured_time(tiny_federation, tiny_fedvtc, when, in_rounds, at_the_end):
     federation = tiny_federation(tiny_fedvtc(finetune={"when": when}))
     state, broadcast, seen = {}, Broadcast(), []
     for _ in range(2):
@@ -202,7 +204,7 @@ def test_finetuning_happens_when_it_is_said_to(tiny_federation, tiny_fedvtc, whe
 
 
 @pytest.mark.parametrize(("real_data", "has_real_pass"), [("none", False), ("mixed", False), ("after", True)])
-def test_a_pass_over_real_images_follows_where_it_is_asked_for(tiny_federation, tiny_fedvtc, real_data, has_real_pass):
+def test_training_on_real_images_follows_if_configured(tiny_federation, tiny_fedvtc, real_data, has_real_pass):
     federation = tiny_federation(tiny_fedvtc(finetune={"real_data": real_data}))
     _, state, broadcast = federation.round()
     client = federation.clients[0]

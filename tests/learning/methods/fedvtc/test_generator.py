@@ -11,6 +11,7 @@ from fedvtc.config.schema import OptimizerConfig
 from fedvtc.learning.exchange.gaussians import ClassGaussians
 from fedvtc.learning.methods.fedvtc.generator import GeneratorTarget, VTCModule, kl_divergence
 from fedvtc.learning.models.classifier import ClassifierModule
+from fedvtc.learning.models.weights import load_weights, weights_of
 
 NUM_CLASSES, D, SIZE = 3, 4, 8
 
@@ -226,18 +227,18 @@ def test_the_frozen_classifier_gets_no_gradient_and_is_no_part_of_the_generator(
     assert not classifier.training
 
 
-def test_shared_weights_go_round_through_read_only_arrays_without_sigma():
+def test_shared_weights_survive_read_only_arrays_without_sigma():
     sender, receiver = make_vtc(learn_sigma=True), make_vtc(learn_sigma=True)
     with torch.no_grad():
         for weight in sender.parameters():
             weight.normal_()
         receiver.log_factor_D.fill_(0.5)
-    arrays = sender.shared_weights()
+    arrays = weights_of(sender.decoder)
     assert set(arrays) == set(sender.decoder.state_dict())
     assert not any("factor" in name for name in arrays)
     for array in arrays.values():
         array.flags.writeable = False
-    receiver.load_shared_weights(arrays)
+    load_weights(receiver.decoder, arrays)
     for name, weight in receiver.decoder.state_dict().items():
         assert torch.equal(weight, sender.decoder.state_dict()[name])
     assert receiver.log_factor_D.tolist() == [0.5] * D
@@ -245,16 +246,16 @@ def test_shared_weights_go_round_through_read_only_arrays_without_sigma():
 
 def test_shared_weights_are_a_copy_both_ways():
     module = make_vtc()
-    arrays = module.shared_weights()
-    module.load_shared_weights(arrays)
+    arrays = weights_of(module.decoder)
+    load_weights(module.decoder, arrays)
     arrays["0.bias"][:] = 99.0
     assert module.decoder[0].bias.max() < 99.0
-    assert module.shared_weights()["0.bias"].max() < 99.0
+    assert weights_of(module.decoder)["0.bias"].max() < 99.0
 
 
 @pytest.fixture
 def loader():
-    """12 images, each of a brightness that its feature tells."""
+    """12 images whose features are their brightness."""
     labels = torch.arange(12) % NUM_CLASSES
     brightness = (labels.float() - 1) / 2
     images = brightness.view(-1, 1, 1, 1).expand(-1, 1, SIZE, SIZE).contiguous()
@@ -264,7 +265,7 @@ def loader():
 def test_a_trainer_runs_it_unchanged(loader, quiet):
     module = make_vtc(learn_sigma=True)
     module.set_target(make_target(gaussians()))
-    before = module.shared_weights()
+    before = weights_of(module.decoder)
     trainer = Trainer(fast_dev_run=True, **quiet)
     trainer.fit(module, loader)
     assert set(trainer.callback_metrics) == {
@@ -273,7 +274,7 @@ def test_a_trainer_runs_it_unchanged(loader, quiet):
         "loss/kl",
         "loss/distribution_matching",
     }
-    after = module.shared_weights()
+    after = weights_of(module.decoder)
     assert not any(np.array_equal(before[name], after[name]) for name in before)
     assert module.log_factor_D.abs().min() > 0
 

@@ -23,7 +23,7 @@ class Scale(nn.Module):
 
 
 def sampler(classes, means, num_classes=4):
-    """Points rather than Gaussians, so that every image is known."""
+    """Gaussians without spread, so that every image is known."""
     mean_KD = np.array(means, dtype=np.float32)[:, None]
     count_K, spread = np.ones(len(classes), dtype=np.int64), np.zeros(mean_KD.shape, dtype=np.float32)
     gaussians = ClassGaussians(np.array(classes), count_K, mean_KD, spread)
@@ -56,7 +56,7 @@ def test_latents_of_each_gaussian_are_decoded_by_the_generator_it_belongs_to():
 
 
 @pytest.mark.parametrize("has_generators", [False, True])
-def test_decoding_goes_in_chunks_and_loses_none(has_generators):
+def test_decoding_in_chunks_loses_no_image(has_generators):
     decoder = Scale()
     others = ([{"factor": torch.tensor(1.0)}], torch.tensor([0])) if has_generators else ()
     images, labels_N = ImageSource(sampler([0], [7.0]), decoder, *others).draw(2 * CHUNK + 1)

@@ -2,8 +2,8 @@
 
 Source: Z. Niu, H. Dong, A. K. Qin, "Bridging Generalization Gap of Heterogeneous Federated Clients Using Generative
 Models", ICLR 2026 (arXiv 2508.01669). The authors' code and hyper-parameters are not public, so this is an independent
-implementation: what the paper leaves open is a key of `config.py`, and docs/method.md says which reading is the default
-and why.
+implementation. Each point that the paper leaves open is a key of `config.py`; docs/method.md gives the defaults and
+their reasons.
 """
 
 from fedvtc.learning.methods.fedvtc.config import FedVTCConfig, FinetuneConfig, GeneratorConfig, StatisticsConfig

@@ -1,9 +1,8 @@
-"""The variational transposed-convolution generator psi: R^D -> image, as a LightningModule.
+"""The variational transposed-convolution generator psi, from latents in R^D to images, as a LightningModule.
 
 Shapes: B images, D features, C classes, M latents per class.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,13 +24,13 @@ Batch = tuple[Tensor, Tensor, Tensor]
 
 @dataclass(frozen=True)
 class GlobalTarget:
-    """What the server knows: the terms of the loss beyond reconstruction.
+    """Global class Gaussians, for the terms of the loss beyond reconstruction.
 
     Attributes:
         mean_CD: prototypes c^y.
         std_CD: spread sigma.
-        held_C: whether a class has a prototype.
-        sampler: draws latents from the Gaussians of these classes.
+        held_C: True for each class that has a prototype.
+        sampler: draws latents from the global Gaussians.
         matched_K: classes of the distribution-matching term.
     """
 
@@ -44,12 +43,12 @@ class GlobalTarget:
 
 @dataclass(frozen=True)
 class GeneratorTarget:
-    """What a client's generator is trained against, for one round.
+    """Targets of a client's generator in one round.
 
     Attributes:
         classifier: the client's model; frozen and in eval mode while the generator trains.
-        local_std_CD: sigma_k, the spread of the client's own features.
-        server: None before the server has any prototype: then only reconstruction is trained.
+        local_std_CD: spread sigma_k of the client's own features.
+        server: global targets; None before the first aggregation, when reconstruction is the only term.
     """
 
     classifier: ClassifierModule
@@ -66,7 +65,7 @@ class GeneratorTarget:
         *,
         num_classes: int,
     ) -> "GeneratorTarget":
-        """The target that a client's Gaussians and the server's, if any, make; on the classifier's device."""
+        """Builds the target from a client's Gaussians and, if any, the server's, on the classifier's device."""
         device = classifier.device
         local_std_CD = torch.tensor(local.dense(num_classes)[1], device=device)
         if anchors is None:
@@ -78,22 +77,22 @@ class GeneratorTarget:
 
 
 class VTCModule(LightningModule):
-    """Trained on L_e = L_rc + beta * D_KL + gamma * L_DM (the paper's generator objective).
+    """A decoder trained on L_e = L_rc + beta * D_KL + gamma * L_DM (the paper's generator objective).
 
-    The decoder starts from a map of 4 to 8 pixels a side, doubles it by transposed convolutions until it covers the
-    image, and crops. GroupNorm, because BatchNorm's running statistics cannot be averaged under label skew.
+    The decoder starts from a map of 4 to 8 pixels a side, doubles its side by transposed convolutions until the map
+    covers the image, and crops it. Its norm is GroupNorm, because running statistics of BatchNorm cannot be averaged
+    under label skew.
 
     Args:
-        feature_size: D, the size of a latent.
-        num_channels: of the images, 1 or 3.
+        feature_size: size D of a latent.
+        num_channels: channels of the images, 1 or 3.
         image_size: side of the images in pixels.
         width: channels of the last map before the image; each coarser map has twice as many, up to four times.
         beta: weight of the KL divergence.
         gamma: weight of distribution matching.
-        matching_samples: M, latents per class and step in the matching term.
-        learn_sigma: whether the noise added to features, sigma_k, is learned, as a factor per feature on the spread
-            that the client measured, instead of that spread itself.
-        optimizer: for `configure_optimizers`.
+        matching_samples: latents M per class and step in the matching term.
+        learn_sigma: True learns a factor per feature on the measured spread sigma_k, the noise added to features.
+        optimizer: settings for `configure_optimizers`.
     """
 
     def __init__(
@@ -114,15 +113,15 @@ class VTCModule(LightningModule):
         self.decoder = build_decoder(feature_size, num_channels, image_size, width)
         self.log_factor_D = nn.Parameter(torch.zeros(feature_size)) if learn_sigma else None
         self._optimizer = optimizer or OptimizerConfig()
-        # In a list, so that the classifier's weights do not become weights of the generator.
+        # In a list, which PyTorch does not search, so that the classifier's weights are not the generator's.
         self._target: list[GeneratorTarget] = []
 
     def set_target(self, target: GeneratorTarget) -> None:
-        """Sets what `training_step` trains against."""
+        """Sets the targets of `training_step`; not part of the module's state."""
         self._target = [target]
 
     def forward(self, latents_BD: Tensor) -> Tensor:
-        """psi: latents to images (B, channels, side, side) in [-1, 1]."""
+        """Maps latents to images (B, channels, side, side) in [-1, 1]."""
         images: Tensor = self.decoder(latents_BD)
         return images
 
@@ -148,7 +147,7 @@ class VTCModule(LightningModule):
         return {"loss": loss, **terms}
 
     def _matching(self, classifier: ClassifierModule, server: GlobalTarget) -> Tensor:
-        """L_DM = sum_i || mean_{v in V_i} g_k(psi(v)) - c^i ||^2, V_i drawn from class i's global Gaussian."""
+        """L_DM = sum_i || mean_{v in V_i} g_k(psi(v)) - c^i ||^2 with V_i from class i's global Gaussian."""
         num_drawn = self.matching_samples
         latents_ND, _ = server.sampler.draw(server.matched_K.repeat_interleave(num_drawn))
         features_ND = classifier.features(self(latents_ND))
@@ -156,25 +155,17 @@ class VTCModule(LightningModule):
         distance: Tensor = (mean_KD - server.mean_CD[server.matched_K]).square().sum()
         return distance
 
-    def shared_weights(self) -> dict[str, NDArray[np.generic]]:
-        """The decoder's weights as arrays; a learned sigma_k is the client's own and stays."""
-        return {name: tensor.detach().cpu().numpy().copy() for name, tensor in self.decoder.state_dict().items()}
-
-    def load_shared_weights(self, arrays: Mapping[str, NDArray[np.generic]]) -> None:
-        """The inverse of `shared_weights`; the arrays may be read-only."""
-        self.decoder.load_state_dict({name: torch.tensor(array) for name, array in arrays.items()})
-
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
-        """Logs the terms where a Trainer drives the module; the federation's own loop sums them itself."""
+        """Logs the loss terms under a Trainer; the federation's own loop records them itself."""
         self.log_dict({f"loss/{name}": value for name, value in outputs.items()})
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """The optimizer of the config, over the decoder and, if it is learned, log sigma_k."""
+        """Builds the configured optimizer over the decoder and, if learned, log sigma_k."""
         return build_optimizer(self.parameters(), self._optimizer)
 
 
 def kl_divergence(mean_BD: Tensor, std_BD: Tensor, prior_mean_BD: Tensor, prior_std_BD: Tensor) -> Tensor:
-    """KL( N(mean, std^2) || N(prior_mean, prior_std^2) ) of diagonal Gaussians, summed over features: (B,)."""
+    """Computes KL( N(mean, std^2) || N(prior_mean, prior_std^2) ) of diagonal Gaussians, summed over features: (B,)."""
     variance_ratio = (std_BD / prior_std_BD).square()
     shift = ((mean_BD - prior_mean_BD) / prior_std_BD).square()
     return 0.5 * (variance_ratio + shift - 1.0 - variance_ratio.log()).sum(dim=1)

@@ -1,4 +1,4 @@
-"""Where generated images come from: Gaussians in feature space, and the generators that decode what is drawn from them.
+"""Draws generated images: latents from Gaussians in feature space, decoded by generators.
 
 Shapes: K Gaussians, G generators, N images, D features.
 """
@@ -14,17 +14,17 @@ from fedvtc.learning.exchange.messages import Payload
 from fedvtc.learning.methods.fedvtc.latents import LatentSampler
 
 CHUNK = 500
-"""Latents decoded at a time: the maps of more would not fit a cache."""
+"""Latents decoded at a time, so that their maps fit a cache."""
 
 
 class ImageSource:
     """Draws images of given labels.
 
     Args:
-        sampler: draws latents, and says from which of its Gaussians each one is.
-        decoder: the generator's network, with weights of its own.
-        weights_G: weights to decode with in place of the decoder's own; empty for its own.
-        generator_K: for each Gaussian of the sampler, which of `weights_G` decodes its latents.
+        sampler: draws latents, each with the row of its Gaussian.
+        decoder: the generator's network.
+        weights_G: weights that replace the decoder's own; empty keeps its own.
+        generator_K: index into `weights_G` for each Gaussian of the sampler.
     """
 
     def __init__(
@@ -38,14 +38,14 @@ class ImageSource:
 
     @classmethod
     def of(cls, payload: Payload, decoder: nn.Module, num_classes: int, device: torch.device) -> "ImageSource":
-        """The source that a broadcast describes.
+        """Builds the source of a broadcast.
 
         Args:
-            payload: `prototypes` and `covariance` of the server; with `mixture`, the clients' own Gaussians instead;
+            payload: `prototypes` and `covariance` of the server, or instead `mixture`, the clients' own Gaussians;
                 with `generators`, each client's latents are decoded by its own generator.
-            decoder: of the client that draws; its weights are used where no others came.
-            num_classes: C.
-            device: where images are drawn.
+            decoder: decoder of the client that draws; keeps its weights without `generators`.
+            num_classes: classes C.
+            device: device of the images.
         """
         mixture = payload.get("mixture")
         if mixture is None:
@@ -61,12 +61,12 @@ class ImageSource:
 
     @property
     def classes(self) -> list[int]:
-        """The classes there are images of, ascending."""
+        """Classes that can be drawn, ascending."""
         return self._sampler.classes
 
     @torch.no_grad()
     def draw(self, num_per_class: int) -> tuple[Tensor, Tensor]:
-        """Images (N, channels, side, side) in [-1, 1] and their labels (N,), the same number of each class."""
+        """Draws images (N, channels, side, side) in [-1, 1] and labels (N,), the same number of each class."""
         device = self._sampler.device
         labels_N = torch.tensor(self.classes, device=device).repeat_interleave(num_per_class)
         latents_ND, row_N = self._sampler.draw(labels_N)
@@ -74,7 +74,7 @@ class ImageSource:
         if self._generator_K is None:
             return torch.cat([self._decoder(chunk) for chunk in latents_ND.split(CHUNK)]), labels_N
         generator_N = self._generator_K[row_N]
-        # Grouped by generator, decoded group by group, and put back in the order of the labels.
+        # Latents are grouped by generator and decoded; the images return to the order of the labels.
         order_N = generator_N.argsort(stable=True)
         sizes = generator_N.bincount(minlength=len(self._weights_G)).tolist()
         decoded = [

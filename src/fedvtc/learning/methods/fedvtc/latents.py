@@ -1,4 +1,4 @@
-"""Latents of a class, drawn from Gaussians in feature space.
+"""Draws latents of a class from Gaussians in feature space.
 
 Shapes: K Gaussians, C classes, D features, N latents.
 """
@@ -10,15 +10,15 @@ from fedvtc.learning.exchange.gaussians import ClassGaussians
 
 
 class LatentSampler:
-    """Draws v for a label y from the Gaussians of class y.
+    """Draws a latent v for a label y from the Gaussians of class y.
 
-    Given the server's, that is v ~ N(c^y, sigma^2); given a mixture of the clients' own, one of class y is chosen
-    first, in proportion to the images behind it.
+    With the server's Gaussians, v ~ N(c^y, sigma^2). With a mixture of the clients' own, a Gaussian of class y is
+    chosen first, with a probability in proportion to the images behind it.
 
     Args:
-        gaussians: with one row or several for a class.
-        num_classes: C.
-        device: where latents are drawn.
+        gaussians: one row or several per class.
+        num_classes: classes C.
+        device: device of the latents.
     """
 
     def __init__(self, gaussians: ClassGaussians, *, num_classes: int, device: torch.device) -> None:
@@ -34,10 +34,10 @@ class LatentSampler:
         self.classes = sorted(set(labels_K.tolist()))
 
     def draw(self, labels_N: Tensor) -> tuple[Tensor, Tensor]:
-        """Draws by PyTorch's global generator; every label must be in `classes`.
+        """Draws one latent per label from PyTorch's global generator; every label must be in `classes`.
 
         Returns:
-            Latents (N, D), one for each label, and the row of the Gaussian that each is from (N,).
+            Latents (N, D), and the row of each latent's Gaussian (N,).
         """
         row_N = torch.multinomial(self._weight_CK[labels_N], 1).flatten()
         noise_ND = torch.randn(len(labels_N), self._mean_KD.shape[1], device=self._mean_KD.device)

@@ -1,4 +1,4 @@
-"""What clients and the server do in a round of FedVTC, and at the end.
+"""The client's half and the server's half of FedVTC.
 
 Shapes: K classes held, N images.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,7 +17,6 @@ from fedvtc.learning.exchange.messages import Arrays, Broadcast, Upload, Weighte
 from fedvtc.learning.exchange.statistics import FeatureStatistics
 from fedvtc.learning.methods.base import Method, ServerState
 from fedvtc.learning.methods.fedvtc.config import FedVTCConfig
-from fedvtc.learning.seeding import SERVER
 
 if TYPE_CHECKING:
     from torch import Tensor, device
@@ -27,30 +27,29 @@ if TYPE_CHECKING:
 
 
 class FedVTC(Method[FedVTCConfig]):
-    """Statistics and generators up; global prototypes, spread and the mean generator down."""
+    """Uploads statistics and generators; broadcasts global prototypes, their spread and the mean generator."""
 
     config_class = FedVTCConfig
 
     def prepare(self, client: FederatedClient) -> None:
-        """All clients start from the same generator."""
-        client.classifier.prototype_weight = self.config.prototype_weight
-        client.set_generator(self._new_generator())
+        """Attaches the generator; all clients start from the same one."""
+        client.attach("generator", self._new_generator())
 
     def client_round(self, client: FederatedClient, broadcast: Broadcast) -> Upload:
-        """The alternating training of one round (METHOD steps 1 to 5 of docs/method.md)."""
+        """Trains the classifier, then the generator (steps 1 to 5 of docs/method.md)."""
+        from fedvtc.learning.methods.fedvtc.steps import generator_of
+
         anchors = self._receive(client, broadcast)
         client.train()
         if self.config.finetune.when in ("every_round", "both") and anchors is not None:
             self._finetune(client, broadcast, self.config.finetune.epochs_per_round)
         statistics = client.statistics(self.config.statistics.covariance)
         self._train_generator(client, statistics, anchors)
-        payload: dict[str, Arrays] = dict(statistics.to_arrays())
-        if self.config.generator.aggregation != "none":
-            payload["generator"] = client.generator_weights()
+        payload = self._payload(statistics, generator_of(client))
         return Upload(client.id, client.round, client.num_images, payload, dict(client.scalars))
 
     def server_round(self, state: ServerState, uploads: Iterable[Upload]) -> tuple[ServerState, Broadcast]:
-        """Merges statistics exactly and averages generators by images, one upload at a time."""
+        """Merges statistics exactly and averages generators, weighted by images."""
         config, mean_generator, round = self.config, WeightedMean(), 0
         merged = FeatureStatistics.empty(self.task.feature_size, config.statistics.covariance)
         clients: dict[str, Mapping[str, Arrays]] = dict(state.get("clients", {}))
@@ -77,14 +76,14 @@ class FedVTC(Method[FedVTCConfig]):
         return state, Broadcast(round, payload)
 
     def last_broadcast(self, state: ServerState, broadcast: Broadcast) -> Broadcast:
-        """The last round's, and what only fine-tuning needs: the clients' Gaussians and generators."""
+        """Adds to the last round's broadcast the clients' Gaussians and generators, for fine-tuning."""
         if not self.has_finish:
             return broadcast
         return Broadcast(broadcast.round, {**broadcast.payload, **self._sources(state["clients"])})
 
     @property
     def has_finish(self) -> bool:
-        """Whether clients fine-tune after the last round."""
+        """True if clients fine-tune after the last round."""
         return self.config.finetune.when in ("end", "both")
 
     def finish(self, client: FederatedClient, broadcast: Broadcast) -> None:
@@ -96,77 +95,76 @@ class FedVTC(Method[FedVTCConfig]):
     def samples(
         self, client: FederatedClient, broadcast: Broadcast, *, num_per_class: int
     ) -> tuple[Tensor, Tensor] | None:
-        """Images as fine-tuning draws them; the client stays as it is."""
+        """Draws images as fine-tuning does, by a copy of the client's generator."""
+        from fedvtc.learning.methods.fedvtc.steps import generator_of
+        from fedvtc.learning.models.weights import load_weights
+
         if not broadcast.payload:
             return None
-        generator = copy.deepcopy(client.generator)
-        assert generator is not None
+        generator = copy.deepcopy(generator_of(client))
         if "generator" in broadcast.payload:
-            generator.load_shared_weights(broadcast.payload["generator"])
+            load_weights(generator.decoder, broadcast.payload["generator"])
         with client.randomness("samples"):
             return self._source(generator, broadcast, client.device).draw(num_per_class)
 
-    def payload_bytes(self, num_clients: int) -> dict[str, dict[str, int]]:
-        """All classes held; doubles go up, floats come down."""
-        num_classes, size = self.task.num_classes, self.task.feature_size
-        spread = {
-            "scalar": 1,
-            "client_diagonal": size,
-            "class_diagonal": num_classes * size,
-            "class_full": num_classes * size**2,
-        }[self.config.statistics.covariance]
-        up = {"prototypes": num_classes * (size + 2) * 8, "covariance": spread * 8}
-        down = {"prototypes": num_classes * (size * 4 + 16), "covariance": spread * 4}
-        weights = sum(array.nbytes for array in self._new_generator().shared_weights().values())
+    def largest_upload(self) -> Upload:
+        """Builds statistics of all classes and a new generator's weights."""
+        num_classes, size, form = self.task.num_classes, self.task.feature_size, self.config.statistics.covariance
+        statistics = FeatureStatistics.of(np.zeros((num_classes, size)), np.arange(num_classes), form)
+        return replace(super().largest_upload(), payload=self._payload(statistics, self._new_generator()))
+
+    def _payload(self, statistics: FeatureStatistics, generator: VTCModule) -> dict[str, Arrays]:
+        from fedvtc.learning.models.weights import weights_of
+
+        payload: dict[str, Arrays] = dict(statistics.to_arrays())
         if self.config.generator.aggregation != "none":
-            up["generator"] = weights
-        if self.config.generator.aggregation == "mean":
-            down["generator"] = weights
-        if self.config.keeps_clients and self.config.finetune.when != "never":
-            row_spread = size**2 if self.config.statistics.covariance == "class_full" else size
-            down["mixture"] = num_clients * num_classes * (24 + 4 * size + 4 * row_spread)
-        if self.config.generator.aggregation == "exchange" and self.config.finetune.when != "never":
-            down["generators"] = num_clients * weights
-        return {"up": up, "down": down}
+            # The decoder alone: a learned sigma_k stays with its client.
+            payload["generator"] = weights_of(generator.decoder)
+        return payload
 
     def _receive(self, client: FederatedClient, broadcast: Broadcast) -> ClassGaussians | None:
-        """Step 1: c, sigma, psi. None before the server has any."""
+        """Step 1: installs the prototypes and the generator of a broadcast, and returns the global class Gaussians.
+
+        Returns None before the first aggregation.
+        """
+        from fedvtc.learning.methods.fedvtc.steps import generator_of
+        from fedvtc.learning.models.weights import load_weights
+
         if not broadcast.payload:
             return None
         anchors = _read(broadcast.payload)
-        client.set_prototypes(anchors)
+        client.set_prototypes(anchors, self.config.prototype_weight)
         if "generator" in broadcast.payload:
-            client.load_generator_weights(broadcast.payload["generator"])
+            load_weights(generator_of(client).decoder, broadcast.payload["generator"])
         return anchors
 
     def _train_generator(
         self, client: FederatedClient, statistics: FeatureStatistics, anchors: ClassGaussians | None
     ) -> None:
-        """Step 4: psi_k (and log sigma_k) on L_rc + beta D_KL + gamma L_DM, the classifier frozen."""
+        """Step 4: trains psi_k (and log sigma_k) on L_rc + beta D_KL + gamma L_DM, with the classifier frozen."""
         from fedvtc.learning.methods.fedvtc.generator import GeneratorTarget
+        from fedvtc.learning.methods.fedvtc.steps import train_generator
 
         config, local = self.config.generator, self._gaussians(statistics)
         matched_K = local.classes_K if anchors is None else anchors.classes_K
         if config.dm_classes == "held":
             matched_K = np.intersect1d(matched_K, local.classes_K)
-        client.train_generator(
-            GeneratorTarget.of(client.classifier, local, anchors, matched_K, num_classes=self.task.num_classes),
-            epochs=config.epochs,
-            batch_size=config.batch_size,
-        )
+        target = GeneratorTarget.of(client.classifier, local, anchors, matched_K, num_classes=self.task.num_classes)
+        train_generator(client, target, epochs=config.epochs, batch_size=config.batch_size)
 
     def _finetune(self, client: FederatedClient, broadcast: Broadcast, epochs: int) -> None:
-        """The whole classifier, by cross-entropy, on images x = psi(v), the same number of each class."""
+        """Trains the whole classifier by cross-entropy on images x = psi(v), the same number of each class."""
         from fedvtc.learning.data.module import random_affine
+        from fedvtc.learning.methods.fedvtc.steps import finetune, generator_of
 
-        assert client.generator is not None
-        config, source = self.config.finetune, self._source(client.generator, broadcast, client.device)
+        config, source = self.config.finetune, self._source(generator_of(client), broadcast, client.device)
 
         def draw_epoch() -> tuple[Tensor, Tensor]:
             images, labels_N = source.draw(config.images_per_class)
             return (random_affine(images) if config.augment == "affine" else images), labels_N
 
-        client.finetune(
+        finetune(
+            client,
             draw_epoch,
             epochs=epochs,
             batch_size=config.batch_size,
@@ -177,7 +175,7 @@ class FedVTC(Method[FedVTCConfig]):
             client.train(phase="finetune_real")
 
     def _sources(self, clients: Mapping[str, Mapping[str, Arrays]]) -> dict[str, Arrays]:
-        """The kinds `mixture` (the clients' own Gaussians, row by row) and `generators` (one weight set a client)."""
+        """Builds the payload kinds `mixture` (the clients' own Gaussians) and `generators` (the weights of each)."""
         if not clients:
             return {}
         order = sorted(clients)
@@ -204,11 +202,10 @@ class FedVTC(Method[FedVTCConfig]):
         return ClassGaussians.of(statistics, sigma_floor=config.sigma_floor, prior_count=config.prior_count)
 
     def _new_generator(self) -> VTCModule:
-        from fedvtc.learning.client.loop import keyed_randomness
         from fedvtc.learning.methods.fedvtc.generator import VTCModule
 
         config = self.config.generator
-        with keyed_randomness(self.task.seed, round=0, client=SERVER, purpose="generator"):
+        with self.task.shared_randomness("generator"):
             return VTCModule(
                 feature_size=self.task.feature_size,
                 num_channels=self.task.num_channels,

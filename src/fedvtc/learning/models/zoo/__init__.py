@@ -1,1 +1,1 @@
-"""The trunks of the backbones, one module per family: images in, one flat feature row per image out."""
+"""Trunks of backbones, one module per family; each maps an image to one flat row of features. No heads."""

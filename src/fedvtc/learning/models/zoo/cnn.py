@@ -1,4 +1,4 @@
-"""Small convolutional trunks: the CNN family and ResNet-8."""
+"""Builds small convolutional trunks: the CNN family and ResNet-8."""
 
 import math
 
@@ -11,10 +11,10 @@ _MAX_MAP_SIDE = 4
 
 
 def cnn(num_channels: int, image_size: int, *, num_layers: int, width: int) -> tuple[nn.Module, int]:
-    """Blocks of conv3x3, max-pool, norm and ReLU, the width doubling per block; the last map is flattened.
+    """Builds blocks of conv3x3, max-pool, norm and ReLU, with a width that doubles per block, and a flattened last map.
 
-    The map is averaged down to at most 4 x 4 first. Keeping that much of where things are lets such shallow trunks
-    learn in fewer steps than one global average.
+    The last map is averaged to at most 4 x 4 pixels. With these positions, shallow trunks learn in fewer steps than
+    with one global average.
     """
     layers: list[nn.Module] = []
     in_channels, side = num_channels, image_size
@@ -22,9 +22,9 @@ def cnn(num_channels: int, image_size: int, *, num_layers: int, width: int) -> t
         out_channels = width * 2**layer
         layers += [
             nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False),
-            # Ceiling, so that a map of one pixel stays one pixel: four layers fit on 8 x 8 images.
+            # With ceil_mode a map of one pixel stays one pixel, so four layers fit on 8 x 8 images.
             nn.MaxPool2d(2, ceil_mode=True),
-            # After the pooling, on a quarter of the pixels: on a CPU the norm costs as much as the convolution.
+            # After pooling, on a quarter of the pixels, because on a CPU the norm costs as much as the convolution.
             group_norm(out_channels),
             nn.ReLU(inplace=True),
         ]
@@ -37,7 +37,7 @@ def cnn(num_channels: int, image_size: int, *, num_layers: int, width: int) -> t
 
 
 def resnet8(num_channels: int, image_size: int) -> tuple[nn.Module, int]:
-    """Three stages of one basic block, 16, 32 and 64 channels, after He et al. (2016), section 4.2, with n = 1."""
+    """Builds three stages of one basic block, 16, 32 and 64 channels: He et al. (2016), section 4.2, with n = 1."""
     layers: list[nn.Module] = [
         nn.Conv2d(num_channels, 16, 3, padding=1, bias=False),
         group_norm(16),

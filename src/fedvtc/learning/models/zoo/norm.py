@@ -1,4 +1,4 @@
-"""The one normalisation of the convolutional zoo, and the start that deep trunks need with it."""
+"""Normalises the convolutional trunks by groups, and starts deep trunks so that they learn with it."""
 
 import torch
 from torch import nn
@@ -8,11 +8,11 @@ _MIN_GROUP_CHANNELS = 4
 
 
 def group_norm(num_channels: int) -> nn.GroupNorm:
-    """GroupNorm (Wu and He 2018) with the most groups, of 8, 4, 2 and 1, that leave each at least four channels.
+    """Builds a GroupNorm (Wu and He 2018) with the most groups, of 8, 4, 2 and 1, of at least four channels each.
 
     Not BatchNorm: a client may hold two images or one class, so the statistics of its batches describe neither its
-    test images nor anybody else's, and a batch of one image with a 1 x 1 map has none at all. Groups keep several
-    channels because a group of one channel and one pixel normalises to zero.
+    test images nor other clients' images, and a batch of one image with a 1 x 1 map has no statistics. Groups have
+    several channels because a group of one channel and one pixel normalises to zero.
     """
     num_groups = _MAX_GROUPS
     while num_groups > 1 and (num_channels % num_groups or num_channels // num_groups < _MIN_GROUP_CHANNELS):
@@ -21,7 +21,7 @@ def group_norm(num_channels: int) -> nn.GroupNorm:
 
 
 def replace_batch_norms(module: nn.Module) -> None:
-    """Puts a fresh `group_norm` in the place of every BatchNorm2d inside the module."""
+    """Replaces every BatchNorm2d inside the module by a new `group_norm`."""
     for name, child in module.named_children():
         if isinstance(child, nn.BatchNorm2d):
             setattr(module, name, group_norm(child.num_features))
@@ -30,11 +30,11 @@ def replace_batch_norms(module: nn.Module) -> None:
 
 
 def centre_kernels(module: nn.Module) -> None:
-    """Takes the mean off each dense convolution kernel inside the module.
+    """Subtracts the mean from each dense convolution kernel inside the module.
 
-    BatchNorm takes off what all images have in common; GroupNorm does not, and behind each ReLU it grows until a deep
-    trunk tells images apart no more. Kernels of mean zero start without it. On 8 x 8 digits, three epochs: MobileNetV2
-    64 % right instead of 25, EfficientNet-B0 72 instead of 10.
+    BatchNorm removes the part of a map that all images share; GroupNorm does not, and behind each ReLU this part grows
+    until the features of a deep trunk hardly differ between images. Kernels of mean zero start without it. Accuracy on
+    8 x 8 digits after three epochs: MobileNetV2 64 % instead of 25, EfficientNet-B0 72 % instead of 10.
     """
     for conv in module.modules():
         if isinstance(conv, nn.Conv2d) and conv.groups == 1:

@@ -1,8 +1,8 @@
-"""Trunks of torchvision's architectures, untrained and fitted to images of 8 to 64 pixels.
+"""Builds trunks of torchvision's architectures, untrained, for images of 8 to 64 pixels.
 
-Each loses its classification head, its BatchNorms (see `norm`), and the early strides that ImageNet's 224 pixels call
-for: the first convolution becomes 3 x 3 with stride 1 over the images' own channels. Nothing in them draws random
-numbers while training, so dropout and stochastic depth are off.
+Each trunk loses its classification head, its BatchNorms (see `norm`) and the early strides for ImageNet's 224 pixels:
+the first convolution becomes 3 x 3 with stride 1 over the channels of the images. Dropout and stochastic depth are off,
+so that training draws no random numbers.
 """
 
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from fedvtc.learning.models.zoo.norm import centre_kernels, replace_batch_norms
 
 
 def resnet(num_channels: int, image_size: int, *, build: Callable[..., models.ResNet]) -> tuple[nn.Module, int]:
-    """ResNet (He et al. 2016) without its first max-pool: a stride of 8 in all."""
+    """Builds a ResNet (He et al. 2016) without the first max-pool: a stride of 8 in all."""
     trunk = build(weights=None)
     trunk.conv1 = _stem(trunk.conv1, num_channels)
     trunk.maxpool = nn.Identity()
@@ -22,27 +22,27 @@ def resnet(num_channels: int, image_size: int, *, build: Callable[..., models.Re
 
 
 def mobilenet_v2(num_channels: int, image_size: int) -> tuple[nn.Module, int]:
-    """MobileNetV2 (Sandler et al. 2018)."""
+    """Builds MobileNetV2 (Sandler et al. 2018)."""
     trunk = models.mobilenet_v2(weights=None)
     return _inverted_residual_trunk(trunk, trunk.last_channel, num_channels)
 
 
 def mobilenet_v3_small(num_channels: int, image_size: int) -> tuple[nn.Module, int]:
-    """MobileNetV3-Small (Howard et al. 2019)."""
+    """Builds MobileNetV3-Small (Howard et al. 2019)."""
     trunk = models.mobilenet_v3_small(weights=None)
     return _inverted_residual_trunk(trunk, trunk.classifier[0].in_features, num_channels)
 
 
 def efficientnet_b0(num_channels: int, image_size: int) -> tuple[nn.Module, int]:
-    """EfficientNet-B0 (Tan and Le 2019)."""
+    """Builds EfficientNet-B0 (Tan and Le 2019)."""
     trunk = models.efficientnet_b0(weights=None, stochastic_depth_prob=0.0)
     return _inverted_residual_trunk(trunk, trunk.classifier[1].in_features, num_channels)
 
 
 def googlenet(num_channels: int, image_size: int) -> tuple[nn.Module, int]:
-    """GoogLeNet (Szegedy et al. 2015) without auxiliary classifiers and without its first max-pool.
+    """Builds GoogLeNet (Szegedy et al. 2015) without auxiliary classifiers and without the first max-pool.
 
-    It has no shortcuts, and without BatchNorm it wants small steps: Adam learns at 2e-4 and collapses at 1e-3.
+    GoogLeNet has no shortcuts and needs small steps without BatchNorm: Adam learns at 2e-4 and collapses at 1e-3.
     """
     trunk = models.googlenet(weights=None, aux_logits=False, init_weights=False)
     trunk.conv1.conv = _stem(trunk.conv1.conv, num_channels)
@@ -52,7 +52,7 @@ def googlenet(num_channels: int, image_size: int) -> tuple[nn.Module, int]:
 
 
 def shufflenet_v2(num_channels: int, image_size: int) -> tuple[nn.Module, int]:
-    """ShuffleNetV2 x1.0 (Ma et al. 2018) without its first max-pool."""
+    """Builds ShuffleNetV2 x1.0 (Ma et al. 2018) without the first max-pool."""
     trunk = models.shufflenet_v2_x1_0(weights=None)
     trunk.conv1[0] = _stem(trunk.conv1[0], num_channels)
     trunk.maxpool = nn.Identity()
@@ -62,9 +62,9 @@ def shufflenet_v2(num_channels: int, image_size: int) -> tuple[nn.Module, int]:
 def _inverted_residual_trunk(
     trunk: models.MobileNetV2 | models.MobileNetV3 | models.EfficientNet, num_features: int, num_channels: int
 ) -> tuple[nn.Module, int]:
-    """The MobileNet line: a list of `features`, the stem first, and a `classifier`."""
+    """Fits a MobileNet or EfficientNet: a list of `features`, the stem first, and a `classifier`."""
     trunk.features[0][0] = _stem(trunk.features[0][0], num_channels)
-    # The first of the later strides goes too: 8 of the 32 remain, as in a ResNet for small images.
+    # The first of the later strides becomes 1 too: a stride of 8 in all, as in a ResNet for small images.
     strided = next(m for m in trunk.features.modules() if isinstance(m, nn.Conv2d) and m.stride == (2, 2))
     strided.stride = (1, 1)
     return _headless(trunk, "classifier", num_features)

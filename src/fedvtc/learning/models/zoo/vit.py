@@ -1,4 +1,4 @@
-"""A vision transformer for small images."""
+"""Builds a vision transformer for small images."""
 
 import math
 
@@ -11,9 +11,9 @@ _DIM = 64
 
 
 def vit_tiny(num_channels: int, image_size: int) -> tuple[nn.Module, int]:
-    """ViT (Dosovitskiy et al. 2021) of width 64, four layers of four heads, no dropout, at most 8 x 8 patches.
+    """Builds a ViT (Dosovitskiy et al. 2021) of width 64, four layers of four heads, no dropout, at most 8 x 8 patches.
 
-    Images whose side is no multiple of the patch's are padded with zeros, the middle grey, right and below.
+    Images whose side is not a multiple of the patch's side are padded right and below with zeros, which are mid-grey.
     """
     patch_size = max(_MIN_PATCH_SIDE, math.ceil(image_size / _PATCHES_PER_SIDE))
     padded_size = math.ceil(image_size / patch_size) * patch_size

@@ -1,0 +1,48 @@
+"""A client's own images, read by index from the arrays that all clients share.
+
+Shapes: N images of the client, B images of a batch.
+"""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fedvtc.learning.data import ImageArrays
+from fedvtc.learning.data.module import Augmentation, augment, to_input, to_tensor
+
+
+class OwnImages:
+    """Images and labels of one client as tensors.
+
+    Args:
+        shared: training images of all clients; only read.
+        indices_N: the client's images among them.
+        augmentation: kind of random change, `data.augment`.
+        device: device of the tensors.
+    """
+
+    def __init__(
+        self, shared: ImageArrays, indices_N: NDArray[np.int64], augmentation: Augmentation, device: torch.device
+    ) -> None:
+        self._shared, self._indices_N = shared, to_tensor(indices_N)
+        self._augmentation, self._device = augmentation, device
+
+    def __len__(self) -> int:
+        return len(self._indices_N)
+
+    def inputs(self, index_B: Tensor | None = None) -> Tensor:
+        """Float images (B, channels, side, side) in [-1, 1]; all N of them without an index."""
+        index_B = torch.arange(len(self)) if index_B is None else index_B
+        # Fancy indexing copies the batch alone out of the shared, read-only array.
+        pixels = torch.from_numpy(self._shared.images_NCHW[self._indices_N[index_B].numpy()])
+        return to_input(pixels.to(self._device))
+
+    @property
+    def labels_N(self) -> Tensor:
+        """Class of each image."""
+        return torch.from_numpy(self._shared.labels_N[self._indices_N.numpy()]).to(self._device)
+
+    def augmented(self, images: Tensor) -> Tensor:
+        """Applies the random changes of `data.augment`; draws from PyTorch's global generator."""
+        return augment(images, self._augmentation, torch.default_generator)

@@ -1,0 +1,156 @@
+"""FedVTC's own training steps on a client."""
+
+import numpy as np
+import pytest
+import torch
+
+from fedvtc.config.schema import OptimizerConfig
+from fedvtc.errors import ClientError
+from fedvtc.learning.client.loop import weights_digest
+from fedvtc.learning.exchange.gaussians import ClassGaussians
+from fedvtc.learning.methods.fedvtc.generator import GeneratorTarget
+from fedvtc.learning.methods.fedvtc.steps import finetune, generator_of, train_generator
+
+
+@pytest.fixture
+def make_generating(make_client, tiny_fedvtc):
+    """Makes a client with a generator."""
+
+    def make(number=0, *, generator=(), **keys):
+        return make_client(number, method=tiny_fedvtc(generator=generator), **keys)
+
+    return make
+
+
+def target_of(client):
+    """A target with the client's own Gaussians as the server's."""
+    local = ClassGaussians.of(client.statistics("client_diagonal"), sigma_floor=0.05, prior_count=1.0)
+    return GeneratorTarget.of(client.classifier, local, local, local.classes_K, num_classes=client.num_classes)
+
+
+@pytest.mark.parametrize("indices", [[4], [4, 8]])
+def test_fewer_images_than_a_batch_are_trained_on(make_generating, indices):
+    client = make_generating(0, indices=indices)
+    classifier, generator = weights_digest(client.classifier), weights_digest(generator_of(client))
+    client.train()
+    train_generator(client, target_of(client), epochs=1, batch_size=8)
+    assert weights_digest(client.classifier) != classifier
+    assert weights_digest(generator_of(client)) != generator
+    for module in (client.classifier, generator_of(client)):
+        assert all(weight.isfinite().all() for weight in module.parameters())
+    assert np.isfinite(list(client.scalars.values())).all()
+
+
+def test_training_does_not_change_the_global_random_state(make_generating):
+    client = make_generating(0)
+    state = torch.random.get_rng_state()
+    client.train()
+    train_generator(client, target_of(client), epochs=1, batch_size=4)
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
+def test_the_classifier_is_untouched_while_the_generator_trains(make_generating):
+    client = make_generating(0)
+    client.train()
+    digest = weights_digest(client.classifier)
+    gradients = [weight.grad.clone() for weight in client.classifier.parameters()]
+    generator = weights_digest(generator_of(client))
+    train_generator(client, target_of(client), epochs=2, batch_size=4)
+    assert weights_digest(generator_of(client)) != generator
+    assert weights_digest(client.classifier) == digest
+    for weight, gradient in zip(client.classifier.parameters(), gradients, strict=True):
+        assert torch.equal(weight.grad, gradient)
+        assert weight.requires_grad
+    assert not client.classifier.training
+    client.train()
+    assert client.classifier.training
+    assert weights_digest(client.classifier) != digest
+
+
+def test_the_generators_losses_are_recorded_by_name(make_generating):
+    client = make_generating(0)
+    train_generator(client, target_of(client), epochs=1, batch_size=4)
+    names = {name for name in client.scalars if name.startswith("loss/")}
+    assert names == {"loss/generator", "loss/reconstruction", "loss/kl", "loss/distribution_matching"}
+    weights = {
+        "reconstruction": 1.0,
+        "kl": generator_of(client).beta,
+        "distribution_matching": generator_of(client).gamma,
+    }
+    whole = sum(weight * client.scalars[f"loss/{name}"] for name, weight in weights.items())
+    assert client.scalars["loss/generator"] == pytest.approx(whole, rel=1e-6)
+
+
+def finetune_white_and_black(client, epochs=2, mix_real=False, lr=0.01):
+    """Fine-tunes on white images of class 0 and black images of class 2; returns one random number per draw."""
+    calls = []
+
+    def draw_epoch():
+        calls.append(torch.rand(1).item())
+        images = torch.cat([torch.ones(4, 1, 8, 8), -torch.ones(4, 1, 8, 8)])
+        return images, torch.tensor([0] * 4 + [2] * 4)
+
+    optimizer = OptimizerConfig(lr=lr)
+    finetune(client, draw_epoch, epochs=epochs, batch_size=3, optimizer=optimizer, mix_real=mix_real)
+    return calls
+
+
+def test_finetuning_draws_new_images_for_each_epoch_and_learns(make_client):
+    client = make_client(0)
+    calls = finetune_white_and_black(client, epochs=15)
+    assert len(set(calls)) == 15
+    client.classifier.eval()
+    with torch.no_grad():
+        assert client.classifier(torch.ones(1, 1, 8, 8)).argmax() == 0
+        assert client.classifier(-torch.ones(1, 1, 8, 8)).argmax() == 2
+    assert set(client.scalars) == {"time/finetune", "loss/finetune"}
+
+
+def test_finetuning_has_no_pull_towards_prototypes_and_later_training_has(make_client):
+    plain, pulled = make_client(0), make_client(0)
+    prototypes = ClassGaussians(np.arange(3), np.ones(3, dtype=np.int64), np.ones((3, 6), np.float32), np.float32(1.0))
+    pulled.set_prototypes(prototypes, 5.0)
+    finetune_white_and_black(plain)
+    finetune_white_and_black(pulled)
+    assert plain.weights_digest() == pulled.weights_digest()
+    pulled.train()
+    plain.train()
+    assert plain.weights_digest() != pulled.weights_digest()
+
+
+def test_finetuning_may_mix_in_the_clients_own_images(make_client):
+    plain, mixed = make_client(0), make_client(0)
+    finetune_white_and_black(plain)
+    finetune_white_and_black(mixed, mix_real=True)
+    assert plain.weights_digest() != mixed.weights_digest()
+
+
+def test_finetuning_does_not_change_the_training_optimizer(make_client):
+    client = make_client(0)
+    client.train()
+    before = client.state_dict()["classifier"]["optimizer"]["state"]
+    steps = [state["step"].item() for state in before.values()]
+    finetune_white_and_black(client)
+    after = client.state_dict()["classifier"]["optimizer"]["state"]
+    assert [state["step"].item() for state in after.values()] == steps == [3.0] * len(steps)
+
+
+def test_a_loss_that_is_not_finite_names_client_round_and_phase(make_generating):
+    client = make_generating(2)
+    target = target_of(client)
+    client.begin_round(4)
+    with torch.no_grad():
+        generator_of(client).decoder[0].weight[0, 0] = float("nan")
+
+    def failed(step):
+        with pytest.raises(ClientError) as caught:
+            step()
+        return caught.value.client, caught.value.round, caught.value.phase, caught.value.reason
+
+    found = failed(lambda: train_generator(client, target, epochs=1, batch_size=4))
+    assert found == (2, 4, "generator", "loss is nan")
+    assert all(weight.requires_grad for weight in client.classifier.parameters())
+    with torch.no_grad():
+        client.classifier.head.weight[0, 0] = float("nan")
+    assert failed(client.train) == (2, 4, "train", "loss is nan")
+    assert failed(lambda: finetune_white_and_black(client)) == (2, 4, "finetune", "loss is nan")

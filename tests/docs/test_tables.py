@@ -2,8 +2,9 @@
 
 import re
 
-from fedvtc.config import field_docs
 from fedvtc.config.names import DATASETS
+
+from fedvtc.config import field_docs
 from fedvtc.learning.client.client import FederatedClient
 from fedvtc.learning.methods import Method
 from fedvtc.learning.methods.fedvtc import FedVTCConfig

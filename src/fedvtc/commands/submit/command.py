@@ -53,5 +53,3 @@ def run(arguments: argparse.Namespace) -> int:
     words = [*arguments.words, *name, *given]
     print("\n".join(submission.advice(job, arguments.address, words, config.checkpoint.dir)), flush=True)
     return EXIT_OK if arguments.no_wait else submission.watch(job, arguments.address)
-
-

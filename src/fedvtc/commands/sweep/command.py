@@ -176,5 +176,3 @@ def _show_results(folder: "SweepFolder", plain: bool) -> None:
     for path in (path for group in groups for path in group.lacking):
         say(f"{path}: metrics.jsonl lacks records, so the table leaves out this run. {ANEW}")
     say(f"table: {folder.path / 'results.csv'}, {folder.path / 'results.md'}")
-
-

@@ -300,11 +300,11 @@ def test_the_npz_of_the_example_is_one_that_loads(tmp_path, monkeypatch):
 
 
 def test_the_data_sets_of_the_table_are_those_of_the_code():
-    from fedvtc.config.schema import DATASET_NAMES
+    from fedvtc.config.names import DATASETS
 
     rows = table_rows(ROOT / "docs/data.md", "")
 
-    assert tuple(cells[0] for cells in rows if len(cells) == 4) == ("data.name", *DATASET_NAMES)
+    assert tuple(cells[0] for cells in rows if len(cells) == 4) == ("data.name", *DATASETS)
 
 
 def test_the_picture_of_a_round_is_whole_and_brings_its_own_background():

@@ -10,7 +10,8 @@ import yaml
 from fedvtc.__main__ import program
 from fedvtc.commands.main import main
 from fedvtc.config import field_docs, load
-from fedvtc.config.schema import BACKBONE_NAMES, DATASET_NAMES, Config
+from fedvtc.config.names import BACKBONES, DATASETS
+from fedvtc.config.schema import Config
 from fedvtc.learning.methods import config_classes, names
 
 ROOT = Path(__file__).parents[2]
@@ -203,7 +204,7 @@ def test_absent_data_exit_two(capsys: pytest.CaptureFixture[str]):
 
 
 @pytest.mark.parametrize(
-    ("kind", "expected"), [("data", DATASET_NAMES), ("backbones", BACKBONE_NAMES), ("methods", names())]
+    ("kind", "expected"), [("data", list(DATASETS)), ("backbones", list(BACKBONES)), ("methods", names())]
 )
 def test_lists_of_names(capsys: pytest.CaptureFixture[str], kind: str, expected: list[str]):
     assert main(["list", kind]) == 0

@@ -2,7 +2,7 @@
 
 import os
 
-from fedvtc.config.operation import TRACKER_NAMES
+from fedvtc.config.names import TRACKERS
 from fedvtc.config.schema import Config
 from fedvtc.errors import ConfigError
 from fedvtc.storage.run_folder import RunFolder
@@ -62,4 +62,4 @@ def foreign_address(config: Config) -> str | None:
 
 def foreign_trackers(config: Config) -> list[str]:
     """Those that the package does not bring: `package.module:Class`."""
-    return [name for name in config.tracking.trackers if name not in TRACKER_NAMES]
+    return [name for name in config.tracking.trackers if name not in TRACKERS]

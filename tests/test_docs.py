@@ -12,7 +12,6 @@ import yaml
 
 from fedvtc.commands.main import main
 from fedvtc.config import Config, check_resumable, field_docs, load
-from fedvtc.config.changes import MAY_CHANGE
 from fedvtc.federation.launch import run_federation
 from fedvtc.learning import methods
 from fedvtc.learning.client.client import FederatedClient
@@ -166,13 +165,6 @@ def table_rows(path, start):
     """The cells of the table rows whose first cell is a code span that begins so."""
     lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.startswith(f"| `{start}")]
     return [[cell.strip().strip("`") for cell in line.strip("| ").split(" | ")] for line in lines]
-
-
-def test_the_keys_that_may_change_on_resuming_are_those_of_the_table():
-    rows = table_rows(ROOT / "docs/resuming.md", "")
-    keys = [key.strip("` ") for cells in rows if len(cells) == 2 for key in cells[0].split(",")]
-
-    assert [key for key in keys if re.fullmatch(r"[a-z]+(\.[a-z_]+)+", key)][-len(MAY_CHANGE) :] == list(MAY_CHANGE)
 
 
 def test_the_switches_of_the_method_stand_with_the_defaults_of_the_code():

@@ -106,7 +106,7 @@ def test_mistakes_are_one_line_each_and_exit_two():
     assert done.stderr.splitlines()[:3] == [
         "fedvtc: absent.yaml: no such file (command line). . is empty.",
         "fedvtc: run.sede: unknown key (command line). Did you mean run.seed?",
-        "fedvtc: run.rounds: must be at least 1, not 0 (command line).",
+        "fedvtc: run.rounds: must be a whole number of at least 1, not 0 (command line).",
     ]
     assert "ConfigError" in done.stderr
     assert "Traceback" not in fedvtc("run", "run.sede=1").stderr
@@ -138,7 +138,7 @@ def test_unknown_words_are_one_line_and_exit_two(words: list[str], start: str):
     ("words", "what"),
     [
         (["plan", f"population.backbones=[{'{name: cnn_2x16, share: 0.1}, ' * 10}]", "--print-config"], None),
-        (["plan", "a" * 300], "neither key=value nor a file"),
+        (["plan", "a" * 300], "is neither key=value nor a file"),
         (["plan", f"{'a' * 300}.yaml"], "no such file"),
         (["list", "runs", "a" * 300], "no such folder"),
     ],

@@ -86,6 +86,7 @@ def test_every_section_is_a_frozen_dataclass():
         (int, "int", "a whole number"),
         (Annotated[int | None, Field(ge=1)], "int | null", "a whole number of at least 1 or null"),
         (Annotated[float, Field(ge=0, lt=1)], "float", "a number of at least 0 and below 1"),
+        (Annotated[float, Field(gt=0, le=1)], "float", "a number above 0 and at most 1"),
         (Annotated[float, Field(gt=0)] | None, "float | null", "a number above 0 or null"),
         (Literal["auto"] | Annotated[int, Field(ge=1)], "auto | int", "auto or a whole number of at least 1"),
         (Literal["a", "b", "c"] | None, "a | b | c | null", "one of a, b, c or null"),

@@ -178,7 +178,7 @@ def test_text_keys_keep_words_that_yaml_reads_as_numbers(write: Write):
         ("population.backbones=resnet8", "population.backbones"),
         ("population.backbones=[resnet8]", "population.backbones[0]"),
         ("population.backbones=[{name: resnet8}]", "population.backbones[0].share"),
-        ("population.backbones=[{name: resnet8, shaer: 1}]", "population.backbones[0].share"),
+        ("population.backbones=[{name: resnet8, shaer: 1}]", "population.backbones[0].shaer"),
         ("run.rounds", "run.rounds"),
         ("run.seed=${run.nope}", "run.seed"),
         ("data.root=${oc.env:FEDVTC_NOT_SET}", "data.root"),
@@ -198,7 +198,7 @@ def test_methods_may_use_the_standard_decorator(golden):
     config = load([], ["method.name=plain", "method.inner.width=4"], methods=METHODS)
     assert config.method == PlainConfig(inner=PlainInnerConfig(4))
     lines = problems("method.name=plain", "method.inner.width=0", "method.inner.widht=1", "method.labl=x")
-    assert [line.partition(":")[0] for line in lines] == ["method.inner.width", "method.inner.widht", "method.labl"]
+    assert [line.partition(":")[0] for line in lines] == ["method.inner.widht", "method.labl", "method.inner.width"]
     golden("\n".join(lines))
 
 

@@ -67,12 +67,12 @@ def refused(capsys, *words):
     ("word", "line"),
     [
         ("partition.alhpa=1", "partition.alhpa: unknown key (command line). Did you mean partition.alpha?"),
-        ("run.rounds=many", "run.rounds: expected a whole number, not 'many' (command line)."),
-        ("run.seed=[1]", "run.seed: expected a whole number, not [1] (command line)."),
-        ("partition.alpha=0", "partition.alpha: must be above 0, not 0.0 (command line)."),
-        ("partition.alpha=-1", "partition.alpha: must be above 0, not -1.0 (command line)."),
-        ("partition.alpha=nan", "partition.alpha: must be above 0, not nan (command line)."),
-        ("run.participation=1.5", "run.participation: must be above 0 and at most 1, not 1.5 (command line)."),
+        ("run.rounds=many", "run.rounds: must be a whole number of at least 1, not 'many' (command line)."),
+        ("run.seed=[1]", "run.seed: must be a whole number, not [1] (command line)."),
+        ("partition.alpha=0", "partition.alpha: must be a number above 0, not 0 (command line)."),
+        ("partition.alpha=-1", "partition.alpha: must be a number above 0, not -1 (command line)."),
+        ("partition.alpha=nan", "partition.alpha: must be a number above 0, not 'nan' (command line)."),
+        ("run.participation=1.5", "run.participation: must be a number above 0 and at most 1, not 1.5 (command line)."),
         ("data.name=minst", "data.name: unknown data set 'minst' (command line). Did you mean mnist?"),
         ("method.name=fedvct", "method.name: unknown method 'fedvct' (command line). Did you mean fedvtc?"),
         (
@@ -81,7 +81,8 @@ def refused(capsys, *words):
         ),
         (
             "population.backbones=[{name: resnet8, share: 0.5}, {name: cnn_2x8, share: 0.4}]",
-            "population.backbones: the shares must add up to 1, not 0.9 (command line). Equal shares for 2 are 0.5.",
+            "population.backbones: shares must add up to 1, not 0.9 (command line). "
+            "Equal shares of 2 backbones are 0.5.",
         ),
         ("absent.yaml", "absent.yaml: no such file (command line). . is empty."),
         (
@@ -97,7 +98,7 @@ def test_a_wrong_value(capsys, word, line):
 
 def test_a_wrong_value_in_a_file_is_placed(capsys, tmp_path):
     (tmp_path / "mine.yaml").write_text("run:\n  rounds: 3\npartition:\n  alpha: 0\n")
-    assert refused(capsys, "mine.yaml") == "partition.alpha: must be above 0, not 0.0 (mine.yaml:4)."
+    assert refused(capsys, "mine.yaml") == "partition.alpha: must be a number above 0, not 0 (mine.yaml:4)."
 
 
 def test_a_file_that_is_no_yaml(capsys, tmp_path):

@@ -16,6 +16,7 @@ from fedvtc.config.section import key_of
 
 SectionT = TypeVar("SectionT")
 
+_UNKNOWN = "unknown key"
 _TAKEN_BY: dict[type, set[type]] = {bool: {bool}, int: {bool, int, float}, float: {int, float}}
 """The types of keys that take a value of each type as YAML reads the value."""
 
@@ -68,7 +69,8 @@ def checked(cls: type[SectionT], values: object, prefix: KeyPath = ()) -> tuple[
     # A list with a misfit takes its default as a whole.
     bad = {path[: next((n for n, step in enumerate(path) if isinstance(step, int)), None)] for path in found}
     rest = adapter.validate_python({} if () in bad else pruned(values, bad), by_alias=True, by_name=False)
-    return rest, list(found.values())
+    # A misspelt key may be the reason of other problems.
+    return rest, sorted(found.values(), key=lambda problem: problem.what != _UNKNOWN)
 
 
 def pruned(values: Any, paths: set[KeyPath], path: KeyPath = ()) -> Any:
@@ -92,7 +94,7 @@ def _problem(cls: type, loc: KeyPath, kind: str, value: object, prefix: KeyPath)
         if section is not None and hint is None:
             names = [key_of(field.name) for field in fields(section)]
             fix = did_you_mean(str(step), names, prefix=f"{dotted(above)}." if above else "")
-            return path, Problem(dotted((*prefix, *path)), "unknown key", fix=fix)
+            return path, Problem(dotted((*prefix, *path)), _UNKNOWN, fix=fix)
     key = dotted((*prefix, *path))
     words = long_words(hint)
     if kind == "missing":

@@ -104,7 +104,8 @@ def long_words(hint: Any) -> str:
         elif get_origin(option) in (list, dict):
             words.append("a list" if get_origin(option) is list else "a mapping")
         elif option in (int, float) and bounds(hint):
-            words.append(f"{_LONG[option]} {bounds(hint)}".replace(" at ", " of at ", 1))
+            of = "of " if bounds(hint).startswith("at ") else ""
+            words.append(f"{_LONG[option]} {of}{bounds(hint)}")
         elif option is str and any(getattr(item, "min_length", 0) for item in metadata(hint)):
             words.append("text that is not empty")
         else:

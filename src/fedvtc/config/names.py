@@ -9,7 +9,7 @@ DATASETS = {
     "svhn": "10 classes, 32x32 colour",
     "cifar10": "10 classes, 32x32 colour",
     "cifar100": "100 classes, 32x32 colour",
-    "tiny-imagenet": "200 classes, 64x64 colour, in the folders that it is distributed in",
+    "tiny-imagenet": "200 classes, 64x64 colour, in the folders of the published archive",
     "npz": "your own images in one file, data.path",
     "folder": "your own images in folders below data.path",
 }

@@ -146,7 +146,7 @@ class MethodConfig:
     """Name of the method in tables; null shows `method.name`."""
 
     def problems(self) -> list[str]:
-        """Returns one text for each conflict between keys, such as `finetune.latents: must be class with mean`."""
+        """Returns a text `KEY: PROBLEM. FIX.` for each conflict between keys; KEY lacks the `method.` in front."""
         return []
 
 

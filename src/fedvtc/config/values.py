@@ -160,8 +160,9 @@ def _is_module(name: str) -> bool:
 
 def _method(config: Config) -> Iterator[Problem]:
     for text in config.method.problems():
-        key, _, what = text.partition(" ")
-        yield Problem(f"method.{key.rstrip(':')}", what.rstrip("."))
+        key, _, rest = text.partition(": ")
+        what, _, fix = rest.partition(". ")
+        yield Problem(f"method.{key}", what.rstrip("."), fix=fix)
 
 
 def _secrets(config: Config) -> Iterator[Problem]:

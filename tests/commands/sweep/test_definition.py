@@ -216,20 +216,26 @@ def test_text_that_yaml_reads_as_something_else_stays_text(write):
             f"random: {{run.seed: {{int: [0, 1{'0' * 400}]}}}}",
             f"random.run.seed: int takes [low, high], low at most high, not [0, 1{'0' * 52}... (mine.yaml:1).",
         ),
-        ("<<: {grid: {run.seed: [0, 1], run.rounds: [0]}}", "run.rounds: must be at least 1, not 0 (mine.yaml)."),
+        (
+            "<<: {grid: {run.seed: [0, 1], run.rounds: [0]}}",
+            "run.rounds: must be a whole number of at least 1, not 0 (mine.yaml).",
+        ),
         (
             "set: {run: null}\ngrid: {run.seed: [0, 1]}",
             "run: is null here, and run.seed is set too (mine.yaml:1). Leave one of them out.",
         ),
         ("gird: {run.seed: [0]}", "gird: unknown key (mine.yaml:1). Did you mean grid?"),
-        ("grid: 3", "grid: expected keys with values, not 3 (mine.yaml:1)."),
+        ("grid: 3", "grid: must be a mapping, not 3 (mine.yaml:1)."),
         ("base: []", "mine.yaml: holds no trials. Give a grid, random or a list."),
         (
             "grid:\n  run.seed: 3",
             "grid.run.seed: expected a list of values, not 3 (mine.yaml:2). Write run.seed: [FIRST, SECOND].",
         ),
         ("grid:\n  run.sed: [0, 1]", "run.sed: unknown key (mine.yaml:2). Did you mean run.seed?"),
-        ("grid:\n  run.rounds:\n  - 1\n  - 0", "run.rounds: must be at least 1, not 0 (mine.yaml:4)."),
+        (
+            "grid:\n  run.rounds:\n  - 1\n  - 0",
+            "run.rounds: must be a whole number of at least 1, not 0 (mine.yaml:4).",
+        ),
         (
             "set:\n  partition:\n    alhpa: 3\ngrid: {run.seed: [0, 1]}",
             "partition.alhpa: unknown key (mine.yaml:3). Did you mean partition.alpha?",
@@ -243,7 +249,10 @@ def test_text_that_yaml_reads_as_something_else_stays_text(write):
             "set: {run.name: x}\ngrid: {run.seed: [0]}",
             "run.name: a sweep sets it for each of its trials (mine.yaml:1). Take it out.",
         ),
-        ("grid: {run.seed: [0]}\nmax_concurrent: 0", "max_concurrent: must be at least 1, not 0 (mine.yaml:2)."),
+        (
+            "grid: {run.seed: [0]}\nmax_concurrent: 0",
+            "max_concurrent: must be a whole number of at least 1 or null, not 0 (mine.yaml:2).",
+        ),
         (
             "grid: {run.seed: [0]}\nnum_samples: 2",
             "num_samples: nothing is drawn (mine.yaml:2). Take it out, or give random.",
@@ -254,7 +263,7 @@ def test_text_that_yaml_reads_as_something_else_stays_text(write):
         ),
         (
             "grid: {run.seed: [0]}\nasha:\n  reduction_factor: 1",
-            "asha.reduction_factor: must be above 1, not 1.0 (mine.yaml:3).",
+            "asha.reduction_factor: must be a number above 1, not 1 (mine.yaml:3).",
         ),
         (
             "grid: {run.seed: [0]}\nasha: {metric: test/acuracy/mean}",
@@ -314,7 +323,7 @@ def test_what_a_trial_is_called_by_cannot_be_overridden(write, override):
 def test_a_mistake_that_all_trials_share_is_told_once(write):
     assert problems(write("mine.yaml", "grid: {run.seed: [0, 1, 2]}"), "run.rounds=0", "run.sed=1") == [
         "run.sed: unknown key (command line). Did you mean run.seed?",
-        "run.rounds: must be at least 1, not 0 (command line).",
+        "run.rounds: must be a whole number of at least 1, not 0 (command line).",
     ]
 
 

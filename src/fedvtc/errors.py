@@ -1,6 +1,6 @@
-"""What can go wrong, and the exit code each kind ends the program with.
+"""Errors of fedvtc and the exit codes of the program.
 
-A `UserError` is one clear line: what is wrong, where it was set, what would work. Everything else is a crash.
+A `UserError` is one line: the fault, its place, and the remedy. Any other exception is a crash with a traceback.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ EXIT_TERMINATED = 143
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's text; the kind of the error where it has none."""
+    """Returns the first line of an error's text, or the name of the error's class if the text is empty."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
@@ -22,14 +22,14 @@ class FedvtcError(Exception):
 
 
 class UserError(FedvtcError):
-    """Something that the user can mend; the message is the whole story, no trace is shown."""
+    """An error that the user can fix. The program shows the message without a traceback."""
 
 
 class ConfigError(UserError):
-    """All problems of one config, one line each.
+    """All problems of a config, one line each.
 
     Attributes:
-        problems: one line per problem: the key, what is wrong, where it was set, what would work.
+        problems: one line for each problem: the key, the fault, the place and the remedy.
     """
 
     def __init__(self, problems: Sequence[str]) -> None:
@@ -38,7 +38,7 @@ class ConfigError(UserError):
 
 
 class DataError(UserError):
-    """A data set or a partition that is absent, damaged or impossible."""
+    """A data set or partition that is absent, damaged or impossible."""
 
 
 class RunFolderError(UserError):
@@ -46,24 +46,24 @@ class RunFolderError(UserError):
 
 
 class RunExistsError(RunFolderError):
-    """A run folder of the name that a new run was to have."""
+    """A run folder that exists, with the name of a new run."""
 
 
 class CheckpointError(UserError):
-    """A checkpoint that is damaged, or does not belong to the run."""
+    """A checkpoint that is damaged or belongs to another run."""
 
 
 class ClusterError(UserError):
-    """A cluster that cannot be reached, or is too small for what was asked."""
+    """A cluster that cannot be reached, or is too small for the run."""
 
 
 class ClientError(FedvtcError):
-    """A client whose work failed, or gave values that are not finite.
+    """A client that raised an error or returned values that are not finite.
 
-    Raised on the worker and carried to the coordinator, so it must survive pickling: all state is in `args`.
+    The error is raised in an actor and pickled for the coordinator, so all state is in `args`.
 
     Attributes:
-        trace: where in the code it happened, for an error that nobody foresaw; else empty.
+        trace: the traceback of an unexpected error; empty for an expected error.
     """
 
     def __init__(self, client: int, round: int, phase: str, reason: str, trace: str = "") -> None:
@@ -76,11 +76,11 @@ class ClientError(FedvtcError):
 
 
 class ClientMemoryError(ClientError):
-    """A client that ran out of memory; what is left of its process is not trusted."""
+    """A client that ran out of memory; the client's process may be damaged and is replaced."""
 
 
 class DiskError(FedvtcError):
-    """A disk that is full or read-only, where the policy is to stop."""
+    """A full or read-only disk with `runtime.on_disk_error=stop`."""
 
 
 class TooFewClientsError(FedvtcError):
@@ -88,10 +88,10 @@ class TooFewClientsError(FedvtcError):
 
 
 class Interrupted(KeyboardInterrupt):
-    """The run was asked to end, by Ctrl-C or SIGTERM.
+    """A request to end the run, by Ctrl-C or SIGTERM.
 
     Attributes:
-        signum: the signal that asked.
+        signum: the signal.
     """
 
     def __init__(self, signum: int) -> None:

@@ -13,7 +13,8 @@ from fedvtc.__main__ import program
 from fedvtc.commands.main import main
 from fedvtc.commands.registry import COMMANDS
 from fedvtc.config import field_docs, load
-from fedvtc.config.schema import BACKBONE_NAMES, DATASET_NAMES, Config
+from fedvtc.config.names import BACKBONES, DATASETS
+from fedvtc.config.schema import Config
 from fedvtc.learning.methods import config_classes, names
 
 ROOT = Path(__file__).parents[2]
@@ -222,7 +223,7 @@ def test_absent_data_exit_with_2(capsys: pytest.CaptureFixture[str], keys_of):
 
 @pytest.mark.parametrize(
     ("kind", "expected"),
-    [("data", DATASET_NAMES), ("backbones", BACKBONE_NAMES), ("methods", names())],
+    [("data", DATASETS), ("backbones", BACKBONES), ("methods", names())],
     ids=["data", "backbones", "methods"],
 )
 def test_a_list_names_every_choice(capsys: pytest.CaptureFixture[str], golden, kind: str, expected: list[str]):

@@ -2,34 +2,50 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Annotated
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import Field
 
 from fedvtc.config import Config, MethodConfig, fingerprint, load, to_yaml
+from fedvtc.config.problems import COMMAND_LINE
 from fedvtc.config.schema import BackboneShare
+from fedvtc.config.section import section
 from fedvtc.errors import ConfigError
 
 
-@dataclass(frozen=True)
+@section
 class GeneratorConfig:
     lr: float = 1e-3
-    epochs: int = 2
+    epochs: Annotated[int, Field(ge=1)] = 2
 
 
-@dataclass(frozen=True)
+@section
 class FancyConfig(MethodConfig):
     name: str = "fancy"
     generator: GeneratorConfig = field(default_factory=GeneratorConfig)
 
     def problems(self) -> list[str]:
-        return (
-            [] if self.generator.epochs >= 1 else [f"generator.epochs must be at least 1, not {self.generator.epochs}"]
-        )
+        conflict = self.generator.lr == 7 and self.generator.epochs == 7
+        return ["generator.lr: cannot be 7 with generator.epochs=7."] if conflict else []
 
 
-METHODS = {"fedvtc": MethodConfig, "fancy": FancyConfig, "local": MethodConfig}
+@dataclass(frozen=True)
+class PlainInnerConfig:
+    width: Annotated[int, Field(ge=1)] = 1
+
+
+@dataclass(frozen=True)
+class PlainConfig(MethodConfig):
+    """A method outside of the package may use the standard decorator."""
+
+    name: str = "plain"
+    inner: PlainInnerConfig = field(default_factory=PlainInnerConfig)
+
+
+METHODS = {"fedvtc": MethodConfig, "fancy": FancyConfig, "local": MethodConfig, "plain": PlainConfig}
 
 Write = Callable[[str, str], Path]
 
@@ -53,7 +69,7 @@ def problems(*overrides: str, files: tuple[str | Path, ...] = ()) -> list[str]:
     return list(caught.value.problems)
 
 
-def test_without_input_the_config_is_the_default():
+def test_no_input_gives_the_defaults():
     assert load([], [], methods=METHODS) == Config()
 
 
@@ -74,19 +90,20 @@ def test_includes_are_relative_to_their_file_and_come_before_its_own_keys(write:
     assert (data.name, data.augment) == ("mnist", "none")
 
 
-def test_a_file_may_be_included_twice_but_not_by_itself(write: Write):
+def test_a_file_may_be_included_twice_but_not_by_itself(write: Write, golden):
     write("seed.yaml", "run: {seed: 5}\n")
     write("left.yaml", "include: [seed.yaml]\n")
     write("both.yaml", "include: [left.yaml, seed.yaml]\n")
     assert load(["both.yaml"], [], methods=METHODS).run.seed == 5
     write("a.yaml", "include:\n  - b.yaml\n")
     write("b.yaml", "include:\n  - a.yaml\n")
-    assert problems(files=("a.yaml",)) == [
-        "a.yaml: includes itself: a.yaml -> b.yaml -> a.yaml (b.yaml:2). Take one of the includes out."
-    ]
+    (line,) = problems(files=("a.yaml",))
+    assert line.startswith("a.yaml: ")
+    assert "(b.yaml:2)" in line
+    golden(line)
 
 
-def test_the_home_stands_for_itself_where_runs_lie(monkeypatch: pytest.MonkeyPatch):
+def test_a_tilde_in_output_dir_is_the_home_folder(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("HOME", "/home/me")
 
     assert load([], ["run.output_dir=~/runs"], methods=METHODS).run.output_dir == "/home/me/runs"
@@ -113,7 +130,7 @@ def test_a_method_named_again_keeps_the_keys(write: Write):
     assert load(["a.yaml", "b.yaml"], [], methods=METHODS).method == FancyConfig("fancy", None, GeneratorConfig(0.1, 9))
 
 
-def test_overrides_stand_beside_each_other_whatever_their_order():
+def test_the_order_of_overrides_does_not_matter_to_the_method():
     config = load([], ["method.generator.epochs=5", "method.name=fancy"], methods=METHODS)
     assert config.method == FancyConfig("fancy", None, GeneratorConfig(1e-3, 5))
 
@@ -125,7 +142,7 @@ def test_interpolations_are_resolved(monkeypatch: pytest.MonkeyPatch):
     assert (config.data.path, config.run.rounds) == ("/images/a.npz", 4)
 
 
-def test_text_stays_as_it_is_written(write: Write):
+def test_text_keys_keep_words_that_yaml_reads_as_numbers(write: Write):
     file = write("a.yaml", "run: {name: 2026_11_23}\ntracking:\n  wandb:\n    group: 1e3\n    tags: [1_1, true, b]\n")
     config = load(
         [file], ["data.path=010", "run.output_dir=0x1F", "tracking.wandb={project: 1_0, name: 7}"], methods=METHODS
@@ -138,98 +155,101 @@ def test_text_stays_as_it_is_written(write: Write):
 
 
 @pytest.mark.parametrize(
-    ("override", "line"),
+    ("override", "key"),
     [
-        ("run.sede=1", "run.sede: unknown key (command line). Did you mean run.seed?"),
-        ("rnu.seed=1", "rnu: unknown key (command line). Did you mean run?"),
-        ("method.generator.lr=1", "method.generator: unknown key (command line). Known: name, label."),
-        ("run.rounds=ten", "run.rounds: expected a whole number, not 'ten' (command line)."),
-        ("run.rounds=1.5", "run.rounds: expected a whole number, not 1.5 (command line)."),
-        ("run.rounds=true", "run.rounds: expected a whole number, not true (command line)."),
-        ("run.rounds=null", "run.rounds: expected a whole number, not null (command line)."),
-        ("run.rounds=???", "run.rounds: expected a whole number, not '???' (command line)."),
-        ("run.name=[a]", "run.name: expected text or null, not ['a'] (command line)."),
-        ("data.download=perhaps", "data.download: expected true or false, not 'perhaps' (command line)."),
-        ("partition.alpha=big", "partition.alpha: expected a number, not 'big' (command line)."),
-        ("cluster=null", "cluster: expected keys (address, num_cpus, num_gpus), not null (command line)."),
-        (
-            "placement.pool=inlin",
-            "placement.pool: expected one of ray, inline, not 'inlin' (command line). Did you mean inline?",
-        ),
-        ("population.backbones=resnet8", "population.backbones: expected a list, not 'resnet8' (command line)."),
-        (
-            "population.backbones=[resnet8]",
-            "population.backbones[0]: expected keys (name, share), not 'resnet8' (command line).",
-        ),
-        (
-            "population.backbones=[{name: resnet8}]",
-            "population.backbones[0].share: missing, expected a number (command line).",
-        ),
-        (
-            "run.rounds",
-            "run.rounds: neither key=value nor a file (command line). "
-            "Write key=value, or the path of a file that ends in .yaml.",
-        ),
-        ("run.seed=${run.nope}", "run.seed: Interpolation key 'run.nope' not found (command line)."),
-        (
-            "data.root=${oc.env:FEDVTC_NOT_SET}",
-            "data.root: \"Environment variable 'FEDVTC_NOT_SET' not found\" (command line).",
-        ),
-        ("method.name=fanzy", "method.name: unknown method 'fanzy' (command line). Did you mean fancy?"),
-        ("method.name=[fancy]", "method.name: unknown method ['fancy'] (command line). Did you mean fancy?"),
+        ("run.sede=1", "run.sede"),
+        ("rnu.seed=1", "rnu"),
+        ("checkpoint.async_=true", "checkpoint.async_"),
+        ("method.generator.lr=1", "method.generator"),
+        ("run.rounds=ten", "run.rounds"),
+        ("run.rounds=1.5", "run.rounds"),
+        ("run.rounds=true", "run.rounds"),
+        ("run.rounds=null", "run.rounds"),
+        ("run.rounds=???", "run.rounds"),
+        ("run.name=???", "run.name"),
+        ("run.name=[a]", "run.name"),
+        ("run={1: 2}", "run.1"),
+        ("data.download=perhaps", "data.download"),
+        ("data.augment=no", "data.augment"),
+        ("partition.alpha=big", "partition.alpha"),
+        ("cluster=null", "cluster"),
+        ("method=3", "method"),
+        ("placement.pool=inlin", "placement.pool"),
+        ("population.backbones=resnet8", "population.backbones"),
+        ("population.backbones=[resnet8]", "population.backbones[0]"),
+        ("population.backbones=[{name: resnet8}]", "population.backbones[0].share"),
+        ("population.backbones=[{name: resnet8, shaer: 1}]", "population.backbones[0].shaer"),
+        ("run.rounds", "run.rounds"),
+        ("run.seed=${run.nope}", "run.seed"),
+        ("data.root=${oc.env:FEDVTC_NOT_SET}", "data.root"),
+        ("run.rounds=${run.output_dir}", "run.rounds"),
+        ("method.name=fanzy", "method.name"),
+        ("method.name=[fancy]", "method.name"),
     ],
 )
-def test_a_wrong_override_is_one_line(override: str, line: str):
-    assert problems(override) == [line]
+def test_a_wrong_override_is_named_by_its_key(override: str, key: str, golden):
+    lines = problems(override)
+    assert lines[0].startswith(f"{key}: ")
+    assert all(f"({COMMAND_LINE})" in line for line in lines)
+    golden("\n".join(lines))
 
 
-def test_an_override_whose_value_is_not_yaml_is_one_line():
+def test_methods_may_use_the_standard_decorator(golden):
+    config = load([], ["method.name=plain", "method.inner.width=4"], methods=METHODS)
+    assert config.method == PlainConfig(inner=PlainInnerConfig(4))
+    lines = problems("method.name=plain", "method.inner.width=0", "method.inner.widht=1", "method.labl=x")
+    assert [line.partition(":")[0] for line in lines] == ["method.inner.widht", "method.labl", "method.inner.width"]
+    golden("\n".join(lines))
+
+
+def test_a_conflict_of_a_method_is_placed(golden):
+    (line,) = problems("method.name=fancy", "method.generator={lr: 7, epochs: 7}")
+    assert line.startswith("method.generator.lr: ")
+    golden(line)
+
+
+def test_an_override_with_malformed_yaml_is_one_line():
     # The words in the middle are those of the YAML library, with and without its C part.
     (line,) = problems("run.seed=[1")
-    assert line.startswith("run.seed: the value cannot be read: ")
-    assert line.endswith(" (command line). Quote the value for the shell: 'key=value'.")
+    assert line.startswith("run.seed: ")
+    assert "(command line)" in line
 
 
 SECRET = "0123456789abcdef" * 5
 
 
 @pytest.mark.parametrize(
-    ("override", "line"),
-    [
-        (
-            "run.seed=${oc.env:HUB_TOKEN}",
-            "run.seed: While dereferencing interpolation '${oc.env:HUB_TOKEN}': Value '$HUB_TOKEN' of type 'str' could "
-            "not be converted to Integer (command line).",
-        ),
-        (f"run.seed=x{SECRET}", "run.seed: expected a whole number, not 'x$HUB_TOKEN... (command line)."),
-        (f"run.sede={SECRET}", "run.sede: unknown key (command line). Did you mean run.seed?"),
-        (f"{SECRET}=1", "$HUB_TOKEN: unknown key (command line). Known: "),
-    ],
+    "override", ["run.seed=${oc.env:HUB_TOKEN}", f"run.seed=x{SECRET}", f"run.sede={SECRET}", f"{SECRET}=1"]
 )
-def test_no_line_shows_a_secret_of_the_environment(monkeypatch: pytest.MonkeyPatch, override: str, line: str):
+def test_no_line_shows_a_secret_of_the_environment(monkeypatch: pytest.MonkeyPatch, override: str, golden):
     monkeypatch.setenv("HUB_TOKEN", SECRET)
-    # A part of the other, which would leave the rest of it in the line.
+    # A part of the other secret: if it is replaced first, the rest of the other stays in the line.
     monkeypatch.setenv("OLD_TOKEN", SECRET[:20])
-    (found,) = problems(override)
-    assert found.startswith(line)
+    (line,) = problems(override)
+    assert SECRET[:20] not in line
+    assert SECRET[-20:] not in line
+    golden(line)
 
 
 def test_problems_in_files_name_the_line(write: Write):
     write(
         "x.yaml", "# header\nrun:\n  sede: 1\n  rounds: 0\npopulation:\n  backbones:\n    - {name: resnet9, share: 1}\n"
     )
-    assert problems(files=("x.yaml",)) == [
-        "run.sede: unknown key (x.yaml:3). Did you mean run.seed?",
-        "run.rounds: must be at least 1, not 0 (x.yaml:4).",
-        "population.backbones[0].name: unknown backbone 'resnet9' (x.yaml:7). Did you mean resnet8?",
-    ]
+    places = {
+        line.partition(":")[0]: line[line.index("(x.yaml") + 1 : line.index(")")]
+        for line in problems(files=("x.yaml",))
+    }
+    assert places == {"run.sede": "x.yaml:3", "run.rounds": "x.yaml:4", "population.backbones[0].name": "x.yaml:7"}
 
 
-def test_a_value_is_blamed_on_the_layer_that_decided_it(write: Write):
+def test_a_problem_has_the_place_of_the_last_layer_that_sets_the_key(write: Write):
     write("x.yaml", "run:\n  rounds: 0\n")
-    assert problems("run.rounds=-1", files=("x.yaml",)) == ["run.rounds: must be at least 1, not -1 (command line)."]
+    (line,) = problems("run.rounds=-1", files=("x.yaml",))
+    assert "not -1 (command line)" in line
     write("y.yaml", "run: {seed: 1}\n")
-    assert problems(files=("x.yaml", "y.yaml")) == ["run.rounds: must be at least 1, not 0 (x.yaml:2)."]
+    (line,) = problems(files=("x.yaml", "y.yaml"))
+    assert "not 0 (x.yaml:2)" in line
+    assert load(["x.yaml"], ["run.rounds=2"], methods=METHODS).run.rounds == 2
 
 
 def test_all_kinds_of_problems_come_at_once(write: Write):
@@ -243,88 +263,71 @@ def test_all_kinds_of_problems_come_at_once(write: Write):
         "partition.alpha=0",
         files=("bad.yaml", "absent.yaml"),
     )
-    assert [line.split(":")[0] for line in found] == [
+    assert sorted(line.split(":")[0] for line in found) == [
         "absent.yaml",
-        "nonsense",
-        "run.sede",
-        "run.rounds",
-        "run.seed",
-        "partition.alpha",
         "method.generator.epochs",
-    ]
-    assert found[-1] == "method.generator.epochs: must be at least 1, not 0 (command line)."
-
-
-def test_keys_of_a_method_that_is_not_known_are_not_judged():
-    assert problems("method.name=nothing_like_it", "method.generator.lr=0") == [
-        "method.name: unknown method 'nothing_like_it' (command line). Known: fedvtc, fancy, local."
+        "nonsense",
+        "partition.alpha",
+        "run.rounds",
+        "run.sede",
+        "run.seed",
     ]
 
 
-def test_a_file_that_is_absent_comes_with_what_lies_near(write: Write):
+def test_keys_of_an_unknown_method_are_not_checked(golden):
+    (line,) = problems("method.name=nothing_like_it", "method.generator.lr=0")
+    assert line.startswith("method.name: ")
+    golden(line)
+
+
+@pytest.mark.parametrize("file", ["conf/data/minst.yaml", "conf/dta/mnist.yaml", "conf/zzz.yaml", "conf"])
+def test_an_absent_file_comes_with_names_of_near_files(write: Write, file: str, golden):
     write("conf/data/mnist.yaml", "")
     write("conf/base.yaml", "")
-    assert problems(files=("conf/data/minst.yaml",)) == [
-        "conf/data/minst.yaml: no such file (command line). Did you mean conf/data/mnist.yaml?"
-    ]
-    assert problems(files=("conf/dta/mnist.yaml",)) == [
-        "conf/dta/mnist.yaml: no such file (command line). Did you mean conf/data?"
-    ]
-    assert problems(files=("conf/zzz.yaml",)) == [
-        "conf/zzz.yaml: no such file (command line). conf holds: base.yaml, data."
-    ]
-    assert problems(files=("conf",)) == ["conf: is a folder, not a file (command line). conf holds: base.yaml, data."]
+    (line,) = problems(files=(file,))
+    assert line.startswith(f"{file}: ")
+    golden(line)
+
+
+def test_an_absent_include_has_the_place_of_the_include(write: Write):
     write("x.yaml", "run: {seed: 1}\ninclude:\n  - conf/data/minst.yaml\n")
-    assert problems(files=("x.yaml",)) == [
-        "conf/data/minst.yaml: no such file (x.yaml:3). Did you mean conf/data/mnist.yaml?"
-    ]
+    (line,) = problems(files=("x.yaml",))
+    assert line.startswith("conf/data/minst.yaml: ")
+    assert "(x.yaml:3)" in line
 
 
 @pytest.mark.parametrize(
-    ("text", "line"),
+    ("text", "key"),
     [
-        ("run:\n  rounds: [1\n", "x.yaml:3: not valid YAML: expected ',' or ']', but got '<stream end>'."),
-        ("run: {seed: 1}\nrun: {seed: 2}\n", "x.yaml:2: not valid YAML: found duplicate key run."),
-        ("- 1\n", "x.yaml: expected keys with values. Write lines such as `run: {rounds: 10}`."),
-        ("rounds\n", "x.yaml: expected keys with values. Write lines such as `run: {rounds: 10}`."),
-        (
-            "include: 3\n",
-            "include: expected a list of paths, relative to this file (x.yaml:1). Write include: [../data/mnist.yaml].",
-        ),
-        ("run: 3\n", "run: expected keys (name, output_dir, seed, rounds, participation, resume), not 3 (x.yaml:1)."),
-        (
-            "1: 2\n",
-            "1: unknown key (x.yaml:1). Known: run, data, partition, population, training, method, evaluate, "
-            "checkpoint, runtime, placement, cluster, tracking.",
-        ),
+        ("run:\n  rounds: [1\n", "x.yaml:3"),
+        ("run: {seed: 1}\nrun: {seed: 2}\n", "x.yaml:2"),
+        ("- 1\n", "x.yaml"),
+        ("rounds\n", "x.yaml"),
+        ("include: 3\n", "include"),
+        ("run: 3\n", "run"),
+        ("1: 2\n", "1"),
     ],
 )
-def test_a_file_that_cannot_be_read_is_one_line(write: Write, text: str, line: str):
+def test_a_malformed_file_is_one_line(write: Write, text: str, key: str, golden):
     write("x.yaml", text)
-    assert problems(files=("x.yaml",)) == [line]
+    (line,) = problems(files=("x.yaml",))
+    assert line.startswith(f"{key}: ")
+    golden(line)
 
 
 def test_a_file_that_is_not_text_is_one_line(write: Write):
     file = write("x.yaml", "")
     file.write_bytes(b"run: \xff\xfe\n")
     (line,) = problems(files=(file,))
-    assert line.startswith("x.yaml: cannot be read: 'utf-8' codec can't decode byte 0xff")
-
-
-@pytest.mark.parametrize("pair", [("[", "]"), ("{a: ", "}")])
-def test_values_in_values_a_thousand_deep_are_one_line(write: Write, pair: tuple[str, str]):
-    value = pair[0] * 3000 + pair[1] * 3000
-    write("x.yaml", f"a: {value}")
-    in_file, in_override = problems(f"a={value}", files=("x.yaml",))
-    assert in_file.startswith("x.yaml: cannot be read: maximum recursion depth exceeded")
-    assert in_override.startswith("a: the value cannot be read: maximum recursion depth exceeded")
+    assert line.startswith("x.yaml: ")
+    assert "0xff" in line
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everywhere")
-def test_a_file_in_a_folder_that_may_not_be_read_is_one_line_without_a_hint(tmp_path: Path):
+def test_a_file_in_an_unreadable_folder_is_one_line(tmp_path: Path, golden):
     (tmp_path / "locked").mkdir(mode=0o000)
-    file = tmp_path / "locked/x.yaml"
-    assert problems(files=(file,)) == [f"{file}: no such file (command line)."]
+    (line,) = problems(files=(tmp_path / "locked/x.yaml",))
+    golden(line)
 
 
 def test_an_empty_file_changes_nothing(write: Write):
@@ -337,7 +340,7 @@ TEXT = st.text(st.characters(blacklist_categories=["Cs", "Cc"], blacklist_charac
 
 @settings(max_examples=15, deadline=None)
 @given(label=TEXT, lr=st.floats(1e-12, 1e6), seed=st.integers(-(2**62), 2**62), download=st.booleans())
-def test_what_is_written_is_read_back(
+def test_a_written_config_is_read_back(
     tmp_path_factory: pytest.TempPathFactory, label: str, lr: float, seed: int, download: bool
 ):
     config = replace(
@@ -359,7 +362,7 @@ def test_text_that_looks_like_something_else_stays_text(tmp_path: Path, text: st
     assert load([tmp_path / "config.yaml"], [], methods=METHODS).run.name == text
 
 
-def test_the_fingerprint_is_of_what_decides_the_numbers():
+def test_the_fingerprint_covers_the_keys_that_decide_results():
     base = fingerprint(Config())
     assert len(base) == 64
     same = [

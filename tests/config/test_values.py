@@ -3,197 +3,107 @@ from dataclasses import replace
 
 import pytest
 
-from fedvtc.config import Config, MethodConfig, load, validate
+from fedvtc.config import Config, MethodConfig, field_docs, load, validate
 from fedvtc.config.schema import BackboneShare
 from fedvtc.errors import ConfigError
 from fedvtc.learning.methods import config_classes
+from fedvtc.learning.methods.fedvtc import FedVTCConfig
+
+METHODS = {"fedvtc": MethodConfig}
 
 
-def problems(*overrides: str) -> list[str]:
+def refused(*overrides: str, methods=METHODS) -> str:
     with pytest.raises(ConfigError) as caught:
-        load([], overrides, methods={"fedvtc": MethodConfig})
-    return list(caught.value.problems)
+        load([], overrides, methods=methods)
+    return str(caught.value)
 
 
 def test_the_defaults_have_no_problem():
     assert validate(Config()) == []
 
 
-@pytest.mark.parametrize(
-    "key",
-    [
-        "run.rounds",
-        "data.image_size",
-        "partition.classes_per_client",
-        "partition.min_images",
-        "partition.max_redraws",
-        "partition.images_per_client",
-        "population.num_clients",
-        "training.epochs",
-        "training.batch_size",
-        "evaluate.every",
-        "evaluate.batch_size",
-        "evaluate.samples_every",
-        "evaluate.samples_per_class",
-        "placement.threads_per_actor",
-        "cluster.num_cpus",
-    ],
-)
-def test_what_must_be_at_least_one(key: str):
-    assert problems(f"{key}=0") == [f"{key}: must be at least 1, not 0 (command line)."]
-    extra = ["partition.min_images=1"] if key == "partition.images_per_client" else []
-    load([], [f"{key}=1", *extra], methods={"fedvtc": MethodConfig})
+RANGES = [
+    *((doc.key, doc.range) for doc in field_docs(Config) if doc.range),
+    *((doc.key, doc.range) for doc in field_docs(FedVTCConfig, "method") if doc.range),
+]
 
 
+@pytest.mark.parametrize(("key", "words"), RANGES)
+def test_a_range_ends_at_its_bounds(key: str, words: str, keys_of):
+    for bound in words.split(" and "):
+        kind, _, number = bound.rpartition(" ")
+        outside = {"at least": -1, "above": 0, "at most": 1, "below": 0}[kind] + float(number)
+        inside = {"at least": 0, "above": 1, "at most": 0, "below": -0.5}[kind] + float(number)
+        # Whole numbers as such, or a key would refuse the decimal point.
+        outside, inside = (f"{value:.0f}" if value == int(value) else f"{value}" for value in (outside, inside))
+        more = ["partition.min_images=1"] if key == "partition.images_per_client" else []
+        assert keys_of(refused(f"{key}={outside}", *more, methods=config_classes())) == [key]
+        load([], [f"{key}={inside}", *more], methods=config_classes())
+
+
+@pytest.mark.parametrize("number", ["0", "-1e-3", ".nan", ".inf"])
 @pytest.mark.parametrize("key", ["partition.alpha", "training.optimizer.lr", "placement.cpus_per_actor"])
-def test_what_must_be_above_zero(key: str):
-    assert problems(f"{key}=0") == [f"{key}: must be above 0, not 0.0 (command line)."]
-    assert problems(f"{key}=-1e-3") == [f"{key}: must be above 0, not -0.001 (command line)."]
-    assert problems(f"{key}=.nan") == [f"{key}: must be above 0, not nan (command line)."]
-    assert problems(f"{key}=.inf") == [f"{key}: must be above 0, not inf (command line)."]
+def test_numbers_above_zero_are_finite(key: str, number: str, keys_of, golden):
+    text = refused(f"{key}={number}")
+    assert keys_of(text) == [key]
+    golden(text)
 
 
 @pytest.mark.parametrize(
-    ("override", "line"),
+    "override",
     [
-        (
-            "tracking.wandb.project=team/mine",
-            "tracking.wandb.project: must be 1 to 128 letters without any of / \\ # ? % :, not 'team/mine' (command "
-            "line). The team has a key of its own, tracking.wandb.entity.",
-        ),
-        (
-            "tracking.wandb.timeout_s=1e10",
-            "tracking.wandb.timeout_s: must be above 0 and at most 1e9, not 10000000000.0 (command line).",
-        ),
-        (
-            "runtime.stop_timeout_s=1e300",
-            "runtime.stop_timeout_s: must be at least 0 and at most 1e9, not 1e+300 (command line).",
-        ),
-        (
-            r'run.name="a\0b"',
-            r"run.name: must be the name of one folder, not 'a\x00b' (command line)."
-            " Set run.output_dir for the folder around it.",
-        ),
-        (
-            "run.name=-mine",
-            "run.name: must begin with another letter than -, not '-mine' (command line). "
-            "A command would take it for an option.",
-        ),
-        ('tracking.wandb.tags=["", a]', "tracking.wandb.tags[0]: must be at least 1 letter (command line)."),
-        (
-            "run.output_dir=~no_such_user/outputs",
-            "run.output_dir: '~no_such_user' is the home of no user here (command line). Write the folder out.",
-        ),
-        (
-            "checkpoint.dir=~no_such_user/checkpoints",
-            "checkpoint.dir: '~no_such_user' is the home of no user here (command line). Write the folder out.",
-        ),
-        (
-            'checkpoint.dir=""',
-            "checkpoint.dir: must not be empty (command line). Set null for a folder in that of the run.",
-        ),
-        (
-            "checkpoint.dir=simplecache::s3://bucket/fedvtc",
-            "checkpoint.dir: is a URL that chains several with :: (command line). "
-            "Name one file system, such as s3://bucket/fedvtc.",
-        ),
-        ("population.feature_size=1", "population.feature_size: must be at least 2, not 1 (command line)."),
-        ("run.participation=0", "run.participation: must be above 0 and at most 1, not 0.0 (command line)."),
-        ("run.participation=1.01", "run.participation: must be above 0 and at most 1, not 1.01 (command line)."),
-        (
-            "run.name=a/b",
-            "run.name: must be the name of one folder, not 'a/b' (command line). "
-            "Set run.output_dir for the folder around it.",
-        ),
-        (
-            "training.optimizer.momentum=1",
-            "training.optimizer.momentum: must be at least 0 and below 1, not 1.0 (command line).",
-        ),
-        (
-            "training.optimizer.weight_decay=-1",
-            "training.optimizer.weight_decay: must be at least 0, not -1.0 (command line).",
-        ),
-        ("cluster.num_gpus=-1", "cluster.num_gpus: must be at least 0, not -1 (command line)."),
-        (
-            "cluster.address=ray://head:10001",
-            "cluster.address: ray:// is Ray Client, through which no run can place its actors (command line). "
-            "Set HOST:6379 on a node of the cluster, or send a job from elsewhere with fedvtc submit.",
-        ),
-        (
-            "cluster.address=http://head:8265",
-            "cluster.address: is the URL of a dashboard, which takes jobs only (command line). "
-            "Set HOST:6379 on a node of the cluster, or send a job from elsewhere with fedvtc submit.",
-        ),
-        ("data.name=minst", "data.name: unknown data set 'minst' (command line). Did you mean mnist?"),
-        ("data.name=npz", "data.path: missing, and data.name is npz. Set data.path=FILE.npz."),
-        ("data.name=folder", "data.path: missing, and data.name is folder. Set data.path=FOLDER."),
-        (
-            "partition.kind=file",
-            "partition.file: missing, and partition.kind is file. Set partition.file=RUN_FOLDER/partition.npz.",
-        ),
-        (
-            "partition.images_per_client=1",
-            "partition.images_per_client: must be at least partition.min_images = 2, not 1 (command line).",
-        ),
-        (
-            "placement.clients_per_actor=many",
-            "placement.clients_per_actor: must be auto or a number of at least 1, not 'many' (command line).",
-        ),
-        (
-            "placement.clients_per_actor=0",
-            "placement.clients_per_actor: must be auto or a number of at least 1, not 0 (command line).",
-        ),
-        ("placement.gpus_per_actor=-1", "placement.gpus_per_actor: must be at least 0, not -1.0 (command line)."),
-        (
-            "placement.gpus_per_actor=0.4",
-            "placement.gpus_per_actor: must be 0, a whole number, or 1/k for k actors on one GPU, "
-            "not 0.4 (command line). Set 0.5 (2 to a GPU) or 0.3333 (3 to a GPU).",
-        ),
-        (
-            "placement.gpus_per_actor=1.5",
-            "placement.gpus_per_actor: must be 0, a whole number, or 1/k for k actors on one GPU, "
-            "not 1.5 (command line). Set 1 or 2.",
-        ),
-        (
-            "population.backbones=[]",
-            "population.backbones: no backbone (command line). "
-            "Give at least one, such as [{name: cnn_2x16, share: 1}].",
-        ),
-        (
-            "population.backbones=[{name: resnet8, share: 0.5}, {name: vit_tiny, share: 0.4}]",
-            "population.backbones: the shares must add up to 1, not 0.9 (command line). Equal shares for 2 are 0.5.",
-        ),
-        (
-            "population.backbones=[{name: resnet8, share: 0}, {name: vit_tiny, share: 1}]",
-            "population.backbones[0].share: must be above 0, not 0.0 (command line).",
-        ),
-        (
-            "population.backbones=[{name: resnet_8, share: 1}]",
-            "population.backbones[0].name: unknown backbone 'resnet_8' (command line). Did you mean resnet8?",
-        ),
+        "tracking.wandb.project=team/mine",
+        "tracking.wandb.timeout_s=1e10",
+        "runtime.stop_timeout_s=1e300",
+        "run.name=-mine",
+        "run.name=a/b",
+        "run.name=..",
+        'tracking.wandb.tags=["", a]',
+        "run.output_dir=~no_such_user/outputs",
+        "checkpoint.dir=~no_such_user/checkpoints",
+        'checkpoint.dir=""',
+        "checkpoint.dir=simplecache::s3://bucket/fedvtc",
+        "checkpoint.dir=memory://a",
+        "run.resume=auto",
+        "run.participation=1.01",
+        "runtime.min_clients=9",
+        "training.optimizer.momentum=1",
+        "cluster.address=ray://head:10001",
+        "cluster.address=http://head:8265",
+        "data.name=minst",
+        "data.name=npz",
+        "data.name=folder",
+        "partition.kind=file",
+        "partition.images_per_client=1",
+        "placement.clients_per_actor=many",
+        "placement.clients_per_actor=0",
+        "placement.gpus_per_actor=0.4",
+        "placement.gpus_per_actor=1.5",
+        "placement={gpus_per_actor: 1, accelerator: cpu}",
+        "tracking.trackers=[wandbe]",
+        "population.backbones=[]",
+        "population.backbones=[{name: resnet8, share: 0.5}, {name: vit_tiny, share: 0.4}]",
+        "population.backbones=[{name: resnet8, share: 0}, {name: vit_tiny, share: 1}]",
+        "population.backbones=[{name: resnet_8, share: 1}]",
     ],
 )
-def test_a_wrong_value_is_one_line(override: str, line: str):
-    assert problems(override) == [line]
+def test_a_value_that_cannot_work_is_one_line(override: str, keys_of, golden):
+    text = refused(override)
+    key = override.partition("=")[0]
+    (named,) = keys_of(text)
+    expected = {"data.name=npz": "data.path", "data.name=folder": "data.path", "partition.kind=file": "partition.file"}
+    assert named.partition("[")[0] == expected.get(override, key) or named == "placement.gpus_per_actor"
+    golden(text)
 
 
-@pytest.mark.parametrize("key", ["run.output_dir", "checkpoint.dir", "data.root", "data.path", "partition.file"])
-@pytest.mark.parametrize("path", ["a\\0b", "~\\0b"])
-def test_no_path_holds_a_nul(key: str, path: str):
-    assert problems(f'{key}="{path}"') == [f"{key}: holds a NUL, the one letter that is in no path (command line)."]
-
-
-def test_a_home_and_a_folder_with_odd_letters_are_taken():
-    config = load([], ["run.output_dir=./~x", "checkpoint.dir=~/a::b"], methods={"fedvtc": MethodConfig})
+def test_a_folder_with_a_tilde_or_colons_in_its_name_is_accepted():
+    config = load([], ["run.output_dir=./~x", "checkpoint.dir=~/a::b"], methods=METHODS)
     assert (config.run.output_dir, config.checkpoint.dir) == ("./~x", "~/a::b")
 
 
 @pytest.mark.parametrize("gpus", [0, 1, 2, 0.5, 1 / 3, 0.33, 0.25, 0.125, 0.05])
 def test_shares_of_a_gpu(gpus: float):
-    assert (
-        load([], [f"placement.gpus_per_actor={gpus}"], methods={"fedvtc": MethodConfig}).placement.gpus_per_actor
-        == gpus
-    )
+    assert load([], [f"placement.gpus_per_actor={gpus}"], methods=METHODS).placement.gpus_per_actor == gpus
 
 
 def test_shares_may_miss_one_by_rounding_only():
@@ -204,60 +114,54 @@ def test_shares_may_miss_one_by_rounding_only():
     assert validate(with_shares(1 / 3, 1 / 3, 1 / 3)) == []
     assert validate(with_shares(0.3333, 0.3333, 0.3334)) == []
     assert [problem.key for problem in validate(with_shares(0.33, 0.33, 0.33))] == ["population.backbones"]
-    assert len(validate(with_shares(math.nan))) == 2
+    with pytest.raises(ValueError, match="share"):
+        BackboneShare("resnet8", share=math.nan)
 
 
-@pytest.mark.parametrize(
-    ("key", "fix"),
-    [
-        (
-            "checkpoint.dir",
-            "Leave it out of the URL, and set FSSPEC_PROTOCOL_PASSWORD, such as FSSPEC_FTP_PASSWORD, on every node.",
-        ),
-        ("cluster.address", "Leave it out of the URL."),
-        ("data.path", "Leave it out of the URL."),
-    ],
-)
-def test_a_url_with_a_password_is_not_taken_nor_shown(key: str, fix: str, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize("key", ["checkpoint.dir", "cluster.address", "data.path"])
+@pytest.mark.parametrize("url", ["ftp://me:hunter2@host/x", "https://hunter2@host/x", "${oc.env:PLACE}"])
+def test_a_url_with_a_password_is_refused_and_not_shown(key: str, url: str, monkeypatch, keys_of, golden):
     monkeypatch.setenv("PLACE", "ftp://me:hunter2@host/x")
-    what = "the URL carries a password or token, which would get into files and logs"
-    for value in ("ftp://me:hunter2@host/x", "https://hunter2@host/x", "${oc.env:PLACE}"):
-        assert problems(f"{key}={value}") == [f"{key}: {what} (command line). {fix}"]
+    text = refused(f"{key}={url}")
+    assert keys_of(text) == [key]
+    assert "hunter2" not in text
+    golden(text)
 
 
-def test_a_url_that_only_names_a_user_is_taken():
+def test_a_url_with_a_user_and_no_password_is_accepted():
     for url in ("ftp://me@host/x", "abfs://container@account/x", "s3://bucket/me@x", "sftp://me@host/x"):
-        assert load([], [f"checkpoint.dir={url}"], methods={"fedvtc": MethodConfig}).checkpoint.dir == url
+        assert load([], [f"checkpoint.dir={url}"], methods=METHODS).checkpoint.dir == url
 
 
-def test_a_list_of_texts_is_looked_through():
-    (line,) = problems("tracking.wandb.tags=[plain, 'see https://hunter2@host']")
-    assert line.startswith("tracking.wandb.tags[1]: the URL carries")
+def test_a_url_with_a_token_in_a_list_is_refused(keys_of):
+    text = refused("tracking.wandb.tags=[plain, 'see https://hunter2@host']")
+    assert keys_of(text) == ["tracking.wandb.tags[1]"]
+    assert "hunter2" not in text
 
 
 @pytest.mark.parametrize(
-    ("override", "line"),
+    "override",
     [
-        ("generator.optimizer.lr=.nan", "generator.optimizer.lr: must be above 0, not nan"),
-        ("generator.optimizer.momentum=5", "generator.optimizer.momentum: must be at least 0 and below 1, not 5.0"),
-        ("finetune.optimizer.weight_decay=-1", "finetune.optimizer.weight_decay: must be at least 0, not -1.0"),
-        ("prototype_weight=.inf", "prototype_weight: must be a finite number, not inf"),
-        ("statistics.prior_count=.nan", "statistics.prior_count: must be a finite number, not nan"),
+        "generator.optimizer.lr=.nan",
+        "generator.optimizer.momentum=5",
+        "finetune.optimizer.weight_decay=-1",
+        "prototype_weight=.inf",
+        "statistics.prior_count=.nan",
+        "generator.aggregation=exchange",
     ],
 )
-def test_numbers_of_a_method_and_of_all_its_optimizers(override, line):
-    with pytest.raises(ConfigError) as caught:
-        load([], [f"method.{override}"], methods=config_classes())
-    assert list(caught.value.problems) == [f"method.{line} (command line)."]
+def test_numbers_of_a_method_and_of_its_optimizers(override, keys_of, golden):
+    text = refused(f"method.{override}", methods=config_classes())
+    assert keys_of(text) == [f"method.{override.partition('=')[0]}"]
+    golden(text)
 
 
-def test_a_share_that_cannot_be_dealt_out():
+def test_a_share_below_one_client_in_a_million(keys_of):
     shares = "population.backbones=[{name: cnn_2x8, share: 1.0e-7}, {name: resnet8, share: 0.9999999}]"
-    (line,) = problems(shares)
-    assert line == "population.backbones[0].share: must be at least 1e-06, not 1e-07 (command line)."
+    assert keys_of(refused(shares)) == ["population.backbones[0].share"]
 
 
-def test_what_the_environment_keeps_to_itself_stays_out_of_the_config(monkeypatch):
+def test_a_secret_of_the_environment_is_refused_and_not_shown(monkeypatch, keys_of, golden):
     monkeypatch.setenv("HUB_TOKEN", "0123456789abcdef")
     monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", "outputs/token")
     for name, value in (
@@ -268,23 +172,24 @@ def test_what_the_environment_keeps_to_itself_stays_out_of_the_config(monkeypatc
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("FSSPEC_FTP_PASSWORD", "anonymous")
     fine = ["run.name=anonymous-s7", "run.output_dir=/scratch/alice7/outputs/token"]
-    assert problems("method.label=${oc.env:HUB_TOKEN}", *fine) == [
-        "method.label: holds the value of $HUB_TOKEN, which would get into files and logs (command line). Leave it out."
-    ]
+    text = refused("method.label=${oc.env:HUB_TOKEN}", *fine)
+    assert keys_of(text) == ["method.label"]
+    assert "0123456789abcdef" not in text
+    golden(text)
 
 
 @pytest.mark.parametrize("name", ["KAGGLE_KEY", "MYSQL_PWD", "REDIS_AUTH", "MY_TOKEN_2", "API_KEY1"])
-def test_a_key_by_any_name_stays_out_of_the_config(monkeypatch, name):
+def test_a_variable_with_the_name_of_a_secret_is_refused(monkeypatch, name, keys_of):
     monkeypatch.setenv(name, "0123456789abcdef")
-    (line,) = problems("run.name=x-0123456789abcdef")
-    assert line.startswith(f"run.name: holds the value of ${name}, which would get into files and logs")
+    text = refused("run.name=x-0123456789abcdef")
+    assert keys_of(text) == ["run.name"]
+    assert f"${name}" in text
+    assert "0123456789abcdef" not in text
 
 
 @pytest.mark.parametrize(
     "name", ["PWD", "OLDPWD", "SORT_KEY", "CACHE_KEY", "PUBLIC_KEY", "SONAR_PROJECT_KEY", "SORT_KEY_2"]
 )
-def test_a_key_that_opens_nothing_may_stand_in_a_config(monkeypatch, name):
+def test_a_key_that_is_no_secret_may_stand_in_a_config(monkeypatch, name):
     monkeypatch.setenv(name, "fedvtc-digits")
-    assert problems("run.name=fedvtc-digits", "run.rounds=0") == [
-        "run.rounds: must be at least 1, not 0 (command line)."
-    ]
+    assert load([], ["run.name=fedvtc-digits"], methods=METHODS).run.name == "fedvtc-digits"

@@ -2,9 +2,8 @@
 
 import re
 
-from fedvtc.config.names import DATASETS
-
 from fedvtc.config import field_docs
+from fedvtc.config.names import DATASETS
 from fedvtc.learning.client.client import FederatedClient
 from fedvtc.learning.methods import Method
 from fedvtc.learning.methods.fedvtc import FedVTCConfig

@@ -1,9 +1,7 @@
 """Resuming: keys that may change, and results equal to an uninterrupted run after a stop, a loss or more rounds."""
 
-import dataclasses
 import json
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -14,10 +12,7 @@ import pytest
 import torch
 from fsspec.implementations.memory import MemoryFileSystem
 
-from fedvtc.config import check_resumable, field_docs, fingerprint, load, same_place
-from fedvtc.config.changes import MAY_CHANGE, flat
-from fedvtc.config.problems import show
-from fedvtc.config.schema import Config
+from fedvtc.config import load
 from fedvtc.errors import CheckpointError, ConfigError, Interrupted, RunExistsError, RunFolderError
 from fedvtc.federation.launch import run_federation
 from fedvtc.federation.resume import resume_federation
@@ -64,91 +59,6 @@ EXCHANGE = (
 LOCAL = ("method.name=local", "training.optimizer.name=sgd")
 FEDPROTO = ("method.name=fedproto", "run.participation=0.5")
 METHODS = {"local": LOCAL, "fedproto": FEDPROTO, "fedvtc": FEDVTC, "exchange": EXCHANGE}
-
-
-# Keys that may change.
-
-CONFIGS = {name: dataclasses.replace(Config(), method=method(name=name)) for name, method in config_classes().items()}
-# The common keys once, and those of each method.
-KEYS = sorted(
-    {("fedvtc", key) for key in flat(CONFIGS["fedvtc"])}
-    | {(name, key) for name, config in CONFIGS.items() for key in flat(config) if key.startswith("method.")}
-)
-PLACE = ("run.name", "run.output_dir")
-
-
-def another(value):
-    """A different value of the same type; 7 for null."""
-    match value:
-        case bool():
-            return not value
-        case int() | float():
-            return value + 1
-        case str():
-            return f"{value}x"
-        case list():
-            return value[:-1] if value else ["x:Y"]
-        case None:
-            return 7
-    raise AssertionError(value)
-
-
-def changed(node, path):
-    """The config with another value of one key."""
-    step, *rest = path
-    name = next(field.name for field in dataclasses.fields(node) if field.name.rstrip("_") == step)
-    value = getattr(node, name)
-    return dataclasses.replace(node, **{name: changed(value, rest) if rest else another(value)})
-
-
-def test_every_key_may_change_or_may_not():
-    documented = {doc.key for doc in field_docs(Config)}
-    documented |= {doc.key for method in config_classes().values() for doc in field_docs(method, "method")}
-    assert {key for _, key in KEYS} == documented
-    assert set(MAY_CHANGE) <= documented
-    assert len(set(MAY_CHANGE)) == len(MAY_CHANGE)
-
-
-@pytest.mark.parametrize(("method", "key"), KEYS)
-def test_a_change_of_a_key_is_accepted_or_names_the_key(method, key):
-    before = CONFIGS[method]
-    after = changed(before, key.split("."))
-    old, new = flat(before)[key], flat(after)[key]
-    assert [name for name, value in flat(after).items() if value != flat(before)[name]] == [key]
-    if key in MAY_CHANGE:
-        check_resumable(before, after)
-    else:
-        with pytest.raises(ConfigError) as refused:
-            check_resumable(before, after)
-        (line,) = refused.value.problems
-        assert line.startswith(f"{key}: is {show(old)} in this run, not {show(new)}")
-    assert (fingerprint(before) == fingerprint(after)) == (key in (*MAY_CHANGE, *PLACE))
-
-
-def test_all_keys_that_may_not_change_are_named_at_once(golden, keys_of):
-    before = CONFIGS["local"]
-    run, training = dataclasses.replace(before.run, seed=1), dataclasses.replace(before.training, epochs=3)
-    with pytest.raises(ConfigError) as refused:
-        check_resumable(before, dataclasses.replace(before, run=run, training=training))
-    assert keys_of(refused.value) == ["run.seed", "training.epochs"]
-    golden(refused.value)
-    check_resumable(before, before)
-
-
-def test_a_change_of_method_is_refused(keys_of):
-    with pytest.raises(ConfigError) as refused:
-        check_resumable(CONFIGS["local"], CONFIGS["fedproto"])
-    assert keys_of(refused.value) == ["method.name", "method.prototype_weight"]
-    fingerprints = {fingerprint(config) for config in CONFIGS.values()}
-    assert len(fingerprints) == len(CONFIGS)
-    assert all(re.fullmatch("[0-9a-f]{64}", text) for text in fingerprints)
-
-
-def test_a_run_that_is_found_by_name_keeps_its_name_and_folder():
-    before = dataclasses.replace(Config(), run=dataclasses.replace(Config().run, name="a", output_dir="/old", rounds=3))
-    after = dataclasses.replace(Config(), run=dataclasses.replace(Config().run, name="b", output_dir="new", rounds=4))
-    placed = same_place(before, after).run
-    assert (placed.name, placed.output_dir, placed.rounds) == ("a", "/old", 4)
 
 
 # Whole runs.

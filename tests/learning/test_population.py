@@ -7,8 +7,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
+from fedvtc.config.names import BACKBONES
 from fedvtc.config.schema import BackboneShare, PopulationConfig
-from fedvtc.learning.models.backbones import ZOO
 from fedvtc.learning.population import assign_backbones
 
 POPULATIONS = sorted((Path(__file__).parents[2] / "conf/population").glob("*.yaml"))
@@ -76,7 +76,7 @@ def test_shipped_populations_name_known_backbones_and_add_up(path):
     assert text.startswith("# ")
     assert "fedvtc run conf/data/" in text.splitlines()[1]
     assert f"conf/population/{path.name}" in text.splitlines()[1]
-    assert {backbone["name"] for backbone in backbones} <= set(ZOO)
+    assert {backbone["name"] for backbone in backbones} <= set(BACKBONES)
     assert sum(backbone["share"] for backbone in backbones) == pytest.approx(1.0)
 
 

@@ -8,9 +8,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from fedvtc.commands.listing.names import DATASETS
 from fedvtc.config import Config, load, to_yaml
-from fedvtc.config.schema import DATASET_NAMES
 from fedvtc.errors import UserError
 from fedvtc.learning.methods import config_classes
 from fedvtc.reporting.runs import find_runs, runs_table
@@ -156,7 +154,3 @@ def test_no_runs(tmp_path: Path):
     assert shown(tmp_path) == ([], [f"No runs in {tmp_path}. Start one: fedvtc run conf/base.yaml"])
     with pytest.raises(UserError, match=r"absent: no such folder\. Give a run folder, or a folder that holds some\."):
         runs_table([tmp_path / "absent"])
-
-
-def test_every_data_set_is_described():
-    assert tuple(DATASETS) == DATASET_NAMES

@@ -15,7 +15,7 @@ from fedvtc.errors import EXIT_OK, EXIT_USER_ERROR
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from fedvtc.config import Config, FieldDoc, MethodConfig
+    from fedvtc.config import Config, MethodConfig
 
 PLAIN_WIDTH = 160
 """Columns of a table when the output is not a terminal; wide enough to keep rows on one line in a log."""
@@ -96,21 +96,13 @@ def _methods() -> "dict[str, type[MethodConfig]]":
 
 def _keys_help() -> str:
     """Every config key with its default, type and description, by section; then the keys of each method."""
-    from fedvtc.config import Config, MethodConfig, field_docs
+    from fedvtc.config import Config, grouped_docs
 
-    common = {doc.key for doc in field_docs(MethodConfig, "method")}
-    sections: dict[str, list[FieldDoc]] = {}
-    for doc in field_docs(Config):
-        sections.setdefault(doc.key.partition(".")[0], []).append(doc)
-    for name, cls in _methods().items():
-        own = [doc for doc in field_docs(cls, "method") if doc.key not in common]
-        if own:
-            sections[f"method.name={name}"] = own
-    lines = ["config keys: KEY=DEFAULT  (TYPE)"]
-    for title, docs in sections.items():
+    lines = ["config keys: KEY=DEFAULT  (TYPE, RANGE)"]
+    for title, docs in grouped_docs(Config, _methods()).items():
         lines += ["", f"{title}:"]
         for doc in docs:
-            lines.append(f"  {doc.key}={doc.default}  ({doc.type})")
+            lines.append(f"  {doc.key}={doc.default}  ({', '.join(filter(None, (doc.type, doc.range)))})")
             lines += textwrap.wrap(doc.text, 110, initial_indent=" " * 6, subsequent_indent=" " * 6)
     return "\n".join(lines)
 

@@ -1,12 +1,13 @@
-"""The config: YAML files and `key=value` overrides over frozen dataclasses. Nothing heavy is imported here."""
+"""Config keys and their checks. No torch, Lightning or Ray, and no code that uses the config."""
 
 from fedvtc.config.changes import check_resumable as check_resumable
 from fedvtc.config.changes import fingerprint as fingerprint
 from fedvtc.config.changes import same_place as same_place
-from fedvtc.config.docs import FieldDoc as FieldDoc
-from fedvtc.config.docs import field_docs as field_docs
 from fedvtc.config.export import to_dict as to_dict
 from fedvtc.config.export import to_yaml as to_yaml
+from fedvtc.config.fields import FieldDoc as FieldDoc
+from fedvtc.config.fields import field_docs as field_docs
+from fedvtc.config.fields import grouped_docs as grouped_docs
 from fedvtc.config.job_paths import check_submitted as check_submitted
 from fedvtc.config.job_paths import lost_outputs as lost_outputs
 from fedvtc.config.loading import load as load

@@ -1,8 +1,9 @@
-"""What the user wrote: config files with their includes, and `key=value` overrides, each with its place."""
+"""Reads config files with their includes, and `key=value` overrides, and keeps the place of every key."""
 
 import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,13 @@ KeyPath = tuple[str | int, ...]
 
 @dataclass(frozen=True)
 class Layer:
-    """The keys of one file or of one override, where each of them is written, and how, where it is one plain word.
+    """The keys of one file or of one override.
 
-    YAML takes some words for numbers, such as 2026_11_23, and only whoever knows the key knows that they are none.
+    Attributes:
+        source: the file, or `command line`.
+        content: nested dicts, lists and values; `${...}` is not resolved.
+        lines: the line of each key in the file.
+        written: the word of each plain value, as YAML reads some names, such as 2026_11_23, as numbers.
     """
 
     source: str
@@ -30,14 +35,14 @@ class Layer:
     written: dict[KeyPath, str] = field(default_factory=dict)
 
     def where(self, path: KeyPath) -> str:
-        """`FILE:LINE` of a key or of the nearest key around it; `command line` for an override."""
+        """Returns `FILE:LINE` of a key, or of the nearest key above the key; `command line` for an override."""
         for end in range(len(path), 0, -1):
             if path[:end] in self.lines:
                 return f"{self.source}:{self.lines[path[:end]]}"
         return self.source
 
     def sets(self, path: KeyPath) -> bool:
-        """Whether this layer decides the value at `path`. A list decides all that is in it."""
+        """Returns True if the layer sets the value at a path; a list sets all values in the list."""
         node: Any = self.content
         for step in path:
             if not isinstance(node, dict):
@@ -49,47 +54,57 @@ class Layer:
 
 
 def dotted(path: KeyPath) -> str:
-    """A path as the user writes it: `population.backbones[0].share`."""
+    """Returns a path as the user writes the key: `population.backbones[0].share`."""
     text = ""
     for step in path:
         text += f"[{step}]" if isinstance(step, int) else f".{step}"
     return text.removeprefix(".")
 
 
+def decided_at(layers: Sequence[Layer], path: KeyPath) -> str:
+    """Returns the place of the last layer that sets a key; empty if the key has its default."""
+    return next((layer.where(path) for layer in reversed(layers) if layer.sets(path)), "")
+
+
+def placed(problem: Problem, layers: Sequence[Layer]) -> Problem:
+    """Returns the problem with the place where its key was set."""
+    steps = re.findall(r"\[(\d+)\]|([^.\[\]]+)", problem.key)
+    return replace(problem, where=decided_at(layers, tuple(int(index) if index else key for index, key in steps)))
+
+
 def read_files(files: Sequence[Path | str], problems: list[Problem]) -> list[Layer]:
-    """The layers of the files and of what they include, in the order in which they merge."""
+    """Returns the layers of files and of the files that they include, in merge order."""
     return [layer for file in files for layer in _read_tree(Path(file), (), COMMAND_LINE, problems)]
 
 
 def read_overrides(overrides: Sequence[str], problems: list[Problem]) -> list[Layer]:
-    """One layer per `key=value`; the value is YAML."""
+    """Returns one layer for each `key=value`; the value is YAML."""
     layers = []
     for override in overrides:
         key, equals, value = override.partition("=")
         if not equals or not key.strip():
             fix = "Write key=value, or the path of a file that ends in .yaml."
-            problems.append(Problem(override or "''", "neither key=value nor a file", COMMAND_LINE, fix))
+            problems.append(Problem(override or "''", "is neither key=value nor a file", COMMAND_LINE, fix))
             continue
         try:
             content = OmegaConf.to_container(OmegaConf.from_dotlist([override]), resolve=False)
-        except (OmegaConfBaseException, yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
-            what = f"the value cannot be read: {_reason(error)}"
+        except (OmegaConfBaseException, yaml.YAMLError, ValueError, TypeError) as error:
+            what = f"value is not valid YAML: {_reason(error)}"
             problems.append(Problem(key, what, COMMAND_LINE, "Quote the value for the shell: 'key=value'."))
             continue
-        assert isinstance(content, dict)
         root, path = yaml.compose(value, Loader=yaml.SafeLoader), (*key.strip().split("."),)
         written = _words([(path, 0, root), *_nodes(root, path)])
-        layers.append(Layer(COMMAND_LINE, {str(name): inner for name, inner in content.items()}, written=written))
+        layers.append(Layer(COMMAND_LINE, _with_text_keys(content), written=written))
     return layers
 
 
 def _read_tree(file: Path, above: tuple[Path, ...], asked_at: str, problems: list[Problem]) -> list[Layer]:
-    """The layers of one file: those it includes, then its own."""
+    """Returns the layers of the files that one file includes, then the layer of the file."""
     chain = (*above, file)
-    # Not Path.resolve, which raises for a link to itself.
+    # `Path.resolve` raises for a link to itself.
     if os.path.realpath(file) in map(os.path.realpath, above):
         circle = " -> ".join(str(link) for link in chain)
-        problems.append(Problem(str(file), f"includes itself: {circle}", asked_at, "Take one of the includes out."))
+        problems.append(Problem(str(file), f"includes itself: {circle}", asked_at, "Remove one of the includes."))
         return []
     layer = read_file(file, asked_at, problems)
     if layer is None:
@@ -98,7 +113,7 @@ def _read_tree(file: Path, above: tuple[Path, ...], asked_at: str, problems: lis
     include_at = layer.where(("include",))
     if not isinstance(include, list) or not all(isinstance(entry, str) for entry in include):
         fix = "Write include: [../data/mnist.yaml]."
-        problems.append(Problem("include", "expected a list of paths, relative to this file", include_at, fix))
+        problems.append(Problem("include", "must be a list of paths, relative to the file", include_at, fix))
         include = []
     layers = []
     for index, entry in enumerate(include):
@@ -108,17 +123,17 @@ def _read_tree(file: Path, above: tuple[Path, ...], asked_at: str, problems: lis
 
 
 def read_file(file: Path, asked_at: str, problems: list[Problem]) -> Layer | None:
-    """The layer of one file, without what it includes; None where it cannot be read.
+    """Returns the layer of one file without its includes, or None with a new problem if the file cannot be read.
 
     Args:
         file: the YAML file.
-        asked_at: where it was named, for the problem.
-        problems: grows by what is wrong.
+        asked_at: the place that names the file.
+        problems: the list that takes the problem.
     """
-    # Not Path.is_file, which raises for a name that is too long.
+    # `Path.is_file` raises for a name that is too long.
     if not os.path.isfile(file):
         what = "is a folder, not a file" if os.path.isdir(file) else "no such file"
-        problems.append(Problem(str(file), what, asked_at, _what_lies_beside(file)))
+        problems.append(Problem(str(file), what, asked_at, _near_files(file)))
         return None
     try:
         text = file.read_text(encoding="utf-8")
@@ -128,22 +143,27 @@ def read_file(file: Path, asked_at: str, problems: list[Problem]) -> Layer | Non
         line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
         problems.append(Problem(f"{file}{line}", f"not valid YAML: {error.problem}"))
         return None
-    except (OSError, UnicodeDecodeError, RecursionError, yaml.YAMLError, OmegaConfBaseException) as error:
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, OmegaConfBaseException) as error:
         problems.append(Problem(str(file), f"cannot be read: {_reason(error)}"))
         return None
-    # A file of comments only is a valid, empty layer.
+    # A file with comments only is a valid, empty layer.
     content = {} if root is None else OmegaConf.to_container(loaded, resolve=False)
     if not isinstance(loaded, DictConfig) or not (root is None or isinstance(root, yaml.MappingNode)):
-        problems.append(Problem(str(file), "expected keys with values", fix="Write lines such as `run: {rounds: 10}`."))
+        problems.append(Problem(str(file), "must be a mapping", fix="Write lines such as `run: {rounds: 10}`."))
         return None
-    assert isinstance(content, dict)
     nodes = list(_nodes(root))
     lines = {path: line for path, line, _ in nodes}
-    return Layer(str(file), {str(key): value for key, value in content.items()}, lines, _words(nodes))
+    return Layer(str(file), _with_text_keys(content), lines, _words(nodes))
+
+
+def _with_text_keys(node: Any) -> Any:
+    if isinstance(node, dict):
+        return {str(key): _with_text_keys(value) for key, value in node.items()}
+    return node
 
 
 def _nodes(node: yaml.Node | None, path: KeyPath = ()) -> Iterator[tuple[KeyPath, int, yaml.Node]]:
-    """What stands under a node: its path, the line of its key or of itself in a list, and the node."""
+    """Yields path, line and node of every value below a node; the line is the line of the key or of the list entry."""
     entries: list[tuple[str | int, yaml.Node, yaml.Node]]
     if isinstance(node, yaml.MappingNode):
         entries = [(str(key.value), key, value) for key, value in node.value]
@@ -160,8 +180,8 @@ def _words(nodes: Iterable[tuple[KeyPath, int, yaml.Node | None]]) -> dict[KeyPa
     return {path: node.value for path, _, node in nodes if isinstance(node, yaml.ScalarNode)}
 
 
-def _what_lies_beside(file: Path) -> str:
-    """A hint for a path that is not a file: a near name, or what the last folder that is there holds, if it says."""
+def _near_files(file: Path) -> str:
+    """Returns a hint for a path that is not a file: a near name, or the entries of the last folder that exists."""
     folder, missing = (file, "") if os.path.isdir(file) else (file.parent, file.name)
     while not os.path.isdir(folder):
         folder, missing = folder.parent, folder.name
@@ -173,7 +193,7 @@ def _what_lies_beside(file: Path) -> str:
     if near:
         return f"Did you mean {folder / near}?"
     shown = ", ".join(entries[:12]) + (", ..." if len(entries) > 12 else "")
-    return f"{folder} holds: {shown}." if entries else f"{folder} is empty."
+    return f"{folder} contains: {shown}." if entries else f"{folder} is empty."
 
 
 def _reason(error: BaseException) -> str:

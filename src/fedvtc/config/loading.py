@@ -1,8 +1,7 @@
-"""From files and overrides to one frozen `Config`, or to every problem at once."""
+"""Loads files and overrides as one frozen `Config`, or reports all problems at once."""
 
 import os
-import re
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,13 +10,16 @@ from omegaconf import ListConfig, OmegaConf
 from omegaconf.basecontainer import BaseContainer
 from omegaconf.errors import OmegaConfBaseException
 
-from fedvtc.config.keys import valid_part
-from fedvtc.config.layers import KeyPath, Layer, dotted, read_files, read_overrides
+from fedvtc.config.checking import as_written, checked
+from fedvtc.config.export import to_dict
+from fedvtc.config.layers import KeyPath, Layer, decided_at, dotted, placed, read_files, read_overrides
 from fedvtc.config.problems import Problem, did_you_mean, show
 from fedvtc.config.schema import Config, MethodConfig
 from fedvtc.config.secrets import hidden
 from fedvtc.config.values import validate
-from fedvtc.errors import ConfigError
+from fedvtc.errors import ConfigError, first_line
+
+_METHOD = ("method",)
 
 
 def load(
@@ -27,21 +29,21 @@ def load(
     methods: Mapping[str, type[MethodConfig]],
     layers: Sequence[Layer] = (),
 ) -> Config:
-    """Merges files left to right over the defaults, then overrides, resolves and checks.
+    """Merges files left to right over the defaults, then overrides; resolves `${...}` and checks all values.
 
-    A file may hold `include: [PATH, ...]`, paths relative to itself, merged before its own keys. Mappings merge, lists
-    replace. `method.name` decides which keys stand under `method`: where a later layer sets another name, all keys that
-    earlier ones set under `method` are dropped, so that `run experiment.yaml method/local.yaml` works although the
-    experiment includes a method with other keys.
+    A file may hold `include: [PATH, ...]`, paths relative to the file, merged before the file's own keys. Mappings
+    merge, lists replace. `method.name` decides which keys stand under `method`: where a later layer sets another name,
+    all keys that earlier layers set under `method` are dropped, so that `run experiment.yaml method/local.yaml` works
+    although the experiment includes a method with other keys.
 
     Args:
         files: YAML files.
         overrides: `key=value`, with dots in the key and YAML as value.
-        methods: the name of each method and the dataclass of its keys.
-        layers: keys that stand in something else than a file of a config; they win over the files.
+        methods: the section of each method, by the method's name.
+        layers: keys from other sources than config files; these keys win over the files.
 
     Raises:
-        ConfigError: with one line for every problem: the key, what is wrong, where it was set, what would work.
+        ConfigError: one line for each problem: the key, what is wrong, where the key was set, what to do.
     """
     problems: list[Problem] = []
     file_layers = read_files(files, problems)
@@ -49,32 +51,36 @@ def load(
     name, layers = _choose_method([*file_layers, *layers], override_layers)
     if not isinstance(name, str) or name not in methods:
         what, fix = f"unknown method {show(name)}", did_you_mean(str(name), methods)
-        problems.append(Problem("method.name", what, _where(layers, ("method", "name")), fix))
-        layers = [_without(layer, "method") for layer in layers]
-        default = Config()
+        problems.append(Problem("method.name", what, decided_at(layers, ("method", "name")), fix))
+        layers = [_without_method(layer) for layer in layers]
+        default = MethodConfig()
     else:
-        default = replace(Config(), method=methods[name](name=name))
+        default = methods[name](name=name)
 
-    sections = {"method": type(default.method)}
-    parts = [valid_part(layer, layer.content, Config, sections, problems) for layer in layers]
-    merged = OmegaConf.merge(OmegaConf.structured(default), *parts)
-    unresolved = dict(_unresolved(merged, ()))
-    problems += [_placed(problem, layers) for problem in unresolved.values()]
-    # A key that has a problem takes its default here, so that the values of the others are checked all the same.
-    parts = [_pruned(part, unresolved) for part in parts]
-    config: Config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(default), *parts))  # type: ignore[assignment]
-    known = {problem.key for problem in problems}
-    problems += [_placed(problem, layers) for problem in validate(config) if problem.key not in known]
+    layers = [as_written(as_written(layer, Config), type(default), _METHOD) for layer in layers]
+    defaults = to_dict(replace(Config(), method=default))
+    # OmegaConf would skip `???` without a word.
+    marks = [path for layer in layers for path, word in layer.written.items() if word == "???"]
+    found = [Problem(dotted(path), "??? is not a value", fix="Give a value, or leave the key out.") for path in marks]
+    values = _resolved(OmegaConf.merge(defaults, *(layer.content for layer in layers)), (), found)
+    method, wrong_in_method = checked(type(default), values.pop("method", {}), _METHOD)
+    config, wrong = checked(Config, values)
+    config = replace(config, method=method)
+    found += wrong + wrong_in_method
+    # Each key has its default where its value does not fit.
+    known = {problem.key for problem in found}
+    found += [problem for problem in validate(config) if problem.key not in known]
+    problems += [placed(problem, layers) for problem in found]
     if problems:
         raise ConfigError([hidden(str(problem)) for problem in problems])
-    # Here, so that config.yaml says where the run lies to whoever reads it.
+    # Expanded here, so that config.yaml names the folder for every reader.
     return replace(config, run=replace(config.run, output_dir=os.path.expanduser(config.run.output_dir)))
 
 
 def _choose_method(files: list[Layer], overrides: list[Layer]) -> tuple[object, list[Layer]]:
-    """The name of the method and the layers, without the method keys that belong to another one.
+    """Returns the name of the method, and the layers without keys of other methods.
 
-    Overrides count as one layer: in `method.epochs=2 method.name=local` both keys belong to `local`.
+    All overrides count as one layer: in `method.epochs=2 method.name=local` both keys belong to `local`.
     """
     name: object = MethodConfig().name
     kept: list[Layer] = []
@@ -82,42 +88,28 @@ def _choose_method(files: list[Layer], overrides: list[Layer]) -> tuple[object, 
         names = [layer.content["method"]["name"] for layer in group if layer.sets(("method", "name"))]
         if names and names[-1] != name:
             name = names[-1]
-            kept = [_without(layer, "method") for layer in kept]
+            kept = [_without_method(layer) for layer in kept]
         kept += group
     return name, kept
 
 
-def _without(layer: Layer, section: str) -> Layer:
-    return replace(layer, content={key: value for key, value in layer.content.items() if key != section})
+def _without_method(layer: Layer) -> Layer:
+    content = {key: value for key, value in layer.content.items() if key != "method"}
+    return replace(
+        layer, content=content, written={path: word for path, word in layer.written.items() if path[0] != "method"}
+    )
 
 
-def _where(layers: Sequence[Layer], path: KeyPath) -> str:
-    """Where the layer that decides a key wrote it; empty for a default."""
-    return next((layer.where(path) for layer in reversed(layers) if layer.sets(path)), "")
-
-
-def _placed(problem: Problem, layers: Sequence[Layer]) -> Problem:
-    path = tuple(int(step) if step.isdigit() else step for step in re.findall(r"[^.\[\]]+", problem.key))
-    return replace(problem, where=_where(layers, path))
-
-
-def _unresolved(node: BaseContainer, path: KeyPath) -> Iterator[tuple[KeyPath, Problem]]:
-    """Every value whose `${...}` leads nowhere or to a wrong type."""
+def _resolved(node: BaseContainer, path: KeyPath, problems: list[Problem]) -> Any:
+    """Returns plain values with `${...}` resolved; keys that do not resolve are left out and added to `problems`."""
     steps: Iterable[Any] = range(len(node)) if isinstance(node, ListConfig) else node
+    kept = {}
     for step in steps:
-        inner = (*path, step)
         try:
             value = node[step]
         except OmegaConfBaseException as error:
-            text = str(error).splitlines()[0].rstrip(".")
-            yield inner, Problem(dotted(inner), text.removeprefix("KeyError raised while resolving interpolation: "))
+            text = first_line(error).removeprefix("KeyError raised while resolving interpolation: ")
+            problems.append(Problem(dotted((*path, step)), text.rstrip(".").strip('"')))
             continue
-        if isinstance(value, BaseContainer):
-            yield from _unresolved(value, inner)
-
-
-def _pruned(part: Any, paths: Container[KeyPath], path: KeyPath = ()) -> Any:
-    """A part without the values at `paths`."""
-    if isinstance(part, Mapping):
-        return {k: _pruned(v, paths, (*path, k)) for k, v in part.items() if (*path, k) not in paths}
-    return part
+        kept[step] = _resolved(value, (*path, step), problems) if isinstance(value, BaseContainer) else value
+    return list(kept.values()) if isinstance(node, ListConfig) else kept

@@ -1,129 +1,142 @@
-"""The keys of how and where a federation runs, and of what it leaves behind."""
+"""Sections of the config for the way a federation runs: actors, cluster, checkpoints, failures and trackers."""
 
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import field
+from typing import Annotated, Literal
 
-TRACKER_NAMES = ("wandb", "tensorboard")
-"""Trackers that the package brings, besides those that every run has."""
+from pydantic import Field
+
+from fedvtc.config.section import MayChange, section
+
+LONGEST_S = 1e9
+"""Longest timeout in seconds, some 30 years; timers of the operating system overflow above about 9e9 s."""
+
+_MOVED = MayChange("Clients are distributed over actors by the new value.")
+_RESERVED = MayChange("Actors reserve the new amount.")
+_CLUSTER = MayChange("The run continues on the new cluster.")
+_WANDB_RUN = MayChange("Starts another W&B run.")
 
 
-@dataclass(frozen=True)
+@section
 class PlacementConfig:
-    """How clients are laid onto processes."""
+    """The distribution of clients over processes and nodes."""
 
-    pool: Literal["ray", "inline"] = "ray"
-    """`ray`: clients live in Ray actors; `inline`: in this process, one after another, for debugging and small runs."""
-    clients_per_actor: int | str = "auto"
-    """Clients that one actor hosts: a number, or `auto`: as few as the cluster's free slots allow."""
-    max_actors: int | None = None
-    """Most actors that `auto` starts, at least 1; null sets no limit."""
-    cpus_per_actor: float = 1.0
+    pool: Annotated[Literal["ray", "inline"], _MOVED] = "ray"
+    """`ray`: clients live in Ray actors; `inline`: clients live in this process, without Ray. `inline` is meant for
+    debugging and small runs. The results are the same."""
+    clients_per_actor: Annotated[Literal["auto"] | Annotated[int, Field(ge=1)], _MOVED] = "auto"
+    """Clients that one actor hosts. `auto` takes as few as the free slots of the cluster allow."""
+    max_actors: Annotated[int | None, Field(ge=1), _MOVED] = None
+    """Most actors that `placement.clients_per_actor=auto` starts; null sets no limit."""
+    cpus_per_actor: Annotated[float, Field(gt=0), _RESERVED] = 1.0
     """Logical CPUs that an actor reserves."""
-    gpus_per_actor: float | None = None
-    """GPUs that an actor reserves: 0, a whole number, or 1/k for k actors on one GPU; null goes by
-    `placement.accelerator`: 0 with `cpu`, 1 with `cuda`, and with `auto` 1 where there are GPUs."""
-    memory_bytes_per_actor: int | None = None
-    """Memory that an actor reserves with Ray, in bytes, at least 1; null reserves none."""
-    accelerator: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where clients compute: on the GPU that Ray gives their actor, or on its CPUs; `auto`: on a GPU where there are
-    any."""
-    nodes: Literal["spread", "pack"] = "spread"
-    """`spread`: actors go to as many nodes as can be; `pack`: to as few."""
-    wait: Literal["all", "min"] = "all"
-    """`all`: the run begins once all its actors have their place; `min`: as soon as one has, and it uses places that
-    come free later, up to an actor for each client."""
-    wait_timeout_s: float = 0.0
-    """Seconds that a cluster gets to make room where it has too little, as an autoscaler does; 0 says at once what does
-    not fit."""
-    threads_per_actor: int = 1
-    """Threads of PyTorch in an actor; results are the same bits only for the same number."""
+    gpus_per_actor: Annotated[float | None, Field(ge=0), _RESERVED] = None
+    """GPUs that an actor reserves: 0, a whole number, or 1/k for k actors on one GPU. Null follows
+    `placement.accelerator`: 0 with `cpu`, 1 with `cuda`, and with `auto` 1 if there are GPUs."""
+    memory_bytes_per_actor: Annotated[int | None, Field(ge=1), _RESERVED] = None
+    """Memory in bytes that an actor reserves with Ray; null reserves none."""
+    accelerator: Annotated[
+        Literal["auto", "cpu", "cuda"],
+        MayChange("Clients compute on the new device; other kernels may round differently."),
+    ] = "auto"
+    """Device that clients compute on. `auto` takes the GPU that Ray gives the actor, else the CPU."""
+    nodes: Annotated[Literal["spread", "pack"], _MOVED] = "spread"
+    """`spread`: actors use as many nodes as possible; `pack`: as few as possible."""
+    wait: Annotated[Literal["all", "min"], MayChange()] = "all"
+    """`all`: the run starts when all actors have a slot; `min`: when the first actor has a slot. With `min`, the run
+    uses slots that become free later, up to one actor for each client."""
+    wait_timeout_s: Annotated[float, Field(ge=0, le=LONGEST_S), MayChange()] = 0.0
+    """Seconds to wait for free slots, for example for an autoscaler. 0 fails at once."""
+    threads_per_actor: Annotated[int, Field(ge=1)] = 1
+    """PyTorch threads of an actor. Another number of threads may add in another order and change the last bits."""
 
 
-@dataclass(frozen=True)
+@section
 class ClusterConfig:
     """The Ray cluster."""
 
-    address: str | None = None
-    """Address to attach to; null takes RAY_ADDRESS, or starts a cluster on this machine for the length of the run."""
-    num_cpus: int | None = None
-    """Logical CPUs of a cluster started here; null counts the machine's."""
-    num_gpus: int | None = None
-    """GPUs of a cluster started here; null counts the machine's."""
+    address: Annotated[str | None, _CLUSTER] = None
+    """Ray cluster to attach to, HOST:PORT or `auto`. Null takes RAY_ADDRESS from the environment, or starts a cluster
+    on this machine for the length of the run."""
+    num_cpus: Annotated[int | None, Field(ge=1), _CLUSTER] = None
+    """Logical CPUs of a cluster started on this machine; null takes all."""
+    num_gpus: Annotated[int | None, Field(ge=0), _CLUSTER] = None
+    """GPUs of a cluster started on this machine; null takes all."""
 
 
-@dataclass(frozen=True)
+@section
 class CheckpointConfig:
-    """What a run leaves behind to be resumed from."""
+    """The checkpoints that a run can be resumed from."""
 
-    every: int | None = 1
-    """Rounds between checkpoints, at least 1; the last round always has one; null writes none."""
-    keep: int = 2
-    """Newest checkpoints that are kept, at least 2, for one may be damaged; the final one is kept beside them."""
-    keep_best: bool = True
-    """Whether the round with the best mean generalization accuracy is kept too."""
-    dir: str | None = None
-    """A folder or an fsspec URL, such as s3://bucket/fedvtc, that every node reaches; a run makes a folder of its own
-    in it. Null takes `checkpoints` in the run folder."""
-    # Without the underscore it would be a word of Python; the key is `async`.
-    async_: bool = True
-    """Whether the next round goes on while a checkpoint is written."""
+    every: Annotated[int | None, Field(ge=1), MayChange()] = 1
+    """Rounds between checkpoints; the last round always writes a checkpoint; null writes none."""
+    # At least 2, because the newest checkpoint may be damaged.
+    keep: Annotated[int, Field(ge=2), MayChange()] = 2
+    """Newest checkpoints that are kept. The final checkpoint is kept beside them."""
+    keep_best: Annotated[bool, MayChange()] = True
+    """True also keeps the checkpoint of the round with the best mean generalization accuracy."""
+    dir: Annotated[str | None, MayChange("Checkpoints are read from the new folder and written to it.")] = None
+    """Folder or fsspec URL that every node reaches; null takes `checkpoints` in the run folder. An example of a URL is
+    s3://bucket/fedvtc; a run makes a folder of its own below it."""
+    async_: Annotated[bool, MayChange()] = True
+    """True starts the next round while a checkpoint is written."""
 
 
-@dataclass(frozen=True)
+@section
 class RuntimeConfig:
-    """What happens when something fails."""
+    """The reaction to failures."""
 
-    on_client_error: Literal["fail", "skip", "retry"] = "fail"
-    """When a client raises an error, or its loss, its upload or what its model puts out is not finite: `fail` ends the
-    run; `skip` leaves the client out of the round, as it was before it; `retry` tries again `runtime.retries` times,
+    on_client_error: Annotated[Literal["fail", "skip", "retry"], MayChange()] = "fail"
+    """Reaction to an error or a non-finite result of a client. `fail` ends the run. `skip` leaves the client out of the
+    round and restores the client's state from before the round. `retry` repeats the step up to `runtime.retries` times,
     then ends the run."""
-    min_clients: int = 1
-    """Uploads below which a round counts as failed and ends the run, at least 1."""
-    retries: int = 2
-    """Times that a client's step is tried again after an error under `retry`, or after its process was lost."""
-    client_timeout_s: float | None = None
-    """Seconds after which a process that finished no client's step counts as lost, above 0; null waits for ever."""
-    replace_timeout_s: float = 30.0
-    """Seconds that a new process gets to find free resources after one was lost; then its clients move to others."""
-    stop_timeout_s: float = 60.0
-    """Seconds that a round without a checkpoint before it may go on after the first Ctrl-C or SIGTERM."""
-    on_disk_error: Literal["continue", "stop"] = "continue"
-    """When a checkpoint, a record or a picture cannot be written: go on without it and say so, or stop."""
+    min_clients: Annotated[int, Field(ge=1), MayChange()] = 1
+    """Uploads that a round needs; a round with fewer uploads ends the run."""
+    retries: Annotated[int, Field(ge=0), MayChange()] = 2
+    """Retries of a client's step after a lost process, or after an error with `retry`."""
+    client_timeout_s: Annotated[float | None, Field(gt=0, le=LONGEST_S), MayChange()] = None
+    """Seconds without a finished step after which a process counts as lost; null waits forever."""
+    replace_timeout_s: Annotated[float, Field(gt=0, le=LONGEST_S), MayChange()] = 30.0
+    """Seconds that a replacement process waits for free resources. Then its clients move to other processes."""
+    stop_timeout_s: Annotated[float, Field(ge=0, le=LONGEST_S), MayChange()] = 60.0
+    """Seconds that the current round may continue after the first Ctrl-C or SIGTERM. Applies only if the rounds before
+    the current round have no checkpoint."""
+    on_disk_error: Annotated[Literal["continue", "stop"], MayChange()] = "continue"
+    """Reaction to a checkpoint, record or picture that cannot be written. `continue` logs a warning; `stop` ends the
+    run."""
 
 
-@dataclass(frozen=True)
+@section
 class WandbConfig:
-    """The run in Weights & Biases; what the environment says (WANDB_MODE, WANDB_PROJECT, WANDB_ENTITY) wins."""
+    """The run in Weights & Biases. WANDB_MODE, WANDB_PROJECT and WANDB_ENTITY in the environment win over the keys."""
 
-    project: str = "fedvtc"
-    """The project."""
-    entity: str | None = None
-    """The user or team; null takes the default of who is logged in."""
-    group: str | None = None
-    """The group; null takes that of the sweep, where there is one."""
-    job_type: str = "federation"
-    """The type of the run within its group."""
-    name: str | None = None
-    """The name that is shown; null takes that of the run folder."""
-    tags: list[str] = field(default_factory=list)
-    """Tags besides method, data set and partition."""
-    mode: Literal["online", "offline", "disabled"] | None = None
-    """Where the records go: to the server, to a folder for `wandb sync`, or nowhere; null is online."""
-    upload_checkpoints: bool = False
-    """Whether the final checkpoint becomes an artifact."""
-    timeout_s: float = 60.0
-    """Seconds that the server gets to answer at the start and to take what is left at the end, above 0; the rounds
-    never wait for it."""
+    project: Annotated[str, _WANDB_RUN] = "fedvtc"
+    """W&B project."""
+    entity: Annotated[str | None, _WANDB_RUN] = None
+    """W&B user or team; null takes the default of the account."""
+    group: Annotated[str | None, MayChange()] = None
+    """W&B group; null takes the name of the sweep, if there is one."""
+    job_type: Annotated[str, MayChange()] = "federation"
+    """W&B job type, a label within the group."""
+    name: Annotated[str | None, MayChange()] = None
+    """Name of the W&B run; null takes the name of the run folder."""
+    tags: Annotated[list[Annotated[str, Field(min_length=1)]], MayChange()] = field(default_factory=list)
+    """W&B tags, in addition to method, data set and partition."""
+    mode: Annotated[Literal["online", "offline", "disabled"] | None, MayChange()] = None
+    """W&B mode; null is `online`. `online` sends records to the server; `offline` writes a folder for `wandb sync`."""
+    upload_checkpoints: Annotated[bool, MayChange()] = False
+    """True uploads the final checkpoint as a W&B artifact."""
+    timeout_s: Annotated[float, Field(gt=0, le=LONGEST_S), MayChange()] = 60.0
+    """Seconds to wait for the W&B server at the start and at the end. Rounds never wait for the server."""
 
 
-@dataclass(frozen=True)
+@section
 class TrackingConfig:
-    """Where records go besides the run folder and the console."""
+    """Destinations of records besides the run folder and the console."""
 
-    trackers: list[str] = field(default_factory=list)
-    """Any of `wandb`, `tensorboard`, and classes of your own as `package.module:Class`."""
-    clients_every: int = 10
-    """Rounds between tables and histograms over clients in trackers that show them, at least 1; they need a round with
-    an evaluation, and the end always has them."""
+    trackers: Annotated[list[str], MayChange()] = field(default_factory=list)
+    """Any of `wandb`, `tensorboard`, and your own classes as `package.module:Class`."""
+    clients_every: Annotated[int, Field(ge=1), MayChange()] = 10
+    """Rounds between tables and histograms over clients. Such a round needs an evaluation; the last round always has
+    tables and histograms."""
     wandb: WandbConfig = field(default_factory=WandbConfig)
     """Weights & Biases."""

@@ -1,49 +1,49 @@
-"""One problem of a config as one line."""
+"""Problems of a config, one line each."""
 
 import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 COMMAND_LINE = "command line"
-"""Where an override was set."""
+"""The place of an override."""
 
 
 @dataclass(frozen=True)
 class Problem:
-    """What is wrong with one key or one file."""
+    """One wrong key or file."""
 
     key: str
     """The full key (`run.rounds`), or the path of the file."""
     what: str
-    """What is wrong, without a full stop."""
+    """The fault, without a full stop."""
     where: str = ""
     """`FILE:LINE`, or `command line`; empty for a default."""
     fix: str = ""
-    """What would work, as a sentence; empty when `what` says it."""
+    """The remedy, as a sentence; empty if `what` implies the remedy."""
 
     def __str__(self) -> str:
-        """The whole line: key, what is wrong, where it was set, what would work."""
+        """Returns the line `KEY: FAULT (PLACE). REMEDY`."""
         where = f" ({self.where})" if self.where else ""
         fix = f" {self.fix}" if self.fix else ""
         return f"{self.key}: {self.what}{where}.{fix}"
 
 
 def nearest(name: str, names: Iterable[str]) -> str | None:
-    """The name most like `name`, or None when none is near."""
+    """Returns the name most similar to `name`, or None if no name is similar."""
     by_lower = {candidate.lower(): candidate for candidate in names}
     matches = difflib.get_close_matches(name.lower(), by_lower, n=1)
     return by_lower[matches[0]] if matches else None
 
 
 def did_you_mean(name: str, names: Iterable[str], *, prefix: str = "") -> str:
-    """`Did you mean X?`, or all that there is when none is near."""
+    """Returns `Did you mean X?`, or a list of all names if no name is similar."""
     names = list(names)
     near = nearest(name, names)
     return f"Did you mean {prefix}{near}?" if near else f"Known: {', '.join(names)}."
 
 
 def show(value: object) -> str:
-    """A value as it would stand in YAML."""
+    """Returns a value as in YAML, cut at 60 letters."""
     words = {None: "null", True: "true", False: "false"}
     # By identity, because 1 and 0 equal True and False.
     for plain, word in words.items():

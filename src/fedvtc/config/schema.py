@@ -1,143 +1,112 @@
-"""Every key of a config, with its default and its meaning.
+"""Sections of the config for the results of a federation, and the whole `Config`.
 
-Sections of how and where a federation runs are in `operation.py`; those of one method live with the method
-(`fedvtc/methods/`), as a subclass of `MethodConfig`. The docstring under a field is the text that `fedvtc run --help`
-shows.
+`operation.py` has the sections for the way a federation runs. The keys of one method stand with the method
+(`learning/methods/`), in a subclass of `MethodConfig`.
 """
 
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import field
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from fedvtc.config.operation import CheckpointConfig, ClusterConfig, PlacementConfig, RuntimeConfig, TrackingConfig
+from fedvtc.config.section import MayChange, section
 
-DATASET_NAMES = (
-    "digits",
-    "mnist",
-    "fashion-mnist",
-    "kmnist",
-    "emnist",
-    "svhn",
-    "cifar10",
-    "cifar100",
-    "tiny-imagenet",
-    "npz",
-    "folder",
-)
-"""What `data.name` may be."""
-
-# Written out because the zoo needs torch and the check of a config must not; a test holds it against the zoo.
-BACKBONE_NAMES = (
-    "cnn_2x8",
-    "cnn_2x16",
-    "cnn_2x32",
-    "cnn_3x16",
-    "cnn_3x32",
-    "cnn_3x64",
-    "cnn_4x16",
-    "cnn_4x32",
-    "cnn_4x64",
-    "resnet8",
-    "resnet18",
-    "resnet34",
-    "resnet50",
-    "mobilenet_v2",
-    "mobilenet_v3_small",
-    "googlenet",
-    "efficientnet_b0",
-    "shufflenet_v2",
-    "vit_tiny",
-)
-"""What the name of a backbone may be."""
+_SAME_IMAGES = MayChange("The same images are read from another place; other labels are refused.")
 
 
-@dataclass(frozen=True)
+@section
 class OptimizerConfig:
-    """How weights are stepped."""
+    """An optimizer of PyTorch."""
 
     name: Literal["adam", "sgd"] = "adam"
     """`adam` (Kingma and Ba 2015) or `sgd`."""
-    lr: float = 1e-3
-    """Learning rate, above 0."""
-    momentum: float = 0.9
-    """Momentum of `sgd`; `adam` does not use it."""
-    weight_decay: float = 0.0
+    lr: Annotated[float, Field(gt=0)] = 1e-3
+    """Learning rate."""
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    """Momentum of `sgd`; `adam` ignores momentum."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
     """L2 penalty added to the gradient."""
 
 
-@dataclass(frozen=True)
+@section
 class RunConfig:
-    """One federation and where it is written."""
+    """The run: name, folder, seed and length."""
 
     name: str | None = None
-    """Name of the run folder; null makes one of data, partition, method, seed and the time."""
+    """Name of the run folder; null joins data, partition, method, seed and time."""
     output_dir: str = "outputs"
-    """The folder that holds run folders; `~` is the home of who gives the command."""
+    """Folder of run folders. `~` is your home folder."""
     seed: int = 0
     """Seed of every random draw: partition, initial weights, participants, batches, latents."""
-    rounds: int = 10
-    """Rounds of the federation, at least 1."""
-    participation: float = 1.0
-    """Share of the clients drawn for each round, above 0, at most 1; at least one client takes part."""
-    resume: Literal["never", "auto"] = "never"
-    """`auto`: where the folder of run.name already holds this run, it is resumed, else it begins; for jobs that a
-    cluster starts again."""
+    rounds: Annotated[
+        int, Field(ge=1), MayChange("Makes the run longer, or shorter down to the rounds that are done.")
+    ] = 10
+    """Rounds of the federation."""
+    participation: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Share of the clients drawn for each round; at least one client takes part."""
+    resume: Annotated[Literal["never", "auto"], MayChange("No effect.")] = "never"
+    """`auto` resumes the run if its folder exists, else starts the run. `auto` needs `run.name` and is meant for jobs
+    that a cluster restarts."""
 
 
-@dataclass(frozen=True)
+@section
 class DataConfig:
     """The images."""
 
     name: str = "digits"
-    """A data set of `fedvtc list data`, or `npz` or `folder` together with `data.path`."""
-    root: str | None = None
-    """The folder that holds data sets; null takes the environment's FEDVTC_DATA, then ./data."""
-    path: str | None = None
-    """The file of `npz` (x_train, y_train, x_test, y_test) or the folder of `folder` (train/CLASS/, test/CLASS/)."""
-    download: bool = True
-    """Whether torchvision may fetch a data set that is not under the root."""
-    image_size: int | None = None
-    """Side in pixels to which images are resized; null keeps theirs."""
+    """A data set of `fedvtc list data`. `npz` and `folder` also need `data.path`."""
+    root: Annotated[str | None, _SAME_IMAGES] = None
+    """Folder of data sets; null takes FEDVTC_DATA from the environment, else ./data."""
+    path: Annotated[str | None, _SAME_IMAGES] = None
+    """File of `npz` (x_train, y_train, x_test, y_test), or folder of `folder` (train/CLASS/, test/CLASS/)."""
+    download: Annotated[bool, _SAME_IMAGES] = True
+    """True downloads a data set that `data.root` lacks."""
+    image_size: Annotated[int | None, Field(ge=1)] = None
+    """Side in pixels that images are resized to; null keeps the size."""
     augment: Literal["none", "shift", "shift_flip"] = "none"
-    """Changes of real training images, drawn per batch: shifts by up to an eighth of the side, and mirror images."""
+    """Random changes of training images. Shifts are by up to 1/8 of the side; `shift_flip` also mirrors images."""
 
 
-@dataclass(frozen=True)
+@section
 class PartitionConfig:
-    """How the training images are divided among the clients."""
+    """The division of the training images among the clients."""
 
     kind: Literal["iid", "dirichlet", "shards", "quantity", "file"] = "dirichlet"
-    """`iid`; `dirichlet`: each class divided by Dir(alpha); `shards`: `classes_per_client` classes each; `quantity`:
-    class mix alike, sizes by Dir(alpha); `file`: as saved by an earlier run."""
-    alpha: float = 0.1
-    """Concentration of `dirichlet` and `quantity`, above 0: smaller is more skewed."""
-    classes_per_client: int = 2
-    """Classes that a client of `shards` holds, at least 1."""
-    min_images: int = 2
-    """Fewest images a client may hold; a draw below it is drawn again."""
-    max_redraws: int = 1000
-    """Draws after which a partition with `min_images` counts as impossible."""
-    images_per_client: int | None = None
-    """Most images a client keeps, drawn uniformly from its own; null keeps all."""
+    """Rule of the division. `iid`: at random. `dirichlet`: each class is divided by Dir(alpha). `shards`: each client
+    holds `partition.classes_per_client` classes. `quantity`: the same class mix for all, sizes by Dir(alpha). `file`:
+    the division that an earlier run saved."""
+    alpha: Annotated[float, Field(gt=0)] = 0.1
+    """Concentration of `dirichlet` and `quantity`; smaller is more skewed."""
+    classes_per_client: Annotated[int, Field(ge=1)] = 2
+    """Classes of each client with `shards`."""
+    min_images: Annotated[int, Field(ge=1)] = 2
+    """Fewest images of a client; a draw with fewer is repeated."""
+    max_redraws: Annotated[int, Field(ge=1)] = 1000
+    """Draws after which a partition with `partition.min_images` counts as impossible."""
+    images_per_client: Annotated[int | None, Field(ge=1)] = None
+    """Most images that a client keeps, drawn at random from the client's images; null keeps all."""
     file: str | None = None
-    """The partition.npz that `file` reads; `~` is the home of who runs the federation."""
+    """File partition.npz of an earlier run, for `file`."""
 
 
-@dataclass(frozen=True)
+@section
 class BackboneShare:
     """One architecture of the population."""
 
     name: str
     """A backbone of `fedvtc list backbones`."""
-    share: float
-    """Its share of the clients; the shares of a population add up to 1."""
+    # At least one client in a million, so that the clients can be dealt out.
+    share: Annotated[float, Field(ge=1e-6, le=1)]
+    """Share of the clients; the shares of a population add up to 1."""
 
 
-@dataclass(frozen=True)
+@section
 class PopulationConfig:
     """The clients and their architectures."""
 
-    num_clients: int = 8
-    """Clients of the federation, at least 1."""
+    num_clients: Annotated[int, Field(ge=1)] = 8
+    """Clients of the federation."""
     backbones: list[BackboneShare] = field(
         default_factory=lambda: [
             BackboneShare("cnn_2x16", 0.25),
@@ -146,57 +115,58 @@ class PopulationConfig:
             BackboneShare("vit_tiny", 0.25),
         ]
     )
-    """The architecture mix, dealt out so that every prefix of the clients is as near to the shares as it can be."""
-    feature_size: int = 64
-    """Features p that every backbone ends in, through a learned projection, at least 2."""
+    """Backbones of `fedvtc list backbones` with their shares, which add up to 1. The backbones are dealt out so that
+    the first n clients have the shares as nearly as possible, for every n."""
+    # At least 2, because the features of an image are normalised and a single feature would always be 0.
+    feature_size: Annotated[int, Field(ge=2)] = 64
+    """Features p that every backbone ends in, through a learned projection."""
 
 
-@dataclass(frozen=True)
+@section
 class TrainingConfig:
-    """What a client does with its own images in a round."""
+    """The training of a client on its own images in a round."""
 
-    epochs: int = 1
-    """Passes over the client's images per round, at least 1."""
-    batch_size: int = 32
-    """Images per step; the last batch of an epoch may be smaller and is trained on too."""
+    epochs: Annotated[int, Field(ge=1)] = 1
+    """Passes over the client's images in a round."""
+    batch_size: Annotated[int, Field(ge=1)] = 32
+    """Images in a training step; the last batch of an epoch may be smaller."""
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
-    """How the client's model is stepped; its state is kept from round to round."""
+    """Optimizer of the client's model; the optimizer's state is kept from round to round."""
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
-    """Lightning's name of the arithmetic of all training steps, the generator's too; `bf16-mixed` is faster on GPUs
-    that have bfloat16."""
+    """Lightning's name of the precision of all training steps. `bf16-mixed` is faster on GPUs that have bfloat16."""
 
 
-@dataclass(frozen=True)
+@section
 class MethodConfig:
-    """What every method has; each method adds its own keys."""
+    """The keys of every method; each method adds keys in a subclass."""
 
     name: str = "fedvtc"
     """A method of `fedvtc list methods`."""
-    label: str | None = None
-    """Name shown in tables; null shows the method's name."""
+    label: Annotated[str | None, MayChange("Changes the name in tables.")] = None
+    """Name of the method in tables; null shows `method.name`."""
 
     def problems(self) -> list[str]:
-        """One text per value that cannot work, such as `finetune.epochs must be at least 1, not 0`: key first."""
+        """Returns a text `KEY: PROBLEM. FIX.` for each conflict between keys; KEY lacks the `method.` in front."""
         return []
 
 
-@dataclass(frozen=True)
+@section
 class EvaluateConfig:
-    """When clients are measured on the global test set."""
+    """The evaluation of clients on the global test set, and pictures of generated images."""
 
-    every: int = 5
-    """Rounds between evaluations, at least 1; the last round is always evaluated."""
-    batch_size: int = 500
-    """Images per evaluation batch."""
-    samples_every: int = 10
-    """Rounds between grids of generated images, at least 1; the last round always has one."""
-    samples_per_class: int = 8
-    """Generated images of each class in a grid, at least 1."""
+    every: Annotated[int, Field(ge=1), MayChange()] = 5
+    """Rounds between evaluations on the global test set; the last round is always evaluated."""
+    batch_size: Annotated[int, Field(ge=1)] = 500
+    """Images in an evaluation batch."""
+    samples_every: Annotated[int, Field(ge=1), MayChange()] = 10
+    """Rounds between grids of generated images; the last round always has a grid."""
+    samples_per_class: Annotated[int, Field(ge=1), MayChange()] = 8
+    """Generated images of each class in a grid."""
 
 
-@dataclass(frozen=True)
+@section
 class Config:
-    """A federation, whole."""
+    """The config of one run."""
 
     run: RunConfig = field(default_factory=RunConfig)
     data: DataConfig = field(default_factory=DataConfig)

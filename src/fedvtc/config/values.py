@@ -1,32 +1,28 @@
-"""Whether the values of a config can work, beyond their types."""
+"""Checks of config values that a type and a range cannot express: rules between keys, names, paths and URLs."""
 
 import math
 import os
 from collections.abc import Iterator
 
 from fedvtc.config.export import to_dict
+from fedvtc.config.names import BACKBONES, DATASETS, TRACKERS
 from fedvtc.config.naming import is_folder_name
-from fedvtc.config.operation import TRACKER_NAMES
 from fedvtc.config.participation import round_half_up
 from fedvtc.config.problems import Problem, did_you_mean, show
-from fedvtc.config.ranges import out_of_range
-from fedvtc.config.schema import BACKBONE_NAMES, DATASET_NAMES, Config
+from fedvtc.config.schema import Config
 from fedvtc.config.secrets import carries_secret, secrets_in, texts
 
 SHARES_TOLERANCE = 1e-6
-"""How far the shares of a population may be from adding up to 1."""
-SMALLEST_SHARE = 1e-6
-"""The share of one client in a million; less could not be dealt out."""
+"""Largest difference of the sum of shares from 1."""
 
 MAX_PROJECT_LETTERS = 128
 NOT_IN_PROJECTS = "/\\#?%:"
-"""Letters that W&B does not take in the name of a project."""
+"""Letters that W&B refuses in the name of a project."""
 
 
 def validate(config: Config) -> list[Problem]:
-    """Every value that cannot work, one problem each; none of them has its place filled in."""
-    problems = list(out_of_range(config))
-    problems += _names(config)
+    """Returns a problem, without its place, for each value that cannot work."""
+    problems = list(_names(config))
     problems += _shares(config)
     problems += _sizes_and_files(config)
     problems += _paths(config)
@@ -42,18 +38,18 @@ def validate(config: Config) -> list[Problem]:
 def _names(config: Config) -> Iterator[Problem]:
     name = config.run.name
     if name is not None and not is_folder_name(name):
-        fix = "Set run.output_dir for the folder around it."
-        yield Problem("run.name", f"must be the name of one folder, not {show(name)}", fix=fix)
+        fix = "Set run.output_dir for the folder around the run folder."
+        yield Problem("run.name", f"must be the name of a folder, without a path, not {show(name)}", fix=fix)
     elif name is not None and name.startswith("-"):
-        fix = "A command would take it for an option."
-        yield Problem("run.name", f"must begin with another letter than -, not {show(name)}", fix=fix)
-    if config.data.name not in DATASET_NAMES:
-        fix = did_you_mean(config.data.name, DATASET_NAMES)
+        # A command would read the name as an option.
+        yield Problem("run.name", "cannot start with '-'")
+    if config.data.name not in DATASETS:
+        fix = did_you_mean(config.data.name, DATASETS)
         yield Problem("data.name", f"unknown data set {show(config.data.name)}", fix=fix)
     for index, backbone in enumerate(config.population.backbones):
-        if backbone.name not in BACKBONE_NAMES:
+        if backbone.name not in BACKBONES:
             key = f"population.backbones[{index}].name"
-            fix = did_you_mean(backbone.name, BACKBONE_NAMES)
+            fix = did_you_mean(backbone.name, BACKBONES)
             yield Problem(key, f"unknown backbone {show(backbone.name)}", fix=fix)
 
 
@@ -61,89 +57,76 @@ def _shares(config: Config) -> Iterator[Problem]:
     backbones = config.population.backbones
     key = "population.backbones"
     if not backbones:
-        yield Problem(key, "no backbone", fix="Give at least one, such as [{name: cnn_2x16, share: 1}].")
+        yield Problem(key, "cannot be empty", fix="Set at least one, such as [{name: cnn_2x16, share: 1}].")
         return
-    for index, backbone in enumerate(backbones):
-        if not backbone.share >= SMALLEST_SHARE:
-            what = f"must be at least {SMALLEST_SHARE:g}" if backbone.share > 0 else "must be above 0"
-            yield Problem(f"{key}[{index}].share", f"{what}, not {show(backbone.share)}")
     total = math.fsum(backbone.share for backbone in backbones)
     if not abs(total - 1) <= SHARES_TOLERANCE:
-        fix = f"Equal shares for {len(backbones)} are {1 / len(backbones):.6g}."
-        yield Problem(key, f"the shares must add up to 1, not {total:.6g}", fix=fix)
+        fix = f"Equal shares of {len(backbones)} backbones are {1 / len(backbones):.6g}."
+        yield Problem(key, f"shares must add up to 1, not {total:.6g}", fix=fix)
 
 
 def _sizes_and_files(config: Config) -> Iterator[Problem]:
     partition, data = config.partition, config.data
-    if partition.images_per_client is not None and 1 <= partition.images_per_client < partition.min_images:
+    if partition.images_per_client is not None and partition.images_per_client < partition.min_images:
         what = f"must be at least partition.min_images = {partition.min_images}, not {partition.images_per_client}"
         yield Problem("partition.images_per_client", what)
     if partition.kind == "file" and not partition.file:
         fix = "Set partition.file=RUN_FOLDER/partition.npz."
-        yield Problem("partition.file", "missing, and partition.kind is file", fix=fix)
+        yield Problem("partition.file", "is required with partition.kind=file", fix=fix)
     if data.name in ("npz", "folder") and not data.path:
         example = "FILE.npz" if data.name == "npz" else "FOLDER"
-        yield Problem("data.path", f"missing, and data.name is {data.name}", fix=f"Set data.path={example}.")
+        yield Problem("data.path", f"is required with data.name={data.name}", fix=f"Set data.path={example}.")
 
 
 def _paths(config: Config) -> Iterator[Problem]:
-    # None of these shows a whole path, which may be a URL with a password.
-    partition, data = config.partition, config.data
-    written = {"run.output_dir": config.run.output_dir, "checkpoint.dir": config.checkpoint.dir}
-    read = {"data.root": data.root, "data.path": data.path, "partition.file": partition.file}
-    for key, path in (written | read).items():
-        if path and "\0" in path:
-            yield Problem(key, "holds a NUL, the one letter that is in no path")
-        # Else a folder of that name would be made.
-        elif key in written and path and path.startswith("~") and os.path.expanduser(path) == path:
-            home = path.partition("/")[0]
-            yield Problem(key, f"{show(home)} is the home of no user here", fix="Write the folder out.")
+    # No message shows a whole path, which may be a URL with a password.
+    for key, path in (("run.output_dir", config.run.output_dir), ("checkpoint.dir", config.checkpoint.dir)):
+        # The run would create a folder with the name `~USER`.
+        if path and path.startswith("~") and os.path.expanduser(path) == path:
+            user = path.partition("/")[0].removeprefix("~")
+            yield Problem(key, f"no user {show(user)} on this machine", fix="Set the path without '~'.")
     directory = config.checkpoint.dir
     if directory == "":
-        yield Problem("checkpoint.dir", "must not be empty", fix="Set null for a folder in that of the run.")
+        yield Problem("checkpoint.dir", "cannot be empty", fix="Set null for a folder in the run folder.")
     elif directory and "://" in directory and "::" in directory:
-        fix = "Name one file system, such as s3://bucket/fedvtc."
-        yield Problem("checkpoint.dir", "is a URL that chains several with ::", fix=fix)
+        fix = "Set the URL of one file system, such as s3://bucket/fedvtc."
+        yield Problem("checkpoint.dir", "cannot be a chain of URLs with '::'", fix=fix)
 
 
 def _failures(config: Config) -> Iterator[Problem]:
     run, clients = config.run, config.population.num_clients
     if run.resume == "auto" and not run.name:
-        yield Problem("run.resume", "auto finds a run by its name, and run.name is missing", fix="Set run.name=NAME.")
-    participants = max(1, round_half_up(run.participation * clients)) if 0 < run.participation <= 1 else clients
+        yield Problem("run.resume", "auto needs run.name to find the run", fix="Set run.name=NAME.")
+    participants = max(1, round_half_up(run.participation * clients))
     if config.runtime.min_clients > participants:
         what = f"must be at most {participants}, the clients of a round, not {config.runtime.min_clients}"
         yield Problem("runtime.min_clients", what)
     directory = config.checkpoint.dir or ""
     if directory.startswith("memory://") and config.placement.pool != "inline":
-        fix = "Set placement.pool=inline, or a folder that every process reaches."
-        yield Problem("checkpoint.dir", "memory:// is the memory of one process, and clients live in others", fix=fix)
+        fix = "Set placement.pool=inline, or a folder that every process can reach."
+        yield Problem("checkpoint.dir", "memory:// exists in one process only, and actors are processes", fix=fix)
 
 
 def _placement(config: Config) -> Iterator[Problem]:
     address = (config.cluster.address or "").lower()
-    fix = "Set HOST:6379 on a node of the cluster, or send a job from elsewhere with fedvtc submit."
+    fix = "Set HOST:6379 on a node of the cluster, or submit a job with fedvtc submit."
     if address.startswith("ray://"):
-        yield Problem("cluster.address", "ray:// is Ray Client, through which no run can place its actors", fix=fix)
+        yield Problem("cluster.address", "ray:// is an address of Ray Client, which runs cannot use", fix=fix)
     elif address.startswith(("http://", "https://")) and not carries_secret(address):
-        yield Problem("cluster.address", "is the URL of a dashboard, which takes jobs only", fix=fix)
-    clients = config.placement.clients_per_actor
-    if (clients != "auto") if isinstance(clients, str) else (clients < 1):
-        yield Problem("placement.clients_per_actor", f"must be auto or a number of at least 1, not {show(clients)}")
+        yield Problem("cluster.address", "is the URL of a dashboard, which only accepts jobs", fix=fix)
     gpus, accelerator = config.placement.gpus_per_actor, config.placement.accelerator
     if gpus is None:
         return
     if (accelerator == "cpu" and gpus > 0) or (accelerator == "cuda" and gpus == 0):
-        fix = "Leave it out, or set placement.accelerator=auto."
-        yield Problem(
-            "placement.gpus_per_actor", f"{gpus:g} does not go with placement.accelerator={accelerator}", fix=fix
-        )
-    if math.isfinite(gpus) and gpus > 0 and not _is_gpu_share(gpus):
+        fix = "Leave the key out, or set placement.accelerator=auto."
+        what = f"{gpus:g} conflicts with placement.accelerator={accelerator}"
+        yield Problem("placement.gpus_per_actor", what, fix=fix)
+    if gpus > 0 and not _is_gpu_share(gpus):
         if gpus > 1:
             fix = f"Set {math.floor(gpus)} or {math.ceil(gpus)}."
         else:
             fewer, more = math.floor(1 / gpus), math.ceil(1 / gpus)
-            fix = f"Set {1 / fewer:.4g} ({fewer} to a GPU) or {1 / more:.4g} ({more} to a GPU)."
+            fix = f"Set {1 / fewer:.4g} ({fewer} actors per GPU) or {1 / more:.4g} ({more} actors per GPU)."
         what = f"must be 0, a whole number, or 1/k for k actors on one GPU, not {show(gpus)}"
         yield Problem("placement.gpus_per_actor", what, fix=fix)
 
@@ -151,15 +134,15 @@ def _placement(config: Config) -> Iterator[Problem]:
 def _is_gpu_share(gpus: float) -> bool:
     if gpus >= 1:
         return gpus == int(gpus)
-    # 0.33 is written for 1/3: near enough, as three of it fit on a GPU.
+    # 0.33 stands for 1/3: three actors of 0.33 fit on a GPU.
     return abs(1 / gpus - round(1 / gpus)) < 0.05
 
 
 def _trackers(config: Config) -> Iterator[Problem]:
     for index, name in enumerate(config.tracking.trackers):
         module, colon, cls = name.partition(":")
-        if name not in TRACKER_NAMES and not (colon and cls.isidentifier() and _is_module(module)):
-            fix = f"Take {' or '.join(TRACKER_NAMES)}, or name a class as package.module:Class."
+        if name not in TRACKERS and not (colon and cls.isidentifier() and _is_module(module)):
+            fix = f"Set {', '.join(TRACKERS)} or package.module:Class."
             yield Problem(f"tracking.trackers[{index}]", f"unknown tracker {show(name)}", fix=fix)
 
 
@@ -167,12 +150,8 @@ def _wandb(config: Config) -> Iterator[Problem]:
     project = config.tracking.wandb.project
     if not 0 < len(project) <= MAX_PROJECT_LETTERS or set(project) & set(NOT_IN_PROJECTS):
         rule = f"must be 1 to {MAX_PROJECT_LETTERS} letters without any of {' '.join(NOT_IN_PROJECTS)}"
-        fix = "The team has a key of its own, tracking.wandb.entity."
+        fix = "Set tracking.wandb.entity for the team."
         yield Problem("tracking.wandb.project", f"{rule}, not {show(project)}", fix=fix)
-
-    for index, tag in enumerate(config.tracking.wandb.tags):
-        if not tag:
-            yield Problem(f"tracking.wandb.tags[{index}]", "must be at least 1 letter")
 
 
 def _is_module(name: str) -> bool:
@@ -181,17 +160,19 @@ def _is_module(name: str) -> bool:
 
 def _method(config: Config) -> Iterator[Problem]:
     for text in config.method.problems():
-        key, _, what = text.partition(" ")
-        yield Problem(f"method.{key.rstrip(':')}", what.rstrip("."))
+        key, _, rest = text.partition(": ")
+        what, _, fix = rest.partition(". ")
+        yield Problem(f"method.{key}", what.rstrip("."), fix=fix)
 
 
 def _secrets(config: Config) -> Iterator[Problem]:
     for key, text in texts(to_dict(config)):
         for name in secrets_in(text):
-            yield Problem(key, f"holds the value of ${name}, which would get into files and logs", fix="Leave it out.")
+            what = f"contains the value of ${name}, which files and logs would show"
+            yield Problem(key, what, fix="Remove the value.")
         if not carries_secret(text):
             continue
-        fix = "Leave it out of the URL"
+        fix = "Remove the password"
         if key == "checkpoint.dir":
-            fix += ", and set FSSPEC_PROTOCOL_PASSWORD, such as FSSPEC_FTP_PASSWORD, on every node"
-        yield Problem(key, "the URL carries a password or token, which would get into files and logs", fix=f"{fix}.")
+            fix += " and set FSSPEC_PROTOCOL_PASSWORD, such as FSSPEC_FTP_PASSWORD, on every node"
+        yield Problem(key, "the URL contains a password or token, which files and logs would show", fix=f"{fix}.")

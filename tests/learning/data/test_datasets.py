@@ -36,9 +36,8 @@ def test_image_size_resizes_and_its_own_size_changes_nothing():
     [
         (DataConfig(name="mnsit"), "data.name"),
         (DataConfig(name="?"), "data.name"),
-        (DataConfig(image_size=0), "data.image_size"),
     ],
-    ids=["near", "far", "size"],
+    ids=["near", "far"],
 )
 def test_a_wrong_config_is_refused_in_one_line(config, key, keys_of, golden):
     with pytest.raises(DataError) as caught:

@@ -7,12 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fedvtc.config.checking import checked
 from fedvtc.config.schema import MethodConfig
 from fedvtc.learning import methods
 from fedvtc.learning.exchange.messages import Broadcast, bytes_by_kind, find_non_finite
 from fedvtc.learning.methods import Method, Task
 from fedvtc.learning.methods.fedproto import FedProtoConfig
-from fedvtc.learning.methods.fedvtc import FedVTCConfig, FinetuneConfig, GeneratorConfig, StatisticsConfig
+from fedvtc.learning.methods.fedvtc import FedVTCConfig, GeneratorConfig
 from fedvtc.learning.methods.local import LocalConfig
 
 ROOT = Path(__file__).parents[3]
@@ -51,37 +52,39 @@ def test_configs_of_methods_are_read_without_pytorch():
 
 
 @pytest.mark.parametrize(
-    ("config", "problems"),
+    ("method", "values", "keys"),
     [
-        (FedProtoConfig(prototype_weight=-1.0), ["prototype_weight: must be at least 0, not -1.0"]),
-        (FedVTCConfig(prototype_weight=-0.5), ["prototype_weight: must be at least 0, not -0.5"]),
+        ("fedproto", {"prototype_weight": -1.0}, ["prototype_weight"]),
+        ("fedvtc", {"prototype_weight": -0.5}, ["prototype_weight"]),
         (
-            FedVTCConfig(
-                statistics=StatisticsConfig(sigma_floor=0.0, prior_count=-1.0),
-                generator=GeneratorConfig(epochs=0, beta=-1.0, dm_samples=0),
-                finetune=FinetuneConfig(epochs=0, images_per_class=0),
-            ),
+            "fedvtc",
+            {
+                "statistics": {"sigma_floor": 0.0, "prior_count": -1.0},
+                "generator": {"epochs": 0, "beta": -1.0, "dm_samples": 0},
+                "finetune": {"epochs": 0, "images_per_class": 0},
+            },
             [
-                "statistics.prior_count: must be at least 0, not -1.0",
-                "generator.epochs: must be at least 1, not 0",
-                "generator.beta: must be at least 0, not -1.0",
-                "generator.dm_samples: must be at least 1, not 0",
-                "finetune.epochs: must be at least 1, not 0",
-                "finetune.images_per_class: must be at least 1, not 0",
-                "statistics.sigma_floor: must be above 0, not 0.0",
-            ],
-        ),
-        (
-            FedVTCConfig(generator=GeneratorConfig(aggregation="exchange")),
-            [
-                "generator.aggregation: exchange decodes the latents of each client by its own generator. "
-                "Set method.finetune.latents=client_mixture."
+                "statistics.sigma_floor",
+                "statistics.prior_count",
+                "generator.epochs",
+                "generator.beta",
+                "generator.dm_samples",
+                "finetune.epochs",
+                "finetune.images_per_class",
             ],
         ),
     ],
 )
-def test_all_values_out_of_range_are_listed_at_once(config, problems):
-    assert config.problems() == problems
+def test_all_values_out_of_range_are_reported_at_once(method, values, keys):
+    config, problems = checked(methods.config_classes()[method], values)
+    assert [problem.key for problem in problems] == keys
+    assert config == methods.config_classes()[method]()
+
+
+def test_exchanged_generators_need_latents_of_clients(golden, keys_of):
+    (problem,) = FedVTCConfig(generator=GeneratorConfig(aggregation="exchange")).problems()
+    assert keys_of(problem) == ["generator.aggregation"]
+    golden(problem)
 
 
 def test_the_defaults_of_a_method_do_nothing():

@@ -7,22 +7,8 @@ from typing import Literal
 from rich.table import Table
 from rich.text import Text
 
-from fedvtc.config.schema import BACKBONE_NAMES
+from fedvtc.config.names import BACKBONES, DATASETS
 from fedvtc.learning import methods
-
-DATASETS = {
-    "digits": "10 classes, 8x8 grey, bundled with scikit-learn",
-    "mnist": "10 classes, 28x28 grey",
-    "fashion-mnist": "10 classes, 28x28 grey",
-    "kmnist": "10 classes, 28x28 grey",
-    "emnist": "47 classes, 28x28 grey, split balanced",
-    "svhn": "10 classes, 32x32 colour",
-    "cifar10": "10 classes, 32x32 colour",
-    "cifar100": "100 classes, 32x32 colour",
-    "tiny-imagenet": "200 classes, 64x64 colour, in the folders it is distributed in",
-    "npz": "images of your own in one file, data.path",
-    "folder": "images of your own in folders, data.path",
-}
 
 
 def names_table(kind: Literal["data", "backbones", "methods"]) -> Table:
@@ -32,7 +18,7 @@ def names_table(kind: Literal["data", "backbones", "methods"]) -> Table:
         names = DATASETS
         table.add_column("data.name")
     elif kind == "backbones":
-        names = dict.fromkeys(BACKBONE_NAMES, "")
+        names = dict.fromkeys(BACKBONES, "")
         table.add_column("population.backbones[].name")
     else:
         names = {name: _first_line(import_module(f"{methods.__name__}.{name}")) for name in methods.names()}

@@ -1,34 +1,35 @@
 """The keys of a sweep file, and the checks of their values."""
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import field
 from pathlib import Path
-from typing import Any, cast
+from typing import Annotated, Any
 
-from omegaconf import OmegaConf
+from pydantic import Field
 
-from fedvtc.config.keys import valid_part
-from fedvtc.config.layers import Layer, read_file
+from fedvtc.config.checking import as_written, checked
+from fedvtc.config.layers import Layer, placed, read_file
 from fedvtc.config.naming import is_folder_name
 from fedvtc.config.problems import COMMAND_LINE, Problem, did_you_mean, show
+from fedvtc.config.section import section
 from fedvtc.errors import ConfigError
 from fedvtc.learning.metrics import TEST_METRICS
 
 
-@dataclass(frozen=True)
+@section
 class AshaKeys:
     """Early stopping by asynchronous successive halving (Li et al. 2020)."""
 
     metric: str = "test/accuracy/mean"
     """The test metric that trials are compared by, as named in the records; higher is better."""
-    grace_rounds: int = 1
-    """Rounds that every trial trains before the first comparison, at least 1."""
-    reduction_factor: float = 3.0
+    grace_rounds: Annotated[int, Field(ge=1)] = 1
+    """Rounds that every trial trains before the first comparison."""
+    reduction_factor: Annotated[float, Field(gt=1)] = 3.0
     """A comparison keeps the best 1 / reduction_factor of the trials; the next comparison comes after
-    reduction_factor times as many rounds. Above 1."""
+    reduction_factor times as many rounds."""
 
 
-@dataclass(frozen=True)
+@section
 class SweepKeys:
     """The content of a sweep file."""
 
@@ -44,12 +45,12 @@ class SweepKeys:
     """A distribution by dotted key: `uniform`, `log_uniform` or `int` with [low, high], `choice` with its values."""
     list_: list[Any] = field(default_factory=list)
     """One entry of keys per trial, dotted or nested."""
-    num_samples: int = 1
-    """Number of different draws of `random`, at least 1; each draw is combined with each point of the grid."""
+    num_samples: Annotated[int, Field(ge=1)] = 1
+    """Number of different draws of `random`; each draw is combined with each point of the grid."""
     seed: int = 0
     """Seed of the draws; a drawn value depends on the seed, the key and the number of the draw only."""
-    max_concurrent: int | None = None
-    """Maximum number of trials that run at once, at least 1; null runs as many as fit the cluster."""
+    max_concurrent: Annotated[int | None, Field(ge=1)] = None
+    """Maximum number of trials that run at once; null runs as many as fit the cluster."""
     asha: AshaKeys | None = None
     """Early stopping; null runs every trial to its end."""
 
@@ -64,12 +65,9 @@ def read_keys(file: Path) -> tuple[SweepKeys, Layer]:
     layer = read_file(file, COMMAND_LINE, problems)
     if layer is None:
         raise ConfigError([str(problem) for problem in problems])
-    part = valid_part(layer, layer.content, SweepKeys, {}, problems)
     # Not resolved, because `${...}` in a value refers to the config of the trial.
-    values = OmegaConf.to_container(OmegaConf.merge(OmegaConf.structured(SweepKeys), part), resolve=False)
-    plain: dict[str, Any] = dict(cast("Mapping[str, Any]", values))
-    asha = plain.pop("asha")
-    keys = SweepKeys(**plain, asha=None if asha is None else AshaKeys(**asha))
+    keys, found = checked(SweepKeys, as_written(layer, SweepKeys).content)
+    problems += [placed(problem, [layer]) for problem in found]
     # A misspelled key may be the one that defines the trials, so its problem comes alone.
     problems = problems or list(_value_problems(keys, layer))
     if problems:
@@ -82,19 +80,9 @@ def _value_problems(keys: SweepKeys, layer: Layer) -> Iterator[Problem]:
     if keys.name is not None and not is_folder_name(keys.name):
         fix = "Set run.output_dir for the parent folder."
         yield Problem("name", f"must be the name of one folder, not {show(keys.name)}", layer.where(("name",)), fix)
-    counts = [("num_samples", keys.num_samples), ("max_concurrent", keys.max_concurrent)]
-    if keys.asha is not None:
-        counts.append(("asha.grace_rounds", keys.asha.grace_rounds))
-        if keys.asha.metric not in TEST_METRICS:
-            fix = did_you_mean(keys.asha.metric, TEST_METRICS)
-            what = f"unknown metric {show(keys.asha.metric)}"
-            yield Problem("asha.metric", what, layer.where(("asha", "metric")), fix)
-        if not keys.asha.reduction_factor > 1:
-            what = f"must be above 1, not {show(keys.asha.reduction_factor)}"
-            yield Problem("asha.reduction_factor", what, layer.where(("asha", "reduction_factor")))
-    for key, value in counts:
-        if value is not None and value < 1:
-            yield Problem(key, f"must be at least 1, not {show(value)}", layer.where(tuple(key.split("."))))
+    if keys.asha is not None and keys.asha.metric not in TEST_METRICS:
+        fix = did_you_mean(keys.asha.metric, TEST_METRICS)
+        yield Problem("asha.metric", f"unknown metric {show(keys.asha.metric)}", layer.where(("asha", "metric")), fix)
     if not (keys.grid or keys.random or keys.list_):
         yield Problem(layer.source, "defines no trials", fix="Add grid, random or list.")
     if keys.num_samples != 1 and not keys.random:

@@ -3,12 +3,11 @@
 `fedvtc.learning.data.module` is not imported here, because its batches need PyTorch and Lightning.
 """
 
-from fedvtc.learning.data.datasets import DATASET_NAMES, Dataset, ImageArrays, load_dataset
+from fedvtc.learning.data.datasets import Dataset, ImageArrays, load_dataset
 from fedvtc.learning.data.fetching import data_root
 from fedvtc.learning.data.partition import class_counts, load_partition, make_partition, save_partition
 
 __all__ = [
-    "DATASET_NAMES",
     "Dataset",
     "ImageArrays",
     "class_counts",

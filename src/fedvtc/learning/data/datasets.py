@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fedvtc.config.names import DATASETS
 from fedvtc.config.schema import DataConfig
 from fedvtc.errors import DataError
 from fedvtc.learning.data import image_files, readers, standard
@@ -57,11 +58,9 @@ def load_dataset(config: DataConfig) -> Dataset:
         DataError: the data set is unknown, absent or damaged, or has images that are not square and no `image_size`.
     """
     if config.name not in _LOADERS:
-        near = difflib.get_close_matches(config.name, DATASET_NAMES, n=1)
-        hint = f"Did you mean {near[0]}?" if near else f"Choose one of {', '.join(DATASET_NAMES)}."
+        near = difflib.get_close_matches(config.name, DATASETS, n=1)
+        hint = f"Did you mean {near[0]}?" if near else f"Choose one of {', '.join(DATASETS)}."
         raise DataError(f"data.name: {config.name} is not a data set. {hint}")
-    if config.image_size is not None and config.image_size < 1:
-        raise DataError(f"data.image_size: must be at least 1, not {config.image_size}.")
     loaded = _LOADERS[config.name](config)
     _check(config, loaded)
     train, test = (_sized(arrays, config.image_size) for arrays in (loaded.train, loaded.test))
@@ -152,6 +151,3 @@ _LOADERS: dict[str, Callable[[DataConfig], Loaded]] = {
     "folder": _load_folder,
     "npz": _load_npz,
 }
-
-DATASET_NAMES = tuple(_LOADERS)
-"""Values of `data.name`."""

@@ -10,12 +10,14 @@ Shapes: K classes held, C classes, D features.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
+from pydantic import Field
 
 from fedvtc.config.schema import MethodConfig
+from fedvtc.config.section import section
 from fedvtc.learning.exchange.gaussians import ClassGaussians
 from fedvtc.learning.exchange.messages import Arrays, Broadcast, Upload
 from fedvtc.learning.exchange.statistics import FeatureStatistics
@@ -27,19 +29,13 @@ if TYPE_CHECKING:
 _UNIT_SPREAD = np.ones((), dtype=np.float32)
 
 
-@dataclass(frozen=True)
+@section
 class FedProtoConfig(MethodConfig):
-    """The one weight of the method."""
+    """The keys of FedProto."""
 
     name: str = "fedproto"
-    prototype_weight: float = 1.0
-    """Weight lambda of the distance to the global prototype, at least 0."""
-
-    def problems(self) -> list[str]:
-        """What is wrong with the values, one line each."""
-        return (
-            [] if self.prototype_weight >= 0 else [f"prototype_weight: must be at least 0, not {self.prototype_weight}"]
-        )
+    prototype_weight: Annotated[float, Field(ge=0)] = 1.0
+    """Weight lambda of the distance to the global prototype."""
 
 
 class FedProto(Method[FedProtoConfig]):

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fedvtc.config.schema import MethodConfig
+from fedvtc.config.section import section
 from fedvtc.learning.exchange.messages import Broadcast, Upload
 from fedvtc.learning.methods.base import Method, ServerState
 
@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from fedvtc.learning.client.client import FederatedClient
 
 
-@dataclass(frozen=True)
+@section
 class LocalConfig(MethodConfig):
-    """Nothing to set."""
+    """The keys of every method and no others."""
 
     name: str = "local"
 

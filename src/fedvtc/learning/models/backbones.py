@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision import models
 
+from fedvtc.config.names import BACKBONES
 from fedvtc.errors import ConfigError
 from fedvtc.learning.models.zoo import cnn, vision, vit
 
@@ -31,8 +32,6 @@ _TRUNKS: dict[str, Callable[[int, int], tuple[nn.Module, int]]] = {
     "shufflenet_v2": vision.shufflenet_v2,
     "vit_tiny": vit.vit_tiny,
 }
-ZOO = tuple(_TRUNKS)
-"""Names for `build_backbone`."""
 
 
 class Backbone(nn.Module):
@@ -58,7 +57,7 @@ def build_backbone(name: str, *, num_channels: int, image_size: int, feature_siz
     """Builds a backbone with new weights, drawn from PyTorch's global generator.
 
     Args:
-        name: one of `ZOO`.
+        name: one of `config.names.BACKBONES`.
         num_channels: channels C of the images.
         image_size: side S of the images in pixels, at least 8.
         feature_size: features p of an image.
@@ -67,7 +66,7 @@ def build_backbone(name: str, *, num_channels: int, image_size: int, feature_siz
         ConfigError: the name is unknown, or the images are too small.
     """
     if name not in _TRUNKS:
-        raise ConfigError([f"population.backbones: {name!r} is not a backbone. Known: {', '.join(ZOO)}."])
+        raise ConfigError([f"population.backbones: {name!r} is not a backbone. Known: {', '.join(BACKBONES)}."])
     if image_size < _MIN_IMAGE_SIZE:
         raise ConfigError(
             [f"data.image_size: {image_size} pixels are too few for a backbone. Set data.image_size={_MIN_IMAGE_SIZE}."]

@@ -1,0 +1,105 @@
+"""Checks of plain values against the sections of the config; each misfit becomes a `Problem`."""
+
+import copy
+import math
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from types import NoneType
+from typing import Any, Literal, TypeVar, get_origin
+
+from pydantic import TypeAdapter, ValidationError
+
+from fedvtc.config.hints import choices, element_of, hint_at, long_words, options, section_in
+from fedvtc.config.layers import KeyPath, Layer, dotted
+from fedvtc.config.problems import Problem, did_you_mean, nearest, show
+from fedvtc.config.section import key_of
+
+SectionT = TypeVar("SectionT")
+
+_UNKNOWN = "unknown key"
+_TAKEN_BY: dict[type, set[type]] = {bool: {bool}, int: {bool, int, float}, float: {int, float}}
+"""The types of keys that take a value of each type as YAML reads the value."""
+
+
+def as_written(layer: Layer, cls: type, prefix: KeyPath = ()) -> Layer:
+    """Returns the layer with the user's words in place of numbers and truth values that their key does not take.
+
+    YAML reads `2026_11_23` as a number and `yes` as true, which are names to the key `run.name`.
+
+    Args:
+        layer: keys of one file or override.
+        cls: a section.
+        prefix: the path of the section in the layer.
+    """
+    content = copy.deepcopy(layer.content)
+    for path, word in layer.written.items():
+        inside = path[len(prefix) :]
+        if path[: len(prefix)] != prefix or not inside:
+            continue
+        kinds = {option for option in options(hint_at(cls, inside)) if get_origin(option) is not Literal}
+        if not kinds <= {bool, int, float, str, NoneType}:
+            continue
+        node: Any = content
+        for step in path[:-1]:
+            node = node[step]
+        value = node[path[-1]]
+        if type(value) in _TAKEN_BY and not _TAKEN_BY[type(value)] & kinds:
+            node[path[-1]] = word
+    return replace(layer, content=content)
+
+
+def checked(cls: type[SectionT], values: object, prefix: KeyPath = ()) -> tuple[SectionT, list[Problem]]:
+    """Returns the section that plain values make, and a problem for each key that does not fit.
+
+    A key with a problem has its default in the section, so that the other keys can be checked further.
+
+    Args:
+        cls: the section.
+        values: nested dicts and lists of plain values.
+        prefix: the path of the section in the config.
+    """
+    adapter = TypeAdapter(cls)
+    try:
+        return adapter.validate_python(values, by_alias=True, by_name=False), []
+    except ValidationError as error:
+        found: dict[KeyPath, Problem] = {}
+        for detail in error.errors(include_url=False):
+            path, problem = _problem(cls, detail["loc"], detail["type"], detail["input"], prefix)
+            found.setdefault(path, problem)
+    # A list with a misfit takes its default as a whole.
+    bad = {path[: next((n for n, step in enumerate(path) if isinstance(step, int)), None)] for path in found}
+    rest = adapter.validate_python({} if () in bad else pruned(values, bad), by_alias=True, by_name=False)
+    # A misspelt key may be the reason of other problems.
+    return rest, sorted(found.values(), key=lambda problem: problem.what != _UNKNOWN)
+
+
+def pruned(values: Any, paths: set[KeyPath], path: KeyPath = ()) -> Any:
+    """Returns nested values without the keys at some paths."""
+    if isinstance(values, Mapping):
+        return {key: pruned(value, paths, (*path, key)) for key, value in values.items() if (*path, key) not in paths}
+    return values
+
+
+def _problem(cls: type, loc: KeyPath, kind: str, value: object, prefix: KeyPath) -> tuple[KeyPath, Problem]:
+    """Returns the path of the key that pydantic complains about, and the problem in words."""
+    path: KeyPath = ()
+    hint: Any = cls
+    for step in loc:
+        section = section_in(hint)
+        if section is None and element_of(hint) is None:
+            # The rest of pydantic's path names the options of a union.
+            break
+        above, path = (*prefix, *path), (*path, str(step) if section else step)
+        hint = hint_at(cls, path)
+        if section is not None and hint is None:
+            names = [key_of(field.name) for field in fields(section)]
+            fix = did_you_mean(str(step), names, prefix=f"{dotted(above)}." if above else "")
+            return path, Problem(dotted((*prefix, *path)), _UNKNOWN, fix=fix)
+    key = dotted((*prefix, *path))
+    words = long_words(hint)
+    if kind == "missing":
+        return path, Problem(key, f"is required and must be {words}")
+    if isinstance(value, float) and not math.isfinite(value):
+        words = words.replace("a number", "a finite number")
+    near = nearest(value, choices(hint)) if isinstance(value, str) else None
+    return path, Problem(key, f"must be {words}, not {show(value)}", fix=f"Did you mean {near}?" if near else "")

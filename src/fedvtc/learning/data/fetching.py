@@ -1,7 +1,6 @@
 """Where data sets lie, and how torchvision fetches one that is absent: one process at a time, and not for ever."""
 
 import contextlib
-import fcntl
 import http.client
 import os
 import socket
@@ -12,6 +11,8 @@ import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
+
+from filelock import lock_descriptor
 
 from fedvtc.config.schema import DataConfig
 from fedvtc.errors import DataError
@@ -51,7 +52,7 @@ def by_torchvision(config: DataConfig, looked: Sequence[Path], wanted: str, acti
 def await_others(config: DataConfig) -> None:
     """Returns once no other process fetches this data set, so that no file is found that is half there."""
     with contextlib.suppress(OSError), _lock_file(config).open("rb") as lock:
-        fcntl.flock(lock, fcntl.LOCK_SH)
+        lock_descriptor(lock.fileno())
 
 
 def absent(config: DataConfig, looked: Sequence[Path], wanted: str, reason: str) -> DataError:
@@ -70,7 +71,7 @@ def _alone(config: DataConfig) -> Iterator[None]:
             if config.download:
                 data_root(config).mkdir(parents=True, exist_ok=True)
                 lock = stack.enter_context(_lock_file(config).open("ab"))
-                fcntl.flock(lock, fcntl.LOCK_EX)
+                lock_descriptor(lock.fileno())
         yield
 
 

@@ -237,7 +237,6 @@ def test_a_partition_that_is_cut_absent_or_of_other_clients_is_said(run):
         (lambda lines: lines[:2] + lines[1:], "fault", "more than one record of round 2"),
         (lambda lines: ["{}\n", *lines], "fault", "no record in line 1"),
         (lambda lines: [lines[0], "\0\0\0\n", *lines[2:]], "fault", "no record in line 2"),
-        (lambda lines: [*lines, "[" * 200_000 + "\n"], "fault", "no record in line 5"),
         (
             lambda lines: [*lines, '{"round": 1000000000, "phase": "round"}\n'],
             "fault",

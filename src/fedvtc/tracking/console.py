@@ -15,7 +15,7 @@ from rich.text import Text
 
 from fedvtc.reporting.lines import say
 from fedvtc.reporting.tables import human_bytes
-from fedvtc.tracking import RunInfo, Tracker
+from fedvtc.tracking.base import RunInfo, Tracker
 
 ROWS_SHOWN = 12
 WIDE_COLUMNS = 120

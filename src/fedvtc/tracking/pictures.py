@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from fedvtc.reporting.figures import partition_picture, sample_grid
 from fedvtc.storage.atomic import replaced
-from fedvtc.tracking import RunInfo, Tracker
+from fedvtc.tracking.base import RunInfo, Tracker
 
 
 class PictureTracker(Tracker):

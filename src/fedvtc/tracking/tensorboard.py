@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from tensorboardX import SummaryWriter
 
 from fedvtc.storage.records import records_up_to
-from fedvtc.tracking import RunInfo, Tracker
+from fedvtc.tracking.base import RunInfo, Tracker
 from fedvtc.tracking.series import Series, prefix_of, sample_picture, shows_clients
 
 FOLDER = "tensorboard"

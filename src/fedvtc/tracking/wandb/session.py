@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from fedvtc.config.schema import Config
 from fedvtc.storage.atomic import replaced
-from fedvtc.tracking import RunInfo
+from fedvtc.tracking.base import RunInfo
 
 if TYPE_CHECKING:
     import wandb

@@ -21,12 +21,15 @@ def locked(path: Path) -> Iterator[None]:
     The system releases the lock when the process ends, also by SIGKILL. Child processes do not inherit the lock.
 
     Args:
-        path: an existing folder.
+        path: the folder.
 
     Raises:
-        RunFolderError: if another process holds the lock, the folder cannot be written, or its file system has no
-            locks.
+        RunFolderError: if another process holds the lock, the folder is missing or cannot be written, or its file
+            system has no locks.
     """
+    # `FileLock` would create a missing folder.
+    if not path.is_dir():
+        raise RunFolderError(f"{path}: cannot be locked (no such folder). Name an existing folder.")
     # A soft lock would outlive a killed process.
     lock = FileLock(path / LOCK_FILE, blocking=False, fallback_to_soft=False, on_acquired=_write_holder)
     try:

@@ -111,7 +111,7 @@ def test_without_a_run_json_nothing_more_is_said(run, content):
 
     assert (row.what, row.is_good) == ("run.json", False)
     assert "damaged" in row.found
-    assert row.fix == "Mend it, or begin a new run under another run.name."
+    assert row.fix == "Repair the file, or start a new run under another run.name."
 
 
 @pytest.mark.parametrize("name", ["absent", "empty"])

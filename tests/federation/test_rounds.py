@@ -276,7 +276,7 @@ def test_a_client_that_is_skipped_leaves_the_round_to_the_others(run, config_of,
     assert "test/accuracy/mean" in second
     printed = capsys.readouterr().out.splitlines()
     assert line in printed
-    assert "on the way: clients skipped 1" in printed
+    assert "incidents: clients skipped 1" in printed
     assert [row["client"] for row in rows_of(path) if row["round"] == "2"] == ["0", "1", "2", "3"]
 
     config = config_of(*FEDPROTO)

@@ -142,9 +142,9 @@ def test_a_manifest_that_can_be_read_and_is_wrong_is_passed_over_and_recorded(th
         (None, None),
         (2, {"checkpoints_damaged": 1}),
     ]
-    assert "on the way: checkpoints damaged 1" in capsys.readouterr().out.splitlines()
+    assert "incidents: checkpoints damaged 1" in capsys.readouterr().out.splitlines()
     resume_federation(path, ["run.rounds=6"], plain=True)
-    assert "on the way: checkpoints damaged 1" in capsys.readouterr().out.splitlines()
+    assert "incidents: checkpoints damaged 1" in capsys.readouterr().out.splitlines()
 
 
 def test_the_doctor_says_what_resuming_would_do(three):

@@ -69,7 +69,7 @@ def runs_table(folders: Sequence[Path]) -> tuple[Table | None, list[str]]:
         try:
             rows.append(_read_run(folder))
         except (OSError, ValueError, yaml.YAMLError) as error:
-            problems.append(f"{folder}: not shown, damaged ({first_line(error)}).")
+            problems.append(f"{folder}: not shown, damaged ({_reason(error)}).")
     if not rows:
         named = ", ".join(str(folder) for folder in folders)
         return None, [*problems, f"No runs in {named}. Start one: fedvtc run conf/base.yaml"]
@@ -168,6 +168,12 @@ def _mapping(value: object, name: str) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
         raise ValueError(f"{name}: expected keys with values")
     return value
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, OSError) and error.filename:
+        return f"{Path(error.filename).name}: {error.strerror}"
+    return first_line(error)
 
 
 def _number(value: object) -> str:

@@ -58,7 +58,7 @@ def _make(name: str, config: Config, class_names: Sequence[str], report: Callabl
         _check_wandb_mode()
         tracker = WandbTracker(class_names, report)
         thread = TrackerThread(config.tracking.wandb.timeout_s + LOCAL_S, tracker.give_up)
-        return IsolatedTracker(tracker, OptionalTracker(name, tracker.tell), thread)
+        return IsolatedTracker(tracker, OptionalTracker(name, tracker.report), thread)
     if name == "tensorboard":
         from fedvtc.tracking.tensorboard import TensorBoardTracker
 

@@ -203,7 +203,7 @@ def test_checkpoints_stay_as_long_as_records_wait(start, longer, monkeypatch):
 def test_lines_that_no_run_writes_are_passed_over(three, longer):
     path = three("strange")
     with (path / "metrics.jsonl").open("ab") as file:
-        file.write(b"[" * 100_000 + b"\n")
+        file.write(b"[\n")
     with (path / "clients.csv").open("ab") as file:
         file.write(b'3,"round\rx,0\n')
     resume_federation(path, [LONGER], plain=True)

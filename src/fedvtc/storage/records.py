@@ -12,6 +12,7 @@ import math
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -103,7 +104,7 @@ def count_recorded(folder: Path, num_clients: int) -> int:
         folder: the run folder.
         num_clients: expected rows of each evaluation.
     """
-    rows = [line.values for line in client_lines(folder) if line.values is not None]
+    rows = (line.values for line in client_lines(folder) if line.values is not None)
     num_rows = Counter(row["round"] for row in rows if row["phase"] == "round")
     num_done = 0
     for record in read_metrics(folder).records:
@@ -131,10 +132,9 @@ def plain(value: Any) -> Any:
 
 
 def _whole_lines(file: Path) -> Iterator[bytes]:
-    if file.is_file():
-        with file.open("rb") as opened:
-            # A torn row may look whole: its last cell may hold 0.5 of 0.512.
-            yield from (line for line in opened if line.endswith(b"\n"))
+    with suppress(FileNotFoundError), file.open("rb") as opened:
+        # A torn row may look whole: its last cell may hold 0.5 of 0.512.
+        yield from (line for line in opened if line.endswith(b"\n"))
 
 
 def _record(line: bytes) -> dict[str, Any] | None:

@@ -281,7 +281,7 @@ def test_a_skipped_client_stays_out_of_the_round(run, config_of, fault, capsys):
     assert "test/accuracy/mean" in second
     printed = capsys.readouterr().out.splitlines()
     assert line in printed
-    assert "on the way: clients skipped 1" in printed
+    assert "incidents: clients skipped 1" in printed
     assert [row["client"] for row in rows_of(path) if row["round"] == "2"] == ["0", "1", "2", "3"]
 
     config = config_of(*FEDPROTO)

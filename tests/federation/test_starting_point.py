@@ -142,9 +142,9 @@ def test_a_checkpoint_with_a_wrong_manifest_is_skipped_and_recorded(three, longe
         (None, None),
         (2, {"checkpoints_damaged": 1}),
     ]
-    assert "on the way: checkpoints damaged 1" in capsys.readouterr().out.splitlines()
+    assert "incidents: checkpoints damaged 1" in capsys.readouterr().out.splitlines()
     resume_federation(path, ["run.rounds=6"], plain=True)
-    assert "on the way: checkpoints damaged 1" in capsys.readouterr().out.splitlines()
+    assert "incidents: checkpoints damaged 1" in capsys.readouterr().out.splitlines()
 
 
 def test_the_doctor_shows_the_round_that_a_resume_continues_from(three):
@@ -205,7 +205,7 @@ def test_checkpoints_are_kept_while_records_wait_for_the_disk(start, longer, mon
 def test_lines_that_no_run_writes_are_dropped(three, longer):
     path = three("strange")
     with (path / "metrics.jsonl").open("ab") as file:
-        file.write(b"[1, 2\n")
+        file.write(b"[\n")
     with (path / "clients.csv").open("ab") as file:
         file.write(b'3,"round\rx,0\n')
     resume_federation(path, [LONGER], plain=True)

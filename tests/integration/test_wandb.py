@@ -1,4 +1,4 @@
-"""Whole programs: a W&B that does not answer harms no run, and one that is killed leaves one curve all the same."""
+"""Whole programs: a silent W&B server harms no run, and a killed run continues its curve."""
 
 import json
 import os
@@ -58,7 +58,7 @@ class OnceLogged(AtOnce):
 
 @pytest.fixture
 def program(tiny_folder):
-    """Starts `fedvtc` in a folder with the tiny data set, W&B set up as the keywords say."""
+    """A folder with the tiny data set, and a function that starts `fedvtc` there with environment variables."""
     folder = tiny_folder("program")
     (folder / "killer.py").write_text(KILLER)
     started = []
@@ -85,7 +85,7 @@ def program(tiny_folder):
 
 @pytest.fixture(params=["refuses", "is silent"])
 def address(request):
-    """Of a server that is not there, or takes connections and never answers."""
+    """Address of a server that is missing, or accepts connections and never answers."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"http://127.0.0.1:{server.getsockname()[1]}"
         if request.param == "refuses":
@@ -110,13 +110,13 @@ def files_with(folder, text):
 
 
 def services(folder):
-    """W&B's processes whose folder that is."""
+    """Returns the ids of W&B's processes that were started in a folder."""
     found = []
     for entry in Path("/proc").glob("[0-9]*"):
         try:
             if (entry / "comm").read_text().strip() == "wandb-core" and os.readlink(entry / "cwd") == str(folder):
                 found.append(int(entry.name))
-        # It has ended meanwhile.
+        # The process has ended meanwhile.
         except OSError:
             continue
     return found
@@ -129,7 +129,7 @@ def gone(folder, patience_s=30):
     return not services(folder)
 
 
-def test_a_server_that_does_not_answer_costs_two_lines_and_no_record(program, address):
+def test_a_silent_server_costs_two_lines_and_no_record(program, address):
     folder, start = program
     process = start(
         "run",
@@ -144,7 +144,7 @@ def test_a_server_that_does_not_answer_costs_two_lines_and_no_record(program, ad
     about = [line for line in out.splitlines() if "andb" in line or "W&B" in line]
     (offline,) = (folder / "outputs/mine/wandb").glob("offline-run-*")
     assert len(about) == 2
-    assert about[0].startswith("tracking.wandb: the run is kept in its folder only, as if mode=offline (CommError: ")
+    assert about[0].startswith("tracking.wandb: W&B cannot open the run and now works offline (CommError: ")
     assert about[1] == f"W&B: upload the run with: wandb sync outputs/mine/wandb/{offline.name}"
     assert [record["round"] for record in records(folder)] == [1, 2, 3, 4, 5, 5]
     assert logged(folder)[0] == [1, 2, 3, 4, 5]
@@ -152,7 +152,7 @@ def test_a_server_that_does_not_answer_costs_two_lines_and_no_record(program, ad
     assert files_with(folder, KEY) == []
 
 
-def test_without_a_key_nobody_is_asked_for_one(program):
+def test_without_a_key_the_run_is_offline_and_asks_for_none(program):
     folder, start = program
     process = start("run", *SETTINGS, "tracking.trackers=[wandb]", WANDB_BASE_URL="http://127.0.0.1:9")
     out, err = process.communicate(timeout=120)
@@ -161,7 +161,7 @@ def test_without_a_key_nobody_is_asked_for_one(program):
     assert logged(folder)[0] == [1, 2, 3, 4, 5]
 
 
-def test_a_second_signal_ends_what_waits_for_the_server(program):
+def test_a_second_signal_ends_the_wait_for_the_server(program):
     folder, start = program
     with socket.create_server(("127.0.0.1", 0)) as server:
         process = start(
@@ -187,8 +187,8 @@ def test_a_second_signal_ends_what_waits_for_the_server(program):
 
 
 @pytest.mark.parametrize("when", ["AtOnce", "OnceLogged"])
-def test_a_run_that_was_killed_goes_on_as_one_curve(program, when):
-    """Killed in round 3, before or after W&B had it, and before its checkpoint: round 3, at least, is done again."""
+def test_a_killed_and_resumed_run_is_one_curve(program, when):
+    """The run dies in round 3, before or after W&B has stored the round, so that round 3 is computed again."""
     folder, start = program
     killed = start("run", *SETTINGS, f"tracking.trackers=[wandb, killer:{when}]", WANDB_MODE="offline")
     out, err = killed.communicate(timeout=120)
@@ -207,11 +207,11 @@ def test_a_run_that_was_killed_goes_on_as_one_curve(program, when):
     assert accuracies == [record["test/accuracy/mean"] for record in records(folder) if record["phase"] == "round"]
 
 
-def test_a_job_that_is_stopped_loses_no_round_though_its_service_is_ended_too(program):
+def test_a_stopped_job_loses_no_round_although_its_service_ends_too(program):
     """`ray job stop` sends SIGTERM to every process of the job."""
     folder, start = program
     process = start("run", *SETTINGS, "run.rounds=1000", "tracking.trackers=[wandb]", WANDB_MODE="offline")
-    # Ended before that, W&B waits for itself, and the run for as long as it may take.
+    # A service that ends before its file exists makes W&B, and so the run, wait until the timeout.
     while not (list(folder.glob("outputs/mine/wandb/*/run-*.wandb")) and len(records(folder)) >= 3):
         assert process.poll() is None
         time.sleep(0.1)

@@ -10,7 +10,7 @@ from fedvtc.reporting.figures import GRID_GAP, partition_picture, sample_grid
 
 
 def ink_share(path):
-    """Share of pixels that are not white."""
+    """Returns the share of pixels that are not white."""
     with Image.open(path) as image:
         return float((np.asarray(image.convert("L")) < 250).mean())
 
@@ -29,8 +29,8 @@ def test_partitions_of_any_size_are_drawn_readably(tmp_path, num_clients, num_cl
     assert 0.01 < ink_share(path) < 0.9
 
 
-def test_names_are_shown_as_they_are(tmp_path):
-    """A folder of images may be named in a way that matplotlib cannot read as mathematics."""
+def test_names_are_drawn_literally(tmp_path):
+    """A class may have a name that matplotlib cannot parse as mathematics."""
     path = tmp_path / "partition.png"
     shares = []
     for sign in ("$", "S"):
@@ -59,7 +59,7 @@ def test_pyplot_is_not_touched():
 
 
 @pytest.mark.parametrize("num_channels", [1, 3])
-def test_a_grid_has_a_row_per_label_and_every_image_in_its_place(tmp_path, num_channels):
+def test_a_grid_has_one_row_per_label_and_every_image_at_its_position(tmp_path, num_channels):
     rng = np.random.default_rng(1)
     images_NCHW = rng.integers(0, 256, size=(6, num_channels, 28, 28), dtype=np.uint8)
     sample_grid(images_NCHW, tmp_path / "grid.png", ["cat", "a longer name"])

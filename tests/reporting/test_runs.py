@@ -22,7 +22,6 @@ FINAL = {
     "test/accuracy/held/mean": 0.9,
     "test/accuracy/missing/mean": None,
 }
-DEEP = "[" * 100_000
 
 
 def write_run(folder: Path, overrides: Sequence[str], records: Sequence[dict[str, Any]], **run: str) -> Path:
@@ -49,7 +48,7 @@ def shown(*folders: Path) -> tuple[list[list[str]], list[str]]:
     return [row.split() for row in printed.getvalue().splitlines()], lines
 
 
-def test_a_run_is_one_row_of_its_last_measurement(tmp_path: Path):
+def test_a_run_is_one_row_with_its_last_evaluation(tmp_path: Path):
     overrides = ["run.rounds=2", "run.seed=3", "method.name=local", "data.name=mnist", "partition.kind=iid"]
     write_run(tmp_path / "first", overrides, [ROUND, FINAL])
     rows, lines = shown(tmp_path)
@@ -60,32 +59,32 @@ def test_a_run_is_one_row_of_its_last_measurement(tmp_path: Path):
     assert lines[-1] == f"Next: fedvtc plan {config}, or fedvtc run {config} run.name=null run.seed=1"
 
 
-def test_the_round_goes_on_where_nothing_was_measured(tmp_path: Path):
+def test_the_round_counts_on_without_an_evaluation(tmp_path: Path):
     write_run(tmp_path / "a", ["method.label=Mine"], [ROUND, {"round": 4, "phase": "round"}], status="running")
     rows, _ = shown(tmp_path)
     assert rows[1] == words("a digits dirichlet 0.1 8 Mine 0 4/10 0.250 0.100 - - running")
 
 
-def test_a_run_before_its_first_round(tmp_path: Path):
+def test_a_run_before_its_first_round_is_shown(tmp_path: Path):
     (write_run(tmp_path / "a", ["partition.kind=shards"], [], status="running") / "metrics.jsonl").unlink()
     rows, _ = shown(tmp_path / "a")
     assert rows[1] == words("a digits shards 2 8 fedvtc 0 0/10 - - - - running")
 
 
-def test_runs_come_by_age_and_each_once(tmp_path: Path):
+def test_runs_are_in_order_of_age_and_shown_once(tmp_path: Path):
     write_run(tmp_path / "x" / "young", [], [], created="2026-02-02")
     write_run(tmp_path / "x" / "old", [], [], created="2026-01-01")
     rows, _ = shown(tmp_path, tmp_path / "x", tmp_path / "x" / "old")
     assert [row[0] for row in rows[1:]] == ["old", "young"]
 
 
-def test_runs_lie_at_most_two_levels_deep(tmp_path: Path):
+def test_runs_are_found_at_most_two_levels_deep(tmp_path: Path):
     write_run(tmp_path / "a" / "b", [], [])
     write_run(tmp_path / "a" / "c" / "too_deep", [], [])
     assert find_runs([tmp_path]) == ([tmp_path / "a" / "b"], [])
 
 
-def test_a_folder_with_a_config_and_no_run_hides_none_below(tmp_path: Path):
+def test_a_folder_with_a_config_hides_no_run_below(tmp_path: Path):
     run = write_run(tmp_path / "group" / "a", [], [ROUND])
     (tmp_path / "group" / "config.yaml").write_text((run / "config.yaml").read_text())
     rows, lines = shown(tmp_path)
@@ -94,22 +93,20 @@ def test_a_folder_with_a_config_and_no_run_hides_none_below(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "reason"),
+    ("name", "content"),
     [
-        ("run.json", "{", "Expecting property name"),
-        ("run.json", "[]", "run.json: expected keys with values"),
-        ("config.yaml", "run: [", "while parsing"),
-        ("config.yaml", "run: 3", "config.yaml: run: expected keys with values"),
-        ("metrics.jsonl", 'torn\n{"round": 1}\n', "metrics.jsonl:1: not a JSON object"),
-        ("run.json", DEEP, "recursion"),
-        ("config.yaml", DEEP, "recursion"),
-        ("metrics.jsonl", f'{DEEP}\n{{"round": 1}}\n', "metrics.jsonl:1: not a JSON object"),
-        ("run.json", None, "No such file"),
-        ("config.yaml", None, "No such file"),
+        ("run.json", "{"),
+        ("run.json", "[]"),
+        ("run.json", None),
+        ("config.yaml", "run: ["),
+        ("config.yaml", "run: 3"),
+        ("config.yaml", None),
+        ("metrics.jsonl", 'damaged\n{"round": 1, "phase": "round"}\n'),
+        ("metrics.jsonl", '{"round": 1}\n'),
     ],
 )
 def test_a_damaged_folder_is_a_line_and_the_others_are_shown(
-    tmp_path: Path, name: str, content: str | None, reason: str
+    tmp_path: Path, name: str, content: str | None, golden: Any, keys_of: Any
 ):
     write_run(tmp_path / "good", [], [ROUND])
     damaged = write_run(tmp_path / "bad", [], [ROUND])
@@ -120,8 +117,8 @@ def test_a_damaged_folder_is_a_line_and_the_others_are_shown(
     rows, lines = shown(tmp_path)
     assert [row[0] for row in rows[1:]] == ["good"]
     (line,) = (line for line in lines if str(damaged) in line)
-    assert line.startswith(f"{damaged}: not shown, damaged (")
-    assert reason in line
+    assert keys_of(line) == [str(damaged)]
+    golden(line)
 
 
 def test_a_folder_that_cannot_be_read_is_a_line_and_the_others_are_shown(tmp_path: Path):
@@ -129,7 +126,7 @@ def test_a_folder_that_cannot_be_read_is_a_line_and_the_others_are_shown(tmp_pat
     while len(str(folder)) < 3900:
         folder /= "x" * 50
     write_run(folder / "good", [], [ROUND])
-    # Root may read every folder; but paths in the first, and that of the second, are longer than the system takes.
+    # Root may read every folder, but the system accepts no path in the first folder, nor that of the second.
     unreadable = [folder / ("y" * (4089 - len(str(folder)))), folder / ("z" * 250)]
     opened = os.open(folder, os.O_RDONLY)
     for path in unreadable:
@@ -142,7 +139,7 @@ def test_a_folder_that_cannot_be_read_is_a_line_and_the_others_are_shown(tmp_pat
     assert [line for line in lines if "not shown" in line] == expected
 
 
-def test_a_last_line_that_is_being_written_is_no_damage(tmp_path: Path):
+def test_a_torn_last_line_is_no_damage(tmp_path: Path):
     folder = write_run(tmp_path / "a", [], [ROUND])
     with (folder / "metrics.jsonl").open("a") as file:
         file.write('{"round": 2, "test/acc')
@@ -150,7 +147,11 @@ def test_a_last_line_that_is_being_written_is_no_damage(tmp_path: Path):
     assert rows[1][-6:-4] == ["1/10", "0.250"]
 
 
-def test_no_runs(tmp_path: Path):
-    assert shown(tmp_path) == ([], [f"No runs in {tmp_path}. Start one: fedvtc run conf/base.yaml"])
-    with pytest.raises(UserError, match=r"absent: no such folder\. Give a run folder, or a folder that holds some\."):
+def test_no_runs(tmp_path: Path, golden: Any, keys_of: Any):
+    rows, (line,) = shown(tmp_path)
+    assert rows == []
+    golden(line)
+    with pytest.raises(UserError) as caught:
         runs_table([tmp_path / "absent"])
+    assert keys_of(caught.value) == [f"{tmp_path}/absent"]
+    golden(caught.value)

@@ -26,12 +26,12 @@ def shown(table, width=140):
         (5e18, "5000.0 PB"),
     ],
 )
-def test_bytes_read_in_decimal_units(num_bytes, text):
+def test_bytes_are_formatted_in_decimal_units(num_bytes, text):
     assert human_bytes(num_bytes) == text
 
 
 @pytest.mark.parametrize(("num", "text"), [(12, "12"), (12_300, "12.3 k"), (11_700_000, "11.7 M")])
-def test_counts_read_in_thousands(num, text):
+def test_counts_are_formatted_in_thousands(num, text):
     assert human_count(num) == text
 
 
@@ -56,7 +56,7 @@ def test_many_classes_are_cut_to_the_largest():
     assert "c5 9 " in text
 
 
-def test_many_clients_are_cut_and_the_rest_is_said():
+def test_many_clients_are_cut_and_the_others_are_counted():
     counts_KC = np.full((45, 2), 3)
     text = shown(class_table(counts_KC, ["a", "b"], ["cnn"] * 45))
     assert "and 5 more clients with 30 images" in text

@@ -9,13 +9,13 @@ from fedvtc.storage.append import AppendFile
 
 
 def run_alone(script, *arguments):
-    """In a process of its own, for a limit on the size of files holds for all of a process."""
+    """Runs a script in a process of its own, because a limit on the size of files applies to a whole process."""
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run([sys.executable, "-c", script, *arguments], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
 
-def test_lines_are_in_the_file_at_once_and_after_those_that_are_there(tmp_path):
+def test_lines_are_appended_to_existing_lines_at_once(tmp_path):
     path = tmp_path / "a.txt"
     path.write_text("0\n")
     file = AppendFile(path)
@@ -28,7 +28,7 @@ def test_lines_are_in_the_file_at_once_and_after_those_that_are_there(tmp_path):
     assert file.num_waiting == 0
 
 
-def test_lines_are_on_the_disk_before_anything_else_happens(tmp_path, monkeypatch):
+def test_lines_are_synced_before_append_returns(tmp_path, monkeypatch):
     path = tmp_path / "a.txt"
     synced, sync = [], os.fsync
 
@@ -46,7 +46,7 @@ def test_lines_are_on_the_disk_before_anything_else_happens(tmp_path, monkeypatc
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
-def test_on_a_full_disk_lines_wait(tmp_path):
+def test_lines_wait_while_the_disk_is_full(tmp_path):
     (tmp_path / "a.txt").symlink_to("/dev/full")
     file = AppendFile(tmp_path / "a.txt")
     file.open()
@@ -60,7 +60,7 @@ def test_on_a_full_disk_lines_wait(tmp_path):
     assert file.num_waiting == 3
 
 
-def test_lines_wait_for_a_folder_that_is_away(tmp_path):
+def test_lines_wait_for_a_missing_folder(tmp_path):
     prepared = []
     file = AppendFile(tmp_path / "away/a.txt", lambda: prepared.append((tmp_path / "away").stat()))
     for action in (file.open, lambda: file.append("1\n"), lambda: file.append("2\n")):
@@ -74,7 +74,7 @@ def test_lines_wait_for_a_folder_that_is_away(tmp_path):
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_lines_wait_for_a_folder_that_may_not_be_written(tmp_path):
+def test_lines_wait_for_a_folder_without_write_permission(tmp_path):
     (tmp_path / "locked").mkdir(mode=0o500)
     file = AppendFile(tmp_path / "locked/a.txt")
     with pytest.raises(PermissionError):
@@ -111,7 +111,7 @@ assert file.num_waiting == 0
 """
 
 
-def test_half_a_line_is_taken_back_and_written_whole_later(tmp_path):
+def test_half_a_line_is_cut_off_and_written_whole_later(tmp_path):
     run_alone(SHORT, tmp_path / "a.txt")
 
 
@@ -143,5 +143,5 @@ assert path.read_text() == lines
 """
 
 
-def test_no_line_is_torn_doubled_or_lost_wherever_the_disk_ends(tmp_path):
+def test_no_line_is_torn_doubled_or_lost_on_a_disk_that_fills_at_random(tmp_path):
     run_alone(ANY, tmp_path / "a.txt")

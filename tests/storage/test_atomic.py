@@ -6,7 +6,7 @@ from fedvtc.storage.atomic import replaced
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
-def test_what_is_replaced_is_whole_or_as_it_was(tmp_path):
+def test_a_failed_replacement_leaves_the_file_unchanged(tmp_path):
     file = tmp_path / "a.txt"
     file.write_text("before")
 
@@ -21,7 +21,7 @@ def test_what_is_replaced_is_whole_or_as_it_was(tmp_path):
     assert list(tmp_path.iterdir()) == [file]
 
 
-def test_what_lies_beside_is_not_written_through(tmp_path):
+def test_a_link_beside_the_file_is_not_written_through(tmp_path):
     file, other = tmp_path / "a.txt", tmp_path / "other"
     other.write_text("mine")
     (tmp_path / ".a.tmp.txt").symlink_to(other)

@@ -51,31 +51,34 @@ def test_status_is_replaced_and_nothing_is_left_beside(tmp_path):
     assert {path.name for path in folder.path.iterdir()} == {"run.json", "config.yaml"}
 
 
-def test_a_run_is_never_overwritten(tmp_path):
+def test_an_existing_run_is_never_overwritten(tmp_path, golden, keys_of):
     first = RunFolder.create(tmp_path, "a", CONFIG)
     before = {path: path.read_bytes() for path in first.path.iterdir()}
-    with pytest.raises(RunFolderError) as caught:
+    with pytest.raises(RunExistsError) as caught:
         RunFolder.create(tmp_path, "a", CONFIG)
-    assert str(caught.value) == f"{tmp_path}/a: already holds a run. Choose another run.name, or leave it out."
+    assert keys_of(caught.value) == [f"{tmp_path}/a"]
+    golden(caught.value)
     assert {path: path.read_bytes() for path in first.path.iterdir()} == before
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / "notes.txt").touch()
     (tmp_path / "c").touch()
     (tmp_path / "d").symlink_to("nowhere")
     for name in "bcd":
-        with pytest.raises(RunExistsError, match=rf"/{name}: already exists\. Choose another"):
+        with pytest.raises(RunExistsError) as caught:
             RunFolder.create(tmp_path, name, CONFIG)
+        assert keys_of(caught.value) == [f"{tmp_path}/{name}"]
+        golden(caught.value)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b", "c", "d"]
 
 
-def test_an_empty_folder_becomes_that_of_the_run(tmp_path):
+def test_an_empty_folder_of_the_name_is_used(tmp_path):
     (tmp_path / "a").mkdir()
     assert RunFolder.create(tmp_path, "a", CONFIG).path == tmp_path / "a"
     assert RunFolder.open(tmp_path / "a").status == "running"
 
 
 @pytest.mark.parametrize("round", range(4))
-def test_a_process_that_is_killed_as_it_makes_the_folder_leaves_the_name_free(tmp_path, round):
+def test_a_process_killed_while_creating_the_folder_leaves_the_name_free(tmp_path, round):
     killed = """
 import os, signal, sys
 from fedvtc.storage import atomic, run_folder
@@ -97,7 +100,7 @@ run_folder.RunFolder.create(sys.argv[1], "a", {"run": {}})
     assert find_runs([tmp_path]) == ([tmp_path / "a"], [])
 
 
-def test_of_many_that_want_a_name_one_gets_it(tmp_path):
+def test_one_of_many_concurrent_creations_succeeds(tmp_path):
     def make(_):
         try:
             return RunFolder.create(tmp_path, "a", CONFIG).id
@@ -110,20 +113,21 @@ def test_of_many_that_want_a_name_one_gets_it(tmp_path):
     assert len(list(tmp_path.iterdir())) == 1
 
 
-def test_an_output_folder_that_is_a_file_is_one_line(tmp_path):
+def test_an_output_folder_that_is_a_file_is_refused(tmp_path, golden, keys_of):
     (tmp_path / "outputs").write_text("")
     for output_dir in (tmp_path / "outputs", tmp_path / "outputs" / "deeper"):
         with pytest.raises(RunFolderError) as caught:
             RunFolder.create(output_dir, "a", CONFIG)
-        assert str(caught.value).startswith(f"run.output_dir={output_dir}: cannot be written (")
-        assert "\n" not in str(caught.value)
+        assert keys_of(caught.value) == [f"run.output_dir={output_dir}"]
+        golden(caught.value)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_an_output_folder_without_write_permission_is_one_line(tmp_path):
+def test_an_output_folder_without_write_permission_is_refused(tmp_path, keys_of):
     (tmp_path / "locked").mkdir(mode=0o500)
-    with pytest.raises(RunFolderError, match=r"cannot be written \(Permission denied\)\. Name a folder"):
+    with pytest.raises(RunFolderError) as caught:
         RunFolder.create(tmp_path / "locked", "a", CONFIG)
+    assert keys_of(caught.value) == [f"run.output_dir={tmp_path}/locked"]
 
 
 def test_run_json_holds_neither_environment_nor_command_line(tmp_path, monkeypatch):
@@ -134,7 +138,7 @@ def test_run_json_holds_neither_environment_nor_command_line(tmp_path, monkeypat
     assert "secret" not in (folder.path / "run.json").read_text()
 
 
-def test_a_folder_that_is_opened_says_what_was_written(tmp_path):
+def test_an_opened_folder_has_the_written_values(tmp_path):
     created = RunFolder.create(tmp_path, "a", CONFIG)
     created.set_status("interrupted")
     opened = RunFolder.open(str(created.path))
@@ -143,7 +147,7 @@ def test_a_folder_that_is_opened_says_what_was_written(tmp_path):
     assert len(opened.attempts) == 1
 
 
-def test_every_attempt_is_kept_and_the_run_is_running_again(tmp_path):
+def test_a_new_attempt_is_added_and_sets_the_status_running(tmp_path):
     folder = RunFolder.create(tmp_path, "a", CONFIG)
     folder.set_status("failed")
     before = described(folder)
@@ -161,79 +165,73 @@ def test_every_attempt_is_kept_and_the_run_is_running_again(tmp_path):
     assert not RunFolder.open(folder.path).has_checkpoints
 
 
+ATTEMPT = {"incidents": {"x": "1"}}
+
+
 @pytest.mark.parametrize(
-    ("content", "said"),
+    "content",
     [
-        (None, "/a: not a run folder, it has no run.json. Name the folder of a run; `fedvtc list runs` shows them."),
-        ("", "/a/run.json: damaged (Expecting value: line 1 column 1 (char 0)). "),
-        ("\xff", "/a/run.json: damaged ('utf-8' codec can't decode "),
-        ("[]", "/a/run.json: damaged (expected keys with values). "),
-        ("[" * 200_000, "/a/run.json: damaged (maximum recursion depth exceeded"),
-        ('{"id": "x", "name": "a"}', "/a/run.json: damaged (expected a text as status). "),
-        ('{"id": 3}', "/a/run.json: damaged (expected a text as id). "),
-        (
-            '{"id": "0a1b2c3d", "name": "a", "status": "lost"}',
-            "/a/run.json: damaged (unknown status lost). ",
-        ),
-        (
-            '{"id": "0a1b2c3d", "name": "a", "status": "failed"}',
-            "/a/run.json: damaged (expected a list of attempts). ",
-        ),
-        (
-            '{"id": "0a1b2c3d", "name": "a", "status": "failed", "attempts": []}',
-            "/a/run.json: damaged (expected at least one attempt). ",
-        ),
-        (
-            '{"id": "0a1b2c3d", "name": "a", "status": "failed", "attempts": [{"incidents": {"x": "1"}}]}',
-            "/a/run.json: damaged (expected counts as incidents). ",
+        "",
+        "\xff",
+        "[]",
+        '{"id": 3}',
+        '{"id": "x", "name": "a"}',
+        *(
+            json.dumps({"id": "0a1b2c3d", "name": "a", "status": "failed"} | values)
+            for values in ({"status": "lost"}, {}, {"attempts": []}, {"attempts": [ATTEMPT]})
         ),
     ],
 )
-def test_a_folder_that_holds_no_whole_run_json_is_one_line(tmp_path, content, said):
+def test_a_damaged_run_json_is_refused(tmp_path, content, golden, keys_of):
     (tmp_path / "a").mkdir()
-    if content is not None:
-        (tmp_path / "a/run.json").write_bytes(content.encode("latin-1"))
+    (tmp_path / "a/run.json").write_bytes(content.encode("latin-1"))
     with pytest.raises(RunFolderError) as caught:
         RunFolder.open(tmp_path / "a")
-    assert str(caught.value).startswith(f"{tmp_path}{said}")
-    assert "\n" not in str(caught.value)
+    assert keys_of(caught.value) == [f"{tmp_path}/a/run.json"]
+    golden(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("values", "said"),
+    "values",
     [
-        *(({"id": id}, "8 hex digits as id") for id in ("", "/../../victim", "0a1b2c3", "0a1b2c3d\n", "0A1B2C3D")),
-        *(({"name": name}, "the name of one folder as name") for name in ("", ".", "..", "../victim/x", "/x", "a\0")),
+        *({"id": id} for id in ("", "/../../victim", "0a1b2c3", "0a1b2c3d\n", "0A1B2C3D")),
+        *({"name": name} for name in ("", ".", "..", "../victim/x", "/x")),
     ],
 )
-def test_a_run_json_that_names_another_folder_is_refused(tmp_path, values, said):
+def test_a_run_json_whose_id_or_name_leads_elsewhere_is_refused(tmp_path, values, golden, keys_of):
     folder = RunFolder.create(tmp_path, "a", CONFIG)
     (folder.path / "run.json").write_text(json.dumps(described(folder) | values))
-    with pytest.raises(RunFolderError, match=rf"^{folder.path}/run.json: damaged \(expected {said}\)\. Mend it"):
+    with pytest.raises(RunFolderError) as caught:
         RunFolder.open(folder.path)
+    assert keys_of(caught.value) == [f"{folder.path}/run.json"]
+    golden(caught.value)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everywhere")
-def test_a_folder_that_may_not_be_read_is_one_line(tmp_path):
+def test_a_folder_without_read_permission_is_refused(tmp_path, keys_of):
     folder = RunFolder.create(tmp_path, "a", CONFIG)
     for mode in (0o000, 0o300):
         folder.path.chmod(mode)
-        with pytest.raises(RunFolderError, match=r"cannot be read \(Permission denied\)\. Make it readable\.$"):
+        with pytest.raises(RunFolderError) as caught:
             RunFolder.open(folder.path)
+        assert keys_of(caught.value)[0].startswith(str(folder.path))
     folder.path.chmod(0o000)
-    with pytest.raises(RunExistsError, match="/a: already exists"):
+    with pytest.raises(RunExistsError):
         RunFolder.create(tmp_path, "a", CONFIG)
     folder.path.chmod(0o700)
 
 
-def test_a_folder_that_is_absent_or_a_file_is_one_line(tmp_path):
+def test_a_path_without_a_run_is_refused(tmp_path, golden, keys_of):
     (tmp_path / "file").write_text("")
-    for name in ("absent", "file"):
-        with pytest.raises(RunFolderError, match=f"^{tmp_path}/{name}: no such folder. Name the folder of a run"):
+    (tmp_path / "empty").mkdir()
+    for name in ("absent", "file", "empty"):
+        with pytest.raises(RunFolderError) as caught:
             RunFolder.open(tmp_path / name)
+        assert keys_of(caught.value) == [f"{tmp_path}/{name}"]
+        golden(caught.value)
 
 
-def test_the_config_is_written_anew_and_found(tmp_path):
+def test_a_replaced_config_is_read_back(tmp_path):
     folder = RunFolder.create(tmp_path, "a", CONFIG)
     folder.write_config({"run": {"rounds": 9}, "price": "$5 {each}"})
     assert yaml.safe_load(config_layer(folder.path).read_text()) == {"run": {"rounds": 9}, "price": "$5 {each}"}
@@ -241,46 +239,43 @@ def test_the_config_is_written_anew_and_found(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    "text",
     [
-        ("data: {root: '${oc.env:HOME}'}", r"holds \$\{\.\.\.\}, which no run writes"),
-        ("${oc.env:HOME}: 1", r"holds \$\{\.\.\.\}, which no run writes"),
-        (r'data: {root: "\x24{oc.env:HOME}"}', r"holds \$\{\.\.\.\}, which no run writes"),
-        ('data: {root: "\\u0024\\\n  {oc.env:HOME}"}', r"holds \$\{\.\.\.\}, which no run writes"),
-        ("include: [../other.yaml]", "holds an include, which no run writes"),
-        ("data: &more {include: [x.yaml]}\n<<: *more", "holds an include, which no run writes"),
-        ("a: [", r"damaged \(while parsing a flow node"),
-        ("a: " + "[" * 3000, r"damaged \(maximum recursion depth exceeded"),
-        ("just words", r"damaged \(expected keys with values\)"),
-        (None, r"cannot be read \(No such file or directory\)"),
+        "data: {root: '${oc.env:HOME}'}",
+        "${oc.env:HOME}: 1",
+        r'data: {root: "\x24{oc.env:HOME}"}',
+        'data: {root: "\\u0024\\\n  {oc.env:HOME}"}',
+        "include: [../other.yaml]",
+        "data: &more {include: [x.yaml]}\n<<: *more",
+        "a: [",
+        "just words",
+        None,
     ],
 )
-def test_a_config_that_no_run_wrote_is_refused(tmp_path, text, said):
+def test_a_config_that_no_run_wrote_is_refused(tmp_path, text, golden, keys_of):
     folder = RunFolder.create(tmp_path, "a", CONFIG)
     (folder.path / "config.yaml").unlink()
     if text is not None:
         (folder.path / "config.yaml").write_text(text)
-    with pytest.raises(RunFolderError, match=f"/a/config.yaml: {said}") as caught:
+    with pytest.raises(RunFolderError) as caught:
         config_layer(folder.path)
-    assert "\n" not in str(caught.value)
+    assert keys_of(caught.value) == [f"{folder.path}/config.yaml"]
+    golden(caught.value)
 
 
 def test_one_process_at_a_time_writes_a_run(tmp_path):
     folder = RunFolder.create(tmp_path, "a", CONFIG)
-    with folder.lock():
-        with pytest.raises(RunFolderError) as caught, RunFolder.open(folder.path).lock():
-            pass
-        who = f"another process writes it (pid {os.getpid()} on {socket.gethostname()})"
-        assert str(caught.value) == f"{folder.path}: {who}. Wait for it, or stop it."
+    with folder.lock(), pytest.raises(RunFolderError), RunFolder.open(folder.path).lock():
+        pass
     with folder.lock(), pytest.raises(RunFolderError), folder.lock():
         pass
     with folder.lock():
         folder.discard()
-    with pytest.raises(RunFolderError, match=r"/a: cannot be written \(No such file or directory\)"), folder.lock():
+    with pytest.raises(RunFolderError), folder.lock():
         pass
 
 
-def test_who_waited_for_the_lock_knows_what_the_other_wrote(tmp_path):
+def test_the_lock_reads_the_run_json_of_another_process(tmp_path):
     folder = RunFolder.create(tmp_path, "a", CONFIG)
     ours, theirs = RunFolder.open(folder.path), RunFolder.open(folder.path)
     with theirs.lock():
@@ -292,42 +287,7 @@ def test_who_waited_for_the_lock_knows_what_the_other_wrote(tmp_path):
     assert [attempt.get("resumed_round") for attempt in RunFolder.open(folder.path).attempts] == [None, 3, 5]
 
 
-HOLDER = """
-import subprocess, sys, time
-from fedvtc.storage.run_folder import RunFolder
-
-with RunFolder.open(sys.argv[1]).lock():
-    # All that is not closed on exec is inherited.
-    child = subprocess.Popen(["sleep", "60"], close_fds=False, stdout=subprocess.DEVNULL)
-    print(child.pid, flush=True)
-    time.sleep(60)
-"""
-
-
-def test_the_lock_dies_with_its_process_although_a_child_lives_on(tmp_path):
-    folder = RunFolder.create(tmp_path, "a", CONFIG)
-    holder = subprocess.Popen(
-        [sys.executable, "-c", HOLDER, folder.path],
-        stdout=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
-    )
-    with holder:
-        child = int(holder.stdout.readline())
-        try:
-            with pytest.raises(RunFolderError, match=rf"\(pid {holder.pid} on "), folder.lock():
-                pass
-            holder.kill()
-            holder.wait()
-            with folder.lock():
-                os.kill(child, 0)
-                assert (folder.path / ".lock").read_text().split()[1] == str(os.getpid())
-        finally:
-            holder.kill()
-            os.kill(child, signal.SIGKILL)
-
-
-def test_a_later_job_whose_folder_is_gone_begins_another_run(tmp_path, monkeypatch):
+def test_a_later_job_whose_folder_is_gone_starts_another_run(tmp_path, monkeypatch):
     monkeypatch.setenv("FEDVTC_RUN_ID", "0a1b2c3d")
     monkeypatch.setenv("FEDVTC_ATTEMPT", "1")
     assert RunFolder.create(tmp_path, "a", CONFIG).id == "0a1b2c3d"
@@ -337,12 +297,14 @@ def test_a_later_job_whose_folder_is_gone_begins_another_run(tmp_path, monkeypat
     assert drawn != "0a1b2c3d"
 
 
-def test_a_job_says_which_id_its_run_has(tmp_path, monkeypatch):
+def test_a_job_sets_the_id_of_its_run(tmp_path, monkeypatch, golden, keys_of):
     monkeypatch.setenv("FEDVTC_RUN_ID", "0a1b2c3d")
     assert RunFolder.create(tmp_path, "a", CONFIG).id == "0a1b2c3d"
     assert RunFolder.open(tmp_path / "a").id == "0a1b2c3d"
     for wrong in ("../../x", "0a1b2c3d\n", "0A1B2C3D"):
         monkeypatch.setenv("FEDVTC_RUN_ID", wrong)
-        with pytest.raises(RunFolderError, match=r"must be 8 hex digits\. Unset it; `fedvtc submit` sets it\."):
+        with pytest.raises(RunFolderError) as caught:
             RunFolder.create(tmp_path, "b", CONFIG)
+        assert keys_of(caught.value) == [f"FEDVTC_RUN_ID={wrong!r}"]
+        golden(caught.value)
     assert not (tmp_path / "b").exists()

@@ -40,19 +40,19 @@ def live(width):
     return LiveConsole(Console(file=screen, force_terminal=True, width=width, height=40, color_system=None)), screen
 
 
-def test_one_plain_line_tells_a_round():
+def test_a_round_is_one_plain_line():
     assert plain_line(EVALUATED, 30) == (
         "round 5/30  accuracy 0.412 (worst 0.201, held 0.910, missing 0.330)  "
         "loss 0.52  up 1.2 MB  down 300.0 kB  4.1 s"
     )
 
 
-def test_a_plain_line_leaves_out_what_the_record_does_not_hold():
+def test_a_plain_line_leaves_out_missing_metrics():
     assert plain_line({"round": 4, "phase": "round", "loss/classification": None}, 30) == "round 4/30"
     assert plain_line({"round": 30, "phase": "final", "test/accuracy/mean": 0.5}, 30) == "final  accuracy 0.500"
 
 
-def test_plain_console_prints_lines_and_the_way_on(capsys):
+def test_the_plain_console_prints_rounds_summary_and_a_next_command(capsys):
     console = PlainConsole()
     console.start(make_run())
     console.client_done(2, 1, 3)
@@ -67,13 +67,13 @@ def test_plain_console_prints_lines_and_the_way_on(capsys):
         ["worst", "client", "0.201"],
     ]
     assert lines[-3:] == [
-        "on the way: clients skipped 1, processes lost 2",
+        "incidents: clients skipped 1, processes lost 2",
         "run folder: outputs/run [bold]x",
         "next: fedvtc list runs outputs",
     ]
 
 
-def test_a_bad_end_is_said(capsys):
+def test_a_failed_run_prints_its_status(capsys):
     console = PlainConsole()
     console.start(make_run("a"))
     console.finish("failed")
@@ -123,7 +123,7 @@ def test_square_brackets_survive_the_live_summary():
 
 
 def run_in_terminal(tmp_path, **environment):
-    """What `make_console_tracker(plain=False)` makes in a process whose standard output is a real terminal."""
+    """Names of the trackers that `make_console_tracker` makes in a process whose standard output is a real terminal."""
     script = tmp_path / "probe.py"
     script.write_text(
         "from fedvtc.tracking.console import make_console_tracker\n"
@@ -135,16 +135,16 @@ def run_in_terminal(tmp_path, **environment):
     kept |= {"TERM": "xterm", "PYTHONPATH": os.pathsep.join(sys.path), **environment}
     subprocess.run([sys.executable, script], stdout=theirs, env=kept, check=True, timeout=60)
     os.close(theirs)
-    said = os.read(ours, 4096).decode().split()
+    printed = os.read(ours, 4096).decode().split()
     os.close(ours)
-    return said
+    return printed
 
 
 @pytest.mark.parametrize(
     ("environment", "expected"),
     [({}, "LiveConsole"), ({"NO_COLOR": "1"}, "PlainConsole"), ({"TERM": "dumb"}, "PlainConsole")],
 )
-def test_a_terminal_gets_the_live_table_unless_asked_otherwise(tmp_path, environment, expected):
+def test_a_terminal_gets_the_live_table_unless_the_environment_forbids_it(tmp_path, environment, expected):
     assert run_in_terminal(tmp_path, **environment) == [expected, "PlainConsole"]
 
 

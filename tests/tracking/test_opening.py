@@ -15,7 +15,6 @@ from fedvtc.federation.launch import run_federation
 from fedvtc.federation.resume import resume_federation
 from fedvtc.learning.methods import config_classes
 from fedvtc.tracking import RunInfo
-from fedvtc.tracking.lenient import reason
 from fedvtc.tracking.opening import make_trackers
 from fedvtc.tracking.wandb.session import MODES
 
@@ -23,14 +22,14 @@ DOCUMENT = Path(__file__).parents[2] / "docs/tracking.md"
 SOURCE = """
 from fedvtc.tracking import Tracker
 
-heard = []
+calls = []
 
 class Good(Tracker):
     def log(self, record, clients):
-        heard.append((record["round"], record["phase"]))
+        calls.append((record["round"], record["phase"]))
 
     def finish(self, status):
-        heard.append(status)
+        calls.append(status)
 
 class Fails(Good):
     def log(self, record, clients):
@@ -47,16 +46,16 @@ class Exits(Good):
         super().log(record, clients)
         raise SystemExit(3)
 
-class ExitsInTheEnd(Good):
+class ExitsAtTheEnd(Good):
     def finish(self, status):
         super().finish(status)
         raise SystemExit
 
-class CannotBegin(Tracker):
+class CannotBeMade(Tracker):
     def __init__(self):
         raise SystemExit("no server")
 
-class Meddles(Tracker):
+class ChangesRecords(Tracker):
     def log(self, record, clients):
         record["incidents"].clear()
         record.clear()
@@ -85,20 +84,20 @@ def own(tmp_path, monkeypatch):
     (tmp_path / "broken_trackers.py").write_text("1 / 0\n")
     (tmp_path / "script.py").write_text("import sys\nsys.exit(1)\n")
     monkeypatch.syspath_prepend(tmp_path)
-    yield lambda: sys.modules["own_trackers"].heard
+    yield lambda: sys.modules["own_trackers"].calls
     sys.modules.pop("own_trackers", None)
 
 
-def trackers_of(*names, say=print):
+def trackers_of(*names, report=print):
     config = load([], [f"tracking.trackers=[{','.join(names)}]"], methods=config_classes())
-    return make_trackers(config, ["a", "b"], say)
+    return make_trackers(config, ["a", "b"], report)
 
 
-def test_none_is_the_default():
+def test_no_tracker_is_the_default():
     assert trackers_of() == []
 
 
-def test_one_of_the_users_own_hears_everything(own):
+def test_a_users_own_tracker_gets_every_call(own):
     (tracker,) = trackers_of("own_trackers:Good")
     tracker.start(RUN)
     tracker.log({"round": 1, "phase": "round"}, [])
@@ -106,67 +105,44 @@ def test_one_of_the_users_own_hears_everything(own):
     assert own() == [(1, "round"), "finished"]
 
 
-@pytest.mark.parametrize("name", ["Fails", "FailsTwice"])
-def test_one_that_fails_is_told_of_once_and_only_finished_from_then_on(own, name):
-    said = []
-    (tracker,) = trackers_of(f"own_trackers:{name}", say=said.append)
+@pytest.mark.parametrize("name", ["Fails", "FailsTwice", "Exits", "ExitsAtTheEnd"])
+def test_a_failed_tracker_is_reported_once_and_then_only_finished(own, name, golden, keys_of):
+    reported = []
+    (tracker,) = trackers_of(f"own_trackers:{name}", report=reported.append)
     tracker.start(RUN)
-    for round in (1, 2):
+    for round in (1, 2) if name.startswith("Fails") else (1,):
         tracker.log({"round": round, "phase": "round"}, [])
     tracker.finish("finished")
     assert own() == [(1, "round"), "finished"]
-    assert said == [
-        f"tracking.trackers: own_trackers:{name} failed and is left out from now on (RuntimeError: no more. "
-        "with a second line)."
-    ]
+    (line,) = reported
+    assert keys_of(line) == ["tracking.trackers"]
+    golden(line)
 
 
-@pytest.mark.parametrize(("name", "error"), [("Exits", "SystemExit: 3"), ("ExitsInTheEnd", "SystemExit")])
-def test_one_that_ends_the_program_is_only_left_out(own, name, error):
-    said = []
-    (tracker,) = trackers_of(f"own_trackers:{name}", say=said.append)
-    tracker.start(RUN)
-    tracker.log({"round": 1, "phase": "round"}, [])
-    tracker.finish("finished")
-    assert own() == [(1, "round"), "finished"]
-    assert said == [f"tracking.trackers: own_trackers:{name} failed and is left out from now on ({error})."]
-
-
-def test_ctrl_c_is_no_failure_of_a_tracker(own):
+def test_ctrl_c_in_a_tracker_interrupts_the_run(own):
     (tracker,) = trackers_of("own_trackers:Stops")
     with pytest.raises(KeyboardInterrupt):
         tracker.log({"round": 1, "phase": "round"}, [])
 
 
-def test_what_one_does_to_a_record_stays_its_own(own):
-    (tracker,) = trackers_of("own_trackers:Meddles")
+def test_a_tracker_gets_copies_of_records(own):
+    (tracker,) = trackers_of("own_trackers:ChangesRecords")
     record, clients = {"round": 1, "phase": "round", "incidents": ["x"]}, [{"client": 0}]
     tracker.log(record, clients)
     assert (record, clients) == ({"round": 1, "phase": "round", "incidents": ["x"]}, [{"client": 0}])
 
 
-def test_an_error_of_many_lines_is_one_line_that_says_what_is_wrong():
-    from pydantic import ValidationError
-    from wandb import Settings
-
-    with pytest.raises(ValidationError) as caught:
-        Settings(mode="junk")
-    assert len(str(caught.value).splitlines()) > 2
-    line = reason(caught.value)
-    assert line.startswith("ValidationError: 1 validation error for Settings mode Input should be 'online', 'offline',")
-    assert (len(line.splitlines()), len(line) < 250) == (1, True)
-
-
 @pytest.mark.parametrize("mode", ["junk", "Offline", ""])
-def test_a_mode_of_wandb_that_it_does_not_know_is_one_line(monkeypatch, mode):
+def test_an_unknown_mode_of_wandb_is_refused(monkeypatch, mode, golden, keys_of):
     monkeypatch.setenv("WANDB_MODE", mode)
     with pytest.raises(ConfigError) as caught:
         trackers_of("wandb")
-    assert str(caught.value) == (f"WANDB_MODE={mode}: unknown mode. Set online, offline or disabled, or unset it.")
+    assert keys_of(caught.value) == [f"WANDB_MODE={mode}"]
+    golden(caught.value)
     assert trackers_of() == []
 
 
-def test_the_modes_are_those_of_wandb(monkeypatch):
+def test_every_mode_of_wandb_is_accepted(monkeypatch):
     from wandb import Settings
 
     assert get_args(Settings.model_fields["mode"].annotation) == MODES
@@ -176,47 +152,27 @@ def test_the_modes_are_those_of_wandb(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("name", "line"),
+    "name",
     [
-        (
-            "no_such_package.trackers:Good",
-            "no_such_package.trackers cannot be imported (ModuleNotFoundError: No module named 'no_such_package'). "
-            "Install it, or put its folder on PYTHONPATH.",
-        ),
-        (
-            "broken_trackers:Good",
-            "broken_trackers cannot be imported (ZeroDivisionError: division by zero). "
-            "Install it, or put its folder on PYTHONPATH.",
-        ),
-        (
-            "script:Good",
-            "script cannot be imported (SystemExit: 1). Install it, or put its folder on PYTHONPATH.",
-        ),
-        (
-            "own_trackers:CannotBegin",
-            "own_trackers:CannotBegin cannot be made (SystemExit: no server). It is made without arguments.",
-        ),
-        ("own_trackers:Absent", "own_trackers has no Absent. Name a class of it."),
-        (
-            "own_trackers:Other",
-            "own_trackers:Other is not a tracker. Derive it from fedvtc.tracking.Tracker.",
-        ),
-        ("own_trackers:heard", "own_trackers:heard is not a tracker. Derive it from fedvtc.tracking.Tracker."),
+        "no_such_package.trackers:Good",
+        "broken_trackers:Good",
+        "script:Good",
+        "own_trackers:CannotBeMade",
+        "own_trackers:Absent",
+        "own_trackers:Other",
+        "own_trackers:calls",
+        "own_trackers:Needs",
     ],
 )
-def test_one_that_cannot_be_had_is_one_line(own, name, line):
+def test_a_tracker_that_cannot_be_made_is_refused(own, name, golden, keys_of):
     with pytest.raises(ConfigError) as caught:
         trackers_of(name)
-    assert str(caught.value) == f"tracking.trackers: {line}"
-
-
-def test_one_that_needs_arguments_is_one_line(own):
-    with pytest.raises(ConfigError, match=r"own_trackers:Needs cannot be made \(TypeError: .*address'\)\. It is made"):
-        trackers_of("own_trackers:Needs")
+    assert keys_of(caught.value) == ["tracking.trackers"]
+    golden(caught.value)
 
 
 class News(BaseHTTPRequestHandler):
-    """Keeps what is posted."""
+    """Keeps all posted values."""
 
     def do_POST(self):
         self.server.news.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
@@ -227,7 +183,7 @@ class News(BaseHTTPRequestHandler):
         pass
 
 
-def test_the_example_of_the_document_works(tiny_folder, monkeypatch):
+def test_the_example_in_the_document_works(tiny_folder, monkeypatch):
     (example,) = re.findall(r"^```python\n(.*?)^```$", DOCUMENT.read_text(), re.MULTILINE | re.DOTALL)
     folder = tiny_folder("webhook")
     with HTTPServer(("127.0.0.1", 0), News) as server:
@@ -238,7 +194,7 @@ def test_the_example_of_the_document_works(tiny_folder, monkeypatch):
         config = load([], [*overrides(folder), "tracking.trackers=[my_trackers:Webhook]"], methods=config_classes())
         record = run_federation(config, plain=True).record
         server.shutdown()
-    # After the round, and in the end.
+    # After the round, and at the end.
     assert server.news == [{"run": "tracked", "round": 1, "accuracy": record["test/accuracy/mean"]}] * 2
 
 
@@ -258,11 +214,12 @@ def overrides(folder):
     ]
 
 
-def test_a_run_with_one_that_cannot_be_had_leaves_no_folder(tiny_folder):
+def test_a_run_whose_tracker_cannot_be_made_leaves_no_folder(tiny_folder, keys_of):
     folder = tiny_folder("absent")
     config = load([], [*overrides(folder), "tracking.trackers=[no_such:Tracker]"], methods=config_classes())
-    with pytest.raises(ConfigError, match="no_such cannot be imported"):
+    with pytest.raises(ConfigError) as caught:
         run_federation(config, plain=True)
+    assert keys_of(caught.value) == ["tracking.trackers"]
     assert list((folder / "outputs").iterdir()) == []
 
 

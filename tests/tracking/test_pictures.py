@@ -20,7 +20,7 @@ def draw(folder, grey, show=PictureTracker.show_samples):
     show(tracker, 10, np.full((2, 1, 8, 8), grey, dtype=np.uint8), [0, 1])
 
 
-def test_pictures_are_whole_and_nothing_is_left_beside(tmp_path):
+def test_pictures_are_whole_and_leave_no_other_file(tmp_path):
     for grey in (10, 200):
         draw(tmp_path, grey)
     files = [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()]
@@ -49,12 +49,12 @@ def show_on_full_disk(*arguments):
     limit(200)
     PictureTracker.show_samples(*arguments)
 
-def fails(place, name, show):
+def fails(target, name, show):
     try:
-        draw(place, 200, show)
+        draw(target, 200, show)
     except OSError as error:
         assert error.errno == errno.EFBIG, error
-        assert error.filename == str(place / name), error.filename
+        assert error.filename == str(target / name), error.filename
     else:
         raise AssertionError("the limit was not met")
     limit(resource.RLIM_INFINITY)
@@ -62,9 +62,9 @@ def fails(place, name, show):
 draw(folder, 10)
 before = {path: path.read_bytes() for path in folder.rglob("*.png")}
 fails(folder, "samples/round_000010.png", show_on_full_disk)
-for place in (folder, new):
+for target in (folder, new):
     limit(200)
-    fails(place, "partition.png", PictureTracker.show_samples)
+    fails(target, "partition.png", PictureTracker.show_samples)
 assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
 """
 

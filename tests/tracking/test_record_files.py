@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from fedvtc.config.schema import Config
 from fedvtc.learning.metrics import CLIENT_METRICS
-from fedvtc.storage.records import count_recorded
 from fedvtc.tracking import RunInfo, Tracker
 from fedvtc.tracking.record_files import CLIENT_COLUMNS, CsvTracker, JsonlTracker
 
@@ -36,7 +35,7 @@ def test_a_record_is_on_disk_before_the_run_ends_and_nan_is_null(run):
     assert lines(run.folder / "metrics.jsonl")[1] == {"round": 2, "test/accuracy/mean": 0.1}
 
 
-def test_records_are_appended_to_those_that_are_there(run):
+def test_records_are_appended_to_existing_records(run):
     for round in (1, 2):
         tracker = JsonlTracker()
         tracker.start(run)
@@ -100,7 +99,7 @@ def test_a_resumed_run_keeps_the_records_up_to_its_checkpoint(run):
     assert {path.name for path in run.folder.iterdir()} == {"metrics.jsonl"}
 
 
-def test_a_record_that_lacks_its_end_is_dropped_although_it_can_be_read(run):
+def test_a_record_without_line_end_is_cut_off_although_it_is_valid(run):
     file = run.folder / "metrics.jsonl"
     file.write_text('{"round": 1, "phase": "round"}\n{"round": 2, "phase": "round"}')
     resume(run, JsonlTracker(), after=2).finish("finished")
@@ -108,7 +107,7 @@ def test_a_record_that_lacks_its_end_is_dropped_although_it_can_be_read(run):
 
 
 @pytest.mark.parametrize("tracker", [JsonlTracker(), CsvTracker()])
-def test_a_run_that_starts_over_or_has_no_file_yet_begins_anew(run, tracker):
+def test_a_run_that_starts_over_has_empty_files(run, tracker):
     resume(run, tracker, after=5).finish("finished")
     (file,) = run.folder.iterdir()
     assert file.read_bytes() == b""
@@ -117,7 +116,7 @@ def test_a_run_that_starts_over_or_has_no_file_yet_begins_anew(run, tracker):
     assert (run.folder / "metrics.jsonl").read_bytes() == b""
 
 
-def test_a_resumed_run_keeps_the_rows_and_the_columns_up_to_its_checkpoint(run):
+def test_a_resumed_run_keeps_rows_and_columns_up_to_its_checkpoint(run):
     file = run.folder / "clients.csv"
     header = "round,phase,client,old,accuracy\n"
     kept = 'round,"a, b",1,0.5\n'
@@ -131,18 +130,8 @@ def test_a_resumed_run_keeps_the_rows_and_the_columns_up_to_its_checkpoint(run):
     assert file.read_text().splitlines()[-1] == "3,round,0,,0.25"
 
 
-def test_a_row_whose_round_no_run_reaches_is_dropped(run):
-    file = run.folder / "clients.csv"
-    header, row = "round,phase,client\n", "1,round,0\n"
-    file.write_text(f"{header}{'9' * 5000},round,0\n{row}")
-    (run.folder / "metrics.jsonl").write_text('{"round": 1, "phase": "round", "test/accuracy/mean": 0.5}\n')
-    assert count_recorded(run.folder, 1) == 1
-    resume(run, CsvTracker(), after=1).finish("finished")
-    assert file.read_text() == header + row
-
-
-@pytest.mark.parametrize("torn", ["", "round,phase,client", "round,phase,cli\0\0\0"])
-def test_a_header_that_was_torn_is_written_anew(run, torn):
+@pytest.mark.parametrize("torn", ["", "round,phase,client", "round,phase,cli\0\0\0", "1,round,0\n"])
+def test_a_torn_or_wrong_header_is_replaced(run, torn):
     (run.folder / "clients.csv").write_text(torn)
     tracker = resume(run, CsvTracker(), after=0)
     tracker.log({"round": 1, "phase": "round"}, [{"client": 0}])
@@ -154,8 +143,8 @@ def test_a_header_that_was_torn_is_written_anew(run, torn):
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(killed_at=st.integers(0, 900), after=st.integers(0, 4))
-def test_a_run_killed_in_any_byte_and_resumed_has_the_files_of_one_that_was_not(run, killed_at, after):
-    """The checkpoint is one whose records are whole, as it is written after them."""
+def test_a_run_killed_at_any_byte_and_resumed_has_the_files_of_an_undisturbed_run(run, killed_at, after):
+    """The checkpoint is newer than its records, so all records up to the checkpoint are whole."""
     rows = [{"client": client, "accuracy": 0.5 + client} for client in range(2)]
 
     def attempt(trackers, info, first):
@@ -175,21 +164,3 @@ def test_a_run_killed_in_any_byte_and_resumed_has_the_files_of_one_that_was_not(
         file.write_bytes(content[: max(len(logged), killed_at)])
     attempt([JsonlTracker(), CsvTracker()], replace(run, resumed_round=after), first=after + 1)
     assert [file.read_bytes() for file in files] == whole
-
-
-def test_records_count_up_to_the_first_that_is_missing_or_torn(tmp_path):
-    assert count_recorded(tmp_path, 2) == 0
-    records = [{"round": round, "phase": "round"} for round in (1, 2, 3, 4)]
-    records[1]["test/accuracy/mean"] = 0.5
-    text = "".join(json.dumps(record) + "\n" for record in records)
-    rows = "round,phase,client\n1,final,0\n2,round,0\n2,round,1\n"
-    (tmp_path / "metrics.jsonl").write_text(text)
-    (tmp_path / "clients.csv").write_text(rows)
-    assert count_recorded(tmp_path, 2) == 4
-    (tmp_path / "metrics.jsonl").write_text(text[:-1])
-    assert count_recorded(tmp_path, 2) == 3
-    (tmp_path / "metrics.jsonl").write_text("".join([*text.splitlines(keepends=True)[:2], "{torn\n"]))
-    assert count_recorded(tmp_path, 2) == 2
-    for torn in (rows[:-1], rows[: rows.index("2,round,1")], ""):
-        (tmp_path / "clients.csv").write_text(torn)
-        assert count_recorded(tmp_path, 2) == 1

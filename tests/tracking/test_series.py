@@ -8,12 +8,12 @@ from fedvtc.config.schema import Config, EvaluateConfig
 from fedvtc.tracking.series import TOTAL_MB, Series, numbers, sample_picture, shows_clients
 
 
-def test_numbers_are_those_that_metrics_jsonl_holds():
+def test_numbers_are_the_finite_values_of_a_record():
     record = {"round": 2, "phase": "round", "a": np.float64(0.5), "b": float("inf"), "c": None, "incidents": ["x"]}
     assert numbers(record) == {"round": 2, "a": 0.5}
 
 
-def test_megabytes_add_up_over_rounds_and_the_end():
+def test_megabytes_add_up_over_rounds_and_the_final_record():
     series = Series()
     first = {"round": 1, "phase": "round", "bytes/up/generator": 2_000_000, "bytes/up/covariance": 500_000}
     assert series.take(first)[TOTAL_MB] == 2.5

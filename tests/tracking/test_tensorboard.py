@@ -1,4 +1,4 @@
-"""The event files hold what metrics.jsonl holds."""
+"""The event files hold the numbers of metrics.jsonl."""
 
 import io
 import json
@@ -18,7 +18,7 @@ from fedvtc.tracking.tensorboard import TensorBoardTracker
 
 
 def events(file):
-    """The events of one file, whose format is length, check, data, check."""
+    """Yields the events of one file; its format is length, check, data, check."""
     content = file.read_bytes()
     place = 0
     while place < len(content):
@@ -30,7 +30,7 @@ def events(file):
 
 
 def shown(folder):
-    """What TensorBoard shows: values by name and step, without those that a later start has purged."""
+    """Values that TensorBoard shows, by name and step, without values that a later attempt has purged."""
     values = {}
     for file in sorted((folder / "tensorboard").iterdir()):
         for event in events(file):
@@ -54,7 +54,7 @@ def run(tmp_path):
 
 
 def attempt(run, records):
-    """One attempt with the records, as a coordinator makes it."""
+    """Logs the records of one attempt, as the coordinator does."""
     trackers = (JsonlTracker(), TensorBoardTracker(["a", "b"]))
     for tracker in trackers:
         tracker.start(run)
@@ -65,8 +65,8 @@ def attempt(run, records):
     return trackers
 
 
-def test_every_number_is_there_once_also_after_an_attempt_that_was_lost(run):
-    # Nobody finishes it: what was logged is on the disk all the same.
+def test_every_number_is_shown_once_also_after_a_killed_attempt(run):
+    # A killed attempt calls no `finish`, but its values are on disk.
     lost = attempt(run, [record(1), record(2), record(3, **{"test/accuracy/mean": 0.9})])
     done = attempt(
         replace(run, resumed_round=1),
@@ -88,7 +88,7 @@ def test_every_number_is_there_once_also_after_an_attempt_that_was_lost(run):
     assert scalars == expected
     assert expected["test/accuracy/mean", 3] == float(np.float32(0.3))
     histograms = [key for key, value in values.items() if value.WhichOneof("value") == "histo"]
-    # Round 2, and the end after round 3.
+    # Round 2, and the final record after round 3.
     assert histograms == [("clients/accuracy", 2), ("final/clients/accuracy", 4)]
     last = values["final/clients/accuracy", 4].histo
     assert (last.num, last.sum) == (2, 1.0)
@@ -97,8 +97,8 @@ def test_every_number_is_there_once_also_after_an_attempt_that_was_lost(run):
 
 
 @pytest.mark.parametrize("num_more", [0, 1])
-def test_an_end_is_hidden_when_the_run_goes_on_after_it(run, num_more):
-    """It was killed after its final record, or gets another round."""
+def test_a_final_record_is_hidden_when_the_run_is_resumed(run, num_more):
+    """The run was killed after its final record, or gets another round."""
     accuracy = {"test/accuracy/mean": 0.5}
     first = [record(1), record(2, **accuracy), record(2, "final", **accuracy, incidents=["lost"])]
     second = [*[record(3)] * num_more, record(2 + num_more, "final", **accuracy)]
@@ -111,7 +111,7 @@ def test_an_end_is_hidden_when_the_run_goes_on_after_it(run, num_more):
     assert not any(name.startswith("incidents") for name, _ in values)
 
 
-def test_pictures_are_as_the_run_folder_has_them(run):
+def test_pictures_have_the_size_that_their_summary_names(run):
     tracker = TensorBoardTracker(["a", "b"])
     tracker.start(run)
     tracker.show_samples(4, np.full((4, 1, 8, 8), 200, dtype=np.uint8), [0, 0, 1, 1])

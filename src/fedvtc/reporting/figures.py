@@ -1,7 +1,7 @@
-"""Pictures of a run: who holds which class, and what the generators draw.
+"""Draws figures of a run: the partition of classes over clients, and grids of generated images.
 
-Drawn through matplotlib's object API, without pyplot: no global state, no window, safe beside any backend. Names are
-shown as they are: matplotlib would take what stands between two dollar signs for mathematics.
+Uses matplotlib's object API without pyplot: no global state, no window, safe beside any backend. Names are drawn
+literally: matplotlib would parse text between two dollar signs as mathematics.
 
 Shape suffixes: K clients, C classes; images are NCHW.
 """
@@ -23,27 +23,27 @@ from PIL import Image, ImageDraw, ImageFont
 
 MAX_BUBBLE_ROWS = 40
 MAX_BUBBLE_COLUMNS = 26
-"""Up to here each count is a bubble with its number; beyond, a cell of a heat map."""
+"""Larger partitions are drawn as a heat map instead of bubbles with numbers."""
 
 INK, FAINT = "#222222", "#d9d9d9"
 BUBBLE = "#9cc3ea"
 SHADES = LinearSegmentedColormap.from_list("counts", ["#cfe2f3", "#5b9bd5", "#08306b"])
 
 GRID_CELL = 56
-"""Pixels that an image of a sample grid takes at least; smaller ones are magnified by whole factors."""
+"""Least size of an image in a sample grid, in pixels; smaller images are magnified by whole factors."""
 GRID_GAP = 4
 
 
 def partition_picture(
     counts_KC: NDArray[Any], path: Path, class_names: Sequence[str], backbones: Sequence[str]
 ) -> None:
-    """Draws how classes fall to clients, with each client's architecture and number of images, as a PNG.
+    """Draws the classes of every client, with backbone and number of images, as a PNG.
 
     Args:
         counts_KC: training images by client and class.
-        path: the PNG to write, whatever its name ends in.
-        class_names: name by class.
-        backbones: architecture by client.
+        path: the PNG to write; any suffix.
+        class_names: class names, in class order.
+        backbones: backbone names, in client order.
     """
     counts_KC = np.asarray(counts_KC)
     num_clients, num_classes = counts_KC.shape
@@ -71,15 +71,15 @@ def partition_picture(
 
 
 def sample_grid(images_NCHW: NDArray[np.uint8], path: Path | IO[bytes], labels: Sequence[str]) -> None:
-    """Writes images as a PNG grid, one row per label, the label to its left.
+    """Writes images as a PNG grid: one row per label, each label left of its row.
 
     Args:
-        images_NCHW: uint8, one or three channels, row after row; N is a multiple of the number of labels.
+        images_NCHW: uint8 images of one or three channels, row after row; N is a multiple of the number of labels.
         path: the PNG to write, or an open file.
-        labels: what each row shows.
+        labels: names of the rows.
 
     Raises:
-        ValueError: if the images do not fill the rows evenly, or have another number of channels or type.
+        ValueError: if the images do not fill the rows evenly, or are not uint8 with one or three channels.
     """
     num_images, num_channels, height, width = images_NCHW.shape
     if not labels or num_images == 0 or num_images % len(labels):
@@ -111,14 +111,14 @@ def _draw_bubbles(axes: Axes, counts_KC: NDArray[Any]) -> None:
     axes.scatter(labels, clients, s=420 * counts / counts_KC.max(), color=BUBBLE, linewidths=0)
     for client, label, count in zip(clients.tolist(), labels.tolist(), counts.tolist(), strict=True):
         axes.text(label, client, f"{count:d}", ha="center", va="center_baseline", fontsize=6.5, color=INK)
-    # Lines between the rows, not through them, keep the small numbers legible.
+    # Lines between the rows keep the small numbers legible.
     axes.hlines(np.arange(len(counts_KC) + 1) - 0.5, -0.5, counts_KC.shape[1] - 0.5, color=FAINT, linewidth=0.5)
     axes.set_ylim(len(counts_KC) - 0.5, -0.5)
     axes.set_xlim(-0.5, counts_KC.shape[1] - 0.5)
 
 
 def _name_axes(axes: Axes, class_names: Sequence[str], backbones: Sequence[str]) -> None:
-    """Names every class where the names fit, and every client where backbones are given."""
+    """Labels every class if the names fit, and every client if backbones are given."""
     axes.set_xlabel("class", fontsize=9)
     axes.set_ylabel("client", fontsize=9)
     if len(class_names) <= MAX_BUBBLE_COLUMNS:

@@ -1,11 +1,11 @@
-"""Lines for whoever watches a federation, which does not end with its log."""
+"""Prints status lines; a closed or full standard output never ends a run."""
 
 import sys
 from contextlib import suppress
 
 
 def say(line: str) -> None:
-    """Prints a line; to standard error, if that works, where the reader is gone or a log is on a full disk."""
+    """Prints a line; falls back to standard error when standard output is closed or its disk is full."""
     try:
         print(line, flush=True)
     except OSError:

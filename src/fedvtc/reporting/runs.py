@@ -1,4 +1,4 @@
-"""Rows of runs, read from their folders."""
+"""Finds run folders and shows one row per run."""
 
 import json
 import os
@@ -13,15 +13,31 @@ from rich.text import Text
 
 from fedvtc.errors import UserError, first_line
 from fedvtc.learning.metrics import HEADLINE_METRICS
-from fedvtc.storage.records import mapping, read_records
+from fedvtc.storage.records import METRICS_FILE, read_metrics
 
-RUN_FILES = ("run.json", "metrics.jsonl")
-"""A folder with one of these is a run folder; a config.yaml may lie in any folder, above runs too."""
+RUN_FILES = ("run.json", METRICS_FILE)
+"""A folder with one of these files is a run folder. A config.yaml may also lie above run folders."""
+MAX_LEVELS = 2
+"""Levels below a named folder at which run folders are found."""
+
+LEFT_COLUMNS = ("data", "partition", "method", "status")
+PARTITION_PARAMETERS = {"dirichlet": "alpha", "quantity": "alpha", "shards": "classes_per_client"}
+"""The config key that a row shows beside the kind of partition."""
+LEGEND = (
+    "accuracy: generalization accuracy, mean over clients; worst: the worst client; held: on the classes that a client",
+    "has training images of; missing: on the other classes.",
+)
 
 
 @dataclass(frozen=True)
 class RunRow:
-    """One run as its row shows it."""
+    """One row of the table of runs.
+
+    Attributes:
+        folder: the run folder.
+        created: start of the run, ISO 8601; empty if unknown.
+        cells: texts of the columns.
+    """
 
     folder: Path
     created: str
@@ -29,97 +45,100 @@ class RunRow:
 
 
 def runs_table(folders: Sequence[Path]) -> tuple[Table | None, list[str]]:
-    """A table of the runs in some folders, and lines to print below it.
+    """Returns a table of runs, and lines to print below the table.
 
     Args:
-        folders: run folders, or folders that hold them, one or two levels deep.
+        folders: run folders, or folders that hold run folders one or two levels deep.
 
     Returns:
-        The table, or None when there is no run; and one line per run folder, per damaged one and per folder that cannot
-        be read, then what to try next.
+        The table, or None if there is no run. The lines name every run folder, every damaged or unreadable folder, and
+        the next command to try.
 
     Raises:
         UserError: if one of the folders does not exist.
     """
     rows = []
-    runs, damaged = find_runs(folders)
+    runs, problems = find_runs(folders)
     for folder in runs:
         try:
             rows.append(_read_run(folder))
-        # Brackets in brackets, a thousand deep, are JSON and YAML too.
-        except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-            damaged.append(f"{folder}: not shown, damaged ({first_line(error)}).")
+        except (OSError, ValueError, yaml.YAMLError) as error:
+            problems.append(f"{folder}: not shown, damaged ({_reason(error)}).")
     if not rows:
-        places = ", ".join(str(folder) for folder in folders)
-        return None, [*damaged, f"No runs in {places}. Start one: fedvtc run conf/base.yaml"]
+        named = ", ".join(str(folder) for folder in folders)
+        return None, [*problems, f"No runs in {named}. Start one: fedvtc run conf/base.yaml"]
     rows.sort(key=lambda row: (row.created, row.folder))
-    table = Table(box=None, pad_edge=False, header_style="bold", collapse_padding=True)
-    table.add_column("run", overflow="fold", ratio=1)
-    for name in ("data", "partition", "clients", "method", "seed", "round", *HEADLINE_METRICS, "status"):
-        table.add_column(name, justify="left" if name in ("data", "partition", "method", "status") else "right")
-    for row in rows:
-        table.add_row(*(Text(cell) for cell in row.cells))
     newest = rows[-1].folder / "config.yaml"
     lines = [
-        "accuracy: generalization accuracy, mean over clients; worst: the worst client; held, missing: on the classes",
-        "that a client has training images of, and on the others.",
+        *LEGEND,
         "",
         *(str(row.folder) for row in rows),
-        *damaged,
+        *problems,
         "",
         f"Next: fedvtc plan {newest}, or fedvtc run {newest} run.name=null run.seed=1",
     ]
-    return table, lines
+    return _table(rows), lines
 
 
 def find_runs(folders: Sequence[Path]) -> tuple[list[Path], list[str]]:
-    """The run folders at or below some folders, each once, and a line per folder that cannot be read.
+    """Finds run folders at or below some folders.
+
+    Returns:
+        Every run folder once, and one line per folder that cannot be read.
 
     Raises:
         UserError: if a folder does not exist.
     """
     found: dict[Path, Path] = {}
-    unread: list[str] = []
+    unreadable: list[str] = []
     for folder in folders:
         if not os.path.isdir(folder):
-            raise UserError(f"{folder}: no such folder. Give a run folder, or a folder that holds some.")
-        for run in _runs_below(folder, 2, unread):
+            raise UserError(f"{folder}: no such folder. Name a run folder, or a folder that holds run folders.")
+        for run in _runs_below(folder, MAX_LEVELS, unreadable):
             found.setdefault(run.resolve(), run)
-    return list(found.values()), list(dict.fromkeys(unread))
+    return list(found.values()), list(dict.fromkeys(unreadable))
 
 
-def _runs_below(folder: Path, levels: int, unread: list[str]) -> Iterator[Path]:
+def _runs_below(folder: Path, num_levels: int, unreadable: list[str]) -> Iterator[Path]:
     try:
         is_run = any((folder / name).is_file() for name in RUN_FILES)
-        below = sorted(folder.iterdir()) if levels and not is_run and folder.is_dir() else []
+        below = sorted(folder.iterdir()) if num_levels and not is_run and folder.is_dir() else []
     except OSError as error:
-        unread.append(f"{folder}: not shown ({error.strerror}).")
+        unreadable.append(f"{folder}: not shown ({error.strerror}).")
         return
     if is_run:
         yield folder
     for inner in below:
-        # Where a run is being made, or its process was killed as it made it, there is one that begins with a dot.
+        # A process that creates a run folder writes it under a name with a dot first.
         if not inner.name.startswith("."):
-            yield from _runs_below(inner, levels - 1, unread)
+            yield from _runs_below(inner, num_levels - 1, unreadable)
+
+
+def _table(rows: Sequence[RunRow]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold", collapse_padding=True)
+    table.add_column("run", overflow="fold", ratio=1)
+    for name in ("data", "partition", "clients", "method", "seed", "round", *HEADLINE_METRICS, "status"):
+        table.add_column(name, justify="left" if name in LEFT_COLUMNS else "right")
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row.cells))
+    return table
 
 
 def _read_run(folder: Path) -> RunRow:
-    run = mapping(json.loads((folder / "run.json").read_text(encoding="utf-8")), "run.json")
-    config = mapping(yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8")), "config.yaml")
-    records = read_records(folder / "metrics.jsonl")
+    run = _mapping(json.loads((folder / "run.json").read_text(encoding="utf-8")), "run.json")
+    config = _mapping(yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8")), "config.yaml")
+    metrics = read_metrics(folder)
+    if metrics.damaged_lines:
+        raise ValueError(f"{METRICS_FILE}:{metrics.damaged_lines[0]}: not a record")
     nothing: dict[str, Any] = {}
-    measured = next((record for record in reversed(records) if HEADLINE_METRICS["accuracy"] in record), nothing)
-    last_round = max((record["round"] for record in records if isinstance(record.get("round"), int)), default=0)
-    partition, method = _section(config, "partition"), _section(config, "method")
-    kind = str(partition.get("kind", "?"))
-    if kind in ("dirichlet", "quantity"):
-        kind += f" {partition.get('alpha', '?')}"
-    elif kind == "shards":
-        kind += f" {partition.get('classes_per_client', '?')}"
+    accuracy = HEADLINE_METRICS["accuracy"]
+    measured = next((record for record in reversed(metrics.records) if accuracy in record), nothing)
+    last_round = max((record["round"] for record in metrics.records), default=0)
+    method = _section(config, "method")
     cells = (
         str(run.get("name") or folder.name),
         str(_section(config, "data").get("name", "?")),
-        kind,
+        _partition(_section(config, "partition")),
         str(_section(config, "population").get("num_clients", "?")),
         str(method.get("label") or method.get("name", "?")),
         str(_section(config, "run").get("seed", "?")),
@@ -130,8 +149,26 @@ def _read_run(folder: Path) -> RunRow:
     return RunRow(folder, str(run.get("created", "")), cells)
 
 
+def _partition(section: Mapping[str, Any]) -> str:
+    kind = str(section.get("kind", "?"))
+    parameter = PARTITION_PARAMETERS.get(kind)
+    return f"{kind} {section.get(parameter, '?')}" if parameter else kind
+
+
 def _section(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    return mapping(config.get(name, {}), f"config.yaml: {name}")
+    return _mapping(config.get(name, {}), f"config.yaml: {name}")
+
+
+def _mapping(value: object, name: str) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise ValueError(f"{name}: expected keys with values")
+    return value
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, OSError) and error.filename:
+        return f"{Path(error.filename).name}: {error.strerror}"
+    return first_line(error)
 
 
 def _number(value: object) -> str:

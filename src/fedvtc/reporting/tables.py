@@ -1,4 +1,4 @@
-"""Tables for the terminal, and numbers as people read them.
+"""Builds the table of a partition for the terminal, and formats numbers for people.
 
 Shape suffixes: K clients, C classes.
 """
@@ -13,30 +13,30 @@ from rich.text import Text
 
 MAX_CLIENTS_SHOWN = 40
 MAX_CLASSES_SHOWN = 12
-"""Up to here every class has a column; beyond, a row names its largest classes."""
+"""With more classes, a row names the largest classes of a client instead of one column per class."""
 LARGEST_SHOWN = 4
 
 
 def human_bytes(num_bytes: float) -> str:
-    """Bytes in decimal units, as `1.2 MB`."""
+    """Formats bytes in decimal units, such as `1.2 MB`."""
     return _human(num_bytes, ("B", "kB", "MB", "GB", "TB", "PB"))
 
 
 def human_count(num: float) -> str:
-    """A count such as parameters, as `1.2 M`."""
+    """Formats a count, such as parameters, as `1.2 M`."""
     return _human(num, ("", "k", "M", "G", "T"))
 
 
 def class_table(counts_KC: NDArray[Any], class_names: Sequence[str], backbones: Sequence[str]) -> Table:
-    """Who holds what: a row per client with its architecture, its images and how they fall into classes.
+    """Builds a table with one row per client: backbone, number of training images, images by class.
 
-    Many classes are cut to each client's largest ones, and many clients to the first `MAX_CLIENTS_SHOWN`; the caption
-    says how many more there are.
+    With many classes, a row names the largest classes of a client only. With many clients, the table holds the first
+    `MAX_CLIENTS_SHOWN` and the caption counts the others.
 
     Args:
         counts_KC: training images by client and class.
-        class_names: name by class.
-        backbones: architecture by client.
+        class_names: class names, in class order.
+        backbones: backbone names, in client order.
     """
     counts_KC = np.asarray(counts_KC)
     num_clients, num_classes = counts_KC.shape
@@ -73,7 +73,7 @@ def _largest_classes(counts_C: NDArray[Any], class_names: Sequence[str]) -> str:
 
 def _human(value: float, units: Sequence[str]) -> str:
     for unit in units:
-        # 999.95 would print as 1000.0, so it already belongs to the next unit.
+        # 999.95 would print as 1000.0, so the next unit takes over already.
         if abs(value) < 999.95 or unit == units[-1]:
             break
         value /= 1000

@@ -1,1 +1,1 @@
-"""Files of a run and checks of them: run folder, records, checkpoints. No training, no terminal, no tracker."""
+"""Reads, writes and checks the files of a run: run folder, records, checkpoints. No training, terminal or tracker."""

@@ -1,4 +1,4 @@
-"""A file that grows by whole lines, also on a disk that is full for a while."""
+"""Appends whole lines to a file, also on a disk that is full for a while."""
 
 import os
 from collections import deque
@@ -8,16 +8,14 @@ from pathlib import Path
 
 
 class AppendFile:
-    """Appends whole lines to a file. As long as the process lives, none is torn and none is lost.
+    """Appends whole lines to a file; while the process lives, no line is torn and none is lost.
 
-    What cannot be written waits in memory and goes first as soon as something can be. Nobody else may append to the
-    file meanwhile.
-
-    Every `OSError` that it raises has the file as its `filename`.
+    Lines that cannot be written wait in memory and are written first when the disk takes data again. No other process
+    may append to the file meanwhile. Every raised `OSError` has the file as its `filename`.
 
     Args:
-        path: the file; made where it is absent.
-        prepare: what is to be done to the file before it is opened; tried again as long as that raises an `OSError`.
+        path: the file; created if missing.
+        prepare: called before the file is opened; called again for the next write after it raised an `OSError`.
     """
 
     def __init__(self, path: Path, prepare: Callable[[], None] | None = None) -> None:
@@ -32,31 +30,31 @@ class AppendFile:
         return sum(lines.count(b"\n") for lines in self._waiting)
 
     def open(self) -> None:
-        """Opens the file at its end; `append` and `close` do so too.
+        """Opens the file at its end; `append` and `close` open the file too.
 
         Raises:
-            OSError: if it cannot be prepared or opened.
+            OSError: if the file cannot be prepared or opened.
         """
         self._try(self._opened)
 
     def append(self, text: str) -> None:
-        """Appends lines, with one write where the disk takes it whole, so that a reader never meets half of one.
+        """Appends lines in one write, so that a reader never sees half a line, then waits until they are on disk.
 
         Args:
-            text: whole lines, each with its newline; none at all to only try what waits.
+            text: whole lines, each with a line end; an empty text only retries the waiting lines.
 
         Raises:
-            OSError: if they cannot be written; they wait.
+            OSError: if the lines cannot be written; the lines then wait.
         """
         if text:
             self._waiting.append(text.encode())
         self._try(self._write_waiting)
 
     def close(self) -> None:
-        """Closes the file, after one more try to write what waits.
+        """Closes the file after a last try to write the waiting lines.
 
         Raises:
-            OSError: if lines could not be written; `num_waiting` tells how many.
+            OSError: if lines could not be written; `num_waiting` counts them.
         """
         try:
             if self._waiting:
@@ -91,7 +89,7 @@ class AppendFile:
             written.append(self._waiting.popleft())
             self._end_bytes += len(written[-1])
         try:
-            # A checkpoint is on the disk before the next; what it follows must be too, or a power cut leaves a gap.
+            # Checkpoints are synced too: after a power cut no record before a checkpoint may be missing.
             os.fsync(file)
         except OSError:
             self._waiting.extend(written)
@@ -102,16 +100,16 @@ class AppendFile:
         self._cut_back(file)
         rest = lines
         try:
-            # A disk that fills up takes the beginning and says why only when it is given the rest.
+            # A disk that fills up takes the first part without an error, and raises for the second part.
             while rest:
                 rest = rest[os.write(file, rest) :]
         except OSError:
-            # Where even this fails, the next try begins with it.
+            # If even this fails, the next write cuts back first.
             with suppress(OSError):
                 self._cut_back(file)
             raise
 
     def _cut_back(self, file: int) -> None:
-        """Takes off what a write that failed left behind the last whole line."""
+        """Cuts off the part of a line that a failed write left at the end of the file."""
         if os.fstat(file).st_size > self._end_bytes:
             os.ftruncate(file, self._end_bytes)

@@ -1,4 +1,4 @@
-"""Files that are replaced whole, and folders that appear whole, or not at all."""
+"""Replaces files and creates folders atomically: a reader or a crash sees the old state or the new one."""
 
 import os
 import shutil
@@ -10,17 +10,17 @@ from pathlib import Path
 
 @contextmanager
 def replaced(path: Path) -> Iterator[Path]:
-    """Gives a path beside `path`; what the block writes there takes the place of `path` at the end.
+    """Yields a path beside `path`; the file that the block writes there replaces `path` at the end of the block.
 
-    An error, such as a full disk, leaves `path` as it was and nothing beside it.
+    After an error, such as a full disk, `path` is unchanged and the new file is gone.
 
     Raises:
-        OSError: if it cannot be written; its `filename` is `path`.
+        OSError: if the file cannot be written; the error's `filename` is `path`.
     """
-    # The suffix stays the last, for it tells some writers the format.
+    # The suffix stays last, because some writers choose the format by it.
     beside = path.with_name(f".{path.stem}.tmp{path.suffix}")
     try:
-        # What lies there may be a link to anywhere, in a folder that came from a stranger.
+        # A run folder of another user may hold a link there, to any file.
         beside.unlink(missing_ok=True)
         yield beside
         with beside.open("rb+") as file:
@@ -36,13 +36,14 @@ def replaced(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def appearing(path: Path) -> Iterator[Path]:
-    """Gives a new folder beside `path`; at the end, with all that the block wrote there, it becomes `path`.
+    """Yields a new folder beside `path`; at the end of the block, this folder becomes `path` with all its files.
 
-    Of two processes that want the same path, one gets it. A crash leaves at most a folder whose name begins with a dot.
+    Of two processes that create the same path, one succeeds. A crash leaves at most a folder whose name starts with a
+    dot.
 
     Raises:
-        FileExistsError: there is something at `path` that is not an empty folder.
-        OSError: it cannot be written.
+        FileExistsError: if `path` exists and is not an empty folder.
+        OSError: if the folder cannot be written.
     """
     beside = path.with_name(f".new-{uuid.uuid4().hex[:8]}")
     beside.mkdir()
@@ -51,7 +52,7 @@ def appearing(path: Path) -> Iterator[Path]:
         try:
             os.rename(beside, path)
         except OSError as error:
-            # Each system has its own name for it.
+            # Systems report an existing path by different error numbers.
             raise FileExistsError(error.errno, error.strerror, str(path)) if os.path.lexists(path) else error from None
     except BaseException:
         shutil.rmtree(beside, ignore_errors=True)

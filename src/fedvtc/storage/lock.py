@@ -1,47 +1,84 @@
-"""Who may write a folder: one process at a time, on any node that shares it."""
+"""Locks a folder, so that one process at a time writes files there, on any node that shares the folder."""
 
-import fcntl
 import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from filelock import FileLock, Timeout, lock_descriptor
+
 from fedvtc.errors import RunFolderError
+
+LOCK_FILE = ".lock"
+MAX_HOLDER_BYTES = 300
 
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Keeps other processes, on any node that shares the folder, from writing it as long as the block lasts.
+    """Locks a folder for this process while the block lasts.
 
-    The lock belongs to this process: it is gone when the process dies in whatever way, and no child inherits it.
+    The system releases the lock when the process ends, also by SIGKILL. Child processes do not inherit the lock.
+
+    Args:
+        path: the folder.
 
     Raises:
-        RunFolderError: if another process holds it, or the folder cannot be written.
+        RunFolderError: if another process holds the lock, the folder is missing or cannot be written, or its file
+            system has no locks.
     """
+    # `FileLock` would create a missing folder.
+    if not path.is_dir():
+        raise RunFolderError(f"{path}: cannot be locked (no such folder). Name an existing folder.")
+    # A soft lock would outlive a killed process.
+    lock = FileLock(path / LOCK_FILE, blocking=False, fallback_to_soft=False, on_acquired=_write_holder)
     try:
-        lock = os.open(path / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
+        lock.acquire()
+    except Timeout:
+        message = f"{path}: another process writes it ({_text_of(path / LOCK_FILE)})"
+        raise RunFolderError(f"{message}. Wait until that process ends, or stop that process.") from None
     except OSError as error:
-        fix = "Make the folder writable."
-        raise RunFolderError(f"{path}: cannot be written ({error.strerror}). {fix}") from None
+        # Errors of the lock call itself name no file.
+        if error.filename is None:
+            fix = "Put run.output_dir on a file system that has locks."
+            raise RunFolderError(f"{path}: cannot be locked ({error.strerror}). {fix}") from None
+        raise RunFolderError(f"{path}: cannot be written ({error.strerror}). Make the folder writable.") from None
     try:
-        _acquire(lock, path)
         yield
     finally:
-        os.close(lock)
+        lock.release()
 
 
-def _acquire(lock: int, path: Path) -> None:
+def holder(path: Path) -> str | None:
+    """Returns the process that holds a folder's lock, such as `pid 4711 on node3`; None if no process does.
+
+    Writes nothing, so reading permission is enough.
+
+    Args:
+        path: the folder.
+
+    Raises:
+        OSError: if the lock file cannot be opened, or its file system has no locks.
+    """
+    file = path / LOCK_FILE
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        holder = os.pread(lock, 300, 0).decode(errors="replace").strip()
-        who = f"another process writes it ({holder or 'it has not said which'})"
-        raise RunFolderError(f"{path}: {who}. Wait for it, or stop it.") from None
-    except OSError as error:
-        fix = "Put run.output_dir on a file system that has locks."
-        raise RunFolderError(f"{path}: cannot be locked ({error.strerror}). {fix}") from None
-    # A full disk keeps nobody from going on; others then do not learn who it is.
+        opened = os.open(file, os.O_RDONLY | os.O_NONBLOCK)
+    except FileNotFoundError:
+        return None
+    try:
+        return None if lock_descriptor(opened, blocking=False) else _text_of(file)
+    finally:
+        os.close(opened)
+
+
+def _write_holder(lock: int) -> None:
+    # On a full disk the lock holds all the same; only its error message then names no process.
     with suppress(OSError):
         os.ftruncate(lock, 0)
         os.pwrite(lock, f"pid {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+
+
+def _text_of(file: Path) -> str:
+    with suppress(OSError), file.open("rb") as opened:
+        return opened.read(MAX_HOLDER_BYTES).decode(errors="replace").strip() or "unknown process"
+    return "unknown process"

@@ -1,118 +1,127 @@
-"""Reads metrics.jsonl and clients.csv."""
+"""Reads metrics.jsonl and clients.csv by one rule for damage.
+
+A line counts once its line end is on disk: a last line without line end is torn, and no reader returns that line. A
+whole line without a record, or without a row of all columns, is damaged: readers return its number instead of its
+content. The caller decides about damage: `list` names the run, `doctor` reports a fault, a sweep leaves the run out of
+its means, and a resume cuts the lines off.
+"""
 
 import csv
 import json
 import math
+import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 METRICS_FILE = "metrics.jsonl"
 """One JSON object a line, one line a record."""
 CLIENTS_FILE = "clients.csv"
-"""One row a client and evaluation."""
+"""One row per client and evaluation, below a header."""
+PHASES = ("round", "final")
+KEY_COLUMNS = ("round", "phase", "client")
+"""Columns that every clients.csv has."""
 
 
-def read_records(file: Path) -> list[dict[str, Any]]:
-    """The records of metrics.jsonl; the last line may be one that is just being written.
+class Line(NamedTuple):
+    """One whole line of a file of records.
+
+    Attributes:
+        number: position in the file, from 1.
+        content: bytes with line end.
+        values: the record, or the row by column, with an int as `round`; None if the line is damaged.
+    """
+
+    number: int
+    content: bytes
+    values: dict[str, Any] | None
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """Content of a metrics.jsonl.
+
+    Attributes:
+        records: the undamaged records, in file order.
+        damaged_lines: numbers of the whole lines without a record, from 1.
+    """
+
+    records: list[dict[str, Any]]
+    damaged_lines: list[int]
+
+
+def read_metrics(folder: Path) -> Metrics:
+    """Reads metrics.jsonl of a run folder; a missing file has no records.
 
     Raises:
-        OSError: it cannot be read.
-        ValueError: it is damaged.
+        OSError: if the file cannot be read.
     """
-    if not file.exists():
-        return []
-    lines = file.read_text(encoding="utf-8").splitlines()
-    records = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            records.append(dict(mapping(json.loads(line), f"{file.name}:{number}")))
-        except (ValueError, RecursionError) as error:
-            if number < len(lines):
-                raise ValueError(f"{file.name}:{number}: not a JSON object") from error
-    return records
+    lines = list(metrics_lines(folder))
+    return Metrics(
+        [line.values for line in lines if line.values is not None],
+        [line.number for line in lines if line.values is None],
+    )
 
 
-def mapping(value: object, name: str) -> Mapping[str, Any]:
-    """Returns a value that is a mapping.
+def metrics_lines(folder: Path) -> Iterator[Line]:
+    """Yields the whole lines of metrics.jsonl in a run folder; nothing if the file is missing."""
+    for number, content in enumerate(_whole_lines(folder / METRICS_FILE), start=1):
+        yield Line(number, content, _record(content))
 
-    Raises:
-        ValueError: the value is something else.
-    """
-    if not isinstance(value, Mapping):
-        raise ValueError(f"{name}: expected keys with values")
-    return value
+
+def client_lines(folder: Path) -> Iterator[Line]:
+    """Yields the whole lines of clients.csv below the header; nothing if the file is missing."""
+    columns = client_columns(folder)
+    for number, content in enumerate(_whole_lines(folder / CLIENTS_FILE), start=1):
+        if number > 1:
+            yield Line(number, content, _row(content, columns))
+
+
+def client_columns(folder: Path) -> list[str]:
+    """Returns the columns in the header of clients.csv; none if the header is missing, torn or damaged."""
+    columns = _cells(next(_whole_lines(folder / CLIENTS_FILE), b""))
+    return columns if set(KEY_COLUMNS) <= set(columns) else []
+
+
+def is_torn(file: Path) -> bool:
+    """Returns True if the last line of a file has no line end: a process writes that line, or died writing it."""
+    with file.open("rb") as opened:
+        if opened.seek(0, os.SEEK_END) == 0:
+            return False
+        opened.seek(-1, os.SEEK_END)
+        return opened.read(1) != b"\n"
 
 
 def count_recorded(folder: Path, num_clients: int) -> int:
-    """The last round up to which the records of a run folder are all there: lines of rounds, and rows of evaluations.
+    """Counts the rounds, from the first on, whose record and rows of evaluation are all undamaged.
 
     Args:
-        folder: of the run.
-        num_clients: rows of each evaluation.
+        folder: the run folder.
+        num_clients: expected rows of each evaluation.
     """
-    rows: Counter[int] = Counter()
-    for line in whole_lines(folder / CLIENTS_FILE):
-        cell, phase = [*cells_of(line)[:2], "", ""][:2]
-        round = round_of(cell)
-        if phase == "round" and round is not None:
-            rows[round] += 1
+    rows = (line.values for line in client_lines(folder) if line.values is not None)
+    num_rows = Counter(row["round"] for row in rows if row["phase"] == "round")
     num_done = 0
-    for line in whole_lines(folder / METRICS_FILE):
-        record = record_of(line)
-        is_next = (record.get("round"), record.get("phase")) == (num_done + 1, "round")
-        if is_next and ("test/accuracy/mean" not in record or rows[num_done + 1] == num_clients):
+    for record in read_metrics(folder).records:
+        is_next = (record["round"], record["phase"]) == (num_done + 1, "round")
+        if is_next and ("test/accuracy/mean" not in record or num_rows[num_done + 1] == num_clients):
             num_done += 1
     return num_done
 
 
 def records_up_to(folder: Path, last_round: int) -> list[dict[str, Any]]:
-    """The records of rounds in a run folder, up to one of them, in order.
-
-    Args:
-        folder: of the run; its metrics.jsonl is cut back, so that it holds each round once.
-        last_round: the last one that is wanted.
-    """
-    records = [json.loads(line) for line in whole_lines(folder / METRICS_FILE)]
+    """Returns the records of rounds in a run folder up to `last_round`, in file order."""
+    records = read_metrics(folder).records
     return [record for record in records if record["phase"] == "round" and record["round"] <= last_round]
 
 
-def whole_lines(path: Path) -> Iterator[bytes]:
-    """A line without its end may be one that was torn, even where it can be read."""
-    if path.is_file():
-        with path.open("rb") as file:
-            yield from (line for line in file if line.endswith(b"\n"))
-
-
-def cells_of(line: bytes) -> list[str]:
-    """The cells of a line of clients.csv, none where it is damaged; bytes that are no text are replaced."""
-    try:
-        return next(csv.reader([line.decode(errors="replace")]), [])
-    except csv.Error:
-        return []
-
-
-def round_of(cell: str) -> int | None:
-    """The round in a cell of clients.csv; None where the cell is damaged."""
-    # No run has a billion rounds, and Python refuses to read a number of some thousand digits.
-    return int(cell) if cell.isdecimal() and len(cell) < 10 else None
-
-
-def record_of(line: bytes) -> dict[str, Any]:
-    """The record on a line of metrics.jsonl, an empty one where the line is damaged."""
-    try:
-        record = json.loads(line)
-    # Brackets in brackets, a thousand deep, are JSON too.
-    except (ValueError, RecursionError):
-        return {}
-    return record if isinstance(record, dict) else {}
-
-
 def plain(value: Any) -> Any:
-    """Python values for NumPy ones, None for what JSON has no number for; through mappings and lists."""
+    """Converts a value for JSON: NumPy values become Python values, numbers that are not finite become None."""
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -120,3 +129,37 @@ def plain(value: Any) -> Any:
     if isinstance(value, np.generic):
         value = value.item()
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _whole_lines(file: Path) -> Iterator[bytes]:
+    with suppress(FileNotFoundError), file.open("rb") as opened:
+        # A torn row may look whole: its last cell may hold 0.5 of 0.512.
+        yield from (line for line in opened if line.endswith(b"\n"))
+
+
+def _record(line: bytes) -> dict[str, Any] | None:
+    try:
+        record = json.loads(line)
+    except ValueError:
+        return None
+    if not isinstance(record, dict) or type(record.get("round")) is not int or record.get("phase") not in PHASES:
+        return None
+    return record
+
+
+def _row(line: bytes, columns: list[str]) -> dict[str, Any] | None:
+    cells = _cells(line)
+    row: dict[str, Any] = dict(zip(columns, cells, strict=False))
+    if not columns or len(cells) != len(columns) or row["phase"] not in PHASES:
+        return None
+    try:
+        return row | {"round": int(row["round"])}
+    except ValueError:
+        return None
+
+
+def _cells(line: bytes) -> list[str]:
+    try:
+        return next(csv.reader([line.decode()]), [])
+    except (csv.Error, ValueError):
+        return []

@@ -1,4 +1,4 @@
-"""The run.json and the config.yaml of a run folder, checked before they are believed."""
+"""Reads run.json and config.yaml of a run folder and checks them before use."""
 
 import json
 import re
@@ -12,14 +12,14 @@ from fedvtc.errors import RunFolderError
 
 STATUSES = ("running", "finished", "failed", "interrupted")
 RUN_ID = re.compile("[0-9a-f]{8}")
-"""What the id of a run is."""
+"""Form of a run's id."""
 
 
 def read_description(path: Path) -> dict[str, Any]:
-    """What the run.json of a folder says.
+    """Reads and checks the run.json of a run folder.
 
     Raises:
-        RunFolderError: if the folder is absent, holds no run, or its run.json is damaged.
+        RunFolderError: if the folder is missing or has no run.json, or its run.json is damaged.
     """
     file = path / "run.json"
     try:
@@ -29,8 +29,7 @@ def read_description(path: Path) -> dict[str, Any]:
         raise RunFolderError(f"{path}: {found}. Name the folder of a run; `fedvtc list runs` shows them.") from None
     except OSError as error:
         raise RunFolderError(f"{file}: cannot be read ({error.strerror}). Make it readable.") from None
-    # Brackets in brackets, a thousand deep, are JSON too.
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise _damaged(file, str(error)) from None
     fault = _fault(description)
     if fault:
@@ -40,45 +39,45 @@ def read_description(path: Path) -> dict[str, Any]:
 
 
 def config_layer(folder: Path) -> Path:
-    """The path of a folder's config.yaml, after a check that it says all by itself.
+    """Returns the path of a run folder's config.yaml after a check that the file stands alone.
 
-    A run writes its config resolved. What refers to other values (`${...}`) or files (`include`) was put there
-    later, and could bring the environment of whoever resumes the run into its files.
+    A run writes its config resolved. References to other values (`${...}`) or files (`include`) were added later, and
+    could copy environment variables of the user who resumes the run into its files.
 
     Raises:
-        RunFolderError: if it is absent, damaged or refers to something else.
+        RunFolderError: if the file is missing, damaged, or refers to other values or files.
     """
     file = folder / "config.yaml"
     try:
         text = file.read_text(encoding="utf-8")
-        # Tokens hold the text as it is meant: an escaped "\x24{" is found too.
+        # Tokens hold unescaped text, so that an escaped "\x24{" is found too.
         foreign = any("${" in token.value for token in yaml.scan(text) if isinstance(token, yaml.ScalarToken))
         content = yaml.safe_load(text)
     except OSError as error:
         raise RunFolderError(f"{file}: cannot be read ({error.strerror}). Make it readable.") from None
-    except (ValueError, RecursionError, yaml.YAMLError) as error:
+    except (ValueError, yaml.YAMLError) as error:
         raise _damaged(file, str(error)) from None
     if not isinstance(content, dict):
         raise _damaged(file, "expected keys with values")
     if foreign or "include" in content:
-        what = "holds ${...}" if foreign else "holds an include"
-        raise RunFolderError(f"{file}: {what}, which no run writes. Put the value itself in its place.")
+        found = "${...}" if foreign else "an include"
+        raise RunFolderError(f"{file}: holds {found}, which no run writes. Put the value itself in its place.")
     return file
 
 
 def _damaged(file: Path, reason: str) -> RunFolderError:
-    what = " ".join(reason.split()).rstrip(".")
-    return RunFolderError(f"{file}: damaged ({what}). Mend it, or begin a new run under another run.name.")
+    reason = " ".join(reason.split()).rstrip(".")
+    return RunFolderError(f"{file}: damaged ({reason}). Repair the file, or start a new run under another run.name.")
 
 
 def _fault(description: object) -> str | None:
-    """What keeps parsed JSON from being the description of a run."""
+    """Returns the first fault of a parsed run.json; None if it describes a run."""
     if not isinstance(description, dict):
         return "expected keys with values"
     for key in ("id", "name", "status"):
         if not isinstance(description.get(key), str):
             return f"expected a text as {key}"
-    # They name folders in which checkpoints are written and deleted.
+    # Id and name become parts of paths under which checkpoints are written and deleted.
     if not RUN_ID.fullmatch(description["id"]):
         return "expected 8 hex digits as id"
     if not is_folder_name(description["name"]):

@@ -1,4 +1,4 @@
-"""The run folder: who runs in it, under which id, and how that ended."""
+"""Creates, opens and updates the folder of a run: its id, its attempts, its status."""
 
 import json
 import os
@@ -26,53 +26,53 @@ from fedvtc.storage.run_files import RUN_ID, read_description
 
 PARTITION = "partition.npz"
 RUN_ID_VARIABLE = "FEDVTC_RUN_ID"
-"""Environment variable with the id of the run that a submitted job begins."""
+"""Environment variable with the id of the run that a submitted job starts."""
 ATTEMPT_VARIABLE = "FEDVTC_ATTEMPT"
-"""Environment variable with the number of a submitted job among those of its run, from 1."""
+"""Environment variable with the number of a submitted job among the jobs of its run, from 1."""
 
 
 class RunFolder:
-    """One run's folder, with its run.json and config.yaml.
+    """The folder of one run, with its run.json and config.yaml.
 
-    run.json holds the id, name, status, attempts, versions and hardware. It never holds the environment or the command
-    line, for both may carry secrets.
+    run.json holds id, name, status, attempts, versions and hardware. run.json never holds environment variables or the
+    command line, because both may contain secrets.
 
     Attributes:
-        path: the folder.
+        path: path of the folder.
     """
 
     def __init__(self, path: Path, description: dict[str, Any]) -> None:
         self.path = path
         self._description = description
-        # Checkpoints are noted by the thread that writes them.
+        # The thread that writes checkpoints calls `note_checkpoints`.
         self._changing = threading.Lock()
 
     @classmethod
     def create(
         cls, output_dir: str | Path, name: str, config_dict: Mapping[str, Any], gpus: Sequence[str] = ()
     ) -> Self:
-        """Makes output_dir/name with its run.json (status `running`) and config.yaml; there may be an empty folder.
+        """Creates output_dir/name with run.json (status `running`) and config.yaml.
 
-        All at once, for whoever is killed meanwhile is to find the name free when started again. The id is new, or that
-        of FEDVTC_RUN_ID in the first job of a run.
+        The folder appears with both files at once, so that after a kill the name is still free. An empty folder of the
+        name is replaced. The first job of a submitted run takes its id from FEDVTC_RUN_ID; other runs get a new id.
 
         Args:
-            output_dir: the folder that holds run folders; made where it is absent.
+            output_dir: folder of run folders; created if missing.
             name: the run's name.
             config_dict: the resolved config in plain values.
-            gpus: names of those of this machine.
+            gpus: names of the GPUs of this machine.
 
         Raises:
-            RunExistsError: if something has the name.
-            RunFolderError: if the folder cannot be written, or FEDVTC_RUN_ID is no id.
+            RunExistsError: if a file or a folder with content has the name.
+            RunFolderError: if the folder cannot be written, or FEDVTC_RUN_ID is not an id.
         """
         path = Path(output_dir) / name
         run_id = os.environ.get(RUN_ID_VARIABLE) or new_id()
         if not RUN_ID.fullmatch(run_id):
-            what = f"{RUN_ID_VARIABLE}={run_id!r}: must be 8 hex digits"
-            raise RunFolderError(f"{what}. Unset it; `fedvtc submit` sets it.")
+            fix = f"Unset {RUN_ID_VARIABLE}; `fedvtc submit` sets it."
+            raise RunFolderError(f"{RUN_ID_VARIABLE}={run_id!r}: must be 8 hex digits. {fix}")
         if os.environ.get(ATTEMPT_VARIABLE, "1") != "1":
-            # Under the id of the run whose folder is gone, trackers would add a second curve to its first.
+            # The folder of the earlier jobs is gone. Under their id, trackers would add a second curve to the first.
             run_id = new_id()
         attempt = _attempt()
         description = {
@@ -103,11 +103,11 @@ class RunFolder:
 
     @classmethod
     def open(cls, path: str | Path) -> Self:
-        """Opens the folder of a run that is to go on.
+        """Opens an existing run folder.
 
         Raises:
-            RunFolderError: if it is absent or cannot be read, holds no run, its run.json is damaged, or a link lies in
-                it.
+            RunFolderError: if the folder is missing, unreadable or not a run folder, its run.json is damaged, or the
+                folder holds a link.
         """
         path = Path(path)
         description = read_description(path)
@@ -116,7 +116,7 @@ class RunFolder:
         except OSError as error:
             raise RunFolderError(f"{path}: cannot be read ({error.strerror}). Make it readable.") from None
         if links:
-            fix = "Put what it leads to in its place; for checkpoints elsewhere there is checkpoint.dir."
+            fix = "Replace the link by its target; to keep checkpoints elsewhere, set checkpoint.dir."
             raise RunFolderError(f"{links[0]}: is a link, which no run makes and none follows. {fix}")
         return cls(path, description)
 
@@ -132,24 +132,24 @@ class RunFolder:
 
     @property
     def status(self) -> str:
-        """One of `run_files.STATUSES`; a run that was killed is still `running`."""
+        """The run's status, one of `run_files.STATUSES`; a killed run still has the status `running`."""
         return str(self._description["status"])
 
     @property
     def attempts(self) -> Sequence[Mapping[str, Any]]:
-        """Every process that has run it: `started`, `host`, `pid`, from the second on `resumed_round`, `incidents`."""
+        """All attempts: `started`, `host`, `pid`, `incidents` and, from the second attempt on, `resumed_round`."""
         return tuple(self._description["attempts"])
 
     @property
     def incidents(self) -> dict[str, int]:
-        """Those of all attempts, counted by kind; an attempt that was killed has not said."""
+        """Counts of the incidents of all attempts by kind; a killed attempt has none."""
         return dict(sum((Counter(attempt.get("incidents", {})) for attempt in self.attempts), Counter()))
 
     def begin_attempt(self, resumed_round: int) -> None:
-        """Adds this process to the attempts; the run is `running` again.
+        """Adds an attempt of this process and sets the status to `running`.
 
         Args:
-            resumed_round: the round after which the run goes on; 0 where it starts over.
+            resumed_round: the round that the run resumes after; 0 if the run starts over.
 
         Raises:
             OSError: if run.json cannot be written.
@@ -164,21 +164,22 @@ class RunFolder:
 
     @property
     def has_checkpoints(self) -> bool:
-        """Whether the run, since it last began, had a whole checkpoint of a round."""
+        """True if the run has completed a checkpoint of a round since it last started from round 1."""
         return self._description.get("has_checkpoints") is True
 
     def note_checkpoints(self) -> None:
-        """Remembers that it has, from any thread; on a disk that is full it is not remembered."""
+        """Sets `has_checkpoints`, from any thread; a full disk is ignored."""
         with self._changing, suppress(OSError):
             self._description["has_checkpoints"] = True
             self._write()
 
     def set_status(self, status: str, incidents: Mapping[str, int] | None = None) -> None:
-        """Writes `finished`, `failed` or `interrupted`, and when.
+        """Writes the status and the time of the end.
 
         Args:
-            status: of the run.
-            incidents: of this attempt, counted by kind; a round that ends the run has no record that would tell them.
+            status: `finished`, `failed` or `interrupted`.
+            incidents: counts of this attempt's incidents by kind. The last round of a failed run has no record, so
+                run.json is the only file with its incidents.
 
         Raises:
             OSError: if run.json cannot be written.
@@ -191,23 +192,23 @@ class RunFolder:
             self._write()
 
     def write_config(self, config_dict: Mapping[str, Any]) -> None:
-        """Writes config.yaml anew.
+        """Replaces config.yaml.
 
         Args:
             config_dict: the resolved config in plain values.
 
         Raises:
-            OSError: if it cannot be written.
+            OSError: if the file cannot be written.
         """
         with replaced(self.path / "config.yaml") as beside:
             beside.write_text(OmegaConf.to_yaml(OmegaConf.create(dict(config_dict))), encoding="utf-8")
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """As `locked`; what another process wrote to run.json before is read again.
+        """Locks the folder while the block lasts and reads run.json again, which another process may have changed.
 
         Raises:
-            RunFolderError: if another process holds it, the folder cannot be written, or run.json is damaged.
+            RunFolderError: if another process holds the lock, the folder cannot be written, or run.json is damaged.
         """
         with locked(self.path):
             self._description = RunFolder.open(self.path)._description
@@ -215,25 +216,25 @@ class RunFolder:
 
     @property
     def partition(self) -> Path:
-        """The file with the images of every client."""
+        """Path of the file with the image indices of every client."""
         return self.path / PARTITION
 
     def save_partition(self, parts: Sequence[NDArray[np.int64]], labels_N: NDArray[np.int64]) -> None:
-        """Writes the partition, once for the life of the run.
+        """Writes the partition, unless an earlier attempt did.
 
         Args:
             parts: indices of the training images of each client, in client order.
             labels_N: labels of all training images.
 
         Raises:
-            OSError: the partition cannot be written.
+            OSError: if the file cannot be written.
         """
         if not self.partition.exists():
             with replaced(self.partition) as beside:
                 save_partition(beside, parts, labels_N)
 
     def discard(self) -> None:
-        """Removes the folder of a run that never began."""
+        """Deletes the folder of a run that never started."""
         shutil.rmtree(self.path)
 
     def _write(self) -> None:
@@ -242,7 +243,7 @@ class RunFolder:
 
 
 def new_id() -> str:
-    """An id for a run: 8 hex digits."""
+    """Returns a new run id: 8 hex digits."""
     return uuid.uuid4().hex[:8]
 
 

@@ -1,4 +1,4 @@
-"""Which releases of the packages that decide about results are installed."""
+"""Lists the installed versions of the packages that decide about results."""
 
 import importlib.metadata
 import platform
@@ -7,7 +7,7 @@ PACKAGES = ("fedvtc", "torch", "torchvision", "lightning", "ray", "numpy")
 
 
 def installed() -> dict[str, str]:
-    """Versions by name, Python's own among them; fedvtc's is missing in a source tree that was not installed."""
+    """Returns versions by name, with `python`; packages that are not installed are left out."""
     versions = {"python": platform.python_version()}
     for name in PACKAGES:
         try:

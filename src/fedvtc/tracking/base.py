@@ -1,4 +1,4 @@
-"""The contract of a tracker."""
+"""Defines the contract of a tracker."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,18 +13,18 @@ from fedvtc.config.schema import Config
 
 @dataclass(frozen=True, eq=False)
 class RunInfo:
-    """What a tracker may know of a run before its first round.
+    """Facts about a run that trackers get before the first round.
 
     Attributes:
-        id: unique to the run.
-        name: the run folder's name.
-        folder: the run folder.
+        id: unique id of the run.
+        name: name of the run folder.
+        folder: path of the run folder.
         config: the resolved config.
-        config_dict: the same as plain dicts, lists and values.
+        config_dict: the resolved config as plain dicts, lists and values.
         class_counts_KC: training images by client and class.
-        backbones: architecture by client.
-        resumed_round: the round after which a resumed run goes on, 0 where it starts over; None for a new run.
-        checkpoints: where those of the run are, a folder or a URL; None where nobody knows.
+        backbones: backbone names, in client order.
+        resumed_round: the round that a resumed run resumes after, 0 if the run starts over; None for a new run.
+        checkpoints: folder or URL of the run's checkpoints; None if unknown.
     """
 
     id: str
@@ -39,32 +39,36 @@ class RunInfo:
 
 
 class Tracker:
-    """Something that takes what a run has to say; a tracker defines the methods that it cares for."""
+    """Receives the records of a run. A subclass overrides the methods that it needs; all others do nothing."""
 
     @property
     def num_waiting(self) -> int:
-        """Lines that could not be written yet and wait in memory."""
+        """Number of lines that could not be written yet and wait in memory."""
         return 0
 
     def start(self, run: RunInfo) -> None:
         """Called once, before the first record.
 
-        What a tracker wrote after `run.resumed_round` is told to it again, so it drops it here.
+        A resumed run passes the records after `run.resumed_round` again, so a tracker drops its own copies here.
         """
 
     def client_done(self, client: int, num_done: int, num_total: int) -> None:
-        """One client of the current step is done: the `num_done`-th of `num_total`."""
+        """Called when a client has finished the current step, as the `num_done`-th of `num_total` clients."""
 
     def log(self, record: Mapping[str, Any], clients: Sequence[Mapping[str, Any]]) -> None:
-        """Takes one record: of a round (`phase` is `round`) or of the end (`final`).
+        """Called with one record after each round (`phase` is `round`) and at the end (`phase` is `final`).
 
         Args:
             record: `round`, `phase` and the metrics of `fedvtc.learning.metrics`.
-            clients: one mapping per client where the record holds an evaluation, else none.
+            clients: one mapping per client if the record holds an evaluation, else empty.
         """
 
     def show_samples(self, round: int, images_NCHW: NDArray[np.uint8], labels_N: Sequence[int]) -> None:
-        """Takes generated images, grouped by label, as many of each."""
+        """Called with generated images, grouped by label, the same number for each label."""
 
     def finish(self, status: str) -> None:
-        """Called once, however the run ended: `finished`, `failed` or `interrupted`."""
+        """Called once at the end of the run.
+
+        Args:
+            status: `finished`, `failed` or `interrupted`.
+        """

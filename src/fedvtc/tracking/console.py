@@ -1,4 +1,4 @@
-"""The run as it goes, on the terminal: a live table, or one plain line per round."""
+"""Shows a run on the terminal while it runs: a live table, or one plain line per round."""
 
 import os
 import sys
@@ -16,11 +16,11 @@ from rich.text import Text
 from fedvtc.learning.metrics import HEADLINE_METRICS
 from fedvtc.reporting.lines import say
 from fedvtc.reporting.tables import human_bytes
-from fedvtc.tracking import RunInfo, Tracker
+from fedvtc.tracking.base import RunInfo, Tracker
 
 ROWS_SHOWN = 12
 WIDE_COLUMNS = 120
-"""Terminals below this width show the classification loss only."""
+"""Narrower terminals show the classification loss only."""
 
 LOSSES = {
     "loss": "loss/classification",
@@ -46,38 +46,38 @@ SUMMARY = {
 
 
 class PlainConsole(Tracker):
-    """One line per record, for logs and pipes."""
+    """Prints one line per record, for logs and pipes."""
 
     def start(self, run: RunInfo) -> None:
-        """Names the run."""
+        """Prints name, size and folder of the run."""
         self._run = run
         self._say(f"{run.name}: {len(run.backbones)} clients, {run.config.run.rounds} rounds, in {run.folder}")
 
     def client_done(self, client: int, num_done: int, num_total: int) -> None:
-        """A client of the round is done; a log has no use for it."""
+        """Does nothing: a log shows no progress within a round."""
 
     def log(self, record: Mapping[str, Any], clients: Sequence[Mapping[str, Any]]) -> None:
-        """Says the record in one line."""
+        """Prints the record in one line."""
         self._say(plain_line(record, self._run.config.run.rounds))
 
     def note(self, text: str) -> None:
-        """Says it."""
+        """Prints a line between those of the rounds."""
         self._say(text)
 
     def finish(self, status: str) -> None:
-        """Says how the run ended, unless it ended well."""
+        """Prints the status of a run that did not finish."""
         if status != "finished":
             self._say(f"{self._run.name}: {status}")
 
     def summary(self, record: Mapping[str, Any], incidents: Mapping[str, int]) -> None:
-        """Prints the last evaluation, what went wrong on the way, where the run lies, and what to try next."""
+        """Prints the last evaluation, the incidents by kind, the run folder and a next command."""
         known = {label: record[key] for label, key in SUMMARY.items() if record.get(key) is not None}
         width = max(map(len, known), default=0)
         for label, value in known.items():
             self._say(f"{label:<{width}}  {value:.3f}")
         if incidents:
             counts = ", ".join(f"{kind.replace('_', ' ')} {count}" for kind, count in sorted(incidents.items()))
-            self._say(f"on the way: {counts}")
+            self._say(f"incidents: {counts}")
         self._say(f"run folder: {self._run.folder}")
         self._say(f"next: fedvtc list runs {self._run.folder.parent}")
 
@@ -86,10 +86,10 @@ class PlainConsole(Tracker):
 
 
 class LiveConsole(PlainConsole):
-    """A table of the last rounds that is redrawn in place, and how far the round has come.
+    """Redraws a table of the last rounds and the progress of the current round in place.
 
     Args:
-        console: where to draw; a terminal.
+        console: the terminal.
     """
 
     def __init__(self, console: Console) -> None:
@@ -98,21 +98,21 @@ class LiveConsole(PlainConsole):
         self._clients = (0, 0)
 
     def start(self, run: RunInfo) -> None:
-        """Names the run and opens the table."""
+        """Prints name, size and folder of the run and opens the table."""
         super().start(run)
         self._live = Live(get_renderable=self._render, console=self._console, refresh_per_second=4)
         with suppress(OSError):
             self._live.start()
 
     def client_done(self, client: int, num_done: int, num_total: int) -> None:
-        """Counts the clients of the round that goes on."""
+        """Counts the clients that have finished the current round."""
         self._clients = (num_done, num_total)
 
     def log(self, record: Mapping[str, Any], clients: Sequence[Mapping[str, Any]]) -> None:
-        """Adds a row."""
+        """Adds a row to the table."""
         self._records.append(record)
         self._clients = (0, 0)
-        # A terminal that is gone ends no run.
+        # A closed terminal must not end the run.
         with suppress(OSError):
             self._live.refresh()
 
@@ -123,7 +123,7 @@ class LiveConsole(PlainConsole):
         super().finish(status)
 
     def _say(self, line: str) -> None:
-        # A name or a path may hold square brackets; as markup they would vanish.
+        # Names and paths may hold square brackets, which markup would swallow.
         try:
             self._console.print(line, markup=False, highlight=False, soft_wrap=True)
         except OSError:
@@ -167,17 +167,17 @@ class LiveConsole(PlainConsole):
 
 
 def make_console_tracker(plain: bool) -> PlainConsole:
-    """The live table where standard output is a terminal that can redraw, else plain lines.
+    """Makes the live table if standard output is a terminal that can redraw, else plain lines.
 
     Args:
-        plain: plain lines in any case; NO_COLOR and TERM=dumb ask for the same.
+        plain: True for plain lines in any case, as with NO_COLOR or TERM=dumb.
     """
     dumb = bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb"
     return PlainConsole() if plain or dumb or not sys.stdout.isatty() else LiveConsole(Console())
 
 
 def plain_line(record: Mapping[str, Any], rounds: int) -> str:
-    """One record in words; what it does not hold is left out."""
+    """Formats a record as one line; missing metrics are left out."""
     name = _round_name(record)
     parts = [name if name == "final" else f"round {name}/{rounds}"]
     mean, *others = ((label, record.get(key)) for label, key in HEADLINE_METRICS.items())
@@ -197,7 +197,7 @@ def _round_name(record: Mapping[str, Any]) -> str:
 
 
 def _traffic(record: Mapping[str, Any], way: str) -> str | None:
-    """Bytes of all kinds that went one way; None where the record counts none."""
+    """Formats the bytes of all kinds in one direction; None if the record counts none."""
     counted = [value for key, value in record.items() if key.startswith(f"bytes/{way}/")]
     return human_bytes(sum(counted)) if counted else None
 

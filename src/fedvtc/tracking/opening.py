@@ -1,4 +1,4 @@
-"""From `tracking.trackers` to trackers."""
+"""Makes the trackers of a run, and starts and finishes them."""
 
 import importlib
 import os
@@ -7,27 +7,46 @@ from contextlib import ExitStack, contextmanager
 
 from fedvtc.config.schema import Config
 from fedvtc.errors import ConfigError
-from fedvtc.tracking import RunInfo, Tracker
-from fedvtc.tracking.background import BackgroundTracker
+from fedvtc.tracking.base import RunInfo, Tracker
 from fedvtc.tracking.console import PlainConsole
-from fedvtc.tracking.guard import GuardedTracker
-from fedvtc.tracking.lenient import FAILURES, LenientTracker, reason
+from fedvtc.tracking.isolation import FAILURES, DiskErrors, IsolatedTracker, OptionalTracker, reason
 from fedvtc.tracking.pictures import PictureTracker
 from fedvtc.tracking.record_files import CsvTracker, JsonlTracker
+from fedvtc.tracking.tracker_thread import TrackerThread
 
 KEY = "tracking.trackers"
 
 
-def make_trackers(config: Config, class_names: Sequence[str], report: Callable[[str], None]) -> list[Tracker]:
-    """The trackers that a config asks for, none of which can end the run.
+def all_trackers(
+    config: Config, class_names: Sequence[str], console: PlainConsole, on_disk_error: Callable[[str], None]
+) -> list[Tracker]:
+    """Makes the trackers of a run: files of the run folder first, then those of `tracking.trackers`, then the console.
 
     Args:
-        config: of the run.
-        class_names: of the data set, in class order.
-        report: gets a line when one of them fails, and what else it has to say.
+        config: the run's config.
+        class_names: class names of the data set, in class order.
+        console: the tracker that shows the run.
+        on_disk_error: gets a line when a file of the run folder cannot be written.
 
     Raises:
-        ConfigError: a class of the user's own cannot be had, or W&B does not know the mode in the environment.
+        ConfigError: see `make_trackers`.
+    """
+    files: list[Tracker] = [JsonlTracker(), CsvTracker(), PictureTracker(class_names)]
+    isolated = [IsolatedTracker(file, DiskErrors(config.runtime.on_disk_error, on_disk_error)) for file in files]
+    # The trackers of the config read files that the first trackers have opened and cut.
+    return [*isolated, *make_trackers(config, class_names, console.note), console]
+
+
+def make_trackers(config: Config, class_names: Sequence[str], report: Callable[[str], None]) -> list[Tracker]:
+    """Makes the trackers of `tracking.trackers`; none of them can end the run.
+
+    Args:
+        config: the run's config.
+        class_names: class names of the data set, in class order.
+        report: gets a line when a tracker fails, and other lines of trackers for the user.
+
+    Raises:
+        ConfigError: if a user's own class cannot be imported or made, or WANDB_MODE is unknown to W&B.
     """
     return [_make(name, config, class_names, report) for name in dict.fromkeys(config.tracking.trackers)]
 
@@ -38,13 +57,13 @@ def _make(name: str, config: Config, class_names: Sequence[str], report: Callabl
 
         _check_wandb_mode()
         tracker = WandbTracker(class_names, report)
-        wait_s = config.tracking.wandb.timeout_s + LOCAL_S
-        return BackgroundTracker(LenientTracker(tracker, name, tracker.tell), wait_s, tracker.give_up)
+        thread = TrackerThread(config.tracking.wandb.timeout_s + LOCAL_S, tracker.give_up)
+        return IsolatedTracker(tracker, OptionalTracker(name, tracker.report), thread)
     if name == "tensorboard":
         from fedvtc.tracking.tensorboard import TensorBoardTracker
 
-        return LenientTracker(TensorBoardTracker(class_names), name, report)
-    return LenientTracker(_own(name), name, report)
+        return IsolatedTracker(TensorBoardTracker(class_names), OptionalTracker(name, report))
+    return IsolatedTracker(_own(name), OptionalTracker(name, report))
 
 
 def _check_wandb_mode() -> None:
@@ -52,59 +71,38 @@ def _check_wandb_mode() -> None:
 
     variable = VARIABLES["mode"]
     mode = os.environ.get(variable)
-    # W&B itself looks at it too, and takes an empty one for a mode.
+    # W&B reads the variable too, and takes an empty text for a mode.
     if mode is not None and mode not in MODES:
         raise ConfigError([f"{variable}={mode}: unknown mode. Set online, offline or disabled, or unset it."])
 
 
 def _own(name: str) -> Tracker:
-    """Makes a tracker of the user's own.
+    """Makes a tracker of a user's own class.
 
     Raises:
-        ConfigError: its module cannot be imported, it is no tracker, or it cannot be made without arguments.
+        ConfigError: if the module cannot be imported, the class is no tracker, or its constructor needs arguments.
     """
     module_name, _, class_name = name.partition(":")
     try:
         module = importlib.import_module(module_name)
-    # A module may fail in any way while it is imported.
     except FAILURES as error:
         fix = "Install it, or put its folder on PYTHONPATH."
         raise ConfigError([f"{KEY}: {module_name} cannot be imported ({reason(error)}). {fix}"]) from None
     made = getattr(module, class_name, None)
     if made is None:
-        raise ConfigError([f"{KEY}: {module_name} has no {class_name}. Name a class of it."])
+        raise ConfigError([f"{KEY}: {module_name} has no {class_name}. Name a class of this module."])
     if not (isinstance(made, type) and issubclass(made, Tracker)):
         raise ConfigError([f"{KEY}: {name} is not a tracker. Derive it from fedvtc.tracking.Tracker."])
     try:
         return made()
     except FAILURES as error:
-        fix = "It is made without arguments."
+        fix = "Give it a constructor that needs no arguments and raises no error."
         raise ConfigError([f"{KEY}: {name} cannot be made ({reason(error)}). {fix}"]) from None
-
-
-def all_trackers(
-    config: Config, class_names: Sequence[str], console: PlainConsole, on_disk_error: Callable[[str], None]
-) -> list[Tracker]:
-    """The trackers of a run: its files first, then those of `tracking.trackers`, then the console.
-
-    Args:
-        config: of the run.
-        class_names: of the data set, in class order.
-        console: shows the run.
-        on_disk_error: gets a line when a file of the run folder cannot be written.
-
-    Raises:
-        ConfigError: see `make_trackers`.
-    """
-    files: list[Tracker] = [JsonlTracker(), CsvTracker(), PictureTracker(class_names)]
-    guarded = [GuardedTracker(tracker, config.runtime.on_disk_error, on_disk_error) for tracker in files]
-    # Trackers of the config read files that the first ones have opened.
-    return [*guarded, *make_trackers(config, class_names, console.note), console]
 
 
 @contextmanager
 def tracking(trackers: Sequence[Tracker], info: RunInfo) -> Iterator[Callable[[], None]]:
-    """Gives what starts the trackers; finishes those that were started, however the block ends."""
+    """Yields a function that starts the trackers; finishes the started trackers however the block ends."""
     with ExitStack() as stack:
         outcome = {"status": "failed"}
 

@@ -1,4 +1,4 @@
-"""Pictures in the run folder: the partition once, generated images as they get better."""
+"""Draws pictures into the run folder: the partition once, generated images every few rounds."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,14 +8,14 @@ from numpy.typing import NDArray
 
 from fedvtc.reporting.figures import partition_picture, sample_grid
 from fedvtc.storage.atomic import replaced
-from fedvtc.tracking import RunInfo, Tracker
+from fedvtc.tracking.base import RunInfo, Tracker
 
 
 class PictureTracker(Tracker):
-    """partition.png and samples/round_000010.png, each whole or absent.
+    """Writes partition.png and samples/round_000010.png; a failed write leaves no half picture.
 
     Args:
-        class_names: of the data set, in class order.
+        class_names: class names of the data set, in class order.
     """
 
     def __init__(self, class_names: Sequence[str]) -> None:
@@ -29,7 +29,7 @@ class PictureTracker(Tracker):
             partition_picture(run.class_counts_KC, beside, self._class_names, run.backbones)
 
     def show_samples(self, round: int, images_NCHW: NDArray[np.uint8], labels_N: Sequence[int]) -> None:
-        """Draws a row of images per class."""
+        """Draws one row of images per class."""
         self._folder.mkdir(exist_ok=True)
         rows = [self._class_names[label] for label in dict.fromkeys(labels_N)]
         with replaced(self._folder / f"round_{round:06d}.png") as beside:

@@ -1,4 +1,4 @@
-"""What trackers of curves make of a record: numbers by name, megabytes so far, which clients and images are shown."""
+"""Turns records into named numbers and pictures for trackers of curves."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -13,17 +13,17 @@ from fedvtc.reporting.figures import sample_grid
 from fedvtc.storage.records import plain
 
 TOTAL_MB = "bytes/total_mb"
-"""Megabytes that all participants together have sent and received since round 1."""
+"""Name of the megabytes that all participants together have sent and received since round 1."""
 
 
 class Series:
-    """Turns the records of a run, from its first on, into numbers by name."""
+    """Turns the records of a run, passed from the first on, into numbers by name."""
 
     def __init__(self) -> None:
         self._num_bytes = 0
 
     def take(self, record: Mapping[str, Any]) -> dict[str, float]:
-        """The numbers of one record, with `TOTAL_MB`; those of the end under `final/`, so that curves end before it."""
+        """Returns the numbers of one record and `TOTAL_MB`; names of the final record start with `final/`."""
         values = numbers(record)
         self._num_bytes += sum(value for name, value in values.items() if name.startswith(("bytes/up/", "bytes/down/")))
         values[TOTAL_MB] = self._num_bytes / 1e6
@@ -31,17 +31,17 @@ class Series:
 
 
 def prefix_of(record: Mapping[str, Any]) -> str:
-    """What stands before the names of a record: curves over rounds end before the end of the run."""
+    """Returns `final/` for the final record, so that curves over rounds end with the last round; else an empty text."""
     return "final/" if record["phase"] == "final" else ""
 
 
 def numbers(record: Mapping[str, Any]) -> dict[str, Any]:
-    """What of a record is a finite number, under its own name."""
+    """Returns the finite numbers of a record by name."""
     return {name: value for name, value in plain(record).items() if isinstance(value, int | float)}
 
 
 def shows_clients(config: Config, record: Mapping[str, Any]) -> bool:
-    """Whether the evaluation of a record is shown client by client: see `tracking.clients_every`."""
+    """Returns True if the evaluation of a record is shown by client, see `tracking.clients_every`."""
     if record["phase"] == "final":
         return True
     round, every = record["round"], config.tracking.clients_every
@@ -50,7 +50,7 @@ def shows_clients(config: Config, record: Mapping[str, Any]) -> bool:
 
 
 def sample_picture(images_NCHW: NDArray[np.uint8], labels_N: Sequence[int], class_names: Sequence[str]) -> Image.Image:
-    """Generated images as one picture, a row per class."""
+    """Draws generated images as one picture with a row per class."""
     file = io.BytesIO()
     sample_grid(images_NCHW, file, [class_names[label] for label in dict.fromkeys(labels_N)])
     return Image.open(file)

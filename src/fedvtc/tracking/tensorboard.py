@@ -1,4 +1,4 @@
-"""A federation in TensorBoard's event files."""
+"""Writes a run into TensorBoard's event files."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -9,19 +9,19 @@ from numpy.typing import NDArray
 from tensorboardX import SummaryWriter
 
 from fedvtc.storage.records import records_up_to
-from fedvtc.tracking import RunInfo, Tracker
+from fedvtc.tracking.base import RunInfo, Tracker
 from fedvtc.tracking.series import Series, prefix_of, sample_picture, shows_clients
 
 FOLDER = "tensorboard"
 
 
 class TensorBoardTracker(Tracker):
-    """Event files in the run folder, with the round as step; those of an earlier attempt are hidden from where it ends.
+    """Writes event files with the round as step; a resumed run hides the steps of earlier attempts that it repeats.
 
-    The end of the run is a step of its own after the last round, so that it is hidden too when the run goes on.
+    The final record is a step after the last round, so that a resumed run hides an earlier final record too.
 
     Args:
-        class_names: of the data set, in class order.
+        class_names: class names of the data set, in class order.
     """
 
     def __init__(self, class_names: Sequence[str]) -> None:
@@ -30,19 +30,19 @@ class TensorBoardTracker(Tracker):
         self._writer: SummaryWriter | None = None
 
     def start(self, run: RunInfo) -> None:
-        """Opens a file of this attempt."""
+        """Opens an event file of this attempt."""
         self._config = run.config
         for record in records_up_to(run.folder, run.resumed_round or 0):
             self._series.take(record)
         self._writer = SummaryWriter(
             logdir=str(run.folder / FOLDER),
             purge_step=None if run.resumed_round is None else run.resumed_round + 1,
-            # Its own names tell seconds apart, not attempts.
+            # Two attempts in one second would get the same name.
             filename_suffix=f".{time.time_ns()}",
         )
 
     def log(self, record: Mapping[str, Any], clients: Sequence[Mapping[str, Any]]) -> None:
-        """Writes every number of the record, to the disk at once."""
+        """Writes every number of the record to disk at once."""
         assert self._writer is not None
         step = record["round"] + (record["phase"] == "final")
         for name, value in self._series.take(record).items():
@@ -56,7 +56,7 @@ class TensorBoardTracker(Tracker):
         self._writer.flush()
 
     def show_samples(self, round: int, images_NCHW: NDArray[np.uint8], labels_N: Sequence[int]) -> None:
-        """Writes a picture."""
+        """Writes the images as one picture."""
         assert self._writer is not None
         picture = np.asarray(sample_picture(images_NCHW, labels_N, self._class_names))
         self._writer.add_image("samples", picture, round, dataformats="HWC")

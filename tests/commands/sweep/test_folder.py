@@ -161,7 +161,8 @@ def test_runs_without_a_process_are_marked_interrupted(opened, monkeypatch):
 def test_the_last_record_is_the_newest(opened):
     folder = opened("running")
     first, second = folder.sweep.trials
-    (first.path / "metrics.jsonl").write_text("".join(json.dumps({"round": n}) + "\n" for n in (1, 2)))
+    records = [{"round": round, "phase": "round"} for round in (1, 2)]
+    (first.path / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
 
-    assert folder.last_record(first) == {"round": 2}
+    assert folder.last_record(first) == records[1]
     assert folder.last_record(second) == {}

@@ -149,13 +149,17 @@ def test_a_metric_that_some_runs_lack_is_a_mean_over_the_others(folder):
     assert (rows(folder)[0][MISSING], rows(folder)[0][f"{MISSING}/std"]) == ("0.25", "")
 
 
-def test_damaged_records_are_one_line(folder, keys_of):
-    record(folder.sweep.trials[0], "finished", {"round": 1}, {"round": 2})
-    (folder.sweep.trials[0].path / "metrics.jsonl").write_text("{\n{}\n")
+def test_a_run_with_a_damaged_record_is_not_in_the_means(folder):
+    first, second, *_ = folder.sweep.trials
+    finish(first, 0.5)
+    finish(second, 0.7)
+    with (second.path / "metrics.jsonl").open("a") as file:
+        file.write("{\n")
 
-    with pytest.raises(RunFolderError) as refused:
-        write_results(folder)
-    assert keys_of(refused.value) == [str(folder.sweep.trials[0].path)]
+    found = write_results(folder)
+
+    assert (found[0].num_finished, found[0].lacking) == (1, [second.path])
+    assert rows(folder)[0][ACCURACY] == "0.5"
 
 
 def test_measured_times_are_printed_and_not_written(folder):

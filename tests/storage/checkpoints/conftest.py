@@ -1,4 +1,4 @@
-"""Stores of all kinds, and their files reached without them."""
+"""Checkpoint stores on a path and behind URLs, and direct access to their files."""
 
 from operator import methodcaller
 from pathlib import Path
@@ -30,30 +30,30 @@ def _save(store, round, **keys):
 
 @pytest.fixture(scope="session")
 def manifest_of():
-    """Makes a manifest."""
+    """A function that makes a manifest."""
     return _manifest_of
 
 
 @pytest.fixture(scope="session")
 def newest():
-    """A function: the checkpoints of the newest rounds, so many of them."""
+    """A function that returns the checkpoints of the newest `num` rounds."""
     return lambda store, num: [manifest for manifest in store.manifests(print) if manifest.phase == "round"][:num]
 
 
 @pytest.fixture(scope="session")
 def contents_of():
-    """The shards that `save` writes for a round, by name; client 12 has an empty one."""
+    """A function that returns the shards of `save` for a round, by name; the shard of client 12 is empty."""
     return _contents_of
 
 
 @pytest.fixture(scope="session")
 def save():
-    """Saves one whole checkpoint."""
+    """A function that saves one whole checkpoint."""
     return _save
 
 
 class Place:
-    """Where a store's files are, reached without it."""
+    """Direct access to the files of a store."""
 
     def __init__(self, location):
         self.fs, self.root = url_to_fs(str(location))

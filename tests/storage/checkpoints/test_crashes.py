@@ -9,8 +9,8 @@ from fedvtc.storage.checkpoints import CheckpointStore
 
 SOURCE = str(Path(__file__).parents[3] / "src")
 
-# Runs one scenario again and again, each time in a folder and a process of its own that ends at once before its n-th
-# change of the disk, until one gets through.
+# Runs one scenario in a new folder and a new process for n = 1, 2, ...; the process exits before its n-th change of the
+# disk. The loop ends with the first process that completes.
 CRASHES = """
 import os, shutil, sys
 from operator import methodcaller
@@ -76,13 +76,13 @@ while True:
     ("scenario", "num_changes", "possible", "at_last"),
     [
         ("new", 10, [{1: "old"}, {1: "old", 2: "new"}], {1: "old", 2: "new"}),
-        # Between two renames there may be neither.
+        # Between two renames there is neither of the two.
         ("replaced", 16, [{1: "old"}, {}, {1: "new"}], {1: "new"}),
         ("pruned", 5, [{1: "old", 3: "old"}, {3: "old"}], {3: "old"}),
         ("cleared", 4, [{3: "old"}, {1: "old", 3: "old"}], {1: "old", 3: "old"}),
     ],
 )
-def test_a_crash_at_any_moment_leaves_only_whole_checkpoints(tmp_path, scenario, num_changes, possible, at_last):
+def test_a_crash_at_any_step_leaves_only_whole_checkpoints(tmp_path, scenario, num_changes, possible, at_last):
     subprocess.run(
         [sys.executable, "-c", CRASHES, tmp_path, scenario],
         check=True,
@@ -95,7 +95,7 @@ def test_a_crash_at_any_moment_leaves_only_whole_checkpoints(tmp_path, scenario,
         store = CheckpointStore(folder / "checkpoints")
         outcomes.append(whole_rounds(store))
         store.clear_drafts()
-        # What was in its place before, or will be, is found again.
+        # The old checkpoint or the new one is found again.
         assert whole_rounds(store) in [outcome for outcome in possible if outcome]
         assert not [path for path in (folder / "checkpoints").iterdir() if path.suffix == ".tmp"]
 

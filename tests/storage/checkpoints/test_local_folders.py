@@ -11,7 +11,7 @@ from fedvtc.errors import CheckpointError
 from fedvtc.storage.checkpoints import CheckpointStore
 
 
-def test_the_home_of_nobody_is_a_folder_like_others(tmp_path, monkeypatch):
+def test_a_tilde_of_an_unknown_user_is_part_of_the_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert CheckpointStore("~nosuchuser/x").location == f"{tmp_path}/~nosuchuser/x"
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -29,7 +29,7 @@ def test_a_draft_in_a_folder_leaves_the_old_one_whole(local, save):
     assert local.newest_whole(pytest.fail) == manifest
 
 
-def test_everything_is_on_the_disk_before_it_gets_its_place(local, tmp_path, monkeypatch, save):
+def test_files_are_synced_before_the_draft_is_renamed(local, tmp_path, monkeypatch, save):
     root, steps, fsync, replace = tmp_path / "checkpoints", [], os.fsync, os.replace
     monkeypatch.setattr(os, "fsync", lambda fd: (fsync(fd), steps.append(os.fstat(fd).st_ino)))
     monkeypatch.setattr(os, "replace", lambda *paths: (replace(*paths), steps.append("replace")))
@@ -41,7 +41,7 @@ def test_everything_is_on_the_disk_before_it_gets_its_place(local, tmp_path, mon
     assert steps == [*inodes[:-1], "replace", inodes[-1]]
 
 
-def test_drafts_of_two_attempts_do_not_meet(local, manifest_of):
+def test_drafts_of_two_attempts_are_separate(local, manifest_of):
     drafts = [local.draft("round_000005", attempt) for attempt in (1, 2)]
     contents = [methodcaller("write", b"of %d" % attempt) for attempt in (1, 2)]
     shards = [local.write(draft, "server.pt", content) for draft, content in zip(drafts, contents, strict=True)]
@@ -52,7 +52,7 @@ def test_drafts_of_two_attempts_do_not_meet(local, manifest_of):
     assert local.read(local.newest_whole(pytest.fail), "server.pt") == b"of 2"
 
 
-def test_a_relative_folder_stays_the_same_in_a_process_elsewhere(tmp_path, monkeypatch, save):
+def test_a_relative_folder_stays_the_same_in_a_process_with_another_working_folder(tmp_path, monkeypatch, save):
     monkeypatch.chdir(tmp_path)
     store = CheckpointStore("checkpoints")
     manifest = save(store, 3)
@@ -69,7 +69,7 @@ def test_disks_that_refuse_raise_os_errors(tmp_path):
 
     with pytest.raises(NotADirectoryError):
         store.draft("round_000001", attempt=1)
-    # As for a process on a node that does not reach the folder.
+    # A process on a node that does not share the folder.
     elsewhere = CheckpointStore(tmp_path / "other")
     with pytest.raises(FileNotFoundError):
         elsewhere.write("round_000001.attempt-1.tmp", "server.pt", methodcaller("write", b"x"))
@@ -85,15 +85,8 @@ def test_a_full_disk_raises_its_error(local, tmp_path):
     assert raised.value.errno == errno.ENOSPC
 
 
-@pytest.mark.parametrize(
-    ("link", "line"),
-    [
-        ("round_000002/server.pt", "checkpoints/round_000002: server.pt cannot be read (not a plain file)"),
-        ("round_000002/manifest.json", "checkpoints/round_000002: manifest.json cannot be read (not a plain file)"),
-        ("round_000002", "checkpoints/round_000002: manifest.json cannot be read (not a plain folder)"),
-    ],
-)
-def test_links_are_not_read_and_not_followed_when_deleting(local, tmp_path, link, line, save, newest):
+@pytest.mark.parametrize("link", ["round_000002/server.pt", "round_000002/manifest.json", "round_000002"])
+def test_links_are_not_read_and_not_followed_when_deleting(local, tmp_path, link, save, newest, golden, keys_of):
     old, new = save(local, 1), save(local, 2)
     path, outside = tmp_path / "checkpoints" / link, tmp_path / "outside"
     path.rename(outside)
@@ -101,9 +94,11 @@ def test_links_are_not_read_and_not_followed_when_deleting(local, tmp_path, link
     lines = []
 
     assert local.newest_whole(lines.append) == old
-    assert lines == [line]
+    (line,) = lines
+    assert keys_of(line) == ["checkpoints/round_000002"]
+    golden(line)
     if link.endswith(".pt"):
-        with pytest.raises(CheckpointError, match="not a plain file"):
+        with pytest.raises(CheckpointError):
             local.read(new, "server.pt")
     for round in (2, 3, 4):
         save(local, round)

@@ -10,18 +10,20 @@ from fedvtc.storage.checkpoints import CheckpointStore
 from fedvtc.storage.checkpoints.remote_folders import RemoteFolders
 
 
-def test_a_begun_draft_behind_a_url_claims_nothing(tmp_path, save):
+def test_a_draft_behind_a_url_is_no_checkpoint(tmp_path, save, golden, keys_of):
     store = CheckpointStore(f"memory:/{tmp_path}/checkpoints")
     save(store, 5)
     store.write(store.draft("round_000005", attempt=2), "server.pt", methodcaller("write", b"new"))
     lines = []
 
     assert store.newest_whole(lines.append) is None
-    assert lines == ["checkpoints/round_000005: manifest.json is missing"]
+    (line,) = lines
+    assert keys_of(line) == ["checkpoints/round_000005"]
+    golden(line)
 
 
 class Stubborn(MemoryFileSystem):
-    """Fails as S3 does without credentials: with an error of its library's own kind."""
+    """Raises an error of its own library, as S3 does without credentials."""
 
     protocol = "stubborn"
 
@@ -48,20 +50,22 @@ def test_errors_of_a_url_s_library_become_os_errors():
             reach()
 
 
-def test_a_url_without_a_file_system_is_a_user_error():
-    with pytest.raises(CheckpointError, match=r"^nosuch://bucket/run: cannot be used as a checkpoint folder"):
-        CheckpointStore("nosuch://bucket/run")
+@pytest.mark.parametrize("url", ["nosuch://bucket/run", "simplecache::memory://runs", "memory::file:///runs"])
+def test_a_url_of_no_usable_file_system_is_refused(url, golden):
+    with pytest.raises(CheckpointError) as caught:
+        CheckpointStore(url)
+    assert str(caught.value).startswith(f"{url}: ")
+    golden(caught.value)
 
 
-def test_a_url_that_lacks_what_its_file_system_needs_is_a_user_error():
-    with pytest.raises(
-        CheckpointError, match=r"^github://x: cannot be used as a checkpoint folder \(.*'org' and 'repo'\)$"
-    ):
+def test_a_url_without_a_required_part_is_refused():
+    with pytest.raises(CheckpointError) as caught:
         CheckpointStore("github://x")
+    assert str(caught.value).startswith("github://x: ")
 
 
 class Refusing(MemoryFileSystem):
-    """Fails as FTP does with a wrong password: with an error of its library's own kind."""
+    """Raises an error of its own library, as FTP does with a wrong password."""
 
     protocol = "refusing"
 
@@ -69,21 +73,15 @@ class Refusing(MemoryFileSystem):
         raise LookupError("530 Login incorrect.\nBye.")
 
 
-def test_a_url_whose_server_refuses_the_password_is_one_line():
+def test_a_url_whose_server_refuses_the_password_is_refused(golden):
     register_implementation("refusing", Refusing, clobber=True)
     with pytest.raises(CheckpointError) as caught:
         CheckpointStore("refusing://runs")
-    assert str(caught.value) == "refusing://runs: cannot be used as a checkpoint folder (530 Login incorrect.)"
-
-
-@pytest.mark.parametrize("url", ["simplecache::memory://runs", "memory::file:///runs"])
-def test_file_systems_in_a_chain_are_refused(url):
-    with pytest.raises(CheckpointError, match=rf"^{url}: .*\(it chains file systems\)\. Name one only, such as s3://"):
-        CheckpointStore(url)
+    golden(caught.value)
 
 
 class Unremovable(MemoryFileSystem):
-    """Loses the connection after the first of two requests."""
+    """Loses the connection on every removal of a folder."""
 
     protocol = "unremovable"
 
@@ -91,11 +89,12 @@ class Unremovable(MemoryFileSystem):
         raise TimeoutError
 
 
-def test_a_url_whose_server_does_not_answer_is_a_user_error():
+def test_a_url_whose_server_does_not_answer_is_refused():
     with socket.create_server(("127.0.0.1", 0)) as listener:
         url = f"ftp://127.0.0.1:{listener.getsockname()[1]}/runs"
-    with pytest.raises(CheckpointError, match=rf"^{url}: cannot be used as a checkpoint folder \(.*refused\)$"):
+    with pytest.raises(CheckpointError) as caught:
         CheckpointStore(url)
+    assert str(caught.value).startswith(f"{url}: ")
 
 
 def test_behind_a_url_the_manifest_is_deleted_first(tmp_path, save, open_place):

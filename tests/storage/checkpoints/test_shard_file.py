@@ -14,7 +14,7 @@ PIECE_BYTES = 8
 
 
 @given(contents=st.lists(st.binary(max_size=3 * PIECE_BYTES)))
-def test_everything_arrives_and_is_counted_and_hashed(contents):
+def test_all_bytes_arrive_and_are_counted_and_hashed(contents):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(shard_file, "PIECE_BYTES", PIECE_BYTES)
         file = ShardFile("server.pt", arrived := io.BytesIO())
@@ -25,14 +25,14 @@ def test_everything_arrives_and_is_counted_and_hashed(contents):
     assert file.shard == Shard("server.pt", len(whole), hashlib.sha256(whole).hexdigest())
 
 
-def test_what_is_no_array_of_bytes_is_counted_in_bytes():
+def test_a_buffer_of_integers_is_counted_in_bytes():
     file = ShardFile("server.pt", arrived := io.BytesIO())
     assert file.write(memoryview(b"12345678").cast("I")) == 8
     assert (arrived.getvalue(), file.shard.num_bytes) == (b"12345678", 8)
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
-def test_a_file_that_takes_no_more_raises_its_own_error():
+def test_a_full_file_raises_its_own_error():
     with open("/dev/full", "wb", buffering=0) as full, pytest.raises(OSError, match="No space left") as raised:
         ShardFile("server.pt", full).write(b"x")
     assert raised.value.errno == errno.ENOSPC

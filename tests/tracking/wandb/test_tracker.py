@@ -1,4 +1,4 @@
-"""What W&B is given is what metrics.jsonl holds: every number once, in one run over all attempts."""
+"""W&B gets the numbers of metrics.jsonl: every number once, in one W&B run over all attempts."""
 
 import json
 import os
@@ -43,20 +43,20 @@ SETTINGS = (
 
 
 def end_of_program():
-    """W&B's service closes its files a moment after a run has finished; the end of a program waits for that."""
+    """Waits as the end of a program does, because W&B's service closes its files a moment after a run has finished."""
     import wandb
 
     wandb.teardown()
 
 
 def wandb_records(folder):
-    """The records of every attempt's file, in their order."""
+    """Yields the records of the files of all attempts, in order."""
     for file in sorted(folder.glob("wandb/*run-*-*/*.wandb")):
         yield from records(file)
 
 
 def history(folder):
-    """The rows of every attempt: values by name."""
+    """Returns the rows of all attempts as values by name."""
     return [
         {item.key or ".".join(item.nested_key): json.loads(item.value_json) for item in record.history.item}
         for record in wandb_records(folder)
@@ -81,7 +81,7 @@ def numbers(values):
 
 
 def assert_same(folder, rounds, records):
-    """The rows of rounds are the records, to the last bit, plus what is made of them."""
+    """Rows of rounds equal the records to the last bit, besides the numbers derived from them."""
     total_bytes, total_mb = 0, []
     for row, record in zip(rounds, records, strict=True):
         expected = numbers(record)
@@ -95,7 +95,7 @@ def assert_same(folder, rounds, records):
 
 @pytest.fixture(scope="module")
 def tracked(tiny_folder):
-    """The folder of a run of three rounds that was made longer by two; what W&B held in between; what was said."""
+    """The folder of a run of three rounds, then resumed to five; records, rows and summary before the resume."""
     folder = tiny_folder("wandb")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("WANDB_MODE", "offline")
@@ -108,14 +108,14 @@ def tracked(tiny_folder):
     return path, before
 
 
-def test_every_number_of_every_round_is_there_once(tracked):
+def test_every_number_of_every_round_is_logged_once(tracked):
     path, (records, rows_before, _) = tracked
     rounds = [row for row in rows_before if "round" in row]
     assert [row["round"] for row in rounds] == [1, 2, 3]
     assert_same(path, rounds, records[:-1])
 
 
-def test_the_end_is_a_row_of_its_own_and_the_summary(tracked):
+def test_the_final_record_is_a_row_of_its_own_and_the_summary(tracked):
     _, (records, rows_before, summary_before) = tracked
     last, final = rows_before[-1], records[-1]
     assert final["phase"] == "final"
@@ -131,12 +131,12 @@ def test_the_end_is_a_row_of_its_own_and_the_summary(tracked):
     assert summary_before["max/test/accuracy/mean"] == best
 
 
-def test_a_run_that_goes_on_continues_the_curve(tracked):
+def test_a_resumed_run_continues_the_curve(tracked):
     path, (before, _, _) = tracked
     all_rows = history(path)
     rounds = [row for row in all_rows if "round" in row]
     assert [row["round"] for row in rounds] == [1, 2, 3, 4, 5]
-    # The records that were there before are unchanged, and cut of their end.
+    # The first records are unchanged; the final record was cut off.
     records = metrics(path)
     assert records[:3] == before[:3]
     total_mb = assert_same(path, rounds, records[:-1])
@@ -147,7 +147,7 @@ def test_a_run_that_goes_on_continues_the_curve(tracked):
     }
 
 
-def test_the_run_is_described(tracked):
+def test_the_wandb_run_has_names_tags_and_config(tracked):
     path, _ = tracked
     run = next(record.run for record in wandb_records(path) if record.HasField("run"))
     assert (run.project, run.run_group, run.job_type) == ("fedvtc", "mine", "federation")
@@ -177,7 +177,7 @@ def test_clients_and_pictures_are_shown_when_they_are_due(tracked):
         for name in ("clients/table", "clients/accuracy", "final/clients/table", "final/clients/accuracy", "samples")
     }
     assert shown["clients/table"] == shown["clients/accuracy"] == [(2, None), (4, None)]
-    # The one after round 3 was an end too, until the run went on. Each has the axis of its name in its row.
+    # Round 3 was the last one before the resume. Each row has the axis of its names.
     assert shown["final/clients/table"] == shown["final/clients/accuracy"] == [(None, 3), (None, 5)]
     assert shown["samples"] == [(2, None), (None, 3), (4, None), (None, 5)]
     assert [row["round"] for row in history(path) if "partition._type" in row] == [1]
@@ -191,7 +191,7 @@ def test_clients_and_pictures_are_shown_when_they_are_due(tracked):
     assert means & {round(float(np.mean(values)), 9) for values in accuracies}
 
 
-def test_the_final_checkpoint_is_an_artifact_where_that_is_asked_for(tracked):
+def test_the_final_checkpoint_is_uploaded_as_an_artifact_on_request(tracked):
     path, _ = tracked
     names = {
         content.path
@@ -202,7 +202,7 @@ def test_the_final_checkpoint_is_an_artifact_where_that_is_asked_for(tracked):
     assert {"manifest.json", "client_0000.pt", "client_0002.pt"} <= names
 
 
-def test_what_w_and_b_writes_names_no_command_line(tracked):
+def test_files_of_wandb_hold_no_command_line(tracked):
     path, _ = tracked
     assert list(path.glob("wandb/*/files/wandb-metadata.json")) == []
 
@@ -218,7 +218,7 @@ def record(round, **values):
     return {"round": round, "phase": "round", "loss/train": round / 2, **values}
 
 
-def test_the_best_round_is_none_that_the_end_beats(run, monkeypatch):
+def test_the_best_round_is_not_the_final_record(run, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "offline")
     tracker = WandbTracker(["a", "b"], lambda line: None)
     tracker.start(run)
@@ -231,30 +231,30 @@ def test_the_best_round_is_none_that_the_end_beats(run, monkeypatch):
     assert (found["max/test/accuracy/mean"], found["test/accuracy/mean"]) == (0.5, 0.75)
 
 
-def test_rounds_that_were_never_sent_are_sent_by_the_next_attempt(run, monkeypatch):
-    """The first attempt got to round 2, of which W&B got the first; an interrupted row of text spans its blocks."""
+def test_rounds_that_wandb_lost_are_logged_by_the_next_attempt(run, monkeypatch):
+    """W&B has round 1 of the first attempt, whose row spans several blocks of the file, but not round 2."""
     monkeypatch.setenv("WANDB_MODE", "offline")
-    said = []
-    first = WandbTracker(["a", "b"], said.append)
+    reported = []
+    first = WandbTracker(["a", "b"], reported.append)
     first.start(run)
     first.log(record(1, incidents=["x" * 100_000]), [])
     first.finish("failed")
     end_of_program()
-    assert len(said) == 1
-    assert said[0].startswith(f"W&B: upload the run with: wandb sync {run.folder}/wandb/offline-run-")
+    assert len(reported) == 1
+    assert reported[0].startswith(f"W&B: upload the run with: wandb sync {run.folder}/wandb/offline-run-")
     (run.folder / "metrics.jsonl").write_text("".join(json.dumps(record(round)) + "\n" for round in (1, 2)))
 
-    second = WandbTracker(["a", "b"], said.append)
+    second = WandbTracker(["a", "b"], reported.append)
     second.start(replace(run, resumed_round=2))
     second.log(record(3, **{"bad": float("nan"), "absent": None}), [])
     second.finish("finished")
     end_of_program()
     assert [row["round"] for row in history(run.folder)] == [1, 2, 3]
     assert not {"bad", "absent"} & set(history(run.folder)[-1])
-    assert said[1].count("offline-run-") == 2
+    assert reported[1].count("offline-run-") == 2
 
 
-def test_a_file_that_ends_within_a_record_is_read_up_to_there(run, monkeypatch):
+def test_a_file_torn_within_a_record_is_read_up_to_this_record(run, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "offline")
     tracker = WandbTracker(["a", "b"], print)
     tracker.start(run)
@@ -273,19 +273,19 @@ def test_a_file_that_ends_within_a_record_is_read_up_to_there(run, monkeypatch):
     assert logged_values(run.folder / "wandb", run.id, "round") == [1, 2, 3]
 
 
-def test_the_environment_wins_and_disabled_is_silent(run, monkeypatch):
+def test_the_environment_wins_and_disabled_writes_nothing(run, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "disabled")
-    said = []
-    tracker = WandbTracker(["a", "b"], said.append)
+    reported = []
+    tracker = WandbTracker(["a", "b"], reported.append)
     tracker.start(run)
     tracker.log(record(1), [])
     tracker.finish("finished")
-    assert said == []
+    assert reported == []
     assert not (run.folder / "wandb").exists()
 
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_PROJECT", "theirs")
-    tracker = WandbTracker(["a", "b"], said.append)
+    tracker = WandbTracker(["a", "b"], reported.append)
     tracker.start(run)
     tracker.finish("finished")
     end_of_program()
@@ -295,13 +295,13 @@ def test_the_environment_wins_and_disabled_is_silent(run, monkeypatch):
 
 @pytest.fixture
 def end_service():
-    """Ends W&B's service as a stopped job does, with SIGTERM to every process; gives the one that ends."""
+    """A function that ends W&B's service with SIGTERM, as a stopped job does, and returns its process."""
     import wandb
 
     ended = []
 
     def end():
-        # Python has to learn of its end from the one object that knows it, or it warns.
+        # Python warns unless the one object of this process is waited for.
         process = wandb.setup()._connection._proc._process
         process.terminate()
         ended.append(process)
@@ -313,7 +313,7 @@ def end_service():
 
 
 def evaluated(round, phase="round", **values):
-    """The arguments of `Tracker.log`: a record that adds a megabyte, and two clients."""
+    """Arguments of `Tracker.log`: a record with one more megabyte, and two clients."""
     accuracies = (round / 10, round / 20)
     clients = [{"client": client, "accuracy": accuracy} for client, accuracy in enumerate(accuracies)]
     numbers = {"test/accuracy/mean": float(np.mean(accuracies)), "bytes/up/generator": 1_000_000}
@@ -322,25 +322,25 @@ def evaluated(round, phase="round", **values):
 
 @pytest.mark.parametrize("last_before", [3, 5])
 @pytest.mark.parametrize(("num_letters", "num_written"), [(0, 0), (40_000, 2)])
-def test_a_service_that_is_ended_loses_nothing(run, monkeypatch, end_service, last_before, num_letters, num_written):
-    """It had written the first rounds, where these are long, or nothing; the run noticed at a round, or at the end."""
+def test_a_service_that_dies_loses_no_row(run, monkeypatch, end_service, last_before, num_letters, num_written):
+    """The service has stored the first rounds, if these are long, or none; the run notices at a round or at the end."""
     monkeypatch.setenv("WANDB_MODE", "offline")
-    said = []
-    tracker = WandbTracker(["a", "b"], said.append)
+    reported = []
+    tracker = WandbTracker(["a", "b"], reported.append)
     tracker.start(replace(run, config=replace(run.config, tracking=replace(run.config.tracking, clients_every=1))))
 
-    def go_on(*rounds):
+    def log_rounds(*rounds):
         for round in rounds:
             tracker.show_samples(round, np.full((2, 1, 8, 8), round, dtype=np.uint8), [0, 1])
             tracker.log(*evaluated(round, incidents=["x" * num_letters] if num_letters else []))
 
-    go_on(*range(1, last_before + 1))
+    log_rounds(*range(1, last_before + 1))
     until_s = time.monotonic() + 60
     while len(logged_values(run.folder / "wandb", run.id, "round")) < num_written:
         assert time.monotonic() < until_s
         time.sleep(0.1)
     end_service()
-    go_on(*range(last_before + 1, 6))
+    log_rounds(*range(last_before + 1, 6))
     tracker.log(*evaluated(5, "final"))
     tracker.finish("finished")
     end_of_program()
@@ -353,15 +353,15 @@ def test_a_service_that_is_ended_loses_nothing(run, monkeypatch, end_service, la
     assert (rows[-1]["final/round"], rows[-1]["final/bytes/total_mb"]) == (5, 6)
     assert "final/clients/table._type" in rows[-1]
     assert summary(run.folder)["max/test/accuracy/mean"] == pytest.approx(0.375)
-    # No folder is named that nothing was written into, and nothing else is said.
+    # The line names no empty folder, and there is no other line.
     folders = sorted(run.folder.glob("wandb/offline-run-*"))
     assert len(folders) == (2 if num_written else 1)
-    assert said == [f"W&B: upload the run with: wandb sync {' '.join(map(str, folders))}"]
+    assert reported == [f"W&B: upload the run with: wandb sync {' '.join(map(str, folders))}"]
 
 
-def test_what_is_held_no_more_is_read_in_the_run_folder(run, monkeypatch, end_service):
+def test_rows_that_are_no_longer_kept_are_read_from_the_run_folder(run, monkeypatch, end_service):
     monkeypatch.setenv("WANDB_MODE", "offline")
-    monkeypatch.setattr("fedvtc.tracking.wandb.tracker.HELD_S", 0.0)
+    monkeypatch.setattr("fedvtc.tracking.wandb.tracker.KEPT_S", 0.0)
     tracker = WandbTracker(["a", "b"], print)
     tracker.start(run)
     records = [evaluated(round)[0] for round in (1, 2, 3)]
@@ -375,10 +375,10 @@ def test_what_is_held_no_more_is_read_in_the_run_folder(run, monkeypatch, end_se
     assert [(row["round"], row["bytes/total_mb"]) for row in history(run.folder)] == [(1, 1), (2, 2), (3, 3)]
 
 
-def test_a_service_that_is_ended_twice_is_left_alone(run, monkeypatch, end_service):
+def test_a_service_that_dies_twice_is_not_started_again(run, monkeypatch, end_service):
     monkeypatch.setenv("WANDB_MODE", "offline")
-    said = []
-    tracker = WandbTracker(["a", "b"], said.append)
+    reported = []
+    tracker = WandbTracker(["a", "b"], reported.append)
     tracker.start(run)
     end_service().wait()
     tracker.log(*evaluated(1, incidents=["x" * 40_000]))
@@ -387,16 +387,16 @@ def test_a_service_that_is_ended_twice_is_left_alone(run, monkeypatch, end_servi
         tracker.log(*evaluated(2))
     with pytest.raises(gone_errors()):
         tracker.finish("finished")
-    # Would raise if W&B still were to do something at the end of the program.
+    # W&B must have nothing left to do at the end of the program, which would raise.
     end_of_program()
     (folder,) = run.folder.glob("wandb/offline-run-*")
-    assert said == [
-        "tracking.wandb: W&B did not take everything in time.",
+    assert reported == [
+        "tracking.wandb: W&B did not take all values in time.",
         f"W&B: upload the run with: wandb sync {folder}",
     ]
 
 
-def test_an_attempt_of_which_nothing_was_written_leaves_no_folder(run, monkeypatch, end_service):
+def test_the_folder_of_an_attempt_without_a_stored_record_is_removed(run, monkeypatch, end_service):
     monkeypatch.setenv("WANDB_MODE", "offline")
     written = WandbTracker(["a", "b"], print)
     written.start(run)
@@ -411,36 +411,36 @@ def test_an_attempt_of_which_nothing_was_written_leaves_no_folder(run, monkeypat
     close_service()
     (of_lost,) = set(run.folder.glob("wandb/offline-run-*")) - {kept}
     for file in of_lost.glob("run-*.wandb"):
-        # How much the service still writes is a matter of chance; the header is what it makes the file with.
+        # The service may store some records before it ends; the header is always there.
         os.truncate(file, min(file.stat().st_size, HEADER_BYTES))
 
-    said = []
-    last = WandbTracker(["a", "b"], said.append)
+    reported = []
+    last = WandbTracker(["a", "b"], reported.append)
     last.start(replace(run, resumed_round=0))
     last.log(record(2), [])
     last.finish("finished")
     end_of_program()
     folders = sorted(run.folder.glob("wandb/offline-run-*"))
     assert (len(folders), kept in folders) == (2, True)
-    assert said == [f"W&B: upload the run with: wandb sync {' '.join(map(str, folders))}"]
+    assert reported == [f"W&B: upload the run with: wandb sync {' '.join(map(str, folders))}"]
     assert [row["round"] for row in history(run.folder)] == [1, 2]
 
 
-def test_the_id_that_a_sweep_of_w_and_b_chose_is_kept(run, monkeypatch):
-    """Its agent starts the run; who resumes it, by hand, goes on with the same W&B run."""
+def test_the_id_that_a_wandb_sweep_chose_is_kept(run, monkeypatch):
+    """The agent starts the run; a resume by hand continues the same W&B run."""
     monkeypatch.setenv("WANDB_MODE", "offline")
-    said = []
+    reported = []
     with monkeypatch.context() as agent:
         agent.setenv("WANDB_SWEEP_ID", "theirs00")
         agent.setenv("WANDB_RUN_ID", "chosen00")
-        first = WandbTracker(["a", "b"], said.append)
+        first = WandbTracker(["a", "b"], reported.append)
         first.start(run)
         first.log(record(1), [])
         first.finish("failed")
         end_of_program()
     (run.folder / "metrics.jsonl").write_text(json.dumps(record(1)) + "\n")
 
-    second = WandbTracker(["a", "b"], said.append)
+    second = WandbTracker(["a", "b"], reported.append)
     second.start(replace(run, resumed_round=1))
     second.log(record(2), [])
     second.finish("finished")
@@ -448,23 +448,23 @@ def test_the_id_that_a_sweep_of_w_and_b_chose_is_kept(run, monkeypatch):
     ids = {record.run.run_id for record in wandb_records(run.folder) if record.HasField("run")}
     assert ids == {"chosen00"}
     assert [row["round"] for row in history(run.folder)] == [1, 2]
-    assert said[1].count("-chosen00") == 2
+    assert reported[1].count("-chosen00") == 2
 
 
-def test_one_that_was_given_up_says_what_is_left_and_no_more(run, monkeypatch):
+def test_a_tracker_that_was_given_up_reports_the_upload_command_only(run, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "offline")
-    said = []
-    unbegun = WandbTracker(["a", "b"], said.append)
+    reported = []
+    unbegun = WandbTracker(["a", "b"], reported.append)
     unbegun.give_up()
-    assert said == []
+    assert reported == []
 
-    tracker = WandbTracker(["a", "b"], said.append)
+    tracker = WandbTracker(["a", "b"], reported.append)
     tracker.start(run)
     tracker.log(record(1), [])
     tracker.give_up()
-    tracker.tell("what fails from now on")
+    tracker.report("a later failure")
     (folder,) = run.folder.glob("wandb/offline-run-*")
-    assert said == [
-        "tracking.wandb: W&B did not take everything in time.",
+    assert reported == [
+        "tracking.wandb: W&B did not take all values in time.",
         f"W&B: upload the run with: wandb sync {folder}",
     ]

@@ -3,10 +3,9 @@
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 from fedvtc.commands.doctor.finding import Finding
-from fedvtc.storage.records import cells_of, record_of
+from fedvtc.storage.records import client_columns, client_lines, is_torn, metrics_lines
 
 MAX_SHOWN = 5
 REPEAT = "If you need the complete file, repeat the run under another run.name."
@@ -28,19 +27,14 @@ def metrics(folder: Path, num_rounds: int | None, *, is_finished: bool, is_live:
         yield _absent(what, is_finished=is_finished)
         return
     rounds: Counter[int] = Counter()
-    finals, damaged, is_torn = 0, [], False
-    with file.open("rb") as lines:
-        for number, line in enumerate(lines, start=1):
-            is_torn = not line.endswith(b"\n")
-            record = _record(line)
-            if is_torn:
-                break
-            if record is None:
-                damaged.append(number)
-            elif record["phase"] == "final":
-                finals += 1
-            else:
-                rounds[record["round"]] += 1
+    finals, damaged = 0, []
+    for line in metrics_lines(folder):
+        if line.values is None:
+            damaged.append(line.number)
+        elif line.values["phase"] == "final":
+            finals += 1
+        else:
+            rounds[line.values["round"]] += 1
     faults = []
     if damaged:
         faults.append(f"line {_shown(damaged)}: not a record")
@@ -54,7 +48,7 @@ def metrics(folder: Path, num_rounds: int | None, *, is_finished: bool, is_live:
     if is_finished and finals != 1:
         faults.append(f"{finals} final records, expected 1")
     yield from (Finding(what, "fault", fault, REPEAT) for fault in faults)
-    if is_torn and not is_live:
+    if is_torn(file) and not is_live:
         yield _torn(what, is_finished=is_finished)
     elif not faults:
         yield Finding(what, "ok", f"{len(rounds)} rounds{', and the final record' * bool(finals)}")
@@ -73,40 +67,25 @@ def clients(folder: Path, *, is_finished: bool, is_live: bool) -> Iterator[Findi
     if not file.exists():
         yield _absent(what, is_finished=is_finished)
         return
-    with file.open("rb") as lines:
-        header = lines.readline()
-        columns = cells_of(header)
-        if not {"round", "phase", "client"} <= set(columns):
-            yield Finding(what, "fault", "the first line does not name the columns", REPEAT)
-            return
-        seen: Counter[tuple[str, ...]] = Counter()
-        damaged, is_torn = [], not header.endswith(b"\n")
-        for number, line in enumerate(lines, start=2):
-            is_torn = not line.endswith(b"\n")
-            cells = cells_of(line)
-            if is_torn:
-                break
-            if len(cells) != len(columns):
-                damaged.append(number)
-            else:
-                row = dict(zip(columns, cells, strict=True))
-                seen[row["round"], row["phase"], row["client"]] += 1
+    if not client_columns(folder) and not is_torn(file):
+        yield Finding(what, "fault", "the first line does not name the columns", REPEAT)
+        return
+    seen: Counter[tuple[int, str, str]] = Counter()
+    damaged = []
+    for line in client_lines(folder):
+        if line.values is None:
+            damaged.append(line.number)
+        else:
+            seen[line.values["round"], line.values["phase"], line.values["client"]] += 1
     faults = [f"line {_shown(damaged)}: another number of cells than in the first line"] if damaged else []
     if doubled := [key for key, count in seen.items() if count > 1]:
         shown = _shown(f"{client} in round {round}" for round, _, client in doubled)
         faults.append(f"more than one row of client {shown}")
     yield from (Finding(what, "fault", fault, REPEAT) for fault in faults)
-    if is_torn and not is_live:
+    if is_torn(file) and not is_live:
         yield _torn(what, is_finished=is_finished)
     elif not faults:
         yield Finding(what, "ok", f"{seen.total()} rows")
-
-
-def _record(line: bytes) -> dict[str, Any] | None:
-    """The record in a line; None if the line is not a record of a round or of the end."""
-    record = record_of(line)
-    whole = type(record.get("round")) is int and record.get("phase") in ("round", "final")
-    return record if whole else None
 
 
 def _absent(what: str, *, is_finished: bool) -> Finding:

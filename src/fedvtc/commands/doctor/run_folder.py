@@ -1,7 +1,5 @@
 """Checks a run folder: run.json, config.yaml, secrets in files, records, the partition and checkpoints."""
 
-import fcntl
-import os
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -15,6 +13,7 @@ from fedvtc.config import Config, load
 from fedvtc.config.secrets import secrets_in
 from fedvtc.errors import ConfigError, DataError, RunFolderError
 from fedvtc.learning.methods import config_classes
+from fedvtc.storage import lock
 from fedvtc.storage.run_files import config_layer
 from fedvtc.storage.run_folder import RunFolder
 
@@ -33,7 +32,7 @@ def examine_run(path: Path, overrides: Sequence[str] = (), *, trusted: bool = Fa
         yield fault_of("run.json", error, str(path))
         return
     try:
-        holder = _holder(path)
+        holder = lock.holder(path)
     except OSError as error:
         fix = "Make .lock readable, on a file system that supports locks."
         yield Finding(".lock", "fault", f"cannot be examined ({error.strerror})", fix)
@@ -61,22 +60,6 @@ def _config(folder: RunFolder, overrides: Sequence[str]) -> tuple[Config | None,
     except RunFolderError as error:
         return None, [fault_of("config.yaml", error, str(folder.path / "config.yaml"))]
     return config, [Finding("config.yaml", "ok", "loads with this version of fedvtc")]
-
-
-def _holder(path: Path) -> str | None:
-    """Which process writes the run, by its own words; None where none does."""
-    try:
-        # To read, so that nothing is written; the run's own lock keeps a shared one out all the same.
-        lock = os.open(path / ".lock", os.O_RDONLY | os.O_NONBLOCK)
-    except FileNotFoundError:
-        return None
-    try:
-        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return os.pread(lock, 300, 0).decode(errors="replace").strip() or "a process that has not said which"
-    finally:
-        os.close(lock)
-    return None
 
 
 def _status(folder: RunFolder, holder: str | None) -> Finding:

@@ -15,7 +15,7 @@ from fedvtc.config import check_resumable, load, same_place
 from fedvtc.errors import ConfigError, RunFolderError
 from fedvtc.storage.atomic import replaced
 from fedvtc.storage.lock import locked
-from fedvtc.storage.records import read_records
+from fedvtc.storage.records import read_metrics
 from fedvtc.storage.run_files import config_layer
 from fedvtc.storage.run_folder import RunFolder
 
@@ -106,7 +106,7 @@ class SweepFolder:
 
     def last_record(self, trial: Trial) -> Mapping[str, Any]:
         """Returns the newest record of a trial; an empty mapping if the trial has no records."""
-        records = read_records(trial.path / "metrics.jsonl")
+        records = read_metrics(trial.path).records
         return records[-1] if records else {}
 
     def stopped_early(self) -> dict[str, int]:

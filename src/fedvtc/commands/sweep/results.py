@@ -11,7 +11,7 @@ from fedvtc.commands.sweep.trials import Trial
 from fedvtc.errors import RunFolderError
 from fedvtc.reporting.means import BYTES, METRICS, Group, as_csv, as_markdown
 from fedvtc.storage.atomic import replaced
-from fedvtc.storage.records import read_records
+from fedvtc.storage.records import read_metrics
 
 SEED = "run.seed"
 ANEW = "Remove the folder and start the sweep again."
@@ -72,8 +72,9 @@ def _group(folder: SweepFolder, values: Mapping[str, str], trials: Sequence[Tria
         if state != "finished":
             continue
         try:
-            records = read_records(trial.path / "metrics.jsonl")
-            if not _are_whole(records, trial.config.run.rounds):
+            read = read_metrics(trial.path)
+            records = read.records
+            if read.damaged_lines or not _are_whole(records, trial.config.run.rounds):
                 lacking.append(trial.path)
                 continue
             own = _numbers(records)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from filelock import FileLock
+from filelock import lock_descriptor
 
 from fedvtc.config.schema import DataConfig
 from fedvtc.errors import DataError
@@ -51,9 +51,8 @@ def by_torchvision(config: DataConfig, looked: Sequence[Path], wanted: str, acti
 
 def await_others(config: DataConfig) -> None:
     """Waits until no other process downloads this data set, so that incomplete files are not read."""
-    if _lock_path(config).exists():
-        with contextlib.suppress(OSError), _lock(config):
-            pass
+    with contextlib.suppress(OSError), _lock_file(config).open("rb") as lock:
+        lock_descriptor(lock.fileno())
 
 
 def absent(config: DataConfig, looked: Sequence[Path], wanted: str, reason: str) -> DataError:
@@ -71,16 +70,12 @@ def _locked_for_download(config: DataConfig) -> Iterator[None]:
         with contextlib.suppress(OSError):
             if config.download:
                 data_root(config).mkdir(parents=True, exist_ok=True)
-                stack.enter_context(_lock(config))
+                lock = stack.enter_context(_lock_file(config).open("ab"))
+                lock_descriptor(lock.fileno())
         yield
 
 
-def _lock(config: DataConfig) -> FileLock:
-    # Writable by all, because several users may share a root.
-    return FileLock(_lock_path(config), mode=0o666)
-
-
-def _lock_path(config: DataConfig) -> Path:
+def _lock_file(config: DataConfig) -> Path:
     return data_root(config) / f".{config.name}.lock"
 
 

@@ -1,6 +1,6 @@
-"""What a run leaves behind to be resumed from: trees of tensors in files, a manifest, and folders that hold both.
+"""Checkpoints to resume a run from: folders of shards, which hold trees of tensors, and a manifest.
 
-`fedvtc.storage.checkpoints.trees` writes the trees; it imports PyTorch and is therefore not imported here.
+`fedvtc.storage.checkpoints.trees` imports PyTorch and is therefore not imported here.
 """
 
 from fedvtc.storage.checkpoints.manifest import Manifest, Phase, Shard, shard_name

@@ -1,4 +1,4 @@
-"""What a run puts into a checkpoint and expects of one: a shard of the server, and one of each client."""
+"""Writes and reads the server's shard, and checks that a checkpoint fits a run."""
 
 from functools import partial
 from typing import Any
@@ -16,29 +16,29 @@ SERVER_SHARD = "server.pt"
 
 
 def write_server(store: CheckpointStore, draft: str, server: tuple[ServerState, Broadcast] | None) -> Shard:
-    """Writes the server's half into a draft.
+    """Writes the server's shard into a draft.
 
     Args:
-        store: that the draft is in.
-        draft: of a checkpoint.
-        server: its state, and the broadcast that the next round starts with; None in the final checkpoint.
+        store: the store of the draft.
+        draft: name of the draft.
+        server: the server's state and the broadcast that the next round starts with; None in the final checkpoint.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: if the shard cannot be written.
     """
     tree = {"state": server[0], "broadcast": server[1].payload} if server else {}
     return store.write(draft, SERVER_SHARD, partial(write_tree, arrays_to_tensors(tree)))
 
 
 def read_server(store: CheckpointStore, manifest: Manifest) -> tuple[ServerState, Broadcast]:
-    """The server's half of a checkpoint of a round.
+    """Reads the server's state and broadcast from a checkpoint of a round.
 
     Raises:
-        CheckpointError: it is damaged, or holds something else.
+        CheckpointError: if the shard is damaged or has other content.
     """
     where = f"{store.location}/{manifest.folder}: {SERVER_SHARD}"
     tree: Any = read_tree(store.read(manifest, SERVER_SHARD), where)
-    # The hash says no more than that it is what somebody wrote.
+    # A right hash only proves that the file is as written, not that a server wrote the file.
     try:
         halves = tensors_to_arrays(tree["state"]), tensors_to_arrays(tree["broadcast"])
     except (KeyError, TypeError, AttributeError, IndexError, RuntimeError) as error:
@@ -50,18 +50,18 @@ def read_server(store: CheckpointStore, manifest: Manifest) -> tuple[ServerState
 
 
 def _no_server(where: str) -> CheckpointError:
-    return CheckpointError(f"{where}: is not that of a server. An older checkpoint may be whole.")
+    return CheckpointError(f"{where}: holds no state of a server. An older checkpoint may be whole.")
 
 
 def misfit(manifest: Manifest, run_id: str, config: Config) -> tuple[str, str] | None:
-    """What keeps a checkpoint from being one that a run can go on from, and the fix; None where nothing does.
+    """Returns the reason why a run cannot resume from a checkpoint, and the fix; None if the run can.
 
-    Its files may be whole all the same: a manifest may be damaged so that it can still be read.
+    The shards may be undamaged all the same.
 
     Args:
-        manifest: of the checkpoint.
-        run_id: of the run.
-        config: that the run had until now.
+        manifest: the checkpoint's manifest.
+        run_id: the run's id.
+        config: the run's config before the resume.
     """
     if manifest.run_id != run_id:
         return f"is that of run {manifest.run_id}, not of {run_id}", "Remove it."

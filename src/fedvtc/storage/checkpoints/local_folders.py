@@ -1,4 +1,4 @@
-"""Checkpoint folders on a disk: written beside their place, made durable, then renamed into it."""
+"""Stores checkpoint folders on a disk: writes a draft beside the folder, syncs the draft, then renames it."""
 
 import contextlib
 import errno
@@ -19,26 +19,26 @@ _UNFINISHED = re.compile(r"(round_[0-9]{6,}|final)(\.attempt-[0-9]+)?(\.replaced
 
 
 class LocalFolders:
-    """Folders of plain files under one root. Links under it are neither read nor followed, for they may lead anywhere.
+    """Folders of plain files under one root; links under the root are neither read nor followed.
 
-    Every method raises OSError as it comes.
+    All methods may raise OSError.
 
     Args:
-        root: made with the first draft.
+        root: folder of the checkpoints; created with the first draft.
     """
 
     def __init__(self, root: Path) -> None:
         self._root = root
 
     def names(self) -> list[str]:
-        """The names under the root; none where it does not exist."""
+        """Returns the names under the root; none if the root does not exist."""
         try:
             return os.listdir(self._root)
         except FileNotFoundError:
             return []
 
     def begin(self, folder: str, attempt: int) -> str:
-        """Makes an empty draft beside the folder's place and returns its name."""
+        """Creates an empty draft beside a checkpoint folder and returns the draft's name."""
         draft = f"{folder}.attempt-{attempt}.tmp"
         _delete(self._root / draft)
         (self._root / draft).mkdir(parents=True)
@@ -46,7 +46,7 @@ class LocalFolders:
 
     @contextmanager
     def create(self, draft: str, name: str) -> Iterator[BinaryIO]:
-        """Opens a new file for writing; once the block is left, its content is on the disk."""
+        """Opens a new file of a draft for writing; after the block, the content is on disk."""
         with (self._root / draft / name).open("wb") as file:
             yield file
             file.flush()
@@ -54,11 +54,11 @@ class LocalFolders:
             _uncache(file.fileno())
 
     def take_over(self, draft: str, folder: str, name: str) -> None:
-        """Gives a file of another folder a second name in a draft."""
+        """Hard-links a file of an earlier checkpoint folder into a draft."""
         os.link(self._root / folder / name, self._root / draft / name, follow_symlinks=False)
 
     def publish(self, draft: str, folder: str, manifest: bytes) -> None:
-        """Writes the manifest and gives the draft its place; at no moment is a folder there that is not whole."""
+        """Writes the manifest and renames the draft to `folder`; an incomplete folder never has this name."""
         with self.create(draft, MANIFEST_FILE) as file:
             file.write(manifest)
         _sync_folder(self._root / draft)
@@ -68,12 +68,12 @@ class LocalFolders:
             os.replace(place, aside)
         os.replace(self._root / draft, place)
         _sync_folder(self._root)
-        # The new one has its place; what is left of the old one is cleared with the drafts.
+        # The new checkpoint is complete; `clear_drafts` deletes leftovers of the old one.
         with contextlib.suppress(OSError):
             _delete(aside)
 
     def size(self, folder: str, name: str) -> int:
-        """Bytes of a plain file in a plain folder."""
+        """Returns the bytes of a plain file in a plain folder."""
         _require(stat.S_ISDIR, self._root / folder, "not a plain folder")
         return _require(stat.S_ISREG, self._root / folder / name, "not a plain file").st_size
 
@@ -85,7 +85,7 @@ class LocalFolders:
             yield file
 
     def remove(self, folder: str) -> None:
-        """Deletes a folder or a draft; a crash meanwhile leaves no folder that is not whole."""
+        """Deletes a folder or a draft; a crash meanwhile leaves no incomplete checkpoint folder."""
         aside = self._root / (folder.removesuffix(".tmp") + _REMOVED)
         _delete(aside)
         with contextlib.suppress(FileNotFoundError):
@@ -93,7 +93,7 @@ class LocalFolders:
         _delete(aside)
 
     def clear_drafts(self) -> None:
-        """Deletes what crashes left; a folder that was set aside for one that never came gets its place back."""
+        """Deletes leftovers of crashes; restores a folder that was set aside for a new one that never followed."""
         for name in filter(_UNFINISHED.fullmatch, self.names()):
             place = self._root / name.removesuffix(_REPLACED)
             if name.endswith(_REPLACED) and not os.path.lexists(place):
@@ -117,11 +117,11 @@ def _require(is_kind: Callable[[int], bool], path: Path, fault: str) -> os.stat_
 
 
 def _uncache(descriptor: int) -> None:
-    """Gives back the memory in which the system keeps a file that is on the disk by now.
+    """Drops a synced file from the system's page cache.
 
-    A checkpoint is hardly ever read; left in memory, it pushes out what is, and every next one must find room anew.
+    Checkpoints are rarely read; in the cache they would push out files that are read.
     """
-    # Not every system has it, and it is no more than advice.
+    # Not every system has this call, and its effect is optional.
     if hasattr(os, "posix_fadvise"):
         with contextlib.suppress(OSError):
             os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)

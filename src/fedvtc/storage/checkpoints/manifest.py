@@ -1,6 +1,6 @@
-"""What a checkpoint says of itself: manifest.json, written last, so that a folder with one was once whole.
+"""The manifest of a checkpoint: manifest.json, written last, so that a folder with a manifest was once complete.
 
-It may come from a stranger, so it is read strictly: in particular no name in it can point out of its folder.
+A manifest may come from another user. It is read strictly, and no name in it can point outside the folder.
 """
 
 import json
@@ -14,23 +14,23 @@ from typing import Any, Literal, NoReturn, Self, get_args
 from fedvtc.errors import CheckpointError
 
 FORMAT = 1
-"""Version of the layout; raised when an older fedvtc could not read it."""
+"""Version of the layout; increased when an older fedvtc could not read new checkpoints."""
 
 MANIFEST_FILE = "manifest.json"
-"""Its name in the folder."""
+"""File name of the manifest."""
 
 FOLDER_NAME = re.compile(r"round_[0-9]{6,}|final")
-"""What a checkpoint's folder is called."""
+"""Names of checkpoint folders."""
 
 SHARD_NAME = re.compile(r"(server|client_[0-9]{4,})\.pt")
-"""What a file beside the manifest may be called."""
+"""Allowed names of the files beside the manifest."""
 
 Phase = Literal["round", "final"]
-"""After a round, or after the work that follows the last one."""
+"""`round`: after a round. `final`: after the work that follows the last round."""
 
 
 def shard_name(client_id: int) -> str:
-    """The file of a client in a checkpoint."""
+    """Returns the file name of a client in a checkpoint."""
     return f"client_{client_id:04d}.pt"
 
 
@@ -40,8 +40,8 @@ class Shard:
 
     Attributes:
         name: `server.pt` or `client_0003.pt`.
-        num_bytes: its size.
-        sha256: of its content, in hex.
+        num_bytes: size of the file.
+        sha256: SHA-256 of the content, in hex.
     """
 
     name: str
@@ -54,14 +54,14 @@ class Manifest:
     """One checkpoint.
 
     Attributes:
-        run_id: the run that wrote it.
-        round: the last round that it holds.
+        run_id: id of the run.
+        round: the last completed round.
         phase: `round`, or `final` once the clients have finished.
-        fingerprint: of all in the config that must not change between writing and resuming.
-        accuracy: mean generalization accuracy at that round in [0, 1]; None where it was not measured.
-        shards: its files.
-        versions: of the libraries that wrote it; None for one that was not there.
-        created: the time, ISO 8601.
+        fingerprint: digest of the config keys that must not change on resume.
+        accuracy: mean generalization accuracy after the round, in [0, 1]; None if not measured.
+        shards: the files beside the manifest.
+        versions: versions of the libraries by name; None for a library that is not installed.
+        created: time of writing, ISO 8601.
         format: version of the layout.
     """
 
@@ -77,15 +77,15 @@ class Manifest:
 
     @property
     def folder(self) -> str:
-        """The name of its folder: `round_000010` or `final`."""
+        """Name of the checkpoint folder: `round_000010` or `final`."""
         return f"round_{self.round:06d}" if self.phase == "round" else "final"
 
     def shard(self, name: str) -> Shard | None:
-        """The file of this name; None where it is not part of the checkpoint."""
+        """Returns the shard of this name; None if the checkpoint has no such shard."""
         return next((shard for shard in self.shards if shard.name == name), None)
 
     def to_json(self) -> str:
-        """The text of manifest.json; an accuracy that is not finite becomes null."""
+        """Returns the text of manifest.json; an accuracy that is not finite becomes null."""
         accuracy = None if self.accuracy is None or not math.isfinite(self.accuracy) else float(self.accuracy)
         return json.dumps(asdict(replace(self, accuracy=accuracy)), indent=2, allow_nan=False) + "\n"
 
@@ -94,16 +94,16 @@ class Manifest:
         """Reads the text of manifest.json.
 
         Args:
-            text: what `to_json` gave.
-            where: the file, named in errors.
+            text: text or bytes of the file.
+            where: name of the file in error messages.
 
         Raises:
-            CheckpointError: it is not JSON, lacks a field or has an unknown one, holds a value that cannot be, or was
-                written by a newer fedvtc.
+            CheckpointError: if the text is not JSON, a field is missing, unknown or has an impossible value, or a newer
+                fedvtc wrote the file.
         """
         try:
             values = json.loads(text, parse_constant=_refuse_constant)
-        except (ValueError, RecursionError) as error:
+        except ValueError as error:
             raise CheckpointError(f"{where}: is not JSON; it is damaged") from error
         reader = _Reader(values, where)
         if reader.get("format", int) > FORMAT:
@@ -144,7 +144,7 @@ def _read_shard(values: Any, where: str) -> Shard:
 
 
 class _Reader:
-    """Takes values out of what should be a JSON object, and says which one is wrong."""
+    """Takes checked values out of a JSON object; errors name the field."""
 
     def __init__(self, values: Any, where: str) -> None:
         self._values, self._where = values, where
@@ -154,7 +154,7 @@ class _Reader:
     def get(self, name: str, *types: type) -> Any:
         if name not in self._values:
             self.fail(f"{name} is missing")
-        # Exactly, because True counts as an int too.
+        # `isinstance` would take True for an int.
         self.check(name, type(self._values[name]) in types)
         return self._values[name]
 

@@ -1,4 +1,4 @@
-"""Checkpoint folders behind a URL. Object stores cannot rename, so the manifest, written last, makes a folder whole."""
+"""Stores checkpoint folders behind a URL. Object stores cannot rename: the manifest, written last, marks completion."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -11,20 +11,20 @@ from fedvtc.storage.checkpoints.manifest import FOLDER_NAME, MANIFEST_FILE
 class RemoteFolders:
     """Folders of files under one root of an fsspec file system.
 
-    Every method raises OSError, also for what the file system's library raises of its own kind.
+    All methods raise OSError, also for other errors of the file system's library.
 
     Args:
         file_system: an `fsspec.AbstractFileSystem`.
-        root: path in it.
+        root: path of the checkpoints in the file system.
     """
 
     def __init__(self, file_system: Any, root: str) -> None:
         self._fs, self._root = file_system, root.rstrip("/")
 
     def names(self) -> list[str]:
-        """The names under the root; none where it does not exist."""
+        """Returns the names under the root; none if the root does not exist."""
         with _only_os_errors():
-            # Other processes write too.
+            # Other processes write here too.
             self._fs.invalidate_cache()
             try:
                 paths = self._fs.ls(self._root, detail=False)
@@ -33,7 +33,7 @@ class RemoteFolders:
             return [path.rstrip("/").rsplit("/", 1)[-1] for path in paths]
 
     def begin(self, folder: str, attempt: int) -> str:
-        """Empties the folder's own place, which serves as the draft of every attempt, and returns its name."""
+        """Empties the checkpoint folder, which is the draft of every attempt, and returns its name."""
         self.remove(folder)
         with _only_os_errors():
             self._fs.makedirs(self._path(folder), exist_ok=True)
@@ -41,9 +41,9 @@ class RemoteFolders:
 
     @contextmanager
     def create(self, draft: str, name: str) -> Iterator[BinaryIO]:
-        """Opens a new file for writing; once the block is left, the store has taken its content.
+        """Opens a new file of a draft for writing; after the block, the store has the content.
 
-        It is sent as a whole and then only: who writes it need not wait for a network.
+        The content is sent as a whole after the block, so that the writer does not wait for a network.
         """
         with BytesIO() as file:
             yield file
@@ -51,18 +51,18 @@ class RemoteFolders:
                 self._fs.pipe_file(self._path(draft, name), file.getvalue())
 
     def take_over(self, draft: str, folder: str, name: str) -> None:
-        """Has the store copy a file of another folder; nothing is sent."""
+        """Copies a file of an earlier checkpoint folder inside the store, without sending the content."""
         with _only_os_errors():
             self._fs.cp_file(self._path(folder, name), self._path(draft, name))
 
     def publish(self, draft: str, folder: str, manifest: bytes) -> None:
-        """Writes the manifest."""
+        """Writes the manifest, which completes the checkpoint."""
         assert draft == folder
         with self.create(draft, MANIFEST_FILE) as file:
             file.write(manifest)
 
     def size(self, folder: str, name: str) -> int:
-        """Bytes of a file."""
+        """Returns the bytes of a file."""
         with _only_os_errors():
             self._fs.invalidate_cache()
             return int(self._fs.info(self._path(folder, name))["size"])
@@ -83,7 +83,7 @@ class RemoteFolders:
                 self._fs.rm(self._path(folder), recursive=True)
 
     def clear_drafts(self) -> None:
-        """Deletes the folders that have no manifest."""
+        """Deletes the folders without a manifest."""
         for folder in filter(FOLDER_NAME.fullmatch, self.names()):
             try:
                 self.size(folder, MANIFEST_FILE)
@@ -100,5 +100,5 @@ def _only_os_errors() -> Iterator[None]:
         yield
     except OSError:
         raise
-    except Exception as error:  # Absent credentials, for one, are an error of the library's own kind.
+    except Exception as error:  # Libraries raise their own errors, for instance about missing credentials.
         raise OSError(f"{type(error).__name__}: {error}") from error

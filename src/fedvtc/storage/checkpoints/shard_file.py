@@ -1,4 +1,4 @@
-"""A shard on its way to its file: counted and hashed as it passes, so that it is never held in memory whole."""
+"""Counts and hashes a shard while it is written, so that memory never holds the whole shard."""
 
 import hashlib
 from collections.abc import Callable
@@ -10,25 +10,25 @@ PIECE_BYTES = 2**18
 
 
 class Sink(Protocol):
-    """What PyTorch asks of a file that it saves into."""
+    """The methods that PyTorch needs of a file to save into."""
 
     def write(self, content: bytes, /) -> int:
-        """Takes the next bytes."""
+        """Writes the next bytes and returns their number."""
 
     def flush(self) -> None:
-        """Follows the last of them."""
+        """Ends the writing."""
 
 
 Save = Callable[[Sink], object]
-"""Writes a client's or the server's state, from its first byte to its last."""
+"""Writes the whole state of a client or the server into a sink."""
 
 
 class ShardFile:
-    """Passes on what is written, and tells what it was.
+    """Passes bytes on to a file, and counts and hashes them.
 
     Args:
-        name: of the shard.
-        file: open for writing; raises its own errors.
+        name: the shard's name.
+        file: a file open for writing; its errors pass through.
     """
 
     def __init__(self, name: str, file: Sink) -> None:
@@ -36,19 +36,19 @@ class ShardFile:
         self._num_bytes, self._digest = 0, hashlib.sha256()
 
     def write(self, content: bytes, /) -> int:
-        """Writes and hashes in turn, a piece that fits the processor's caches at a time."""
+        """Writes and hashes in pieces that fit the processor's caches; returns the number of bytes."""
         view = memoryview(content).cast("B")
         for start in range(0, len(view), PIECE_BYTES):
             piece = view[start : start + PIECE_BYTES]
-            self._file.write(piece)  # type: ignore[arg-type]  # Every file takes what has a buffer.
+            self._file.write(piece)  # type: ignore[arg-type]  # Files take any buffer.
             self._digest.update(piece)
         self._num_bytes += len(view)
         return len(view)
 
     def flush(self) -> None:
-        """Does nothing: what is durable, and when, is the matter of who opened the file."""
+        """Does nothing; the opener of the file syncs it."""
 
     @property
     def shard(self) -> Shard:
-        """What has been written so far."""
+        """Name, size and hash of the bytes written so far."""
         return Shard(self._name, self._num_bytes, self._digest.hexdigest())

@@ -1,4 +1,4 @@
-"""The checkpoints of one run, in a folder or behind a URL: written whole or not at all, and checked before use."""
+"""Stores the checkpoints of one run, in a folder or behind a URL: written completely or not at all, checked on use."""
 
 import hashlib
 import math
@@ -30,7 +30,7 @@ def _faultless(manifest: Manifest) -> None:
 
 
 class _Folders(Protocol):
-    """Where folders of files are kept; see `LocalFolders` and `RemoteFolders`."""
+    """Storage of checkpoint folders: `LocalFolders` or `RemoteFolders`."""
 
     def names(self) -> list[str]: ...
     def begin(self, folder: str, attempt: int) -> str: ...
@@ -44,18 +44,18 @@ class _Folders(Protocol):
 
 
 class CheckpointStore:
-    """A run's checkpoints: one folder each, of shards and a manifest that is written last.
+    """The checkpoints of one run, each a folder of shards and a manifest that is written last.
 
-    A checkpoint is written in four steps: `draft` by the coordinator, `write` by whoever holds a shard, `publish` by
-    the coordinator, and `discard` where that failed. A store can be pickled and sent to the processes that write.
-    Where nothing else is said, methods raise OSError as it comes.
+    The coordinator calls `draft`, the processes of the clients call `write`, and the coordinator calls `publish`, or
+    `discard` after a failure. A store can be pickled and sent to the processes that write. All methods may raise
+    OSError.
 
     Args:
-        location: a folder, or an fsspec URL such as `s3://bucket/fedvtc/run`; of this run alone.
+        location: a folder, or an fsspec URL such as `s3://bucket/fedvtc/run`, for this run only.
 
     Raises:
-        CheckpointError: the URL names several file systems, none is known or installed for it, or its server does not
-            answer.
+        CheckpointError: if the URL chains file systems, its file system is unknown or not installed, or its server does
+            not answer.
     """
 
     def __init__(self, location: str | Path) -> None:
@@ -75,25 +75,25 @@ class CheckpointStore:
         return CheckpointStore, (self.location,)
 
     def draft(self, folder: str, attempt: int) -> str:
-        """Makes an empty place to write a checkpoint into.
+        """Creates an empty draft of a checkpoint.
 
         Args:
-            folder: `Manifest.folder` of what it will become.
-            attempt: of the run; processes of a lost attempt may still be writing into drafts of theirs.
+            folder: `Manifest.folder` of the checkpoint.
+            attempt: number of the run's attempt; processes of a lost attempt may still write into their own drafts.
 
         Returns:
-            Its name, for `write`, `publish` and `discard`. In an object store, which cannot rename, this is the folder
-            itself; a checkpoint that was there is gone.
+            The draft's name, for `write`, `publish` and `discard`. Object stores cannot rename: there the draft is the
+            folder itself, and an existing checkpoint in it is deleted.
         """
         return self._folders.begin(folder, attempt)
 
     def write(self, draft: str, name: str, save: Save) -> Shard:
-        """Writes one shard durably; may be done again, and by several processes for different shards.
+        """Writes one shard durably. Different processes may write different shards, and a shard may be written again.
 
         Args:
-            draft: as `draft` named it.
-            name: of the shard.
-            save: writes its content into a file; once it returns, what it read may change.
+            draft: name of the draft.
+            name: name of the shard.
+            save: writes the content into a file; after `save` returns, the state may change.
         """
         assert SHARD_NAME.fullmatch(name)
         with self._folders.create(draft, name) as file:
@@ -102,12 +102,12 @@ class CheckpointStore:
         return shard_file.shard
 
     def take_over(self, draft: str, manifest: Manifest, name: str) -> Shard | None:
-        """Puts a shard of an earlier checkpoint into a draft without writing it again.
+        """Puts a shard of an earlier checkpoint into a draft without writing the content again.
 
-        In a local folder the two are one file, so damage to it is damage to both.
+        In a local folder both checkpoints share one file, so damage hits both.
 
         Returns:
-            The shard, or None where it cannot be done.
+            The shard; None if the earlier shard is missing or cannot be shared.
         """
         shard = manifest.shard(name)
         if shard is None:
@@ -121,26 +121,26 @@ class CheckpointStore:
         return shard
 
     def publish(self, draft: str, manifest: Manifest) -> None:
-        """Makes the draft a checkpoint; one of that name gives way once the new one is complete.
+        """Turns a draft into a checkpoint, which replaces an older checkpoint of the same name.
 
-        A crash leaves the old one, the new one, or neither, but never a folder that claims to be whole and is not.
+        A crash leaves the old checkpoint, the new one, or neither, but never an incomplete one with a manifest.
         """
         self._folders.publish(draft, manifest.folder, manifest.to_json().encode())
 
     def discard(self, draft: str) -> None:
-        """Deletes an unfinished draft as far as that is possible."""
+        """Deletes a draft; ignores errors."""
         with suppress(OSError):
             self._folders.remove(draft)
 
     def clear_drafts(self) -> None:
-        """Deletes what crashes left; only while no other process writes here."""
+        """Deletes leftovers of crashes; no other process may write here meanwhile."""
         self._folders.clear_drafts()
 
     def manifests(self, report: Report = _ignore) -> list[Manifest]:
-        """What there is, newest first and `final` before all rounds; by manifest only, shards are not looked at.
+        """Reads all manifests: `final` first, then rounds from the newest on; shards are not checked.
 
         Args:
-            report: gets a line for each folder whose manifest is damaged.
+            report: gets a line for each folder with a damaged manifest.
         """
         found = []
         for folder in sorted(filter(FOLDER_NAME.fullmatch, self._folders.names()), reverse=True):
@@ -151,7 +151,7 @@ class CheckpointStore:
         return sorted(found, key=lambda manifest: (manifest.phase == "final", manifest.round), reverse=True)
 
     def problems(self, manifest: Manifest) -> list[str]:
-        """What is wrong with a checkpoint, one line each; every byte of it is read."""
+        """Reads every byte of a checkpoint and returns its problems, one line each."""
         found = []
         for shard in manifest.shards:
             try:
@@ -163,10 +163,10 @@ class CheckpointStore:
         return found
 
     def read(self, manifest: Manifest, name: str) -> bytes:
-        """The content of one shard.
+        """Reads one shard and checks its size and hash.
 
         Raises:
-            CheckpointError: it is not there, cannot be read, or is not what was written.
+            CheckpointError: if the shard is missing, unreadable or damaged.
         """
         shard = manifest.shard(name)
         if shard is None:
@@ -183,12 +183,12 @@ class CheckpointStore:
         fault_of: Callable[[Manifest], str | None] = _faultless,
         max_round: int | None = None,
     ) -> Manifest | None:
-        """The newest checkpoint of a round without problems, or None.
+        """Returns the newest checkpoint of a round without problems; None if there is none.
 
         Args:
-            report: gets a line for each newer one that is damaged or has a fault.
-            fault_of: what else keeps a checkpoint from being the one, in words.
-            max_round: newer ones are passed over.
+            report: gets a line for each newer checkpoint that is damaged or has a fault.
+            fault_of: returns another fault of a checkpoint in words, or None.
+            max_round: newer rounds are skipped.
         """
         for manifest in self.manifests(report):
             if manifest.phase != "round" or (max_round is not None and manifest.round > max_round):
@@ -204,11 +204,11 @@ class CheckpointStore:
         return None
 
     def prune(self, kept: Sequence[Manifest], keep_best: bool) -> None:
-        """Deletes checkpoints of rounds; `final` and those whose manifest is damaged stay.
+        """Deletes checkpoints of rounds; keeps `final` and checkpoints with a damaged manifest.
 
         Args:
-            kept: those that stay.
-            keep_best: whether the most accurate one, of equals the newest, stays too.
+            kept: checkpoints to keep.
+            keep_best: True to keep the most accurate checkpoint too; of equals, the newest.
         """
         rounds = [manifest for manifest in self.manifests() if manifest.phase == "round"]
         folders = {manifest.folder for manifest in kept}
@@ -228,7 +228,7 @@ class CheckpointStore:
             raise CheckpointError(f"{where}: {MANIFEST_FILE} {_why(error)}") from error
         manifest = Manifest.from_json(content, f"{where}/{MANIFEST_FILE}")
         if manifest.folder != folder:
-            raise CheckpointError(f"{where}: {MANIFEST_FILE} is that of {manifest.folder}")
+            raise CheckpointError(f"{where}: {MANIFEST_FILE} belongs to {manifest.folder}")
         return manifest
 
     @contextmanager
@@ -250,11 +250,11 @@ class CheckpointStore:
 
 def _open_url(url: str) -> tuple[Any, str]:
     if "::" in url:
-        what = "cannot be used as a checkpoint folder (it chains file systems)"
-        raise CheckpointError(f"{url}: {what}. Name one only, such as s3://bucket/runs.")
+        problem = "cannot be used as a checkpoint folder (it chains file systems)"
+        raise CheckpointError(f"{url}: {problem}. Name one file system only, such as s3://bucket/runs.")
     try:
         file_system, root = url_to_fs(url)
-    except Exception as error:  # Some connect when they are made, and each fails in its own way.
+    except Exception as error:  # Some file systems connect at once, and raise errors of their own libraries.
         raise CheckpointError(f"{url}: cannot be used as a checkpoint folder ({first_line(error)})") from error
     return file_system, str(root)
 

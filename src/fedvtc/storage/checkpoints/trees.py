@@ -1,4 +1,4 @@
-"""Trees in files: what clients and server remember, written by PyTorch and read back without running any code.
+"""Writes trees of tensors with PyTorch and reads them back without running any code from the file.
 
 A tree is a tensor, a string, a number, a truth value or None, or a mapping, list or tuple of trees.
 """
@@ -18,36 +18,36 @@ _PLAIN = (str, int, float, bool, type(None))
 
 
 def write_tree(tree: Any, file: Sink) -> None:
-    """Writes the tree for `read_tree`, straight from its tensors; those of any device become tensors of the CPU.
+    """Writes a tree, such as the `state_dict()` of a module or an optimizer, for `read_tree`.
 
-    Mappings come back as dicts. Modules' and optimizers' `state_dict()`s are trees.
+    Tensors of any device are read back on the CPU, mappings as dicts.
 
     Raises:
-        TypeError: it holds something else, which `read_tree` would refuse.
-        OSError: the file does not take it.
+        TypeError: if the tree holds another type, which `read_tree` would refuse.
+        OSError: if the file cannot be written.
     """
     try:
         torch.save(_map_leaves(_for_disk, tree), cast(IO[bytes], file))
     except RuntimeError as error:
-        # Where the file fails, PyTorch still tries to end its archive, and complains that it is not what it should be.
+        # After an error of the file, PyTorch still ends its archive and raises a second error about the size.
         if isinstance(error.__context__, OSError):
             raise error.__context__ from None
         raise
 
 
 def read_tree(content: bytes, where: str = "checkpoint") -> Any:
-    """The inverse of `write_tree`: fresh, writable tensors on the CPU.
+    """Reads a tree of `write_tree` into new, writable tensors on the CPU.
 
     Args:
-        content: as `write_tree` wrote it.
-        where: named in the error.
+        content: the bytes that `write_tree` wrote.
+        where: name of the file in error messages.
 
     Raises:
-        CheckpointError: it is damaged, or holds more than data.
+        CheckpointError: if the content is damaged or holds code.
     """
     try:
         return torch.load(io.BytesIO(content), weights_only=True, map_location="cpu")
-    except Exception as error:  # What a damaged archive raises is anything from EOFError to RuntimeError.
+    except Exception as error:  # A damaged archive raises anything from EOFError to RuntimeError.
         raise CheckpointError(
             f"{where}: is damaged, or holds code, which is never run ({type(error).__name__}). "
             "An older checkpoint may be whole."
@@ -55,16 +55,16 @@ def read_tree(content: bytes, where: str = "checkpoint") -> Any:
 
 
 def arrays_to_tensors(tree: Any) -> Any:
-    """A tree whose arrays are tensors of the same type and shape; memory is shared where PyTorch can.
+    """Converts the arrays of a tree to tensors of the same type and shape; shares memory if PyTorch can.
 
     Raises:
-        TypeError: an array's type, such as text, has no counterpart.
+        TypeError: if PyTorch has no counterpart of an array's type, such as text.
     """
     return _map_leaves(lambda leaf: _to_tensor(leaf) if isinstance(leaf, np.ndarray | np.generic) else leaf, tree)
 
 
 def tensors_to_arrays(tree: Any) -> Any:
-    """The inverse of `arrays_to_tensors`, without a copy; NumPy's scalars come back as arrays of no dimension."""
+    """Converts the tensors of a tree to arrays without a copy; NumPy scalars come back as arrays of no dimension."""
     return _map_leaves(lambda leaf: leaf.numpy() if isinstance(leaf, Tensor) else leaf, tree)
 
 
@@ -78,7 +78,7 @@ def _map_leaves(change: Callable[[Any], Any], tree: Any) -> Any:
 
 def _to_tensor(array: np.ndarray[Any, Any] | np.generic) -> Tensor:
     array = np.asarray(array)
-    # PyTorch warns of read-only memory (Ray's store) and cannot take negative strides.
+    # PyTorch warns about read-only memory (Ray's store) and cannot share negative strides.
     shareable = array.flags.c_contiguous and array.flags.writeable
     return torch.from_numpy(array if shareable else array.copy(order="C"))
 
@@ -89,6 +89,6 @@ def _for_disk(leaf: Any) -> Any:
             raise TypeError(f"a checkpoint cannot hold {type(leaf).__name__}, only tensors and plain values")
         return leaf
     tensor = leaf.detach().cpu()
-    # A view is saved with the whole storage behind it.
+    # PyTorch saves a view with its whole storage.
     is_whole = tensor.untyped_storage().nbytes() == tensor.nbytes
     return tensor if is_whole else tensor.clone()

@@ -1,1 +1,1 @@
-"""A run in Weights & Biases. Only here is wandb imported."""
+"""The tracker of Weights & Biases. wandb is imported here only."""

@@ -1,7 +1,13 @@
-"""Which rounds the files of a W&B run hold: what its service has taken, also where its process was killed.
+"""Reads W&B's own files in the run folder to find the rounds that W&B has stored, also after a kill.
 
-The format is that of LevelDB's log (https://github.com/google/leveldb/blob/main/doc/log_format.md) behind a header of
-seven bytes; each record is a `Record` of W&B's protocol.
+A note of our own, such as the last logged round, cannot replace these files. `wandb.Run.log` returns before W&B's
+service has written anything: a program that logs three rounds in three seconds and dies by SIGKILL leaves a file with
+a header and no round. A note written after `log` would make the resumed run skip these three rounds. A note written
+some time later would make it log stored rounds again, and W&B keeps both rows: a repeated value of the step metric
+replaces nothing.
+
+The format is the log format of LevelDB (https://github.com/google/leveldb/blob/main/doc/log_format.md) behind a header
+of seven bytes. Each record is a `Record` of W&B's protocol. wandb itself has no reader in Python.
 """
 
 import json
@@ -13,27 +19,27 @@ from typing import Any
 HEADER_BYTES = 7
 BLOCK_BYTES = 2**15
 FULL, FIRST, MIDDLE, LAST = 1, 2, 3, 4
-"""Kinds of chunks: a whole record, or a part of one."""
+"""Kinds of chunks: a whole record, or the first, a middle or the last part."""
 
 
 def logged_values(folder: Path, run_id: str, name: str) -> list[float]:
-    """Every value that was logged under a name, in all attempts at a run, in the order of the attempts.
+    """Returns all stored values of a metric, over all attempts of a run, in the order of the attempts.
 
     Args:
-        folder: that W&B writes its folders into.
-        run_id: of the W&B run.
-        name: of the metric.
+        folder: the folder of W&B's folders.
+        run_id: id of the W&B run.
+        name: name of the metric.
     """
-    # Folders of the same second end in a number.
+    # The second folder of one second has a number after the id.
     files = sorted(folder.glob(f"*run-*-{run_id}*/run-*.wandb"))
     return [row[name] for file in files for row in rows(file) if name in row]
 
 
 def drop_empty(folder: Path) -> None:
-    """Removes offline runs that ended before anything of them was written: `wandb sync` would stop at them.
+    """Removes offline folders of attempts that ended before W&B stored a record: `wandb sync` would stop at them.
 
     Args:
-        folder: that W&B writes its folders into.
+        folder: the folder of W&B's folders.
     """
     for path in folder.glob("offline-run-*"):
         if all(next(records(file), None) is None for file in path.glob("run-*.wandb")):
@@ -41,7 +47,7 @@ def drop_empty(folder: Path) -> None:
 
 
 def rows(file: Path) -> Iterator[dict[str, float]]:
-    """The rows of history in one file: numbers by name."""
+    """Yields the logged rows of one file as numbers by name."""
     for record in records(file):
         if record.HasField("history"):
             values = {item.key or ".".join(item.nested_key): item.value_json for item in record.history.item}
@@ -50,10 +56,10 @@ def rows(file: Path) -> Iterator[dict[str, float]]:
 
 
 def records(file: Path) -> Iterator[Any]:
-    """The records of one file, as W&B's own messages. A torn end is left out."""
+    """Yields the records of one file as messages of W&B's protocol; a torn last record is left out."""
     from wandb.proto import wandb_internal_pb2
 
-    # Its classes are made when it is imported, where no type checker sees them.
+    # The module makes its classes on import, so type checkers do not see them.
     make_record: Any = vars(wandb_internal_pb2)["Record"]
     for chunk in _chunks(file):
         record = make_record()
@@ -67,7 +73,7 @@ def _chunks(file: Path) -> Iterator[bytes]:
     while place + HEADER_BYTES <= len(content):
         left = BLOCK_BYTES - place % BLOCK_BYTES
         if left < HEADER_BYTES:
-            # Too little for a chunk: filled with zeros.
+            # Too short for a chunk: filled with zeros.
             place += left
             continue
         num_bytes, kind = int.from_bytes(content[place + 4 : place + 6], "little"), content[place + 6]

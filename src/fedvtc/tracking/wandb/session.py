@@ -1,4 +1,4 @@
-"""Opens a run of Weights & Biases, and deals with its service: a process on this machine that takes what is logged."""
+"""Opens a W&B run and ends W&B's service, the process on this machine that receives all logged values."""
 
 import os
 from contextlib import suppress
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from fedvtc.config.schema import Config
 from fedvtc.storage.atomic import replaced
-from fedvtc.tracking import RunInfo
+from fedvtc.tracking.base import RunInfo
 
 if TYPE_CHECKING:
     import wandb
@@ -21,27 +21,27 @@ VARIABLES = {
     "job_type": "WANDB_JOB_TYPE",
     "name": "WANDB_NAME",
 }
-"""What wins over the config where it is set."""
+"""Environment variables that win over the config, by config key."""
 MODES = ("online", "offline", "shared", "disabled", "dryrun", "run")
-"""What W&B takes as its mode, in these letters only."""
+"""Modes that W&B accepts, in lower case only."""
 
 
 def open_run(run: RunInfo, explicit: dict[str, str]) -> "wandb.Run":
-    """Opens the W&B run of a run folder, or continues it.
+    """Opens the W&B run of a run folder; continues the W&B run of an earlier attempt.
 
     Args:
-        run: what W&B is told of it.
-        explicit: arguments of `wandb.init` that win over the environment and the config.
+        run: facts about the run.
+        explicit: arguments of `wandb.init` that win over environment and config.
 
     Raises:
-        Exception: of any kind, where W&B cannot open it within `tracking.wandb.timeout_s`.
+        Exception: of any kind, if W&B cannot open the run within `tracking.wandb.timeout_s`.
     """
     import wandb
 
     keys = run.config.tracking.wandb
-    # Silent, so that it neither asks for a key nor writes into the live table.
+    # Silent, so that W&B neither asks for a key nor writes into the live table.
     wandb.setup(settings=wandb.Settings(silent=True))
-    # W&B itself looks at the environment once per process, and only where nothing is given.
+    # W&B reads the environment once per process, and only for arguments that are not given.
     chosen: dict[str, Any] = {
         key: os.environ.get(variable) or getattr(keys, key) for key, variable in VARIABLES.items()
     }
@@ -52,7 +52,7 @@ def open_run(run: RunInfo, explicit: dict[str, str]) -> "wandb.Run":
         init_timeout=keys.timeout_s,
         finish_timeout=keys.timeout_s,
         finish_timeout_raises=True,
-        # It would hold the command line.
+        # The metadata would hold the command line.
         x_disable_meta=True,
     )
     kept = _id_file(run)
@@ -66,7 +66,7 @@ def open_run(run: RunInfo, explicit: dict[str, str]) -> "wandb.Run":
         tags=_tags(run.config),
         settings=settings,
     )
-    # In a sweep of W&B's own, its agent has chosen another id.
+    # The agent of a W&B sweep chooses another id.
     if opened.id != run.id and not opened.disabled:
         with replaced(kept) as beside:
             beside.write_text(opened.id)
@@ -74,16 +74,16 @@ def open_run(run: RunInfo, explicit: dict[str, str]) -> "wandb.Run":
 
 
 def close_service() -> None:
-    """Ends W&B's service, and what is open in it; a program's end then waits for it no more."""
+    """Ends W&B's service and its open runs, so that the program's end does not wait for the service."""
     import wandb
 
-    # It ends the whole program where the service has ended with an error.
+    # `teardown` exits the program if the service has ended with an error.
     with suppress(SystemExit, *gone_errors()):
         wandb.teardown()
 
 
 def gone_errors() -> tuple[type[Exception], ...]:
-    """What W&B raises where its service has ended unasked: a signal to all processes of a job ends it at once."""
+    """Returns the errors that W&B raises after its service has died, as by a signal to all processes of a job."""
     from wandb.sdk.mailbox import HandleAbandonedError, MailboxClosedError
 
     return ConnectionError, HandleAbandonedError, MailboxClosedError

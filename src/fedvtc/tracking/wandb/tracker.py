@@ -1,4 +1,4 @@
-"""A federation as one run of Weights & Biases."""
+"""Logs a federation as one run of Weights & Biases."""
 
 import os
 import shlex
@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedvtc.storage.records import records_up_to
-from fedvtc.tracking import RunInfo, Tracker
-from fedvtc.tracking.lenient import reason
+from fedvtc.tracking.base import RunInfo, Tracker
+from fedvtc.tracking.isolation import reason
 from fedvtc.tracking.series import TOTAL_MB, Series, numbers, prefix_of, sample_picture, shows_clients
 from fedvtc.tracking.wandb.local_log import drop_empty, logged_values
 from fedvtc.tracking.wandb.session import close_service, gone_errors, open_run
@@ -24,24 +24,24 @@ if TYPE_CHECKING:
     import wandb
 
 HEADLINES = ("test/accuracy/mean", "test/accuracy/worst10", "test/accuracy/min")
-"""Metrics that are logged a second time, under `mb/`, for curves over megabytes: W&B allows a metric one axis only."""
+"""Metrics that are also logged under `mb/`, for curves over megabytes: W&B allows one axis per metric."""
 BEST = "max/test/accuracy/mean"
 LOCAL_S = 10.0
-"""Seconds that W&B's own service on this machine gets besides those of the server."""
-HELD_S = 30.0
-"""Seconds for which what was logged can be logged again: W&B's service writes its file about every ten."""
+"""Seconds for W&B's service on this machine, on top of the server's `tracking.wandb.timeout_s`."""
+KEPT_S = 30.0
+"""Seconds for which logged rows are kept to be logged again: W&B's service writes its file about every ten seconds."""
 
 
 class WandbTracker(Tracker):
-    """One W&B run per federation; a resumed federation continues it, each round in it once.
+    """Logs one W&B run per federation; a resumed federation continues the W&B run, with each round once.
 
-    Made for a thread of its own: it waits for the server, up to `tracking.wandb.timeout_s` at the start and in the
-    end. Where the server does not take the run, it goes on in a folder that `wandb sync` uploads. Where W&B's service
-    on this machine is ended by somebody, another one is started, once, and told again what the first had not written.
+    Runs in a thread of its own, because it waits for the server, up to `tracking.wandb.timeout_s` at the start and at
+    the end. If the server refuses the run, W&B writes offline files that `wandb sync` uploads later. If W&B's service
+    on this machine dies, the tracker starts a second one, once, and logs the rows again that the first had not stored.
 
     Args:
-        class_names: of the data set, in class order.
-        report: gets a line that the user should know: where the run is, or what is left to do.
+        class_names: class names of the data set, in class order.
+        report: gets lines for the user: the run's URL, failures, the upload command.
     """
 
     def __init__(self, class_names: Sequence[str], report: Callable[[str], None]) -> None:
@@ -49,18 +49,18 @@ class WandbTracker(Tracker):
         self._has_begun = self._given_up = self._has_reopened = self._is_sent = False
         self._run: wandb.Run | None = None
         self._explicit: dict[str, str] = {}
-        # With the round that had been logged before.
-        self._held: deque[tuple[float, int, Callable[[], None]]] = deque()
-        # The reports of its own errors would be waited for in the end, for as long as the server does not answer.
+        # Calls of the last seconds, each with its time and the round logged before.
+        self._kept: deque[tuple[float, int, Callable[[], None]]] = deque()
+        # At the end, W&B would wait for a silent server to take reports of W&B's own errors.
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
 
-    def tell(self, text: str) -> None:
-        """Reports a line, unless it was given up: what fails then is nobody's business any more."""
+    def report(self, text: str) -> None:
+        """Reports a line for the user, unless the tracker was given up."""
         if not self._given_up:
             self._report(text)
 
     def start(self, run: RunInfo) -> None:
-        """Opens the run, and brings it up to the round after which the federation goes on."""
+        """Opens the W&B run and logs missing rounds up to the round that the federation resumes after."""
         self._info, self._has_begun = run, True
         self._last_round = run.resumed_round or 0
         try:
@@ -69,11 +69,11 @@ class WandbTracker(Tracker):
             self._reopen(error)
         assert self._run is not None
         if self._run.url:
-            self.tell(f"W&B: {self._run.url}")
+            self.report(f"W&B: {self._run.url}")
 
     def log(self, record: Mapping[str, Any], clients: Sequence[Mapping[str, Any]]) -> None:
-        """Logs one row, unless an earlier attempt did."""
-        self._hold(partial(self._log, record, clients))
+        """Logs the record as one row, unless W&B has the row from an earlier attempt."""
+        self._keep(partial(self._log, record, clients))
         self._last_round = record["round"]
         try:
             self._log(record, clients)
@@ -81,12 +81,12 @@ class WandbTracker(Tracker):
             self._reopen(error)
 
     def show_samples(self, round: int, images_NCHW: NDArray[np.uint8], labels_N: Sequence[int]) -> None:
-        """Adds a picture to the next row."""
-        self._hold(partial(self._show_samples, round, images_NCHW, labels_N))
+        """Adds the images as one picture to the next row."""
+        self._keep(partial(self._show_samples, round, images_NCHW, labels_N))
         self._show_samples(round, images_NCHW, labels_N)
 
     def finish(self, status: str) -> None:
-        """Uploads what is left, or says how to do that later."""
+        """Waits for the upload, or reports the command that uploads the rest later."""
         if self._run is None:
             return
         try:
@@ -98,14 +98,14 @@ class WandbTracker(Tracker):
         except TimeoutError:
             pass
         finally:
-            self._tell_unsent()
+            self._report_unsent()
 
     def give_up(self) -> None:
-        """Leaves W&B's service to itself; for another thread than the one that waits for it."""
+        """Ends W&B's service without waiting for an upload; called from another thread than the tracker's."""
         if self._has_begun:
-            self._tell_unsent()
+            self._report_unsent()
         self._given_up = True
-        # A program's end would wait for the service, unless it is being torn down already. It ends with its parent.
+        # Python's exit would wait for the service, except during a teardown. The service ends with this process.
         teardown = threading.Thread(target=close_service, name="wandb-teardown", daemon=True)
         teardown.start()
         teardown.join(timeout=1.0)
@@ -138,36 +138,39 @@ class WandbTracker(Tracker):
             try:
                 return open_run(run, self._explicit)
             except gone_errors():
-                # W&B may have taken a service that has ended, and not noticed it yet.
+                # W&B may have connected to a service that is dead.
                 close_service()
                 return open_run(run, self._explicit)
         except Exception as error:
-            self.tell(f"tracking.wandb: the run is kept in its folder only, as if mode=offline ({reason(error)}).")
-            # Its service still holds the id of the run that it could not open.
+            self.report(f"tracking.wandb: W&B cannot open the run and now works offline ({reason(error)}).")
+            # The service still holds the id of the run that it could not open.
             close_service()
             self._explicit = {"mode": "offline"}
             return open_run(run, self._explicit)
 
     def _reopen(self, error: Exception) -> None:
-        """Goes on with another service, after an error that says that the one so far is gone.
+        """Starts a new service and logs the kept rows again.
+
+        Args:
+            error: the error that showed that the service is dead.
 
         Raises:
-            Exception: the same error, where that was done before, or the tracker was given up.
+            Exception: `error`, if a service was started again before, or the tracker was given up.
         """
         close_service()
         if self._has_reopened or self._given_up:
             raise error
         self._has_reopened = True
-        first_round = self._held[0][1] if self._held else self._last_round
+        first_round = self._kept[0][1] if self._kept else self._last_round
         self._begin(replace(self._info, resumed_round=first_round))
-        for _, _, log_again in self._held:
+        for _, _, log_again in self._kept:
             log_again()
 
-    def _hold(self, log_again: Callable[[], None]) -> None:
+    def _keep(self, log_again: Callable[[], None]) -> None:
         now_s = time.monotonic()
-        while self._held and self._held[0][0] < now_s - HELD_S:
-            self._held.popleft()
-        self._held.append((now_s, self._last_round, log_again))
+        while self._kept and self._kept[0][0] < now_s - KEPT_S:
+            self._kept.popleft()
+        self._kept.append((now_s, self._last_round, log_again))
 
     def _log(self, record: Mapping[str, Any], clients: Sequence[Mapping[str, Any]]) -> None:
         assert self._run is not None
@@ -184,7 +187,7 @@ class WandbTracker(Tracker):
             row["incidents"] = "\n".join(record["incidents"])
         if clients and shows_clients(self._info.config, record):
             row |= _by_client(clients, prefix_of(record))
-        # Never with a step: W&B drops what comes with a lower one than before.
+        # Without `step`: W&B drops rows whose step is lower than the one before.
         self._run.log(row | pending)
         if self._best >= 0:
             self._run.summary[BEST] = self._best
@@ -208,7 +211,7 @@ class WandbTracker(Tracker):
             self._is_sent = True
 
     def _define_axes(self, row: Mapping[str, Any]) -> None:
-        """Makes the round the axis of every group of metrics; its numbers are always there, so none is filled in."""
+        """Makes the round the axis of every group of metrics in a row; each row has its round, so W&B fills in none."""
         assert self._run is not None
         for group in {name.partition("/")[0] for name in row if "/" in name} - self._axes:
             self._run.define_metric(f"{group}/*", step_metric="round", step_sync=False)
@@ -219,17 +222,18 @@ class WandbTracker(Tracker):
 
         assert self._run is not None
         if self._info.config.checkpoint.every is None or self._info.checkpoints is None:
-            self.tell("tracking.wandb.upload_checkpoints: there is no final checkpoint, as checkpoint.every is null.")
+            problem = "no final checkpoint to upload, because checkpoint.every is null."
+            self.report(f"tracking.wandb.upload_checkpoints: {problem}")
             return
-        place = f"{self._info.checkpoints}/final"
+        final = f"{self._info.checkpoints}/final"
         artifact = wandb.Artifact(f"clients-{self._info.id}", type="model")
-        if "://" in place:
-            artifact.add_reference(place, checksum=False)
+        if "://" in final:
+            artifact.add_reference(final, checksum=False)
         else:
-            artifact.add_dir(place)
+            artifact.add_dir(final)
         self._run.log_artifact(artifact)
 
-    def _tell_unsent(self) -> None:
+    def _report_unsent(self) -> None:
         folders = [
             path
             for path in sorted((self._info.folder / "wandb").glob("offline-run-*"))
@@ -238,9 +242,9 @@ class WandbTracker(Tracker):
         if not self._is_sent and self._run is not None and not self._run.offline:
             folders.append(self._info.folder / "wandb" / os.path.basename(self._run.settings.sync_dir))
         if not self._is_sent:
-            self.tell("tracking.wandb: W&B did not take everything in time.")
+            self.report("tracking.wandb: W&B did not take all values in time.")
         if folders:
-            self.tell(f"W&B: upload the run with: wandb sync {' '.join(shlex.quote(str(path)) for path in folders)}")
+            self.report(f"W&B: upload the run with: wandb sync {' '.join(shlex.quote(str(path)) for path in folders)}")
 
 
 def _by_client(clients: Sequence[Mapping[str, Any]], prefix: str) -> dict[str, Any]:

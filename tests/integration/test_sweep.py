@@ -202,7 +202,8 @@ def test_a_lost_trial_resumes_a_bad_trial_is_stopped_and_a_failed_trial_is_named
     log = folder.log(explosive)
     # A line of Tune itself.
     assert "Last result" not in printed
-    failed = rf"{explosive.name}: failed: client 0, round 1, .*nan.* \(see {re.escape(str(log))}\)"
+    name, place = re.escape(explosive.name), re.escape(str(log))
+    failed = rf"{name}: failed: client 0, round 1, .*nan.* \(see {place}\)"
     assert any(re.fullmatch(failed, line) for line in lines)
     # A trial with an error of its own is not restarted.
     assert lines.count(f"{explosive.name}: failed") == 1

@@ -68,7 +68,8 @@ def submit_trials(
         notify(f"each trial waits up to {WAIT_DAYS} days for free resources (placement.wait_timeout_s is 0)")
     max_active = sweep.max_concurrent or len(sweep.trials)
     if len(unsent) + _num_active(sweep, jobs) > max_active:
-        notify(f"at most {max_active} jobs at once (max_concurrent); this command runs until the last is submitted")
+        stays = "this command runs until the last job is submitted"
+        notify(f"at most {max_active} active at a time (max_concurrent); {stays}")
     retries = submission.RetryWindow(submission.cluster_url(address), notify)
     for trial in unsent:
         while _num_active(sweep, jobs) >= max_active:

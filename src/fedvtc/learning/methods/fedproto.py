@@ -39,7 +39,7 @@ class FedProtoConfig(MethodConfig):
 
 
 class FedProto(Method[FedProtoConfig]):
-    """Prototypes up, image-weighted mean prototypes down."""
+    """Uploads class prototypes; broadcasts their means, weighted by images."""
 
     config_class = FedProtoConfig
 

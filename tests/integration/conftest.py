@@ -2,12 +2,20 @@
 
 import os
 import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 
+sys.path.append(str(Path(__file__).parent))
+
+from zygote import Zygote
+
 # Ray has its workers give way to all others (15): beside other tests, which do not, actors would hardly move.
 os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 - Ray spells it so
+# Else Ray starts a worker a CPU with each cluster, used or not, for a CPU second each.
+os.environ["RAY_prestart_worker_first_driver"] = "0"  # noqa: SIM112
 LONGEST_FIRST = ["test_sweep", "test_jobs", "test_chaos", "test_commands", "test_nodes", "test_calls"]
 
 
@@ -57,3 +65,10 @@ def still_running():
             time.sleep(0.2)
 
     return left
+
+
+@pytest.fixture(scope="session")
+def zygote():
+    """Starts `fedvtc` in forked processes, which do not import PyTorch anew: `zygote.start(...)`, `zygote.run(...)`."""
+    with Zygote() as forks:
+        yield forks

@@ -34,12 +34,8 @@ def in_an_empty_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
 
 
-def fedvtc(*words):
-    return subprocess.run([sys.executable, "-m", "fedvtc", *words], capture_output=True, text=True)
-
-
-def test_run_then_list_then_plan():
-    done = fedvtc("run", EXPERIMENT, *INLINE, "run.rounds=3", "run.name=mine", "evaluate.every=2")
+def test_run_then_list_then_plan(zygote):
+    done = zygote.run("run", EXPERIMENT, *INLINE, "run.rounds=3", "run.name=mine", "evaluate.every=2")
     assert (done.returncode, done.stderr) == (0, "")
     first, *rounds, final = done.stdout.splitlines()[:5]
     assert first == "mine: 4 clients, 3 rounds, in outputs/mine"
@@ -50,54 +46,47 @@ def test_run_then_list_then_plan():
     assert f"generalization accuracy   {record['test/accuracy/mean']:.3f}" in done.stdout
     assert done.stdout.splitlines()[-2:] == ["run folder: outputs/mine", "next: fedvtc list runs outputs"]
 
-    listed = fedvtc("list", "runs", "outputs")
+    listed = zygote.run("list", "runs", "outputs")
     assert (listed.returncode, listed.stderr) == (0, "")
     assert re.search(rf"mine.*{record['test/accuracy/mean']:.3f}", listed.stdout)
 
-    planned = fedvtc("plan", EXPERIMENT, "placement.pool=inline")
+    planned = zygote.run("plan", EXPERIMENT, "placement.pool=inline")
     assert (planned.returncode, planned.stderr) == (0, "")
     assert "Training images by client" in planned.stdout
     assert [path.parent.name for path in Path("outputs").rglob("run.json")] == ["mine"]
 
 
-def test_a_failed_client_is_named_in_one_line(keys_of):
+def test_a_failed_client_is_named_in_one_line(zygote, keys_of):
     explosive = ["training.epochs=2", "training.optimizer.name=sgd", "training.optimizer.lr=1e30"]
-    done = fedvtc("run", *INLINE, "run.name=mine", *explosive)
+    done = zygote.run("run", *INLINE, "run.name=mine", *explosive)
     assert (done.returncode, keys_of(done.stderr)) == (1, ["client 0, round 1, train"])
     assert "nan" in done.stderr
     assert json.loads(Path("outputs/mine/run.json").read_text())["status"] == "failed"
 
 
-def accept_ctrl_c():
-    """Resets SIGINT: a background job of a script ignores the signal, and its children inherit that."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
-@contextmanager
-def started(words, line):
+@pytest.fixture
+def started(zygote):
     """Starts `fedvtc run` in a process group and waits for a line of output; yields the process.
 
     A signal to the group reaches all its processes, like Ctrl-C in a terminal.
     """
-    with subprocess.Popen(
-        [sys.executable, "-m", "fedvtc", "run", *words],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        preexec_fn=accept_ctrl_c,
-    ) as process:
-        try:
-            assert any(printed.startswith(line) for printed in process.stdout), process.stderr.read()
-            yield process
-        finally:
-            process.kill()
+
+    @contextmanager
+    def start(words, line):
+        with zygote.start("run", *words, start_new_session=True) as process:
+            try:
+                assert any(printed.startswith(line) for printed in process.stdout), process.stderr.read()
+                yield process
+            finally:
+                process.kill()
+
+    return start
 
 
 @pytest.mark.parametrize(
     ("words", "ray_processes"), [(INLINE, set()), ([*SMALL, "cluster.num_cpus=1"], {"raylet", "gcs_server"})]
 )
-def test_ctrl_c_ends_all_processes_of_a_run(words, ray_processes, processes_below, still_running):
+def test_ctrl_c_ends_all_processes_of_a_run(words, ray_processes, processes_below, still_running, started):
     with started([*words, "run.rounds=100000", "run.name=long"], "round 1/") as process:
         family = processes_below(process.pid)
         assert ray_processes <= set(family.values())
@@ -112,7 +101,7 @@ def test_ctrl_c_ends_all_processes_of_a_run(words, ray_processes, processes_belo
     assert records
 
 
-def test_sigterm_ends_a_run_that_waits_for_slots(processes_below, still_running):
+def test_sigterm_ends_a_run_that_waits_for_slots(processes_below, still_running, started):
     words = [*SMALL, "cluster.num_cpus=1", "placement.cpus_per_actor=2", "placement.wait_timeout_s=300"]
     with started([*words, "run.name=waits"], "waiting up to 300 s for") as process:
         family = processes_below(process.pid)
@@ -150,7 +139,7 @@ def test_sigterm_ends_a_run_while_ray_starts():
     assert json.loads(Path("outputs/early/run.json").read_text())["status"] == "interrupted"
 
 
-def test_sigterm_ends_a_run_after_the_loss_of_the_head_node(processes_below, still_running):
+def test_sigterm_ends_a_run_after_the_loss_of_the_head_node(processes_below, still_running, started):
     """The end of a job sends SIGTERM to all processes. Ray's head may end first, and the run must not wait for it."""
     with started([*SMALL, "cluster.num_cpus=1", "run.rounds=100000", "run.name=long"], "round 1/") as process:
         family = {pid: name for pid, name in processes_below(process.pid).items() if not name.startswith("ray::")}

@@ -4,10 +4,9 @@ import json
 import os
 import re
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -61,9 +60,10 @@ def write(definition):
     Path("mine.yaml").write_text(yaml.safe_dump(definition, sort_keys=False))
 
 
-def start(*words):
-    command = [sys.executable, "-m", "fedvtc", "sweep", "mine.yaml", "cluster.num_cpus=2", *words]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+@pytest.fixture
+def start(zygote):
+    """Starts `fedvtc sweep mine.yaml` on a cluster of two CPUs."""
+    return partial(zygote.start, "sweep", "mine.yaml", "cluster.num_cpus=2", start_new_session=True)
 
 
 def num_records(trial):
@@ -106,7 +106,7 @@ def interrupt(process, signum, is_time, processes_below, still_running):
 
 
 def test_a_sweep_that_is_interrupted_twice_has_the_numbers_of_an_undisturbed_sweep(
-    in_a_folder, processes_below, still_running, golden
+    in_a_folder, start, processes_below, still_running, golden
 ):
     write(METHODS)
     trials = ["local-seed0", "fedproto-seed0", "fedproto-seed1"]
@@ -163,7 +163,7 @@ def test_a_sweep_that_is_interrupted_twice_has_the_numbers_of_an_undisturbed_swe
         assert Path("outputs/mine", name).read_bytes() == Path("undisturbed/mine", name).read_bytes()
 
 
-def test_a_lost_trial_resumes_a_bad_trial_is_stopped_and_a_failed_trial_is_named(in_a_folder):
+def test_a_lost_trial_resumes_a_bad_trial_is_stopped_and_a_failed_trial_is_named(in_a_folder, start):
     lists = [
         {"run.seed": 0, "training.optimizer.lr": 0.02},
         {"run.seed": 1, "training.optimizer.lr": 0.02},
@@ -211,7 +211,7 @@ def test_a_lost_trial_resumes_a_bad_trial_is_stopped_and_a_failed_trial_is_named
     assert replace(good.config.run, seed=0) == replace(bad.config.run, seed=0, name=good.name)
 
 
-def test_a_sweep_without_resources_says_so_and_ends_after_its_timeout_or_a_signal(in_a_folder, keys_of, golden):
+def test_a_sweep_without_resources_says_so_and_ends_after_its_timeout_or_a_signal(in_a_folder, start, keys_of, golden):
     tiny = {**TINY, "placement": {"pool": "inline", "cpus_per_actor": 3.0, "wait_timeout_s": 7.0}}
     write({"set": tiny, "grid": {"run.seed": [0, 1]}})
 

@@ -53,10 +53,13 @@ class Program:
                 self.returncode = json.loads(self._connection.recv(MAX_BYTES))
             except TimeoutError:
                 raise subprocess.TimeoutExpired("fedvtc", timeout) from None
+            self._connection.close()
         return self.returncode
 
     def communicate(self, timeout=None):
-        """Waits for the end of the process; returns the rest of both streams."""
+        """Waits for the end of the process; returns the rest of both streams, nothing the second time."""
+        if self.stdout.closed:
+            return "", ""
         texts = {}
         threads = [
             threading.Thread(target=lambda name=name: texts.update({name: getattr(self, name).read()}), daemon=True)
@@ -83,8 +86,8 @@ class Program:
         self.send_signal(signal.SIGKILL)
 
     def _close(self):
-        for opened in (self.stdout, self.stderr, self._connection):
-            opened.close()
+        self.stdout.close()
+        self.stderr.close()
 
 
 class Zygote:

@@ -29,7 +29,7 @@ class Group:
         values: the config values that set this group apart, as texts by key.
         num_trials: trials of the group.
         num_finished: finished runs whose numbers are in the means.
-        lacking: folders of finished runs without all records; their numbers are not in the means.
+        incomplete_runs: folders of finished runs with missing or damaged records; their numbers are not in the means.
         num_stopped: trials that were stopped early.
         numbers: values of each metric, one per run that has the metric, in the order of the trials.
         seconds: wall-clock seconds of all rounds of each run.
@@ -38,7 +38,7 @@ class Group:
     values: Mapping[str, str]
     num_trials: int
     num_finished: int
-    lacking: Sequence[Path]
+    incomplete_runs: Sequence[Path]
     num_stopped: int
     numbers: Mapping[str, Sequence[float]]
     seconds: Sequence[float]

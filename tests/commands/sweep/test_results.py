@@ -85,7 +85,7 @@ def test_a_run_that_lacks_records_is_left_out_of_the_means(folder, lost):
 
     found = write_results(folder)
 
-    assert (found[0].num_finished, found[0].lacking) == (1, [second.path])
+    assert (found[0].num_finished, found[0].incomplete_runs) == (1, [second.path])
     assert (rows(folder)[0]["finished"], rows(folder)[0][ACCURACY], rows(folder)[0]["bytes/total"]) == (
         "1",
         "0.5",
@@ -158,7 +158,7 @@ def test_a_run_with_a_damaged_record_is_not_in_the_means(folder):
 
     found = write_results(folder)
 
-    assert (found[0].num_finished, found[0].lacking) == (1, [second.path])
+    assert (found[0].num_finished, found[0].incomplete_runs) == (1, [second.path])
     assert rows(folder)[0][ACCURACY] == "0.5"
 
 

@@ -165,7 +165,7 @@ def _run_with_jobs(folder: "SweepFolder", arguments: argparse.Namespace) -> int:
 
 
 def _show_results(folder: "SweepFolder", plain: bool) -> None:
-    from fedvtc.commands.sweep.results import ANEW, write_results
+    from fedvtc.commands.sweep.results import RESTART_FIX, write_results
     from fedvtc.reporting.means import as_markdown, as_table
 
     groups = write_results(folder)
@@ -173,6 +173,6 @@ def _show_results(folder: "SweepFolder", plain: bool) -> None:
         print(as_markdown(groups, folder.sweep.name), end="")
     else:
         make_console().print(as_table(groups))
-    for path in (path for group in groups for path in group.lacking):
-        say(f"{path}: metrics.jsonl lacks records, so the table leaves out this run. {ANEW}")
+    for path in (path for group in groups for path in group.incomplete_runs):
+        say(f"{path}: metrics.jsonl lacks records, so the table leaves out this run. {RESTART_FIX}")
     say(f"table: {folder.path / 'results.csv'}, {folder.path / 'results.md'}")

@@ -14,7 +14,7 @@ from fedvtc.storage.atomic import replaced
 from fedvtc.storage.records import read_metrics
 
 SEED = "run.seed"
-ANEW = "Remove the folder and start the sweep again."
+RESTART_FIX = "Remove the folder and start the sweep again."
 
 
 def groups(folder: SweepFolder) -> list[Group]:
@@ -67,7 +67,7 @@ def _texts(key: str, trials: Sequence[Trial]) -> dict[str | None, str]:
 def _group(folder: SweepFolder, values: Mapping[str, str], trials: Sequence[Trial]) -> Group:
     states = [folder.state(trial) for trial in trials]
     numbers: dict[str, list[float]] = {name: [] for name in (*METRICS.values(), BYTES)}
-    seconds, lacking = [], []
+    seconds, incomplete_runs = [], []
     for trial, state in zip(trials, states, strict=True):
         if state != "finished":
             continue
@@ -75,19 +75,19 @@ def _group(folder: SweepFolder, values: Mapping[str, str], trials: Sequence[Tria
             read = read_metrics(trial.path)
             records = read.records
             if read.damaged_lines or not _are_whole(records, trial.config.run.rounds):
-                lacking.append(trial.path)
+                incomplete_runs.append(trial.path)
                 continue
             own = _numbers(records)
             seconds.append(float(sum(record.get("time/round") or 0.0 for record in records)))
         except (OSError, ValueError, TypeError) as error:
-            raise RunFolderError(f"{trial.path}: metrics.jsonl is damaged ({error}). {ANEW}") from None
+            raise RunFolderError(f"{trial.path}: metrics.jsonl is damaged ({error}). {RESTART_FIX}") from None
         for name, number in own.items():
             numbers[name].append(number)
     return Group(
         values=values,
         num_trials=len(trials),
-        num_finished=states.count("finished") - len(lacking),
-        lacking=lacking,
+        num_finished=states.count("finished") - len(incomplete_runs),
+        incomplete_runs=incomplete_runs,
         num_stopped=states.count("stopped early"),
         numbers=numbers,
         seconds=seconds,

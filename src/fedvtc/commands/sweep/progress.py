@@ -17,18 +17,18 @@ from fedvtc.errors import ClusterError
 from fedvtc.reporting.lines import say
 
 NOTICE_S = 5.0
-"""Seconds without a running trial after which a line names the missing resources."""
+"""Seconds without a running trial after which a line names the missing slots."""
 
 
 class Progress(TrialProgressCallback):
-    """Prints a line when a trial starts, ends or waits for resources; saves which trials are stopped early.
+    """Prints a line when a trial starts, ends or waits for slots; saves the names of trials that are stopped early.
 
     Subclasses Tune's own callback, because Tune otherwise adds that callback, which prints more lines. Tune pickles
     this object with its state, so attributes must be picklable.
 
     Args:
         folder: the sweep folder.
-        resources: the resources that each trial reserves, as text, by name.
+        resources: the slots that each trial reserves, as text, by name.
     """
 
     def __init__(self, folder: SweepFolder, resources: Mapping[str, str]) -> None:
@@ -38,7 +38,7 @@ class Progress(TrialProgressCallback):
         self._has_noticed = False
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
-        """Prints a line while no trial has resources, and ends the sweep after `placement.wait_timeout_s`.
+        """Prints a line while no trial has slots, and ends the sweep after `placement.wait_timeout_s`.
 
         Raises:
             ClusterError: no trial has run for `placement.wait_timeout_s`, if that is above 0.
@@ -52,17 +52,17 @@ class Progress(TrialProgressCallback):
         if now_s - self._idle_since_s < NOTICE_S:
             return
         if _has_placement_group():
-            # The trial has its resources; its process is starting, which may take a while.
+            # The trial has its slots; its process is starting, which may take a while.
             self._idle_since_s, self._has_noticed = None, False
             return
         needed = self._resources[waiting[0].name]
         timeout_s = max(trial.config.placement.wait_timeout_s for trial in waiting)
         if not self._has_noticed:
-            say(f"waiting{f' up to {timeout_s:g} s' if timeout_s else ''} for resources: {needed}")
+            say(f"waiting{f' up to {timeout_s:g} s' if timeout_s else ''} for {needed}")
             self._has_noticed = True
         if 0 < timeout_s < now_s - self._idle_since_s:
-            fix = "Raise placement.wait_timeout_s or lower placement.cpus_per_actor."
-            raise ClusterError(f"placement: {needed} did not become free within {timeout_s:g} s. {fix}")
+            fix = "Set placement.wait_timeout_s higher, or placement.cpus_per_actor lower."
+            raise ClusterError(f"placement: {needed} did not come free in {timeout_s:g} s. {fix}")
 
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: Any, **info: Any) -> None:
         """Prints nothing, because the log of the trial has a line for each round."""

@@ -1,4 +1,4 @@
-"""Resources that a trial reserves in a Ray cluster: arithmetic only, no Ray."""
+"""Computes the resources that a trial reserves in a Ray cluster; imports no Ray."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -7,7 +7,7 @@ from fedvtc.config import Config
 from fedvtc.runtime.placement import Resources, actor_needs, pack, slots
 
 COORDINATOR = {"memory": 2**20}
-"""The bundle of a trial's coordinator: almost nothing, but Tune starts the coordinator in the first bundle."""
+"""The bundle of a trial's coordinator, which Tune starts in the first bundle: almost no resources."""
 
 Bundle = Mapping[str, float]
 """Amounts by Ray's name of a resource, reserved together on one node."""
@@ -46,7 +46,7 @@ def placement_group(
         pack(replace(placement, clients_per_actor="auto"), 1, needs, total, "the cluster", may_grow=may_grow)
         return "PACK", [actor]
     is_auto = placement.clients_per_actor == "auto"
-    # A trial with a fixed number of actors is sized for the whole cluster: it waits until others have ended.
+    # A trial with a fixed number of actors is sized for the whole cluster, and waits until other trials have ended.
     fits_free = (is_auto or placement.wait == "min") and any(slots(needs, node) for node in free)
     nodes = free if fits_free else total
     packing = pack(placement, num_clients, needs, nodes, "the cluster", may_grow=may_grow)
@@ -58,7 +58,7 @@ def placement_group(
 
 
 def describe(bundles: Sequence[Bundle]) -> str:
-    """Returns the bundles of a trial as text, such as `2 actors of 1 CPU`."""
+    """Returns the bundles of a trial as text, such as `2 slots of 1 CPU`."""
     actors = [bundle for bundle in bundles if bundle != COORDINATOR]
     needs = Resources(actors[0].get("CPU", 0.0), actors[0].get("GPU", 0.0), actors[0].get("memory", 0.0))
-    return f"{len(actors)} actor{'s' if len(actors) > 1 else ''} of {needs}"
+    return f"{len(actors)} slot{'s' if len(actors) > 1 else ''} of {needs}"

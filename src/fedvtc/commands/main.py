@@ -67,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if _is_federation(given):
             traceback.print_exc()
             return EXIT_CRASH
-        # The reader of a pipe, such as `| head`, has closed it: not an error.
+        # The reader of the output, such as `| head`, has closed the pipe: not an error.
         return EXIT_OK
     except Exception:
         traceback.print_exc()
@@ -110,7 +110,7 @@ def _top_parser() -> Parser:
 
 
 def _version() -> str:
-    # Here, because the import takes longer than the rest of `fedvtc --help`.
+    # Imported here, because the import takes longer than the rest of `fedvtc --help`.
     from importlib.metadata import PackageNotFoundError, version
 
     try:

@@ -1,6 +1,6 @@
 """Parts that the parsers of all commands share: config words, shared options, the list of config keys, the console.
 
-Nothing heavy is imported at the top, so that help and a mistake in a config answer at once.
+Nothing heavy is imported at the top, so that help and errors in a config appear at once.
 """
 
 import argparse
@@ -84,7 +84,8 @@ def load_config(words: Sequence[str]) -> "Config":
 
 
 def _is_file(word: str) -> bool:
-    # A file that is absent must be reported as a file. os.path.exists, because Path.exists raises for long overrides.
+    # A missing file must be reported as a file, not as an override.
+    # Not Path.exists, which raises for long overrides.
     return ("=" not in word and word.endswith((".yaml", ".yml"))) or os.path.exists(word)
 
 
@@ -95,7 +96,7 @@ def _methods() -> "dict[str, type[MethodConfig]]":
 
 
 def _keys_help() -> str:
-    """Every config key with its default, type and description, by section; then the keys of each method."""
+    """Returns every config key with its default, type and description, by section; then the keys of each method."""
     from fedvtc.config import Config, grouped_docs
 
     lines = ["config keys: KEY=DEFAULT  (TYPE, RANGE)"]

@@ -42,7 +42,7 @@ def resume_parser() -> Parser:
 
 def _add_run_options(parser: Parser) -> None:
     parser.add_argument("--plain", action="store_true", help="one line per round, no live table")
-    parser.add_argument("--debug", action="store_true", help="print the stack trace of an error too")
+    parser.add_argument("--debug", action="store_true", help="print the traceback of an error")
     parser.add_argument("--trust", action="store_true", help="resume a run folder that belongs to another user")
 
 

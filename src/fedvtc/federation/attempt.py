@@ -30,7 +30,7 @@ class RunSummary:
 
     Attributes:
         folder: the run folder.
-        record: the last record, of phase `final`; None if the run was finished before.
+        record: the last record, of phase `final`; None if the run had already finished.
     """
 
     folder: Path
@@ -52,11 +52,11 @@ def attempt(
     Args:
         config: the run's config.
         population: the data set and the clients.
-        folder: the run folder, locked by this process; its last attempt is this one.
+        folder: the run folder, locked by this process; its last attempt is the present attempt.
         store: the store of the run's checkpoints.
         start: the checkpoint that the run continues from; None to start with round 1.
         console: prints the progress and messages.
-        incidents: counts failures; already holds those of the start.
+        incidents: counts failures; already holds the failures of the launch or resume.
         more_trackers: trackers that receive the run beside the trackers of its config.
 
     Raises:
@@ -74,19 +74,19 @@ def attempt(
     with (
         stopper.listening(),
         status_kept(folder, store, console, incidents) as mark_finished,
-        # Around the pool: a tracker that waits for its server at the end must not keep GPUs from other runs.
+        # Closed after the pool, so that a tracker that waits for its server at the end reserves no GPU.
         tracking(trackers, _run_info(config, population, folder, store, start)) as start_trackers,
         open_pool(
             config,
             population.dataset,
             population.specs,
-            # Numbered, because actors of a lost attempt may still hold their names.
+            # With the attempt's number, because actors of a lost attempt may still hold their names.
             namespace=f"{folder.id}-{number}",
             lineage=lineage,
             incidents=incidents,
         ) as pool,
     ):
-        # Not before the pool: a cluster that is too small must leave no files.
+        # Started after the pool, so that a cluster that is too small leaves no files.
         start_trackers()
         with Checkpointer(
             config,
@@ -121,7 +121,7 @@ def _prepare_disk(folder: RunFolder, store: CheckpointStore, population: Populat
         store.clear_drafts()
     except OSError as error:
         what = f"{store.location}: checkpoints cannot be written ({error.strerror or error})"
-        raise CheckpointError(f"{what}. Make it writable, or set checkpoint.dir to another folder.") from None
+        raise CheckpointError(f"{what}. Make the folder writable, or set checkpoint.dir to another folder.") from None
 
 
 def _run_info(

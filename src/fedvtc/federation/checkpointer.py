@@ -1,4 +1,4 @@
-"""Writes checkpoints while the next rounds run; `fedvtc.storage.checkpoints` knows their files."""
+"""Writes checkpoints while the next rounds run; `fedvtc.storage.checkpoints` defines the files."""
 
 import math
 import threading
@@ -31,7 +31,7 @@ TICK_S = 1.0
 class Checkpointer:
     """Writes one checkpoint at a time, in a thread of its own.
 
-    As a context manager it waits, at the end of a run, for the checkpoint that is being written.
+    At the end of a `with` block, waits for the checkpoint that is being written.
 
     Args:
         config: the run's config; without `checkpoint.every` nothing is written.
@@ -76,7 +76,7 @@ class Checkpointer:
         self.abandon()
 
     def is_due(self, round: int, *, is_last: bool) -> bool:
-        """True if the end of this round is to be saved.
+        """Returns True if a checkpoint is due after a round.
 
         Args:
             round: the completed round.
@@ -86,7 +86,7 @@ class Checkpointer:
         return every is not None and (round % every == 0 or is_last)
 
     def covers(self, round: int) -> bool:
-        """True if a run that ends now loses no round up to this one."""
+        """Returns True if a run that ends now loses none of its first `round` rounds."""
         return self._config.checkpoint.every is None or self._begun_round >= round
 
     def save(
@@ -98,7 +98,7 @@ class Checkpointer:
         *,
         is_recorded: bool = True,
     ) -> None:
-        """Starts to save the end of a round; waits for the previous checkpoint first.
+        """Starts to write the checkpoint of a round, after the previous checkpoint is complete.
 
         Args:
             round: the completed round.
@@ -128,7 +128,7 @@ class Checkpointer:
                 return
 
     def abandon(self) -> None:
-        """Waits for the checkpoint that is being written, without calling an actor: actors may be at work or lost.
+        """Waits for the checkpoint that is being written, without calling an actor: actors may be busy or lost.
 
         Gives up if no shard was written for `runtime.client_timeout_s`.
         """
@@ -143,7 +143,7 @@ class Checkpointer:
                 return
 
     def wait(self) -> None:
-        """Waits for the checkpoint that is being written. No client may be at work; lost actors are replaced.
+        """Waits for the checkpoint that is being written. No client may be busy; lost actors are replaced.
 
         Raises:
             DiskError: a checkpoint could not be written, and `runtime.on_disk_error` is `stop`.
@@ -151,7 +151,7 @@ class Checkpointer:
         while self._thread is not None and self._thread.is_alive():
             self._thread.join(TICK_S)
             if self._thread.is_alive():
-                # No step runs that would notice an actor that is lost: any call does.
+                # Only a call finds a lost actor, and no client runs a step now: call a small task.
                 for _ in self._pool.map(ClientHost.process_id, self._clients):
                     pass
         self._thread = None
@@ -209,7 +209,7 @@ class Checkpointer:
             shards += [future.result() for future in saved]
             whole = replace(manifest, shards=tuple(shards))
             self._store.publish(draft, whole)
-        # Any error, because nobody sees one that ends this thread.
+        # All errors, because an error that ends this thread is not reported.
         except Exception as error:
             # A draft cannot be removed while actors still write to it.
             wait(saved)

@@ -40,7 +40,7 @@ def run_federation(
     check_submitted(config)
     name = config.run.name or default_name(config)
     path = Path(config.run.output_dir, name)
-    # Not Path.exists, which raises for names that are too long and for folders that may not be read.
+    # Not Path.exists, which raises for names that are too long and for folders without read permission.
     if config.run.resume == "auto" and os.path.exists(path / "run.json"):
         return resume_folder(
             RunFolder.open(path),

@@ -23,7 +23,7 @@ from fedvtc.tracking.console import PlainConsole, make_console_tracker
 
 @dataclass(frozen=True)
 class Resumption:
-    """Everything a resume takes from a run folder, loaded once.
+    """The config and the checkpoint that a resume takes from a run folder, loaded once.
 
     Attributes:
         folder: the run folder, locked by this process.

@@ -1,4 +1,4 @@
-"""Retention of checkpoints: deletes old ones, and links unchanged files of earlier ones into the next one."""
+"""Deletes old checkpoints, and links unchanged files of an earlier checkpoint into the next checkpoint."""
 
 from collections.abc import Callable, Iterable
 
@@ -34,7 +34,7 @@ class KeptCheckpoints:
         self._on_first = on_first
         self._newest = [start] if start else []
         self._recorded = self._newest
-        """The newest checkpoints at the last time when the records on the disk reached the newest one."""
+        """The newest checkpoints at the time when the records on the disk last reached the newest checkpoint."""
 
     @property
     def round(self) -> int:
@@ -42,9 +42,9 @@ class KeptCheckpoints:
         return self._newest[0].round if self._newest else 0
 
     def take_over(self, draft: str, clients: Iterable[int]) -> dict[int, Shard]:
-        """Links shards of the last checkpoint but one into a draft, for clients that have not changed since.
+        """Links shards of the second newest checkpoint into a draft, for clients that have not changed since.
 
-        Not shards of the last checkpoint: after damage to one of the two newest checkpoints the other must be whole.
+        Not of the newest checkpoint: after damage to one of the two newest checkpoints the other must be whole.
 
         Returns:
             The shards in the draft by client.
@@ -57,12 +57,12 @@ class KeptCheckpoints:
         return {client: shard for client, shard in shards.items() if shard is not None}
 
     def add(self, whole: Manifest, is_recorded: bool) -> None:
-        """Adds a whole checkpoint and deletes those that are not kept any more; called by the thread that writes.
+        """Adds a whole checkpoint and deletes those that are not kept; called by the writing thread.
 
         Args:
             whole: the new checkpoint.
-            is_recorded: True if the records on the disk reach its round. Until they do, the checkpoints of the last
-                recorded round are kept too, because a resume may have to continue from there.
+            is_recorded: True if the records on the disk reach the checkpoint's round. Until then, the checkpoints of
+                the last recorded round are kept too, because a resume may have to continue from these.
         """
         self._newest = [whole, *self._newest][: self._config.keep]
         self._lineage.saved(self._newest)
@@ -78,7 +78,7 @@ class KeptCheckpoints:
 
 
 def reason(error: BaseException) -> str:
-    """The reason of a failed write, in one line."""
+    """Returns the reason of a failed write, in one line."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     # Ray reports a lost process in a page of text, with the reason in its first line.

@@ -33,7 +33,7 @@ class Federation:
     Args:
         config: the run's config.
         population: the data set and the clients.
-        pool: the processes of the clients.
+        pool: runs tasks on the clients.
         trackers: trackers that receive every record.
         checkpoints: saves completed rounds.
         incidents: failures, which go into the records.
@@ -140,7 +140,7 @@ class Federation:
             try:
                 self._checkpoints.save_final(record["round"], record.get("test/accuracy/mean"))
             finally:
-                # Last, so that the record also counts failures of the last checkpoints.
+                # After the checkpoint, so that the record also counts failures of the last checkpoints.
                 self._log(record, clients)
         return record
 
@@ -185,7 +185,7 @@ class Federation:
     def _each(
         self, task: Callable[[ClientHost, int, *Arguments], Result], clients: Sequence[int], *arguments: *Arguments
     ) -> Iterator[Result]:
-        """Yields the pool's results as trackers are notified of them; skipped clients have no result."""
+        """Yields the result of each client and notifies the trackers; a skipped client has no result."""
         for num_done, (client, result) in enumerate(
             zip(clients, self._pool.map(task, clients, *arguments), strict=True), start=1
         ):

@@ -10,7 +10,7 @@ from fedvtc.storage.run_folder import RunFolder
 
 
 def checkpoint_store(config: Config, folder: RunFolder) -> CheckpointStore:
-    """The store of a run's checkpoints: in the run folder, or in a folder of the run's own under `checkpoint.dir`.
+    """Returns the store of a run's checkpoints: in the run folder, or in the run's own folder under `checkpoint.dir`.
 
     Raises:
         CheckpointError: no file system is known for the URL, or its server does not answer.
@@ -80,7 +80,7 @@ def check_starts_over(store: CheckpointStore, folder: RunFolder, before: Config,
 
 
 def _newest_usable(store: CheckpointStore, folder: RunFolder, before: Config, incidents: Incidents) -> Manifest | None:
-    """The newest whole checkpoint of a round of this run; None if there is no checkpoint.
+    """Returns the newest whole checkpoint of a round of this run; None if there is no checkpoint.
 
     Raises:
         CheckpointError: there are checkpoints, and none can be used.
@@ -101,7 +101,7 @@ def _newest_usable(store: CheckpointStore, folder: RunFolder, before: Config, in
     if newest is None and misfits:
         raise CheckpointError(misfits[0])
     if newest is None and skipped:
-        fix = f"Repair one, or remove {store.location} and {folder.path / METRICS_FILE} to start over."
+        fix = f"Repair a checkpoint, or remove {store.location} and {folder.path / METRICS_FILE} to start over."
         raise CheckpointError(f"{folder.path}: no checkpoint is whole. {fix}")
     return newest
 
@@ -109,7 +109,7 @@ def _newest_usable(store: CheckpointStore, folder: RunFolder, before: Config, in
 def _within_records(
     store: CheckpointStore, folder: RunFolder, before: Config, start: Manifest, num_recorded: int, incidents: Incidents
 ) -> Manifest:
-    """The newest usable checkpoint up to the last recorded round; `start`, which is later, if there is none."""
+    """Returns the newest usable checkpoint up to the last recorded round; `start`, which is later, if there is none."""
 
     def fault_of(manifest: Manifest) -> str | None:
         fault = misfit(manifest, folder.id, before)
@@ -123,10 +123,10 @@ def _within_records(
 
 
 def _former_location(store: CheckpointStore, folder: RunFolder, before: Config) -> str | None:
-    """The location of the run's checkpoints under its config so far, if that is another one and holds some."""
+    """Returns the location of checkpoints under the run's config so far; None if equal to the store's, or empty."""
     try:
         former = checkpoint_store(before, folder)
         return former.location if former.location != store.location and former.manifests() else None
-    # A disk or a server that is gone holds nothing that could be moved.
+    # Nothing can be moved from a disk that is not mounted or a server that does not answer.
     except (OSError, CheckpointError):
         return None

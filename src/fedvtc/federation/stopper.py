@@ -14,12 +14,12 @@ from fedvtc.errors import Interrupted
 class Stopper:
     """Handles the signals of one run.
 
-    | a signal arrives | reaction |
+    | state at the signal | reaction |
     |---|---|
-    | and the completed rounds are saved (`may_abandon`) | the current round is abandoned at once |
-    | and completed rounds are not saved | the current round may end within `grace_s`, and is saved |
+    | all completed rounds are saved (`may_abandon`) | the current round is abandoned at once |
+    | a completed round is not saved | the current round may end within `grace_s`, and is saved |
     | inside `deferred`, while a round is logged and saved | the run ends after the block |
-    | a second time | the process ends at once |
+    | an earlier signal has arrived | the process ends at once |
 
     Args:
         tell: prints a line for the user.
@@ -42,7 +42,7 @@ class Stopper:
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Handles signals inside the block, in the main thread only: Python allows no other thread to."""
+        """Handles signals inside the block; does nothing outside the main thread, where Python allows no handlers."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -65,7 +65,7 @@ class Stopper:
 
     @contextmanager
     def deferred(self) -> Iterator[None]:
-        """Delays a first signal to the end of the block.
+        """Delays the reaction to a first signal to the end of the block.
 
         Raises:
             Interrupted: a signal arrived, in the block or during the round before.
@@ -94,7 +94,7 @@ class Stopper:
             self._interrupt(self._signum)
 
     def _interrupt(self, signum: int) -> NoReturn:
-        # Saving and closing have no time limit.
+        # Ends the timer, because saving and closing have no time limit.
         if threading.current_thread() is threading.main_thread():
             signal.setitimer(signal.ITIMER_REAL, 0)
         raise Interrupted(signum)

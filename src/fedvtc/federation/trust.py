@@ -1,7 +1,7 @@
 """The ownership rule for run folders, like git's `safe.directory`.
 
 A config.yaml names trackers to import, a cluster that can run code in this process, and servers that receive the
-credentials of this machine. All of that is used for the user's own folders, and for others only with `--trust`.
+credentials of this machine. The user's own folders may set these values; folders of other users need `--trust`.
 """
 
 import os

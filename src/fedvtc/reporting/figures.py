@@ -30,7 +30,7 @@ BUBBLE = "#9cc3ea"
 SHADES = LinearSegmentedColormap.from_list("counts", ["#cfe2f3", "#5b9bd5", "#08306b"])
 
 GRID_CELL = 56
-"""Least size of an image in a sample grid, in pixels; smaller images are magnified by whole factors."""
+"""Minimum size of an image in a sample grid, in pixels; smaller images are magnified by whole factors."""
 GRID_GAP = 4
 
 
@@ -41,7 +41,7 @@ def partition_picture(
 
     Args:
         counts_KC: training images by client and class.
-        path: the PNG to write; any suffix.
+        path: the PNG file to write; its name may have any suffix.
         class_names: class names, in class order.
         backbones: backbone names, in client order.
     """

@@ -5,7 +5,7 @@ from contextlib import suppress
 
 
 def say(line: str) -> None:
-    """Prints a line; falls back to standard error when standard output is closed or its disk is full."""
+    """Prints a line; falls back to standard error if standard output is closed or its disk is full."""
     try:
         print(line, flush=True)
     except OSError:

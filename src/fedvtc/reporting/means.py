@@ -31,7 +31,7 @@ class Group:
         num_finished: finished runs whose numbers are in the means.
         incomplete_runs: folders of finished runs with missing or damaged records; their numbers are not in the means.
         num_stopped: trials that were stopped early.
-        numbers: values of each metric, one per run that has the metric, in the order of the trials.
+        numbers: values of each metric in the order of the trials, without runs that lack the metric.
         seconds: wall-clock seconds of all rounds of each run.
     """
 

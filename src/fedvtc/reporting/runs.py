@@ -16,9 +16,9 @@ from fedvtc.learning.metrics import HEADLINE_METRICS
 from fedvtc.storage.records import METRICS_FILE, read_metrics
 
 RUN_FILES = ("run.json", METRICS_FILE)
-"""A folder with one of these files is a run folder. A config.yaml may also lie above run folders."""
+"""A folder with one of these files is a run folder. A config.yaml proves nothing: users keep config files anywhere."""
 MAX_LEVELS = 2
-"""Levels below a named folder at which run folders are found."""
+"""Number of levels below a given folder that are searched for run folders."""
 
 LEFT_COLUMNS = ("data", "partition", "method", "status")
 PARTITION_PARAMETERS = {"dirichlet": "alpha", "quantity": "alpha", "shards": "classes_per_client"}
@@ -66,7 +66,7 @@ def runs_table(folders: Sequence[Path]) -> tuple[Table | None, list[str]]:
             problems.append(f"{folder}: not shown, damaged ({_reason(error)}).")
     if not rows:
         named = ", ".join(str(folder) for folder in folders)
-        return None, [*problems, f"No runs in {named}. Start one: fedvtc run conf/base.yaml"]
+        return None, [*problems, f"No runs in {named}. Start a run: fedvtc run conf/base.yaml"]
     rows.sort(key=lambda row: (row.created, row.folder))
     newest = rows[-1].folder / "config.yaml"
     lines = [
@@ -109,7 +109,7 @@ def _runs_below(folder: Path, num_levels: int, unreadable: list[str]) -> Iterato
     if is_run:
         yield folder
     for inner in below:
-        # A process that creates a run folder writes it under a name with a dot first.
+        # The name of a new run folder starts with a dot until the folder is complete.
         if not inner.name.startswith("."):
             yield from _runs_below(inner, num_levels - 1, unreadable)
 

@@ -73,7 +73,7 @@ def _largest_classes(counts_C: NDArray[Any], class_names: Sequence[str]) -> str:
 
 def _human(value: float, units: Sequence[str]) -> str:
     for unit in units:
-        # 999.95 would print as 1000.0, so the next unit takes over already.
+        # 999.95 would print as 1000.0, so larger numbers take the next unit.
         if abs(value) < 999.95 or unit == units[-1]:
             break
         value /= 1000

@@ -1,4 +1,4 @@
-"""Defines the contract of a tracker."""
+"""The contract of a tracker: the calls it gets, and the facts about a run."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ class RunInfo:
         config_dict: the resolved config as plain dicts, lists and values.
         class_counts_KC: training images by client and class.
         backbones: backbone names, in client order.
-        resumed_round: the round that a resumed run resumes after, 0 if the run starts over; None for a new run.
+        resumed_round: the last round before the resume, 0 if the run starts over; None for a new run.
         checkpoints: folder or URL of the run's checkpoints; None if unknown.
     """
 
@@ -47,16 +47,16 @@ class Tracker:
         return 0
 
     def start(self, run: RunInfo) -> None:
-        """Called once, before the first record.
+        """Prepares for the run; called once, before the first record.
 
-        A resumed run passes the records after `run.resumed_round` again, so a tracker drops its own copies here.
+        A resumed run passes the records after `run.resumed_round` again, so a tracker deletes these records here.
         """
 
     def client_done(self, client: int, num_done: int, num_total: int) -> None:
-        """Called when a client has finished the current step, as the `num_done`-th of `num_total` clients."""
+        """Receives the progress of a step: `client` is the `num_done`-th of `num_total` clients to finish the step."""
 
     def log(self, record: Mapping[str, Any], clients: Sequence[Mapping[str, Any]]) -> None:
-        """Called with one record after each round (`phase` is `round`) and at the end (`phase` is `final`).
+        """Receives one record: after each round (`phase` is `round`) and at the end (`phase` is `final`).
 
         Args:
             record: `round`, `phase` and the metrics of `fedvtc.learning.metrics`.
@@ -64,10 +64,10 @@ class Tracker:
         """
 
     def show_samples(self, round: int, images_NCHW: NDArray[np.uint8], labels_N: Sequence[int]) -> None:
-        """Called with generated images, grouped by label, the same number for each label."""
+        """Receives generated images, grouped by label, with equal numbers of images per label."""
 
     def finish(self, status: str) -> None:
-        """Called once at the end of the run.
+        """Closes the tracker; called once at the end of the run.
 
         Args:
             status: `finished`, `failed` or `interrupted`.

@@ -61,7 +61,7 @@ class PlainConsole(Tracker):
         self._say(plain_line(record, self._run.config.run.rounds))
 
     def note(self, text: str) -> None:
-        """Prints a line between those of the rounds."""
+        """Prints a line for the user, between the lines of the rounds."""
         self._say(text)
 
     def finish(self, status: str) -> None:
@@ -117,7 +117,7 @@ class LiveConsole(PlainConsole):
             self._live.refresh()
 
     def finish(self, status: str) -> None:
-        """Leaves the last table on the screen."""
+        """Ends the redrawing; the last table stays on the screen."""
         with suppress(OSError):
             self._live.stop()
         super().finish(status)
@@ -170,7 +170,7 @@ def make_console_tracker(plain: bool) -> PlainConsole:
     """Makes the live table if standard output is a terminal that can redraw, else plain lines.
 
     Args:
-        plain: True for plain lines in any case, as with NO_COLOR or TERM=dumb.
+        plain: True makes plain lines even on a terminal; NO_COLOR and TERM=dumb have this effect too.
     """
     dumb = bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb"
     return PlainConsole() if plain or dumb or not sys.stdout.isatty() else LiveConsole(Console())

@@ -2,9 +2,9 @@
 
     run --> IsolatedTracker --> [TrackerThread] --> DiskErrors or OptionalTracker --> the wrapped tracker
 
-`DiskErrors` is for files of the run folder: those are retried as long as the run lasts. `OptionalTracker` is for
-mirrors of the run folder: one failure, and the tracker is left out. `TrackerThread` is for trackers that wait for a
-server.
+`DiskErrors` handles trackers that write files of the run folder: failed writes are retried as long as the run lasts.
+`OptionalTracker` handles trackers that copy the records elsewhere: a tracker that fails once gets no more records.
+`TrackerThread` runs trackers that wait for a server.
 """
 
 import textwrap
@@ -22,11 +22,11 @@ from fedvtc.tracking.base import RunInfo, Tracker
 from fedvtc.tracking.tracker_thread import TrackerThread
 
 FAILURES = (Exception, SystemExit)
-"""Errors that code of others may raise. Ctrl-C is not a failure of a tracker."""
+"""Errors that a library or a user's tracker may raise. Ctrl-C is not a failure of a tracker."""
 MAX_REASON_LETTERS = 200
 
 Report = Callable[[str], None]
-"""Takes one line for the user."""
+"""Prints one line for the user."""
 
 
 class FailurePolicy(Protocol):
@@ -67,16 +67,16 @@ class IsolatedTracker(Tracker):
         self._do(self._failures.start, run)
 
     def client_done(self, client: int, num_done: int, num_total: int) -> None:
-        """Passes the progress of a step on to a tracker in the caller's thread."""
+        """Passes the progress of a step to the tracker; does nothing if the tracker has a thread."""
         if self._thread is None:
             self._do(self._failures.call, "client_done", client, num_done, num_total)
 
     def log(self, record: Mapping[str, Any], clients: Sequence[Mapping[str, Any]]) -> None:
-        """Passes copies of the record and its rows on, because other trackers get the originals too."""
+        """Passes copies of the record and its rows to the tracker, because other trackers get the originals."""
         self._do(self._failures.call, "log", deepcopy(record), deepcopy(clients))
 
     def show_samples(self, round: int, images_NCHW: NDArray[np.uint8], labels_N: Sequence[int]) -> None:
-        """Passes generated images on."""
+        """Passes generated images to the tracker."""
         self._do(self._failures.call, "show_samples", round, images_NCHW, labels_N)
 
     def finish(self, status: str) -> None:
@@ -93,18 +93,18 @@ class IsolatedTracker(Tracker):
 
 
 class DiskErrors:
-    """Handles `OSError`s of a tracker that writes files of the run folder; lets other errors pass.
+    """Handles `OSError`s of a tracker that writes files of the run folder; raises all other errors.
 
     Args:
         on_disk_error: `continue`, or `stop` to raise a `DiskError` at the first `OSError` (`runtime.on_disk_error`).
-        report: gets one line at the first failed write, and one line when the disk takes files again.
+        report: gets one line at the first failed write, and one line when a write succeeds again.
     """
 
     def __init__(self, on_disk_error: Literal["continue", "stop"], report: Report) -> None:
         self._stop, self._report = on_disk_error == "stop", report
         self._folder = Path()
         self._failed_file: str | None = None
-        """The first file that could not be written; None while the disk takes files."""
+        """The first file that could not be written; None while writes succeed."""
 
     def start(self, tracker: Tracker, run: RunInfo) -> None:
         """Starts the tracker.
@@ -130,8 +130,8 @@ class DiskErrors:
         # A method that the tracker does not override writes nothing, so its success says nothing about the disk.
         wrote = getattr(type(tracker), method) is not getattr(Tracker, method)
         if self._failed_file is not None and wrote:
-            lines = f"{num_waiting} lines were" if num_waiting != 1 else "1 line was"
-            news = f"written again, {lines} waiting" if num_waiting else "the disk takes files again"
+            lines = f"{num_waiting} waiting lines are" if num_waiting != 1 else "1 waiting line is"
+            news = f"writable again, {lines} now written" if num_waiting else "writable again"
             self._report(f"{self._failed_file}: {news}.")
             self._failed_file = None
 
@@ -145,7 +145,7 @@ class DiskErrors:
         try:
             self.call(tracker, "finish", status)
         except DiskError:
-            # The run already ends because of the first one.
+            # The run already ends because of the first DiskError.
             if not failed_before:
                 raise
         if num_lost := tracker.num_waiting:
@@ -157,7 +157,7 @@ class DiskErrors:
         self._failed_file = self._failed_file or _relative(file, self._folder)
         problem = f"cannot be written ({error.strerror or error})"
         if self._stop:
-            fix = "Make room and resume the run, or set runtime.on_disk_error=continue."
+            fix = "Free disk space and resume the run, or set runtime.on_disk_error=continue."
             raise DiskError(f"{file}: {problem}. {fix}") from error
         if is_first:
             num_waiting = tracker.num_waiting

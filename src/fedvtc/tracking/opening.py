@@ -38,12 +38,12 @@ def all_trackers(
 
 
 def make_trackers(config: Config, class_names: Sequence[str], report: Callable[[str], None]) -> list[Tracker]:
-    """Makes the trackers of `tracking.trackers`; none of them can end the run.
+    """Makes the trackers of `tracking.trackers`, isolated so that a failed tracker does not end the run.
 
     Args:
         config: the run's config.
         class_names: class names of the data set, in class order.
-        report: gets a line when a tracker fails, and other lines of trackers for the user.
+        report: gets a line when a tracker fails, and further lines that trackers have for the user.
 
     Raises:
         ConfigError: if a user's own class cannot be imported or made, or WANDB_MODE is unknown to W&B.
@@ -71,9 +71,9 @@ def _check_wandb_mode() -> None:
 
     variable = VARIABLES["mode"]
     mode = os.environ.get(variable)
-    # W&B reads the variable too, and takes an empty text for a mode.
+    # W&B reads the variable too, and treats an empty text as a mode.
     if mode is not None and mode not in MODES:
-        raise ConfigError([f"{variable}={mode}: unknown mode. Set online, offline or disabled, or unset it."])
+        raise ConfigError([f"{variable}={mode}: unknown mode. Set online, offline or disabled, or unset {variable}."])
 
 
 def _own(name: str) -> Tracker:
@@ -86,17 +86,17 @@ def _own(name: str) -> Tracker:
     try:
         module = importlib.import_module(module_name)
     except FAILURES as error:
-        fix = "Install it, or put its folder on PYTHONPATH."
+        fix = "Install the module, or put its folder on PYTHONPATH."
         raise ConfigError([f"{KEY}: {module_name} cannot be imported ({reason(error)}). {fix}"]) from None
     made = getattr(module, class_name, None)
     if made is None:
         raise ConfigError([f"{KEY}: {module_name} has no {class_name}. Name a class of this module."])
     if not (isinstance(made, type) and issubclass(made, Tracker)):
-        raise ConfigError([f"{KEY}: {name} is not a tracker. Derive it from fedvtc.tracking.Tracker."])
+        raise ConfigError([f"{KEY}: {name} is not a tracker. Derive the class from fedvtc.tracking.Tracker."])
     try:
         return made()
     except FAILURES as error:
-        fix = "Give it a constructor that needs no arguments and raises no error."
+        fix = "Give the class a constructor that needs no arguments and raises no error."
         raise ConfigError([f"{KEY}: {name} cannot be made ({reason(error)}). {fix}"]) from None
 
 

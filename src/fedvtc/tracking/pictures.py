@@ -12,7 +12,7 @@ from fedvtc.tracking.base import RunInfo, Tracker
 
 
 class PictureTracker(Tracker):
-    """Writes partition.png and samples/round_000010.png; a failed write leaves no half picture.
+    """Writes partition.png and samples/round_000010.png; a failed write leaves no partial file.
 
     Args:
         class_names: class names of the data set, in class order.

@@ -27,10 +27,10 @@ CLIENT_COLUMNS = (*KEY_COLUMNS, "backbone", "num_images", "num_classes", *CLIENT
 
 
 class LineTracker(Tracker, ABC):
-    """A file of the run folder that each record appends whole lines to.
+    """Appends the lines of each record to a file of the run folder.
 
-    A resumed run first cuts the file back to the round that the run resumes after. Lines that cannot be written raise
-    an `OSError`, wait in memory, and are written before the next lines.
+    A resumed run first removes the lines after the round of its checkpoint. A failed write raises an `OSError`; its
+    lines wait in memory and are written before the next lines.
     """
 
     file_name: str
@@ -41,7 +41,7 @@ class LineTracker(Tracker, ABC):
         return self._file.num_waiting
 
     def start(self, run: RunInfo) -> None:
-        """Opens the file at its end, after cutting the file of a resumed run."""
+        """Opens the file for appending; if the run is resumed, first removes later lines."""
         self._folder = run.folder
         cut = None if run.resumed_round is None else partial(self._cut, run.resumed_round)
         self._file = AppendFile(run.folder / self.file_name, cut)
@@ -63,12 +63,12 @@ class LineTracker(Tracker, ABC):
 
 
 class JsonlTracker(LineTracker):
-    """metrics.jsonl: one JSON object a line per record; numbers that are not finite become null."""
+    """Writes metrics.jsonl: each record is one JSON object on a line; numbers that are not finite become null."""
 
     file_name = METRICS_FILE
 
     def log(self, record: Mapping[str, Any], clients: Sequence[Mapping[str, Any]]) -> None:
-        """Appends the record, so that the line is on disk when this method returns."""
+        """Appends the record; the line is on the disk when this method returns."""
         self._file.append(json.dumps(plain(record), allow_nan=False) + "\n")
 
     def _kept(self, last_round: int) -> Iterator[bytes]:
@@ -83,7 +83,7 @@ class JsonlTracker(LineTracker):
 
 
 class CsvTracker(LineTracker):
-    """clients.csv: one row per client and evaluation.
+    """Writes clients.csv: one row per client and evaluation.
 
     The header of an existing file decides the columns. A new file has `CLIENT_COLUMNS`, then all other names of the
     first rows. A missing value or a number that is not finite becomes an empty cell.

@@ -1,4 +1,4 @@
-"""Turns records into named numbers and pictures for trackers of curves."""
+"""Turns records into named numbers and pictures for trackers that draw curves."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ TOTAL_MB = "bytes/total_mb"
 
 
 class Series:
-    """Turns the records of a run, passed from the first on, into numbers by name."""
+    """Turns the records of a run into numbers by name; adds up bytes, so needs every record from the first on."""
 
     def __init__(self) -> None:
         self._num_bytes = 0
@@ -41,7 +41,7 @@ def numbers(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def shows_clients(config: Config, record: Mapping[str, Any]) -> bool:
-    """Returns True if the evaluation of a record is shown by client, see `tracking.clients_every`."""
+    """Returns True if trackers show the evaluation of a record by client, see `tracking.clients_every`."""
     if record["phase"] == "final":
         return True
     round, every = record["round"], config.tracking.clients_every

@@ -1,4 +1,4 @@
-"""Runs a tracker that waits for a server in a thread, so that the rounds do not wait."""
+"""Runs a tracker in a thread, so that the rounds do not wait for the tracker's server."""
 
 import threading
 from collections.abc import Callable
@@ -16,7 +16,7 @@ class TrackerThread:
     def __init__(self, wait_s: float, give_up: Callable[[], None]) -> None:
         self._wait_s, self._give_up = wait_s, give_up
         self._calls: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
-        # Up to Python 3.12, a `join` that a signal interrupts takes the thread for dead.
+        # Up to Python 3.12, a `join` that a signal interrupts marks a live thread as ended.
         self._is_done = threading.Event()
 
     def start(self) -> None:

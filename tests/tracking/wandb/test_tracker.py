@@ -391,7 +391,7 @@ def test_a_service_that_dies_twice_is_not_started_again(run, monkeypatch, end_se
     end_of_program()
     (folder,) = run.folder.glob("wandb/offline-run-*")
     assert reported == [
-        "tracking.wandb: W&B did not take all values in time.",
+        "tracking.wandb: W&B did not upload all values in time.",
         f"W&B: upload the run with: wandb sync {folder}",
     ]
 
@@ -465,6 +465,6 @@ def test_a_tracker_that_was_given_up_reports_the_upload_command_only(run, monkey
     tracker.report("a later failure")
     (folder,) = run.folder.glob("wandb/offline-run-*")
     assert reported == [
-        "tracking.wandb: W&B did not take all values in time.",
+        "tracking.wandb: W&B did not upload all values in time.",
         f"W&B: upload the run with: wandb sync {folder}",
     ]

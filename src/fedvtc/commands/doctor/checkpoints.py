@@ -1,4 +1,4 @@
-"""Checks the checkpoints of a run: every byte, the run they belong to, and the round that a resume starts from."""
+"""Checks the checkpoints of a run: every byte, the fit to the run, and the round that a resume starts from."""
 
 import shlex
 import shutil
@@ -24,7 +24,7 @@ def examine(folder: RunFolder, config: Config, *, trusted: bool, is_live: bool) 
     Args:
         folder: the run folder.
         config: the run's config, with the overrides of the command.
-        trusted: True to look at a checkpoint.dir that the run folder of another user names.
+        trusted: True checks `checkpoint.dir` even if another user owns the run folder.
         is_live: True if a process is writing the run.
     """
     from fedvtc.federation.starting_point import check_starts_over, checkpoint_store

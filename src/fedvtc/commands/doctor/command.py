@@ -22,7 +22,7 @@ def parser() -> Parser:
     parser = make_parser("fedvtc doctor", ABOUT, EXAMPLES)
     parser.add_argument("folder", nargs="?", type=Path, metavar="RUN", help="a run folder to check")
     parser.add_argument("words", nargs="*", metavar="key=value", help="config keys, which win over the run's config")
-    parser.add_argument("--trust", action="store_true", help="look at checkpoint.dir though another user owns RUN")
+    parser.add_argument("--trust", action="store_true", help="check checkpoint.dir even if another user owns RUN")
     parser.set_defaults(command=run)
     return parser
 

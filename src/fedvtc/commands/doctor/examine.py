@@ -32,7 +32,7 @@ def examine(folder: Path | None, overrides: Sequence[str] = (), *, trusted: bool
     Args:
         folder: a run folder; every byte of its checkpoints is read. None checks the machine only.
         overrides: `key=value` words that win over the run's config.yaml, as in `fedvtc resume`.
-        trusted: True to look at a checkpoint.dir that the run folder of another user names.
+        trusted: True checks `checkpoint.dir` even if another user owns the run folder.
     """
     findings = _environment()
     findings += [finding for what, check in CHECKS.items() for finding in safely(what, check)]

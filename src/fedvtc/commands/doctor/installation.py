@@ -29,7 +29,7 @@ for index in range(torch.cuda.device_count()):
 versions = f"torch {torch.__version__} and torchvision {torchvision.__version__}"
 print(json.dumps({"versions": versions, "cuda": torch.version.cuda, "gpus": names, "faults": faults}))
 """
-"""Imports both, which fails for a mismatched pair, and adds on each GPU, which fails for an old driver."""
+"""Imports both packages, which fails for a mismatched pair, and uses each GPU, which fails for an old driver."""
 TORCH_TIMEOUT_S = 180.0
 """Time limit of the probe; the first import from a network file system takes minutes."""
 
@@ -128,7 +128,7 @@ def _no_gpu(cuda: str | None) -> Finding:
     if cuda is None:
         return Finding("GPU", "warning", "torch is a CPU build, but there is a GPU driver", "Install torch for CUDA.")
     if os.environ.get("CUDA_VISIBLE_DEVICES") is not None:
-        fix = "Unset CUDA_VISIBLE_DEVICES to use them."
+        fix = "Unset CUDA_VISIBLE_DEVICES to use the GPUs."
         return Finding("GPU", "warning", "CUDA_VISIBLE_DEVICES hides all GPUs", fix)
     found = f"torch for CUDA {cuda} finds no GPU, but there is a GPU driver"
     return Finding("GPU", "warning", found, "Update the driver; nvidia-smi shows its version.")

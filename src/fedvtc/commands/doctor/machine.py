@@ -28,7 +28,7 @@ RAY_SOCKET = "ray/session_2026-01-01_00-00-00_000000_1234567/sockets/plasma_stor
 
 
 def cpus() -> Iterator[Finding]:
-    """Compares the CPUs that this process may use with those of the machine."""
+    """Compares the CPUs that this process may use with all CPUs of the machine."""
     count = os.cpu_count() or 1
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else count
     if usable < count:
@@ -99,7 +99,7 @@ def ray() -> Iterator[Finding]:
         found = f"{_gb(usage.free)} free on the disk of {place}; Ray stops writing to a disk {FULL_SHARE:.0%} full"
         yield Finding("Ray", "warning", found, fix)
     else:
-        found = f"RAY_ADDRESS is not set; a run starts a local cluster with its files in {base / 'ray'}"
+        found = f"a run starts a local cluster with its files in {base / 'ray'}"
         yield Finding("Ray", "ok", found)
 
 
@@ -159,7 +159,7 @@ def wandb() -> Iterator[Finding]:
         try:
             known = file.exists() and netrc(str(file)).authenticators(host) is not None
         except (NetrcParseError, OSError, UnicodeDecodeError):
-            # Without the text of the error, which quotes a line of the file.
+            # Without the text of the error, which quotes a line of the file and so perhaps the key.
             fix = "Correct the file, or run wandb login --relogin."
             yield Finding("wandb", "warning", f"{file} is not a readable netrc file", fix)
             return

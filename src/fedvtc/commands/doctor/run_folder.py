@@ -24,7 +24,7 @@ def examine_run(path: Path, overrides: Sequence[str] = (), *, trusted: bool = Fa
     Args:
         path: the run folder.
         overrides: `key=value` words that win over the run's config.yaml.
-        trusted: True to look at a checkpoint.dir that the run folder of another user names.
+        trusted: True checks `checkpoint.dir` even if another user owns the run folder.
     """
     try:
         folder = RunFolder.open(path)

@@ -1,1 +1,1 @@
-"""`fedvtc plan`: what a run would do, computed from its config. Trains nothing, starts no Ray."""
+"""`fedvtc plan`: partition, traffic and memory of a run, computed from its config. Trains nothing, starts no Ray."""

@@ -7,8 +7,8 @@ from fedvtc.commands.parsing import Parser, config_parser, load_config, make_con
 from fedvtc.errors import EXIT_OK
 
 ABOUT = """\
-Shows what a run would do, without training: the config, the images of each client, the size of the models, bytes per
-round, actors and memory. Also writes a picture of the partition."""
+Shows the config of a run, the images of each client, the size of the models, bytes per round, actors and memory. Trains
+nothing. Also writes a picture of the partition."""
 
 EXAMPLES = """\
 examples:

@@ -1,4 +1,4 @@
-"""Nodes that a run would use, and how its clients fit on them. Asks a cluster elsewhere, but starts none."""
+"""Nodes that a run would use, and the packing of clients on these nodes. Queries a running cluster, but starts none."""
 
 import math
 import os
@@ -51,13 +51,13 @@ def pack_clients(
         config: the whole config.
         free: free resources by node; empty if unknown, which counts as enough for every client.
         total: all resources by node.
-        where: name of the nodes' owner, for the error.
+        where: name of the machine or cluster, for the error.
 
     Returns:
         The resources that each actor reserves, and the packing.
 
     Raises:
-        ClusterError: the actors do not fit; the message says which settings would.
+        ClusterError: the actors do not fit; the message names settings that fit.
     """
     placement, num_clients = config.placement, config.population.num_clients
     needs = actor_needs(placement, has_gpus=any(node.num_gpus > 0 for node in total))

@@ -25,8 +25,8 @@ def submit(
 ) -> Job:
     """Submits a run as a job; resumes the run if the cluster has run the same `run.name` and `run.output_dir` before.
 
-    The job runs `python -m fedvtc run` on the resolved config with `run.resume=auto`. A run without a name gets one,
-    so that a later attempt finds the run folder.
+    The job runs `python -m fedvtc run` on the resolved config with `run.resume=auto`. A run without a name gets a
+    generated name, so that a later attempt finds the run folder.
 
     Args:
         config: the complete, checked config.

@@ -48,8 +48,8 @@ def submit_trials(
 
     Args:
         folder: the sweep folder.
-        is_here: True if the folder is opened on this machine; then the run folders tell which trials are done,
-            otherwise the jobs of the cluster do.
+        is_here: True if the folder is opened on this machine; then the run folders decide which trials are done,
+            otherwise the jobs of the cluster decide.
         address: URL of the cluster's dashboard; None takes the environment's, or this machine's.
         runtime_env: a file with a runtime environment of Ray.
         working_dir: a folder that each job runs in a copy of.
@@ -107,7 +107,10 @@ def _belongs_to(job: Job, trial: Trial) -> bool:
 
 
 def _suffices(job: Job, trial: Trial, is_here: bool) -> bool:
-    """True if a job is active, or has done the trial; a successful job proves nothing if the run folder is here."""
+    """True if a job is active, or has done the trial.
+
+    With the run folder on this machine, a successful job proves nothing.
+    """
     is_done = not is_here and job.status == "SUCCEEDED" and job.rounds == trial.config.run.rounds
     return is_done or not job.is_over
 

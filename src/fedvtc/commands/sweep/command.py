@@ -68,7 +68,7 @@ def run(arguments: argparse.Namespace) -> int:
         if not folder.path.is_dir():
             what = "no such folder, the sweep has not started"
             raise UserError(f"{folder.path}: {what}. Run the command without --results to start the sweep.")
-        # Otherwise the table would show results of other configs under the names of these trials.
+        # Without this check, the table could show results of other configs under the names of these trials.
         folder.check()
     elif arguments.executor == "jobs":
         return _run_with_jobs(folder, arguments)
@@ -149,7 +149,9 @@ def _run_with_jobs(folder: "SweepFolder", arguments: argparse.Namespace) -> int:
         if is_here:
             _say_progress(folder)
         else:
-            what = "does not exist on this machine or is not writable, so the cluster's jobs tell which trials are done"
+            what = (
+                "does not exist on this machine or is not writable, so the cluster's jobs decide which trials are done"
+            )
             say(f"{folder.sweep.name}: {len(folder.sweep.trials)} trials; {folder.sweep.output_dir} {what}")
         try:
             with Stopper(say, 0.0).listening():

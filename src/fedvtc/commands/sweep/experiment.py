@@ -39,7 +39,7 @@ class Experiment:
         """Runs the trials; returns the error of each failed trial, by name.
 
         Raises:
-            ClusterError: no resources became free within `placement.wait_timeout_s`.
+            ClusterError: no slots came free in `placement.wait_timeout_s`.
         """
         tuner = self._restored()
         if tuner is not None:
@@ -47,7 +47,7 @@ class Experiment:
                 return _errors(tuner.fit())
             except ClusterError:
                 raise
-            # Failed trials do not raise, so Tune cannot continue from its state.
+            # Failed trials raise no error here, so this error means that Tune cannot continue from its state.
             except Exception as error:
                 self._discard_state(error)
         return _errors(self._new().fit()) if self._pending else {}
@@ -67,7 +67,7 @@ class Experiment:
             if waiting != {trial.name for trial in self._pending}:
                 return None
             return tune.Tuner.restore(str(self._path), self._trainable(), resume_unfinished=True, resume_errored=True)
-        # Pickled objects that are damaged or of another version may raise anything.
+        # Pickled objects that are damaged or of another version may raise any error.
         except Exception as error:
             self._discard_state(error)
             return None
@@ -112,7 +112,7 @@ class Experiment:
             time_attr="round",
             metric=asha.metric,
             mode="max",
-            # Trials do not report their last round, so none is stopped at max_t.
+            # Trials do not report their last round, so no trial is stopped at max_t.
             max_t=max(max_rounds, asha.grace_rounds),
             grace_period=asha.grace_rounds,
             reduction_factor=asha.reduction_factor,

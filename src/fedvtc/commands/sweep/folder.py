@@ -37,7 +37,7 @@ class SweepFolder:
 
     @property
     def is_on_this_machine(self) -> bool:
-        """True if the sweep folder is writable on this machine; before the folder exists, if its parent is."""
+        """True if this machine can write the sweep folder; if that does not exist yet, the parent folder."""
         folder = self.path if os.path.exists(self.path) else self.path.parent
         return os.path.isdir(folder) and os.access(folder, os.R_OK | os.W_OK | os.X_OK)
 

@@ -117,7 +117,7 @@ def _placing_overrides(config: Config, placed: Config) -> Iterator[str]:
 
 
 def _as_layer(given: Sequence[Setting], layer: Layer) -> Layer:
-    """Merges settings into one layer that keeps the line of each; later settings win."""
+    """Merges settings into one layer that keeps the line of each setting; later settings win."""
     content: dict[str, Any] = {}
     lines: dict[KeyPath, int] = {}
     for setting in given:

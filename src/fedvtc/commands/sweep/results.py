@@ -38,7 +38,7 @@ def write_results(folder: SweepFolder) -> list[Group]:
     The files contain no measured times, so an interrupted and resumed sweep gets the same files as an undisturbed one.
 
     Raises:
-        RunFolderError: the records of a run are damaged, or the files cannot be written.
+        RunFolderError: metrics.jsonl of a run cannot be read, or the files cannot be written.
     """
     found = groups(folder)
     for name, text in (("results.csv", as_csv(found)), ("results.md", as_markdown(found, folder.sweep.name))):
@@ -95,7 +95,7 @@ def _group(folder: SweepFolder, values: Mapping[str, str], trials: Sequence[Tria
 
 
 def _are_whole(records: Sequence[Mapping[str, Any]], num_rounds: int) -> bool:
-    """True if there is a record of every round and of the last step."""
+    """True if the records are one record of each round, in order, and then the final record."""
     steps = [(record.get("phase"), record.get("round")) for record in records]
     return steps == [*(("round", number) for number in range(1, num_rounds + 1)), ("final", num_rounds)]
 

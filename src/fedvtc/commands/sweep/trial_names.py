@@ -65,7 +65,7 @@ def _labels(keys: Sequence[str]) -> dict[str, str]:
 
 def _word(key: str, value: Any, label: str, values: Sequence[Any]) -> str:
     if isinstance(value, list | Mapping) and key != FILES:
-        # Lists have no short text, so their number among the values of the key stands for them.
+        # A list has no short text, so the name has the number of the list among the values of the key.
         return file_name(f"{label}{values.index(value) + 1}")
     text = file_name(value_text(key, value))
     if key == FILES or label == "name" or key.endswith(".name"):

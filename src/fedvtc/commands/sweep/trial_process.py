@@ -25,7 +25,7 @@ class TrialError(Exception):
 
 
 def is_lost(error: BaseException | None) -> bool:
-    """True if Ray lost the process of a trial, for instance with its node; False if code of the trial raised."""
+    """True if Ray lost the process of a trial, for instance with its node; False if the trial raised an error."""
     from ray.exceptions import RayError, RayTaskError
 
     return isinstance(error, RayError) and not isinstance(error, RayTaskError)
@@ -53,7 +53,7 @@ class TrialTask:
 class TuneReporter(Tracker):
     """Reports the metric of each round to Ray Tune, which may stop the trial early.
 
-    The last round is not reported: Tune could stop the trial there, with nothing left to save but the end of the run.
+    The last round is not reported, because Tune could stop a trial that has only its last step left.
 
     Args:
         metric: the key of the records that is reported.

@@ -44,7 +44,7 @@ def run_trials(folder: SweepFolder, notify: Callable[[str], None]) -> dict[str, 
         The reason of each failed trial, by name.
 
     Raises:
-        ClusterError: no cluster answers, or no resources became free within `placement.wait_timeout_s`.
+        ClusterError: no cluster answers, or no slots came free in `placement.wait_timeout_s`.
         Interrupted: a signal ended the sweep.
     """
     pending = folder.pending()

@@ -14,7 +14,7 @@ from fedvtc.config.problems import Problem, show
 FILES = "files"
 """The key of a sweep file that lists config files."""
 TRIES_PER_SAMPLE = 100
-"""Draws that are tried for each wanted sample, because some draws are equal and few values may exist."""
+"""Maximum number of draws per sample: a draw that equals an earlier draw is skipped."""
 
 
 @dataclass(frozen=True)

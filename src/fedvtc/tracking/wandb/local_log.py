@@ -1,10 +1,10 @@
 """Reads W&B's own files in the run folder to find the rounds that W&B has stored, also after a kill.
 
-A note of our own, such as the last logged round, cannot replace these files. `wandb.Run.log` returns before W&B's
-service has written anything: a program that logs three rounds in three seconds and dies by SIGKILL leaves a file with
-a header and no round. A note written after `log` would make the resumed run skip these three rounds. A note written
-some time later would make it log stored rounds again, and W&B keeps both rows: a repeated value of the step metric
-replaces nothing.
+A file of our own with the last logged round cannot replace these files. `wandb.Run.log` returns before W&B's service
+has written anything: a program that logs three rounds in three seconds and dies by SIGKILL leaves a file with a header
+and no round. If our file were written right after `log`, the resumed run would skip these three rounds. If our file
+were written later, the resumed run would log stored rounds again, and W&B keeps both rows: a repeated value of the
+step metric replaces nothing.
 
 The format is the log format of LevelDB (https://github.com/google/leveldb/blob/main/doc/log_format.md) behind a header
 of seven bytes. Each record is a `Record` of W&B's protocol. wandb itself has no reader in Python.
@@ -26,11 +26,11 @@ def logged_values(folder: Path, run_id: str, name: str) -> list[float]:
     """Returns all stored values of a metric, over all attempts of a run, in the order of the attempts.
 
     Args:
-        folder: the folder of W&B's folders.
+        folder: `wandb/` of the run folder, with a folder for each attempt.
         run_id: id of the W&B run.
         name: name of the metric.
     """
-    # The second folder of one second has a number after the id.
+    # If two folders are made in one second, the second folder has a number after the id.
     files = sorted(folder.glob(f"*run-*-{run_id}*/run-*.wandb"))
     return [row[name] for file in files for row in rows(file) if name in row]
 
@@ -39,7 +39,7 @@ def drop_empty(folder: Path) -> None:
     """Removes offline folders of attempts that ended before W&B stored a record: `wandb sync` would stop at them.
 
     Args:
-        folder: the folder of W&B's folders.
+        folder: `wandb/` of the run folder.
     """
     for path in folder.glob("offline-run-*"):
         if all(next(records(file), None) is None for file in path.glob("run-*.wandb")):
@@ -56,7 +56,7 @@ def rows(file: Path) -> Iterator[dict[str, float]]:
 
 
 def records(file: Path) -> Iterator[Any]:
-    """Yields the records of one file as messages of W&B's protocol; a torn last record is left out."""
+    """Yields the records of one file as messages of W&B's protocol; an incomplete last record is skipped."""
     from wandb.proto import wandb_internal_pb2
 
     # The module makes its classes on import, so type checkers do not see them.

@@ -83,7 +83,7 @@ def close_service() -> None:
 
 
 def gone_errors() -> tuple[type[Exception], ...]:
-    """Returns the errors that W&B raises after its service has died, as by a signal to all processes of a job."""
+    """Returns the errors that W&B raises after its service has died, for example by a signal to the whole job."""
     from wandb.sdk.mailbox import HandleAbandonedError, MailboxClosedError
 
     return ConnectionError, HandleAbandonedError, MailboxClosedError

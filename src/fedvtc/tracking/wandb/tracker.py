@@ -29,15 +29,16 @@ BEST = "max/test/accuracy/mean"
 LOCAL_S = 10.0
 """Seconds for W&B's service on this machine, on top of the server's `tracking.wandb.timeout_s`."""
 KEPT_S = 30.0
-"""Seconds for which logged rows are kept to be logged again: W&B's service writes its file about every ten seconds."""
+"""Seconds for which logged rows stay in memory: a dead service of W&B may not have written the rows of ten seconds."""
 
 
 class WandbTracker(Tracker):
     """Logs one W&B run per federation; a resumed federation continues the W&B run, with each round once.
 
-    Runs in a thread of its own, because it waits for the server, up to `tracking.wandb.timeout_s` at the start and at
-    the end. If the server refuses the run, W&B writes offline files that `wandb sync` uploads later. If W&B's service
-    on this machine dies, the tracker starts a second one, once, and logs the rows again that the first had not stored.
+    Runs in a thread of its own, because the tracker waits for the server, up to `tracking.wandb.timeout_s` at the start
+    and at the end. If the server refuses the run, W&B writes offline files that `wandb sync` uploads later. If W&B's
+    service on this machine dies, the tracker starts another service, once, and logs again the rows that the first
+    service had not stored.
 
     Args:
         class_names: class names of the data set, in class order.
@@ -49,13 +50,13 @@ class WandbTracker(Tracker):
         self._has_begun = self._given_up = self._has_reopened = self._is_sent = False
         self._run: wandb.Run | None = None
         self._explicit: dict[str, str] = {}
-        # Calls of the last seconds, each with its time and the round logged before.
+        # Calls of the last `KEPT_S` seconds, each with its time and the last round before the call.
         self._kept: deque[tuple[float, int, Callable[[], None]]] = deque()
-        # At the end, W&B would wait for a silent server to take reports of W&B's own errors.
+        # At the end, W&B would wait for the server to accept reports of W&B's own errors.
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
 
     def report(self, text: str) -> None:
-        """Reports a line for the user, unless the tracker was given up."""
+        """Reports a line for the user, unless `give_up` was called before."""
         if not self._given_up:
             self._report(text)
 
@@ -155,7 +156,7 @@ class WandbTracker(Tracker):
             error: the error that showed that the service is dead.
 
         Raises:
-            Exception: `error`, if a service was started again before, or the tracker was given up.
+            Exception: `error`, if the service was started again before, or `give_up` was called.
         """
         close_service()
         if self._has_reopened or self._given_up:
@@ -187,7 +188,7 @@ class WandbTracker(Tracker):
             row["incidents"] = "\n".join(record["incidents"])
         if clients and shows_clients(self._info.config, record):
             row |= _by_client(clients, prefix_of(record))
-        # Without `step`: W&B drops rows whose step is lower than the one before.
+        # Without `step`: W&B drops rows whose step is lower than the step before.
         self._run.log(row | pending)
         if self._best >= 0:
             self._run.summary[BEST] = self._best
@@ -211,7 +212,7 @@ class WandbTracker(Tracker):
             self._is_sent = True
 
     def _define_axes(self, row: Mapping[str, Any]) -> None:
-        """Makes the round the axis of every group of metrics in a row; each row has its round, so W&B fills in none."""
+        """Makes the round the axis of each group of metrics; W&B adds no round, because each row has its round."""
         assert self._run is not None
         for group in {name.partition("/")[0] for name in row if "/" in name} - self._axes:
             self._run.define_metric(f"{group}/*", step_metric="round", step_sync=False)
@@ -242,7 +243,7 @@ class WandbTracker(Tracker):
         if not self._is_sent and self._run is not None and not self._run.offline:
             folders.append(self._info.folder / "wandb" / os.path.basename(self._run.settings.sync_dir))
         if not self._is_sent:
-            self.report("tracking.wandb: W&B did not take all values in time.")
+            self.report("tracking.wandb: W&B did not upload all values in time.")
         if folders:
             self.report(f"W&B: upload the run with: wandb sync {' '.join(shlex.quote(str(path)) for path in folders)}")
 

@@ -15,6 +15,7 @@ from fedvtc.learning.client.client import FederatedClient
 from fedvtc.learning.exchange.messages import Broadcast
 from fedvtc.learning.methods import Task, build
 from fedvtc.learning.methods.fedproto import FedProtoConfig
+from fedvtc.learning.methods.fedvtc import steps
 from fedvtc.runtime.host import ClientHost
 from fedvtc.runtime.incidents import Incidents
 from fedvtc.runtime.inline_pool import InlinePool
@@ -91,10 +92,14 @@ def run_of(tiny_dataset, tiny_specs):
 
 @pytest.fixture
 def fault(monkeypatch):
-    """A function: makes a step of one client in one round fail a number of times, after the step changed the client."""
+    """A function: makes a step of one client in one round fail a number of times, after the step changed the client.
+
+    The step is a method of `FederatedClient`, or a function of FedVTC's steps.
+    """
 
     def arrange(step, client, round, error=None, times=1):
-        original = getattr(FederatedClient, step)
+        owner = FederatedClient if hasattr(FederatedClient, step) else steps
+        original = getattr(owner, step)
         left = [times]
 
         def failing(self, *arguments, **keys):
@@ -104,7 +109,7 @@ def fault(monkeypatch):
                 raise error or ClientError(client, round, "train", "loss is nan")
             return result
 
-        monkeypatch.setattr(FederatedClient, step, failing)
+        monkeypatch.setattr(owner, step, failing)
         return left
 
     return arrange

@@ -15,7 +15,7 @@ from fedvtc.learning.client.client import FederatedClient
 from fedvtc.learning.exchange.messages import Broadcast
 from fedvtc.learning.methods import Task, build
 from fedvtc.learning.methods.fedproto import FedProtoConfig
-from fedvtc.learning.methods.fedvtc import steps
+from fedvtc.learning.methods.fedvtc import steps as fedvtc_steps
 from fedvtc.runtime.host import ClientHost
 from fedvtc.runtime.incidents import Incidents
 from fedvtc.runtime.inline_pool import InlinePool
@@ -98,7 +98,7 @@ def fault(monkeypatch):
     """
 
     def arrange(step, client, round, error=None, times=1):
-        owner = FederatedClient if hasattr(FederatedClient, step) else steps
+        owner = FederatedClient if hasattr(FederatedClient, step) else fedvtc_steps
         original = getattr(owner, step)
         left = [times]
 

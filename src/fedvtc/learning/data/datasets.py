@@ -69,7 +69,7 @@ def load_dataset(config: DataConfig) -> Dataset:
 
 def _check(config: DataConfig, loaded: Loaded) -> None:
     num_classes = len(loaded.class_names)
-    # The user repairs a file or folder of their own; the name says more about other data sets.
+    # Files of the user are known by their path, standard data sets by their name.
     where = f"data.path={config.path}" if config.path else f"data.name={config.name}"
     for split, (images_NCHW, labels_N) in (("training", loaded.train), ("test", loaded.test)):
         counts = f"{len(images_NCHW)} {split} images and {len(labels_N)} labels"

@@ -23,7 +23,7 @@ def subfolders(folder: Path) -> tuple[str, ...]:
     """Returns the names of the class folders of an image folder, sorted.
 
     Raises:
-        DataError: the folder has none, or cannot be read.
+        DataError: the folder has no class folder, or cannot be read.
     """
     try:
         entries = folder.iterdir() if folder.is_dir() else ()
@@ -40,7 +40,7 @@ def read_image_files(paths: Sequence[Path], image_size: int | None, *, grey: boo
 
     Args:
         paths: the files.
-        image_size: side in pixels that all images are resized to; None keeps their common size.
+        image_size: side in pixels that all images are resized to; None keeps the size of the files.
         grey: True reads one channel, False three.
 
     Raises:
@@ -71,7 +71,11 @@ def read_image_files(paths: Sequence[Path], image_size: int | None, *, grey: boo
 
 
 def are_grey(paths: Sequence[Path]) -> bool:
-    """Returns True if all image files are grey, by their headers."""
+    """Returns True if all image files are grey by their headers.
+
+    Raises:
+        DataError: a file is not an image of 8 bits per channel.
+    """
     from PIL import Image
 
     def is_grey(path: Path) -> bool:
@@ -86,7 +90,11 @@ def are_grey(paths: Sequence[Path]) -> bool:
 
 
 def list_image_folder(folder: Path, class_names: Sequence[str]) -> tuple[list[Path], NDArray[np.int64]]:
-    """Lists the image files of folder/<class>/, in order of class and name, and their labels."""
+    """Lists the image files of folder/<class>/, in order of class and name, and their labels.
+
+    Raises:
+        DataError: there is no image file.
+    """
     paths: list[Path] = []
     labels: list[int] = []
     for label, name in enumerate(class_names):
@@ -106,7 +114,7 @@ def _image_files(folder: Path) -> Iterator[Path]:
 
 
 def _is_hidden(path: Path) -> bool:
-    """True for files of other programs, such as checkpoints of notebooks and resource forks of macOS."""
+    """Returns True for files of other programs, such as checkpoints of notebooks and resource forks of macOS."""
     return path.name.startswith(".")
 
 

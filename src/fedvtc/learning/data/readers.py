@@ -28,7 +28,7 @@ class Loaded(NamedTuple):
 
 
 def numbered(num_classes: int) -> tuple[str, ...]:
-    """Numbers as class names, for a data set without names."""
+    """Returns numbers as class names, for a data set without names."""
     return tuple(str(label) for label in range(num_classes))
 
 
@@ -76,7 +76,7 @@ def read_cifar_binary(paths: Sequence[Path], num_label_bytes: int) -> Arrays:
 
 
 def read_npz(path: Path) -> tuple[Arrays, Arrays, tuple[str, ...] | None]:
-    """Reads the arrays `x_train`, `y_train`, `x_test`, `y_test` and, if there is one, `class_names`.
+    """Reads the arrays `x_train`, `y_train`, `x_test`, `y_test` and, if present, `class_names`.
 
     Images are N,H,W or N,H,W,C or N,C,H,W with C 1 or 3; uint8, or float in [0, 1].
 
@@ -84,7 +84,7 @@ def read_npz(path: Path) -> tuple[Arrays, Arrays, tuple[str, ...] | None]:
         DataError: the file is absent or damaged, or lacks an array or holds a wrong one.
     """
     try:
-        # np.load leaves a file that it opened itself open if the file is not a zip.
+        # Opened here, because np.load does not close a file that is not a zip.
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
             arrays = {key: archive[key] for key in archive}
     except FileNotFoundError:

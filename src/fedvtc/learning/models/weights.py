@@ -8,7 +8,7 @@ from fedvtc.learning.exchange.messages import Arrays
 
 
 def weights_of(module: nn.Module) -> dict[str, NDArray[np.generic]]:
-    """Copies of all parameters and buffers of a module, by name, on the CPU."""
+    """Returns copies of all parameters and buffers of a module, by name, on the CPU."""
     return {name: weight.detach().cpu().numpy().copy() for name, weight in module.state_dict().items()}
 
 

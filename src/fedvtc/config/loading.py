@@ -43,7 +43,7 @@ def load(
         layers: keys from other sources than config files; these keys win over the files.
 
     Raises:
-        ConfigError: one line for each problem: the key, what is wrong, where the key was set, what to do.
+        ConfigError: one line for each problem: the key, the fault, the file and line, and the remedy.
     """
     problems: list[Problem] = []
     file_layers = read_files(files, problems)

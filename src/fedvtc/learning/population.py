@@ -66,7 +66,7 @@ class Population:
 
     @classmethod
     def of(cls, config: Config, partition_file: Path | None = None) -> "Population":
-        """Loads the data set and divides it among the clients.
+        """Loads the data set and divides the training images among the clients.
 
         Args:
             config: the federation's config.

@@ -1,8 +1,8 @@
 """Reads metrics.jsonl and clients.csv by one rule for damage.
 
 A line counts once its line end is on disk: a last line without line end is torn, and no reader returns that line. A
-whole line without a record, or without a row of all columns, is damaged: readers return its number instead of its
-content. The caller decides about damage: `list` names the run, `doctor` reports a fault, a sweep leaves the run out of
+whole line without a record, or without a row of all columns, is damaged: readers return the line's number without
+values. The caller decides about damage: `list` names the run, `doctor` reports a fault, a sweep leaves the run out of
 its means, and a resume cuts the lines off.
 """
 
@@ -89,7 +89,7 @@ def client_columns(folder: Path) -> list[str]:
 
 
 def is_torn(file: Path) -> bool:
-    """Returns True if the last line of a file has no line end: a process writes that line, or died writing it."""
+    """Returns True if the last line of a file has no line end: a process is writing that line, or died meanwhile."""
     with file.open("rb") as opened:
         if opened.seek(0, os.SEEK_END) == 0:
             return False

@@ -38,7 +38,7 @@ class FederatedClient:
     """A client of a federation, from its first round to its last.
 
     A method attaches modules in `Method.prepare` and keeps arrays and numbers in `memory`. Both are part of
-    `state_dict`, so a resumed client has them again. Other attributes cannot be set, because a resume would lose them.
+    `state_dict`, so a resumed client has both again. Other attributes cannot be set, because a resume would lose them.
 
     Args:
         spec: the client's number, backbone and image indices.
@@ -89,7 +89,7 @@ class FederatedClient:
         if "_is_complete" in self.__dict__ and name not in _CHANGING:
             raise AttributeError(
                 f"client.{name} cannot be set: a resumed client would lack the value."
-                " Keep arrays and numbers in client.memory, and modules by client.attach(NAME, module)."
+                " Keep arrays and numbers in client.memory, and add modules with client.attach(NAME, module)."
             )
         super().__setattr__(name, value)
 
@@ -248,7 +248,7 @@ class FederatedClient:
         self.classifier.eval()
         logits_BC = self.classifier(self.images.inputs(torch.arange(min(_NUM_PROBES, self.num_images))))
         if not logits_BC.isfinite().all():
-            raise ClientError(self.id, self.round, "outputs", "the logits of its own images are not finite")
+            raise ClientError(self.id, self.round, "outputs", "the logits of the client's own images are not finite")
 
     def state_dict(self) -> dict[str, Any]:
         """Returns weights and optimizers by module name, and the memory if not empty, as tensors and plain values."""
@@ -269,6 +269,7 @@ class FederatedClient:
     def _open_phase(self, step: str) -> str:
         if not self.phase_name:
             raise RuntimeError(
-                f"client.{step}: no phase is open, so random draws have no key. Call it in `with client.phase(NAME):`."
+                f"client.{step}: no phase is open, so random draws have no key."
+                f" Call client.{step} in `with client.phase(NAME):`."
             )
         return self.phase_name

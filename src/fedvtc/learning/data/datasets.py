@@ -85,7 +85,8 @@ def _check(config: DataConfig, loaded: Loaded) -> None:
     sizes = {arrays[0].shape[2:] for arrays in (loaded.train, loaded.test)}
     if config.image_size is None and (len(sizes) > 1 or any(height != width for height, width in sizes)):
         listed = ", ".join(f"{width} x {height}" for height, width in sorted(sizes))
-        raise DataError(f"data.image_size: images of {listed} are not square and of one size. Set it to resize them.")
+        fix = "Set data.image_size to resize all images."
+        raise DataError(f"data.image_size: images of {listed} are not square and of one size. {fix}")
 
 
 def _sized(arrays: Arrays, image_size: int | None) -> ImageArrays:

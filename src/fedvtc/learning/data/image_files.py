@@ -29,7 +29,7 @@ def subfolders(folder: Path) -> tuple[str, ...]:
         entries = folder.iterdir() if folder.is_dir() else ()
         names = sorted(entry.name for entry in entries if entry.is_dir() and not _is_hidden(entry))
     except OSError as error:
-        raise DataError(f"{folder}: cannot be read ({error.strerror}). Make it readable.") from None
+        raise DataError(f"{folder}: cannot be read ({error.strerror}). Make the folder readable.") from None
     if not names:
         raise DataError(f"{folder}: holds no class folders. Put the images of each class into a folder of its own.")
     return tuple(names)
@@ -63,7 +63,7 @@ def read_image_files(paths: Sequence[Path], image_size: int | None, *, grey: boo
             expected, found = images_NCHW.shape, pixels_CHW.shape
             raise DataError(
                 f"data.image_size: sizes differ: {path} is {found[2]} x {found[1]}, {paths[0]} is"
-                f" {expected[3]} x {expected[2]}. Set it, for example to 32, to resize them."
+                f" {expected[3]} x {expected[2]}. Set data.image_size, for example to 32, to resize all images."
             )
         images_NCHW[number] = pixels_CHW
     assert images_NCHW is not None, "folders without images are refused earlier"

@@ -116,7 +116,8 @@ def _as_images(path: Path, key: str, images: NDArray[Any]) -> NDArray[np.uint8]:
     # NaN fails these comparisons too.
     if images.dtype.kind == "f" and images.size and images.min() >= 0 and images.max() <= 1:
         return np.ascontiguousarray(np.rint(images * 255.0).astype(np.uint8))
-    raise DataError(f"{path}: {key} holds neither uint8 nor floats in [0, 1], but {images.dtype}. Convert it to uint8.")
+    found = f"holds neither uint8 nor floats in [0, 1], but {images.dtype}"
+    raise DataError(f"{path}: {key} {found}. Convert {key} to uint8.")
 
 
 def _as_labels(path: Path, key: str, labels: NDArray[Any]) -> NDArray[np.int64]:
@@ -129,7 +130,11 @@ def _as_labels(path: Path, key: str, labels: NDArray[Any]) -> NDArray[np.int64]:
 
 
 def read_bytes(path: Path) -> bytes:
-    """Reads a whole file and unpacks it if it is gzipped."""
+    """Reads a whole file, unpacked if gzipped.
+
+    Raises:
+        DataError: the file cannot be read or unpacked.
+    """
     try:
         content = path.read_bytes()
         # By content, not by name: browsers unpack a .gz file and keep its name.

@@ -29,7 +29,15 @@ ServerState = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Task:
-    """Sizes that all parts of a federation share, and its seed."""
+    """Sizes that all parts of a federation share, and the federation's seed.
+
+    Attributes:
+        num_classes: classes C of the data set.
+        num_channels: channels of the images, 1 or 3.
+        image_size: side of the images in pixels.
+        feature_size: features p of an image.
+        seed: `run.seed`.
+    """
 
     num_classes: int
     num_channels: int

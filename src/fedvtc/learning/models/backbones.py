@@ -83,7 +83,7 @@ def parameter_counts(names: Iterable[str], *, num_channels: int, image_size: int
 
 @cache
 def flops_of_image(name: str, *, num_channels: int, image_size: int, feature_size: int) -> int:
-    """Counts the floating-point operations of one image in a backbone's forward pass, without computing it."""
+    """Counts the floating-point operations of one image in a backbone's forward pass, without running the pass."""
     with torch.device("meta"):
         backbone = build_backbone(name, num_channels=num_channels, image_size=image_size, feature_size=feature_size)
         image = torch.empty(1, num_channels, image_size, image_size)

@@ -1,4 +1,4 @@
-"""Weights of a module as NumPy arrays, to send them in a message."""
+"""Converts the weights of a module to NumPy arrays for a message, and back."""
 
 import numpy as np
 from numpy.typing import NDArray

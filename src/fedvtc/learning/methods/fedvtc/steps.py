@@ -57,7 +57,7 @@ def finetune(
         epochs: passes, each over newly drawn images.
         batch_size: images per step.
         optimizer: settings of a new optimizer, dropped after the last step.
-        mix_real: True shuffles the client's own images among the drawn ones.
+        mix_real: True shuffles the client's own images among the drawn images.
     """
     stepper = build_optimizer(client.classifier.parameters(), optimizer)
 

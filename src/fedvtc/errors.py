@@ -1,6 +1,7 @@
 """Errors of fedvtc and the exit codes of the program.
 
-A `UserError` is one line: the fault, its place, and the remedy. Any other exception is a crash with a traceback.
+The message of a `UserError` is one line: the fault, where it was set, and the remedy; a `ConfigError` has one line for
+each problem. Any other exception is a crash with a traceback.
 """
 
 from collections.abc import Sequence
@@ -29,7 +30,7 @@ class ConfigError(UserError):
     """All problems of a config, one line each.
 
     Attributes:
-        problems: one line for each problem: the key, the fault, the place and the remedy.
+        problems: one line for each problem: the key, the fault, the file and line, and the remedy.
     """
 
     def __init__(self, problems: Sequence[str]) -> None:
@@ -42,15 +43,15 @@ class DataError(UserError):
 
 
 class RunFolderError(UserError):
-    """A run folder that cannot be written, or already holds a run."""
+    """A run folder that is missing, damaged, in use, or cannot be read or written."""
 
 
 class RunExistsError(RunFolderError):
-    """A run folder that exists, with the name of a new run."""
+    """A file or folder that already has the name of a new run."""
 
 
 class CheckpointError(UserError):
-    """A checkpoint that is damaged or belongs to another run."""
+    """A checkpoint that is damaged, cannot be read, or belongs to another run."""
 
 
 class ClusterError(UserError):
@@ -63,6 +64,10 @@ class ClientError(FedvtcError):
     The error is raised in an actor and pickled for the coordinator, so all state is in `args`.
 
     Attributes:
+        client: number of the client.
+        round: number of the round.
+        phase: phase of the round, or name of the task.
+        reason: the fault in words.
         trace: the traceback of an unexpected error; empty for an expected error.
     """
 
@@ -91,7 +96,7 @@ class Interrupted(KeyboardInterrupt):
     """A request to end the run, by Ctrl-C or SIGTERM.
 
     Attributes:
-        signum: the signal.
+        signum: number of the signal.
     """
 
     def __init__(self, signum: int) -> None:

@@ -19,5 +19,5 @@ def test_a_generated_file_is_up_to_date(path):
 def test_a_key_of_base_yaml_stands_on_one_line():
     lines = base_yaml().splitlines()
     assert [line for line in lines if len(line) > 120] == []
-    assert "  rounds: 10  # Rounds of the federation." in lines
+    assert "  rounds: 10  # Number of rounds." in lines
     assert "    name: adam  # `adam` (Kingma and Ba 2015) or `sgd`." in lines

@@ -122,9 +122,9 @@ def test_a_run_that_never_had_a_checkpoint_starts_over(start, longer, monkeypatc
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"run_id": "deadbeef"}, "is that of run deadbeef, not of "),
-        ({"fingerprint": "0"}, "config.yaml is not the config that it was written with"),
-        ({"shards": []}, "its manifest is not one of this run, it lacks client_0000.pt, "),
+        ({"run_id": "deadbeef"}, "belongs to run deadbeef, not to "),
+        ({"fingerprint": "0"}, "was written with another config than config.yaml"),
+        ({"shards": []}, "its manifest does not list the files of this run (missing: client_0000.pt, "),
     ],
 )
 def test_a_checkpoint_with_a_wrong_manifest_is_skipped_and_recorded(three, longer, change, said, capsys):

@@ -21,7 +21,7 @@ def flat(config: Config) -> dict[str, Any]:
 
 
 def may_change(method: type) -> frozenset[str]:
-    """Returns the keys marked `MayChange` in a config with a method of this section."""
+    """Returns the keys marked `MayChange` in a config whose `method` is of this section."""
     keys = [*leaves(Config), *leaves(method, "method")]
     return frozenset(leaf.key for leaf in keys if leaf.may_change)
 
@@ -29,7 +29,7 @@ def may_change(method: type) -> frozenset[str]:
 def fingerprint(config: Config) -> str:
     """Returns a SHA-256, as 64 hex digits, of the keys that decide the state of a run after a round.
 
-    The fingerprint leaves out keys that may change on resume, and the name and place of the run folder.
+    The fingerprint leaves out keys that may change on resume, `run.name` and `run.output_dir`.
     """
     left_out = {*may_change(type(config.method)), *_FOLDER}
     parts = {key: value for key, value in flat(config).items() if key not in left_out}

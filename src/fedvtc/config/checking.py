@@ -1,4 +1,4 @@
-"""Checks of plain values against the sections of the config; each misfit becomes a `Problem`."""
+"""Checks of plain values against the sections of the config; each wrong value becomes a `Problem`."""
 
 import copy
 import math
@@ -18,13 +18,13 @@ SectionT = TypeVar("SectionT")
 
 _UNKNOWN = "unknown key"
 _TAKEN_BY: dict[type, set[type]] = {bool: {bool}, int: {bool, int, float}, float: {int, float}}
-"""The types of keys that take a value of each type as YAML reads the value."""
+"""For the type of a value that YAML read: the types of keys that accept the value."""
 
 
 def as_written(layer: Layer, cls: type, prefix: KeyPath = ()) -> Layer:
-    """Returns the layer with the user's words in place of numbers and truth values that their key does not take.
+    """Returns the layer with the user's text instead of each number or truth value that the key does not accept.
 
-    YAML reads `2026_11_23` as a number and `yes` as true, which are names to the key `run.name`.
+    YAML reads `2026_11_23` as a number and `yes` as true; the key `run.name` accepts both as texts.
 
     Args:
         layer: keys of one file or override.
@@ -49,7 +49,7 @@ def as_written(layer: Layer, cls: type, prefix: KeyPath = ()) -> Layer:
 
 
 def checked(cls: type[SectionT], values: object, prefix: KeyPath = ()) -> tuple[SectionT, list[Problem]]:
-    """Returns the section that plain values make, and a problem for each key that does not fit.
+    """Builds a section from plain values; returns the section, and a problem for each key with a wrong value.
 
     A key with a problem has its default in the section, so that the other keys can be checked further.
 
@@ -66,15 +66,15 @@ def checked(cls: type[SectionT], values: object, prefix: KeyPath = ()) -> tuple[
         for detail in error.errors(include_url=False):
             path, problem = _problem(cls, detail["loc"], detail["type"], detail["input"], prefix)
             found.setdefault(path, problem)
-    # A list with a misfit takes its default as a whole.
+    # A list with a wrong entry takes its default as a whole.
     bad = {path[: next((n for n, step in enumerate(path) if isinstance(step, int)), None)] for path in found}
     rest = adapter.validate_python({} if () in bad else pruned(values, bad), by_alias=True, by_name=False)
-    # A misspelt key may be the reason of other problems.
+    # Misspelt keys come first, because they may cause the other problems.
     return rest, sorted(found.values(), key=lambda problem: problem.what != _UNKNOWN)
 
 
 def pruned(values: Any, paths: set[KeyPath], path: KeyPath = ()) -> Any:
-    """Returns nested values without the keys at some paths."""
+    """Returns nested values without the keys at the given paths."""
     if isinstance(values, Mapping):
         return {key: pruned(value, paths, (*path, key)) for key, value in values.items() if (*path, key) not in paths}
     return values

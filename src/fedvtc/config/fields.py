@@ -13,7 +13,7 @@ from fedvtc.config.section import MayChange, key_of
 
 @dataclass(frozen=True)
 class FieldDoc:
-    """One key in words."""
+    """Description of a config key, for help and reference."""
 
     key: str
     type: str
@@ -65,7 +65,7 @@ def leaves(cls: type, prefix: str = "", made: Any = None) -> Iterator[Leaf]:
 
 
 def field_docs(cls: type, prefix: str = "") -> list[FieldDoc]:
-    """Returns every key of a section in words, in the order of `leaves`.
+    """Returns the description of every key of a section, in the order of `leaves`.
 
     Args:
         cls: a section with a docstring below each field.
@@ -83,7 +83,7 @@ def field_docs(cls: type, prefix: str = "") -> list[FieldDoc]:
 
 
 def grouped_docs(config: type, methods: Mapping[str, type]) -> dict[str, list[FieldDoc]]:
-    """Returns all keys in words by group: `run`, `data`, ..., then `method.name=NAME` for each method with own keys.
+    """Returns the descriptions of all keys by group: `run`, ..., and `method.name=NAME` for each method with own keys.
 
     Args:
         config: the section of the whole config.
@@ -101,7 +101,7 @@ def grouped_docs(config: type, methods: Mapping[str, type]) -> dict[str, list[Fi
 
 
 def as_yaml(value: Any) -> str:
-    """Returns a default as the command line takes the value."""
+    """Returns a default in the form that the command line accepts."""
     if value is MISSING:
         return "(required)"
     if value is None or isinstance(value, bool):

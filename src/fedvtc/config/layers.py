@@ -1,4 +1,4 @@
-"""Reads config files with their includes, and `key=value` overrides, and keeps the place of every key."""
+"""Reads config files with their includes, and `key=value` overrides, and keeps the file and line of every key."""
 
 import os
 import re
@@ -26,7 +26,7 @@ class Layer:
         source: the file, or `command line`.
         content: nested dicts, lists and values; `${...}` is not resolved.
         lines: the line of each key in the file.
-        written: the word of each plain value, as YAML reads some names, such as 2026_11_23, as numbers.
+        written: the text of each plain value before YAML reads the text as a number, such as 2026_11_23.
     """
 
     source: str
@@ -62,12 +62,12 @@ def dotted(path: KeyPath) -> str:
 
 
 def decided_at(layers: Sequence[Layer], path: KeyPath) -> str:
-    """Returns the place of the last layer that sets a key; empty if the key has its default."""
+    """Returns `FILE:LINE` or `command line` of the last layer that sets a key; empty if the key has its default."""
     return next((layer.where(path) for layer in reversed(layers) if layer.sets(path)), "")
 
 
 def placed(problem: Problem, layers: Sequence[Layer]) -> Problem:
-    """Returns the problem with the place where its key was set."""
+    """Returns the problem with `where` filled in: the file and line that set the key, or `command line`."""
     steps = re.findall(r"\[(\d+)\]|([^.\[\]]+)", problem.key)
     return replace(problem, where=decided_at(layers, tuple(int(index) if index else key for index, key in steps)))
 
@@ -127,8 +127,8 @@ def read_file(file: Path, asked_at: str, problems: list[Problem]) -> Layer | Non
 
     Args:
         file: the YAML file.
-        asked_at: the place that names the file.
-        problems: the list that takes the problem.
+        asked_at: the file and line that names the file, or `command line`.
+        problems: the list that a new problem is added to.
     """
     # `Path.is_file` raises for a name that is too long.
     if not os.path.isfile(file):

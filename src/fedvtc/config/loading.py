@@ -43,7 +43,7 @@ def load(
         layers: keys from other sources than config files; these keys win over the files.
 
     Raises:
-        ConfigError: one line for each problem: the key, what is wrong, where the key was set, what to do.
+        ConfigError: one line for each problem: the key, the fault, the file and line, and the remedy.
     """
     problems: list[Problem] = []
     file_layers = read_files(files, problems)
@@ -59,7 +59,7 @@ def load(
 
     layers = [as_written(as_written(layer, Config), type(default), _METHOD) for layer in layers]
     defaults = to_dict(replace(Config(), method=default))
-    # OmegaConf would skip `???` without a word.
+    # OmegaConf would skip `???` without an error.
     marks = [path for layer in layers for path, word in layer.written.items() if word == "???"]
     found = [Problem(dotted(path), "??? is not a value", fix="Give a value, or leave the key out.") for path in marks]
     values = _resolved(OmegaConf.merge(defaults, *(layer.content for layer in layers)), (), found)

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def default_name(config: "Config") -> str:
-    """Returns data, partition, method, seed and the time to the second, joined with dashes."""
+    """Returns a name for a run: data, partition, method, seed and the time to the second, joined with dashes."""
     method = config.method.label or config.method.name
     name = f"{partition_name(config)}-{method}-s{config.run.seed}-{datetime.now():%Y%m%d-%H%M%S}"
     # A command would read a name with a dash in front as an option.
@@ -30,5 +30,5 @@ def file_name(text: str) -> str:
 
 
 def is_folder_name(text: str) -> bool:
-    """Returns True if a text is the name of a folder and not a path to another place."""
+    """Returns True if a text can name a folder and is not a path."""
     return text not in ("", ".", "..") and "/" not in text and "\0" not in text

@@ -10,7 +10,7 @@ from fedvtc.config.section import MayChange, section
 LONGEST_S = 1e9
 """Longest timeout in seconds, some 30 years; timers of the operating system overflow above about 9e9 s."""
 
-_MOVED = MayChange("Clients are distributed over actors by the new value.")
+_MOVED = MayChange("Clients are distributed over actors with the new value.")
 _RESERVED = MayChange("Actors reserve the new amount.")
 _CLUSTER = MayChange("The run continues on the new cluster.")
 _WANDB_RUN = MayChange("Starts another W&B run.")
@@ -22,9 +22,9 @@ class PlacementConfig:
 
     pool: Annotated[Literal["ray", "inline"], _MOVED] = "ray"
     """`ray`: clients live in Ray actors; `inline`: clients live in this process, without Ray. `inline` is meant for
-    debugging and small runs. The results are the same."""
+    debugging and small runs. Both give equal results."""
     clients_per_actor: Annotated[Literal["auto"] | Annotated[int, Field(ge=1)], _MOVED] = "auto"
-    """Clients that one actor hosts. `auto` takes as few as the free slots of the cluster allow."""
+    """Most clients that one actor hosts. `auto` takes as few as the free slots of the cluster allow."""
     max_actors: Annotated[int | None, Field(ge=1), _MOVED] = None
     """Most actors that `placement.clients_per_actor=auto` starts; null sets no limit."""
     cpus_per_actor: Annotated[float, Field(gt=0), _RESERVED] = 1.0
@@ -42,12 +42,12 @@ class PlacementConfig:
     nodes: Annotated[Literal["spread", "pack"], _MOVED] = "spread"
     """`spread`: actors use as many nodes as possible; `pack`: as few as possible."""
     wait: Annotated[Literal["all", "min"], MayChange()] = "all"
-    """`all`: the run starts when all actors have a slot; `min`: when the first actor has a slot. With `min`, the run
-    uses slots that become free later, up to one actor for each client."""
+    """`all`: the run starts when all actors have a slot. `min`: the run starts with the free slots, at least one, and
+    uses slots that become free later."""
     wait_timeout_s: Annotated[float, Field(ge=0, le=LONGEST_S), MayChange()] = 0.0
     """Seconds to wait for free slots, for example for an autoscaler. 0 fails at once."""
     threads_per_actor: Annotated[int, Field(ge=1)] = 1
-    """PyTorch threads of an actor. Another number of threads may add in another order and change the last bits."""
+    """PyTorch threads of an actor. Another number may change the order of sums, and so the last bits."""
 
 
 @section
@@ -71,12 +71,14 @@ class CheckpointConfig:
     """Rounds between checkpoints; the last round always writes a checkpoint; null writes none."""
     # At least 2, because the newest checkpoint may be damaged.
     keep: Annotated[int, Field(ge=2), MayChange()] = 2
-    """Newest checkpoints that are kept. The final checkpoint is kept beside them."""
+    """Number of newest checkpoints that are kept. The final checkpoint is always kept."""
     keep_best: Annotated[bool, MayChange()] = True
     """True also keeps the checkpoint of the round with the best mean generalization accuracy."""
-    dir: Annotated[str | None, MayChange("Checkpoints are read from the new folder and written to it.")] = None
+    dir: Annotated[str | None, MayChange("Checkpoints are read from the new folder and written to the new folder.")] = (
+        None
+    )
     """Folder or fsspec URL that every node reaches; null takes `checkpoints` in the run folder. An example of a URL is
-    s3://bucket/fedvtc; a run makes a folder of its own below it."""
+    s3://bucket/fedvtc. A run makes a folder of its own there."""
     async_: Annotated[bool, MayChange()] = True
     """True starts the next round while a checkpoint is written."""
 
@@ -96,7 +98,8 @@ class RuntimeConfig:
     client_timeout_s: Annotated[float | None, Field(gt=0, le=LONGEST_S), MayChange()] = None
     """Seconds without a finished step after which a process counts as lost; null waits forever."""
     replace_timeout_s: Annotated[float, Field(gt=0, le=LONGEST_S), MayChange()] = 30.0
-    """Seconds that a replacement process waits for free resources. Then its clients move to other processes."""
+    """Seconds that a new process waits for free resources after a process was lost. Then the lost clients move
+    to other processes."""
     stop_timeout_s: Annotated[float, Field(ge=0, le=LONGEST_S), MayChange()] = 60.0
     """Seconds that the current round may continue after the first Ctrl-C or SIGTERM. Applies only if the rounds before
     the current round have no checkpoint."""
@@ -136,7 +139,7 @@ class TrackingConfig:
     trackers: Annotated[list[str], MayChange()] = field(default_factory=list)
     """Any of `wandb`, `tensorboard`, and your own classes as `package.module:Class`."""
     clients_every: Annotated[int, Field(ge=1), MayChange()] = 10
-    """Rounds between tables and histograms over clients. Such a round needs an evaluation; the last round always has
-    tables and histograms."""
+    """Rounds between tables and histograms over clients. They follow the first evaluation after these rounds,
+    and the end of the run."""
     wandb: WandbConfig = field(default_factory=WandbConfig)
     """Weights & Biases."""

@@ -4,5 +4,5 @@ import math
 
 
 def round_half_up(value: float) -> int:
-    """Rounds .5 up. Python's `round` goes to the even neighbour, which would make 2 of 0.5 x 5 clients."""
+    """Rounds to a whole number, .5 up. Python's `round` takes the even neighbour: 2 clients for 0.5 x 5."""
     return math.floor(value + 0.5)

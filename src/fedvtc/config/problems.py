@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 COMMAND_LINE = "command line"
-"""The place of an override."""
+"""The `where` of a problem with an override."""
 
 
 @dataclass(frozen=True)

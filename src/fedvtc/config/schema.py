@@ -12,7 +12,7 @@ from pydantic import Field
 from fedvtc.config.operation import CheckpointConfig, ClusterConfig, PlacementConfig, RuntimeConfig, TrackingConfig
 from fedvtc.config.section import MayChange, section
 
-_SAME_IMAGES = MayChange("The same images are read from another place; other labels are refused.")
+_SAME_IMAGES = MayChange("Images are read from the new location; images with other labels are refused.")
 
 
 @section
@@ -36,13 +36,13 @@ class RunConfig:
     name: str | None = None
     """Name of the run folder; null joins data, partition, method, seed and time."""
     output_dir: str = "outputs"
-    """Folder of run folders. `~` is your home folder."""
+    """Folder that holds the run folders. `~` is your home folder."""
     seed: int = 0
     """Seed of every random draw: partition, initial weights, participants, batches, latents."""
-    rounds: Annotated[
-        int, Field(ge=1), MayChange("Makes the run longer, or shorter down to the rounds that are done.")
-    ] = 10
-    """Rounds of the federation."""
+    rounds: Annotated[int, Field(ge=1), MayChange("Makes the run longer, or shorter down to the completed rounds.")] = (
+        10
+    )
+    """Number of rounds."""
     participation: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Share of the clients drawn for each round; at least one client takes part."""
     resume: Annotated[Literal["never", "auto"], MayChange("No effect.")] = "never"
@@ -52,7 +52,7 @@ class RunConfig:
 
 @section
 class DataConfig:
-    """The images."""
+    """The images and their labels."""
 
     name: str = "digits"
     """A data set of `fedvtc list data`. `npz` and `folder` also need `data.path`."""
@@ -65,7 +65,8 @@ class DataConfig:
     image_size: Annotated[int | None, Field(ge=1)] = None
     """Side in pixels that images are resized to; null keeps the size."""
     augment: Literal["none", "shift", "shift_flip"] = "none"
-    """Random changes of training images. Shifts are by up to 1/8 of the side; `shift_flip` also mirrors images."""
+    """Random changes of training images. `shift` moves an image by up to 1/8 of its side; `shift_flip` also mirrors
+    half of the images."""
 
 
 @section
@@ -79,13 +80,13 @@ class PartitionConfig:
     alpha: Annotated[float, Field(gt=0)] = 0.1
     """Concentration of `dirichlet` and `quantity`; smaller is more skewed."""
     classes_per_client: Annotated[int, Field(ge=1)] = 2
-    """Classes of each client with `shards`."""
+    """Number of classes of each client with `shards`."""
     min_images: Annotated[int, Field(ge=1)] = 2
-    """Fewest images of a client; a draw with fewer is repeated."""
+    """Fewest images of a client; a partition with a smaller client is drawn again."""
     max_redraws: Annotated[int, Field(ge=1)] = 1000
-    """Draws after which a partition with `partition.min_images` counts as impossible."""
+    """Most draws of a partition with `partition.min_images`; then the run ends with an error."""
     images_per_client: Annotated[int | None, Field(ge=1)] = None
-    """Most images that a client keeps, drawn at random from the client's images; null keeps all."""
+    """Most images of a client, drawn at random from the client's part; null keeps all."""
     file: str | None = None
     """File partition.npz of an earlier run, for `file`."""
 
@@ -106,7 +107,7 @@ class PopulationConfig:
     """The clients and their architectures."""
 
     num_clients: Annotated[int, Field(ge=1)] = 8
-    """Clients of the federation."""
+    """Number of clients."""
     backbones: list[BackboneShare] = field(
         default_factory=lambda: [
             BackboneShare("cnn_2x16", 0.25),
@@ -119,7 +120,7 @@ class PopulationConfig:
     the first n clients have the shares as nearly as possible, for every n."""
     # At least 2, because the features of an image are normalised and a single feature would always be 0.
     feature_size: Annotated[int, Field(ge=2)] = 64
-    """Features p that every backbone ends in, through a learned projection."""
+    """Number of features p of an image; every backbone ends in a learned projection to p features."""
 
 
 @section
@@ -146,7 +147,7 @@ class MethodConfig:
     """Name of the method in tables; null shows `method.name`."""
 
     def problems(self) -> list[str]:
-        """Returns a text `KEY: PROBLEM. FIX.` for each conflict between keys; KEY lacks the `method.` in front."""
+        """Returns a text `KEY: PROBLEM. FIX.` for each conflict between keys; KEY is without `method.`."""
         return []
 
 

@@ -1,4 +1,4 @@
-"""Finds passwords and tokens in config values: in URLs, and values of secret environment variables."""
+"""Finds passwords and tokens in config values: in URLs, and as values of secret environment variables."""
 
 import os
 import re

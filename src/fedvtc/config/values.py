@@ -21,7 +21,7 @@ NOT_IN_PROJECTS = "/\\#?%:"
 
 
 def validate(config: Config) -> list[Problem]:
-    """Returns a problem, without its place, for each value that cannot work."""
+    """Returns a problem, with `where` empty, for each value that cannot work."""
     problems = list(_names(config))
     problems += _shares(config)
     problems += _sizes_and_files(config)

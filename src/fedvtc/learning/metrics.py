@@ -29,11 +29,11 @@ CLIENT_METRICS = {
     "accuracy": "generalization accuracy: share of all test images that the client's model classifies correctly",
     "accuracy/held": "accuracy on test images of classes that the client has training images of",
     "accuracy/missing": "accuracy on test images of classes that the client has no training image of",
-    "accuracy/personalised": "class recalls weighted by the client's training labels: accuracy on data like its own",
+    "accuracy/personalised": "class recalls weighted by the client's training labels: accuracy on that class mix",
     "recall/worst": "lowest recall of any class",
     "precision": "precision, mean over the classes of the test set; 0 for a class that is never predicted",
     "recall": "recall, mean over the classes of the test set",
-    "f1": "F1, mean over the classes of the test set; 0 for a class that is never right",
+    "f1": "F1, mean over the classes of the test set; 0 for a class without a correct prediction",
 }
 """Meaning of the metric columns of clients.csv, in order; all values are in [0, 1]."""
 
@@ -75,11 +75,11 @@ ROUND_METRICS = {
     "time/client": "seconds of a client's whole round, summed over participants",
     "time/evaluate": "seconds of evaluation, wall clock",
     "time/round": "seconds of the whole round, wall clock",
-    "time/makespan": "seconds of all clients of one process, in the process with the most",
+    "time/makespan": "seconds of all clients of the busiest process",
     "time/makespan/predicted": "prediction of time/makespan from earlier rounds; absent in the first round",
     "placement/actors": "processes that host clients",
     "memory/peak_bytes": "largest resident memory of any process that hosts clients",
-    "clients/participating": "clients whose upload entered the round; in the final record, those that ran a last step",
+    "clients/participating": "clients whose upload entered the round; in the final record, clients after a last step",
 }
 ROUND_METRICS |= {f"incidents/{kind}": meaning for kind, meaning in INCIDENTS.items()}
 """Meaning of the keys of a round's record; `<kind>` stands for any payload kind."""
@@ -133,7 +133,7 @@ def aggregate(per_client: Sequence[Mapping[str, float | None]]) -> dict[str, flo
         per_client: values of `evaluate_confusion` for each client; other keys are ignored.
 
     Returns:
-        Values by the names of `TEST_METRICS`. None is skipped, and a metric that no client has is absent.
+        Values by the names of `TEST_METRICS`. A value of None is skipped, and a metric that no client has is absent.
 
     Raises:
         ValueError: there is no client.
@@ -163,7 +163,7 @@ def _weighted_mean(values_C: NDArray[np.float64], weights_C: NDArray[np.float64]
 
 
 class RoundTally:
-    """Sums up the measurements and bytes of one round, while its uploads pass to the method."""
+    """Sums up the measurements and bytes of one round, while the uploads pass to the method."""
 
     def __init__(self, broadcast: Broadcast) -> None:
         self._bytes_down = bytes_by_kind(broadcast.payload)
@@ -172,7 +172,7 @@ class RoundTally:
         self._num_uploads = 0
 
     def watch(self, uploads: Iterable[Upload]) -> Iterator[Upload]:
-        """Yields the uploads unchanged and counts them; keeps none."""
+        """Yields the uploads unchanged, counts the uploads and their bytes, and keeps no upload."""
         for upload in uploads:
             self._num_uploads += 1
             for kind, num_bytes in bytes_by_kind(upload.payload).items():

@@ -26,13 +26,14 @@ class ClientSpec:
 def assign_backbones(population: PopulationConfig) -> list[str]:
     """Assigns a backbone to each client, in client order.
 
-    For every n, the first n clients hold each backbone within less than one client of share x n; equal shares take
-    turns. Always taking the backbone that is furthest behind can miss a share by a whole client with six backbones.
-    The rule is that of Tijdeman, "The chairman assignment problem" (1980), with k backbones: among backbones at least
-    1 / (2k - 2) behind, take the one that is first to be 1 - 1 / (2k - 2) behind; on a tie, the earlier in the list.
+    For every n, the number of the first n clients with a backbone differs from share x n by less than one; equal shares
+    take turns. Source: R. Tijdeman, "The chairman assignment problem", 1980. A backbone is behind by share x n minus
+    its clients so far. With k backbones, the next client takes, of the backbones that are behind by at least
+    1 / (2k - 2), the backbone that will first be behind by 1 - 1 / (2k - 2); on a tie, the earlier in the list. The
+    simpler rule, always the backbone that is furthest behind, can be wrong by a whole client with six backbones.
     """
     backbones = population.backbones
-    # Fractions, because rounding errors (0.1 x 3 is not 0.3 in floating point) would decide ties.
+    # Fractions, because rounding errors (0.1 x 3 is not 0.3 in floating point) would break ties.
     raw_shares = [Fraction(backbone.share).limit_denominator(_MAX_DENOMINATOR) for backbone in backbones]
     shares = [share / sum(raw_shares) for share in raw_shares]
     least_behind = Fraction(1, max(1, 2 * len(backbones) - 2))
@@ -65,7 +66,7 @@ class Population:
 
     @classmethod
     def of(cls, config: Config, partition_file: Path | None = None) -> "Population":
-        """Loads the data set and divides it among the clients.
+        """Loads the data set and divides the training images among the clients.
 
         Args:
             config: the federation's config.

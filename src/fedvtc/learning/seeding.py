@@ -1,7 +1,7 @@
 """Keys all random draws of a federation by their purpose, not by their order.
 
 A key is (seed, round, client, purpose). Draws with the same key give the same numbers on any actor, node and attempt
-and in any order of calls, so results do not depend on these, and no generator state is saved.
+and in any order of calls. So results depend on none of these, and no generator state is saved.
 """
 
 import hashlib

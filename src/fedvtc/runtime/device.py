@@ -39,7 +39,7 @@ def inline_device(placement: PlacementConfig) -> torch.device:
 
 
 def limit_threads(num_threads: int) -> Any:
-    """Limits the threads of PyTorch and of NumPy's BLAS; `restore_original_limits` of the result frees the BLAS."""
+    """Limits threads of PyTorch and of NumPy's BLAS; `restore_original_limits` of the result lifts the BLAS limit."""
     torch.set_num_threads(num_threads)
     return threadpool_limits(num_threads, user_api="blas")
 

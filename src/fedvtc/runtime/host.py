@@ -96,7 +96,7 @@ class ClientHost:
 
     @changes_client
     def finish(self, client_id: int, broadcast: Broadcast) -> dict[str, float]:
-        """Runs the client's last step, keyed as the round after the last; returns the client's scalars.
+        """Runs the client's step after the last round, keyed by the next round number; returns the client's scalars.
 
         Raises:
             ClientError: the client failed, or the outputs of its model are not finite.

@@ -53,7 +53,7 @@ class InlinePool:
     def map(
         self, task: Callable[[ClientHost, int, *Arguments], Result], clients: Sequence[int], *arguments: *Arguments
     ) -> Iterator[Result | ClientError]:
-        """Runs one task on each client, as `Pool.map` says; each client works when its result is asked for."""
+        """Runs one task on each client, as `Pool.map` says; each client works when its result is requested."""
         return self._results(task, clients, arguments)
 
     def _results(self, task: ClientTask, clients: Sequence[int], arguments: Sequence[Any]) -> Iterator[Any]:

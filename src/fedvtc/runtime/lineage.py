@@ -31,7 +31,7 @@ class Step:
 
 
 class Replay(NamedTuple):
-    """One step of one client, to be taken again: the name of the task, the round, and the broadcast."""
+    """One step of one client, to be repeated: the name of the task, the round, and the broadcast."""
 
     task: str
     round: int
@@ -84,8 +84,8 @@ class Lineage:
         """Replaces the checkpoints that clients start from, and drops the steps before the oldest of the checkpoints.
 
         Args:
-            checkpoints: the complete checkpoints of rounds that are kept; those before the first recorded step of a
-                resumed run are ignored.
+            checkpoints: the complete checkpoints of rounds that are kept; checkpoints before the first recorded step of
+                a resumed run are ignored.
         """
         with self._lock:
             first = 0 if self._from_nothing else self._oldest_round
@@ -97,7 +97,7 @@ class Lineage:
             self._from_nothing = False
 
     def changed_since(self, round: int) -> set[int]:
-        """Returns the clients that completed a step after the round, which is not before the oldest checkpoint."""
+        """Returns the clients that completed a step after a round, which must not be before the oldest checkpoint."""
         with self._lock:
             return {client for step in self._steps if step.round > round for client in step.clients}
 

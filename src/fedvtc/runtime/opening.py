@@ -78,7 +78,7 @@ def client_costs(
 ) -> list[float]:
     """Estimates the cost of a round for each client: images times operations of the backbone for one image.
 
-    Generators are equal for all clients, so they are left out. Once rounds are measured, their seconds replace these
+    Generators are equal for all clients and left out. Once rounds are measured, the measured seconds replace the
     estimates.
     """
     sizes = {"num_channels": dataset.num_channels, "image_size": dataset.image_size}

@@ -47,7 +47,7 @@ class Packing:
 
 
 def actor_needs(placement: PlacementConfig, *, has_gpus: bool) -> Resources:
-    """Returns the resources of an actor; its clients compute on a GPU if the actor reserves one, else on CPUs.
+    """Returns the resources of an actor; its clients compute on a GPU if the actor reserves a GPU, else on CPUs.
 
     Args:
         placement: the config section; if `gpus_per_actor` is null, `accelerator` decides.
@@ -61,7 +61,7 @@ def actor_needs(placement: PlacementConfig, *, has_gpus: bool) -> Resources:
 
 
 def num_wanted(placement: PlacementConfig, num_clients: int) -> int:
-    """Returns the number of actors that a run uses if all of them fit."""
+    """Returns the number of actors that a run uses if all actors fit."""
     per_actor = placement.clients_per_actor
     if isinstance(per_actor, str):
         return min(num_clients, placement.max_actors or num_clients)
@@ -109,7 +109,7 @@ def pack(
         may_grow: True if more nodes may join, for the error message.
 
     Raises:
-        ClusterError: the actors do not fit; the message names settings that do.
+        ClusterError: the actors do not fit; the message names settings with which the actors fit.
     """
     num_free, wanted = sum(slots(needs, node) for node in free), num_wanted(placement, num_clients)
     num_all = num_free if total is None else sum(slots(needs, node) for node in total)
@@ -126,7 +126,7 @@ def pack(
         if num_all >= num_actors:
             rest = f" Other runs use the rest; {WAIT} waits for them."
         elif may_grow:
-            rest = f" Where nodes are still to come, {WAIT} waits for them."
+            rest = f" If nodes are still to join, {WAIT} waits for them."
         raise ClusterError(_too_small(placement, num_actors, needs, free, where) + rest)
     most = num_clients if packs_itself and num_actors < num_clients else math.ceil(num_clients / num_actors)
     return Packing(num_actors, most, num_free)

@@ -24,11 +24,11 @@ class Pool(Protocol):
             arguments: the other arguments of the task, equal for all clients; each is sent once.
 
         Returns:
-            The results in the order of `clients`, each as soon as the result and those before it are there. A client
-            that is skipped gives its `ClientError` as result; the state of the client is as before the task.
+            The results in the order of `clients`, each as soon as this result and all results before it exist. The
+            result of a skipped client is a `ClientError`; the state of the client is as before the task.
 
         Raises:
-            ClientError: a client failed, and `runtime.on_client_error` says that the run fails.
+            ClientError: a client failed, and `runtime.on_client_error` ends the run.
         """
 
     def restore(self, clients: Sequence[int]) -> None:
@@ -45,7 +45,7 @@ class Pool(Protocol):
         """
 
     def record(self) -> dict[str, float]:
-        """Returns measurements of how the last round was spread over processes, by names of `ROUND_METRICS`."""
+        """Returns measurements of the last round's placement on processes, by names of `ROUND_METRICS`."""
 
     def close(self) -> None:
         """Ends the processes and threads of the pool."""

@@ -52,7 +52,7 @@ class Retries:
         return False
 
     def after_lost_rebuild(self, client: int, round: int, reason: str) -> None:
-        """Counts a process that was lost while it rebuilt a client; a rebuild cannot be skipped.
+        """Counts a process that was lost during the rebuild of a client; a rebuild cannot be skipped.
 
         Raises:
             ClientError: the client lost its process too often.
@@ -67,7 +67,7 @@ class Retries:
         return ClientError(client, round, self._task.__name__, why)
 
     def _skip(self, error: ClientError) -> None:
-        # An evaluation without one client would give means over other clients than those of the records before.
+        # An evaluation without one client would give means over other clients than in earlier records.
         if self._config.on_client_error != "skip" or not is_changing(self._task):
             raise error
         self._incidents.add("clients_skipped", f"{error}; left out of this round")

@@ -15,7 +15,7 @@ class AppendFile:
 
     Args:
         path: the file; created if missing.
-        prepare: called before the file is opened; called again for the next write after it raised an `OSError`.
+        prepare: called before the file is opened; called again for the next write after `prepare` raised an `OSError`.
     """
 
     def __init__(self, path: Path, prepare: Callable[[], None] | None = None) -> None:
@@ -38,7 +38,7 @@ class AppendFile:
         self._try(self._opened)
 
     def append(self, text: str) -> None:
-        """Appends lines in one write, so that a reader never sees half a line, then waits until they are on disk.
+        """Appends lines in one write, then waits until the lines are on disk.
 
         Args:
             text: whole lines, each with a line end; an empty text only retries the waiting lines.

@@ -17,7 +17,7 @@ def replaced(path: Path) -> Iterator[Path]:
     Raises:
         OSError: if the file cannot be written; the error's `filename` is `path`.
     """
-    # The suffix stays last, because some writers choose the format by it.
+    # The suffix stays last, because some writers choose the format by the suffix.
     beside = path.with_name(f".{path.stem}.tmp{path.suffix}")
     try:
         # A run folder of another user may hold a link there, to any file.

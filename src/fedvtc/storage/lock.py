@@ -35,7 +35,7 @@ def locked(path: Path) -> Iterator[None]:
     try:
         lock.acquire()
     except Timeout:
-        message = f"{path}: another process writes it ({_text_of(path / LOCK_FILE)})"
+        message = f"{path}: another process writes this folder ({_text_of(path / LOCK_FILE)})"
         raise RunFolderError(f"{message}. Wait until that process ends, or stop that process.") from None
     except OSError as error:
         # Errors of the lock call itself name no file.
@@ -72,7 +72,7 @@ def holder(path: Path) -> str | None:
 
 
 def _write_holder(lock: int) -> None:
-    # On a full disk the lock holds all the same; only its error message then names no process.
+    # On a full disk the lock still holds, but errors of other processes cannot name this process.
     with suppress(OSError):
         os.ftruncate(lock, 0)
         os.pwrite(lock, f"pid {os.getpid()} on {socket.gethostname()}\n".encode(), 0)

@@ -1,8 +1,8 @@
 """Reads metrics.jsonl and clients.csv by one rule for damage.
 
 A line counts once its line end is on disk: a last line without line end is torn, and no reader returns that line. A
-whole line without a record, or without a row of all columns, is damaged: readers return its number instead of its
-content. The caller decides about damage: `list` names the run, `doctor` reports a fault, a sweep leaves the run out of
+whole line without a record, or without a row of all columns, is damaged: readers return the line's number without
+values. The caller decides about damage: `list` names the run, `doctor` reports a fault, a sweep leaves the run out of
 its means, and a resume cuts the lines off.
 """
 
@@ -24,6 +24,8 @@ METRICS_FILE = "metrics.jsonl"
 CLIENTS_FILE = "clients.csv"
 """One row per client and evaluation, below a header."""
 PHASES = ("round", "final")
+MAX_HEADER_BYTES = 2**20
+"""Longest header of clients.csv; a damaged file may hold no line end."""
 KEY_COLUMNS = ("round", "phase", "client")
 """Columns that every clients.csv has."""
 
@@ -84,12 +86,15 @@ def client_lines(folder: Path) -> Iterator[Line]:
 
 def client_columns(folder: Path) -> list[str]:
     """Returns the columns in the header of clients.csv; none if the header is missing, torn or damaged."""
-    columns = _cells(next(_whole_lines(folder / CLIENTS_FILE), b""))
+    header = b""
+    with suppress(FileNotFoundError), (folder / CLIENTS_FILE).open("rb") as file:
+        header = file.readline(MAX_HEADER_BYTES)
+    columns = _cells(header) if header.endswith(b"\n") else []
     return columns if set(KEY_COLUMNS) <= set(columns) else []
 
 
 def is_torn(file: Path) -> bool:
-    """Returns True if the last line of a file has no line end: a process writes that line, or died writing it."""
+    """Returns True if the last line of a file has no line end: a process is writing that line, or died meanwhile."""
     with file.open("rb") as opened:
         if opened.seek(0, os.SEEK_END) == 0:
             return False

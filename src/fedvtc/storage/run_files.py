@@ -25,10 +25,10 @@ def read_description(path: Path) -> dict[str, Any]:
     try:
         description = json.loads(file.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
-        found = "not a run folder, it has no run.json" if path.is_dir() else "no such folder"
+        found = "not a run folder (no run.json)" if path.is_dir() else "no such folder"
         raise RunFolderError(f"{path}: {found}. Name the folder of a run; `fedvtc list runs` shows them.") from None
     except OSError as error:
-        raise RunFolderError(f"{file}: cannot be read ({error.strerror}). Make it readable.") from None
+        raise RunFolderError(f"{file}: cannot be read ({error.strerror}). Make the file readable.") from None
     except ValueError as error:
         raise _damaged(file, str(error)) from None
     fault = _fault(description)
@@ -39,9 +39,9 @@ def read_description(path: Path) -> dict[str, Any]:
 
 
 def config_layer(folder: Path) -> Path:
-    """Returns the path of a run folder's config.yaml after a check that the file stands alone.
+    """Returns the path of a run folder's config.yaml after a check that the file refers to nothing else.
 
-    A run writes its config resolved. References to other values (`${...}`) or files (`include`) were added later, and
+    A run writes a resolved config. References to other values (`${...}`) or files (`include`) were added later, and
     could copy environment variables of the user who resumes the run into its files.
 
     Raises:
@@ -54,7 +54,7 @@ def config_layer(folder: Path) -> Path:
         foreign = any("${" in token.value for token in yaml.scan(text) if isinstance(token, yaml.ScalarToken))
         content = yaml.safe_load(text)
     except OSError as error:
-        raise RunFolderError(f"{file}: cannot be read ({error.strerror}). Make it readable.") from None
+        raise RunFolderError(f"{file}: cannot be read ({error.strerror}). Make the file readable.") from None
     except (ValueError, yaml.YAMLError) as error:
         raise _damaged(file, str(error)) from None
     if not isinstance(content, dict):
@@ -71,7 +71,7 @@ def _damaged(file: Path, reason: str) -> RunFolderError:
 
 
 def _fault(description: object) -> str | None:
-    """Returns the first fault of a parsed run.json; None if it describes a run."""
+    """Returns the first fault of a parsed run.json; None if run.json describes a run."""
     if not isinstance(description, dict):
         return "expected keys with values"
     for key in ("id", "name", "status"):

@@ -98,7 +98,7 @@ class RunFolder:
             if not isinstance(error, FileExistsError) or not os.path.lexists(path):
                 raise _unwritable(output_dir, error) from None
             found = "holds a run" if os.path.exists(path / "run.json") else "exists"
-            raise RunExistsError(f"{path}: already {found}. Choose another run.name, or leave it out.") from None
+            raise RunExistsError(f"{path}: already {found}. Choose another run.name, or leave run.name out.") from None
         return cls(path, description)
 
     @classmethod
@@ -114,10 +114,10 @@ class RunFolder:
         try:
             links = sorted(entry for entry in path.iterdir() if entry.is_symlink())
         except OSError as error:
-            raise RunFolderError(f"{path}: cannot be read ({error.strerror}). Make it readable.") from None
+            raise RunFolderError(f"{path}: cannot be read ({error.strerror}). Make the folder readable.") from None
         if links:
             fix = "Replace the link by its target; to keep checkpoints elsewhere, set checkpoint.dir."
-            raise RunFolderError(f"{links[0]}: is a link, which no run makes and none follows. {fix}")
+            raise RunFolderError(f"{links[0]}: is a link; runs neither make nor follow links. {fix}")
         return cls(path, description)
 
     @property
@@ -146,7 +146,7 @@ class RunFolder:
         return dict(sum((Counter(attempt.get("incidents", {})) for attempt in self.attempts), Counter()))
 
     def begin_attempt(self, resumed_round: int) -> None:
-        """Adds an attempt of this process and sets the status to `running`.
+        """Adds an attempt by this process and sets the status to `running`.
 
         Args:
             resumed_round: the round that the run resumes after; 0 if the run starts over.
@@ -164,7 +164,7 @@ class RunFolder:
 
     @property
     def has_checkpoints(self) -> bool:
-        """True if the run has completed a checkpoint of a round since it last started from round 1."""
+        """True if the run has completed a checkpoint of a round since the run last started from round 1."""
         return self._description.get("has_checkpoints") is True
 
     def note_checkpoints(self) -> None:

@@ -1,4 +1,4 @@
-"""One client: its images, modules, memory and training steps, of which methods are composed.
+"""One client: its images, modules, memory and the training steps that methods use.
 
 No method and no Ray here. Shapes: N images of the client, B images of a batch, D features, C classes.
 """
@@ -28,7 +28,7 @@ from fedvtc.learning.models.classifier import ClassifierModule
 from fedvtc.learning.population import ClientSpec
 
 _NUM_PROBES = 2
-"""Images that `check_outputs` looks at. Overflowed weights break nearly every image; eight cost 4 % of a round."""
+"""Images that `check_outputs` classifies. Overflowed weights break nearly every image; eight cost 4 % of a round."""
 
 _CHANGING = frozenset({"round", "phase_name", "scalars"})
 """Attributes that change after construction; all other state is in modules and in the memory."""
@@ -38,7 +38,7 @@ class FederatedClient:
     """A client of a federation, from its first round to its last.
 
     A method attaches modules in `Method.prepare` and keeps arrays and numbers in `memory`. Both are part of
-    `state_dict`, so a resumed client has them again. Other attributes cannot be set, because a resume would lose them.
+    `state_dict`, so a resumed client has both again. Other attributes cannot be set, because a resume would lose them.
 
     Args:
         spec: the client's number, backbone and image indices.
@@ -48,7 +48,7 @@ class FederatedClient:
 
     Attributes:
         id: the client's number.
-        round: the present round; 0 before the first one.
+        round: the present round; 0 before the first round.
         scalars: seconds and losses of the present round, by metric name.
         classifier: the client's model.
         images: the client's own images and labels.
@@ -89,7 +89,7 @@ class FederatedClient:
         if "_is_complete" in self.__dict__ and name not in _CHANGING:
             raise AttributeError(
                 f"client.{name} cannot be set: a resumed client would lack the value."
-                " Keep arrays and numbers in client.memory, and modules by client.attach(NAME, module)."
+                " Keep arrays and numbers in client.memory, and add modules with client.attach(NAME, module)."
             )
         super().__setattr__(name, value)
 
@@ -99,7 +99,7 @@ class FederatedClient:
         Args:
             name: key in `modules`, in `fit` and in the checkpoint.
             module: a LightningModule, or any other module; moved to the client's device.
-            optimizer: None takes the module's `configure_optimizers`; a module without any cannot be trained by `fit`.
+            optimizer: None takes the module's `configure_optimizers`, if the module has this method.
 
         Raises:
             ValueError: the name is in use, or the client has begun its first round.
@@ -127,19 +127,19 @@ class FederatedClient:
         self.classifier.set_prototypes(*dense, weight=weight)
 
     def begin_round(self, round: int) -> None:
-        """Starts a round: keys random draws by its number, empties `scalars` and removes prototypes."""
+        """Starts a round: keys random draws by the round's number, empties `scalars` and removes prototypes."""
         self.round, self.phase_name, self.scalars = round, "", {}
         self.classifier.clear_prototypes()
 
     def randomness(self, purpose: str) -> AbstractContextManager[None]:
-        """A context in which PyTorch draws by (seed, round, client, purpose)."""
+        """Returns a context in which the key (seed, round, client, purpose) seeds PyTorch's draws."""
         return keyed_randomness(
             self._config.run.seed, round=self.round, client=self.id, purpose=purpose, device=self.device
         )
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """A named part of a round: keys random draws, measures `time/NAME`, and names the phase of an error."""
+        """Opens a named part of a round: keys random draws, measures `time/NAME`, and names the phase of an error."""
         began_s = time.perf_counter()
         # Not reset by an error, because the caller names the phase in its message.
         self.phase_name = name
@@ -152,7 +152,7 @@ class FederatedClient:
         """Trains the classifier for the config's local epochs on the client's own images.
 
         Args:
-            phase: the losses' terms are recorded in phase `train` only; a later training must not overwrite them.
+            phase: name of the phase. Only phase `train` records loss terms; later training does not overwrite them.
         """
         with self.phase(phase):
             for _ in range(self._config.training.epochs):
@@ -173,8 +173,8 @@ class FederatedClient:
             name: `classifier`, or the name of an attached module.
             batches: sequences of tensors whose first dimension is the images.
             loss: computes the loss from the tensors of a batch; None takes the module's `training_step`. Either returns
-                a tensor, or a mapping of terms that has `loss`.
-            optimizer: replaces the module's own for this call; its state is not saved.
+                a tensor, or a mapping of terms with the key `loss`.
+            optimizer: replaces the module's optimizer in this call; the state of this optimizer is not saved.
             record_terms: False records `loss/PHASE` alone.
 
         Returns:
@@ -183,7 +183,7 @@ class FederatedClient:
         Raises:
             ClientError: a loss is not finite.
             RuntimeError: no phase is open.
-            ValueError: there is nothing to step the module with.
+            ValueError: there is no optimizer, or neither a `loss` nor a `training_step`.
         """
         phase = self._open_phase("fit")
         terms = self._state.learners[name].fit(batches, loss, optimizer)
@@ -197,7 +197,7 @@ class FederatedClient:
         return terms
 
     def batches(self, batch_size: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
-        """One epoch over the client's own images, augmented, and labels; shuffled by the open `phase`.
+        """Yields one epoch of the client's own images, augmented, and labels; the open `phase` keys the order.
 
         Args:
             batch_size: None takes `training.batch_size`.
@@ -210,25 +210,25 @@ class FederatedClient:
             yield self.images.augmented(self.images.inputs(index_B)), labels_N[index_B]
 
     def index_batches(self, batch_size: int) -> Iterator[Tensor]:
-        """One epoch over the numbers of the client's own images, shuffled by the open `phase`."""
+        """Yields one epoch of indices of the client's own images; the open `phase` keys the order."""
         self._open_phase("batches")
         return epoch_batches(self.num_images, batch_size, torch.default_generator)
 
     @torch.no_grad()
     def features(self) -> Tensor:
-        """Features (N, D) of the client's own images, in eval mode."""
+        """Returns the features (N, D) of the client's own images, in eval mode."""
         self.classifier.eval()
         chunks = torch.arange(self.num_images).split(self._config.evaluate.batch_size)
         return torch.cat([self.classifier.features(self.images.inputs(index_B)) for index_B in chunks])
 
     def statistics(self, form: Form) -> FeatureStatistics:
-        """Statistics of the features of the client's own images."""
+        """Returns the statistics of the features of the client's own images."""
         with self.phase("statistics"):
             return FeatureStatistics.of(self.features().cpu().numpy(), self.images.labels_N.cpu().numpy(), form)
 
     @torch.inference_mode()
     def confusion(self, images: ImageArrays) -> npt.NDArray[np.int64]:
-        """Image counts (C, C) of the classifier in eval mode: rows are true classes, columns predicted ones."""
+        """Returns image counts (C, C) of the classifier in eval mode: rows are true classes, columns predicted ones."""
         self.classifier.eval()
         counts = np.zeros((self.num_classes, self.num_classes), dtype=np.int64)
         size = self._config.evaluate.batch_size
@@ -248,10 +248,10 @@ class FederatedClient:
         self.classifier.eval()
         logits_BC = self.classifier(self.images.inputs(torch.arange(min(_NUM_PROBES, self.num_images))))
         if not logits_BC.isfinite().all():
-            raise ClientError(self.id, self.round, "outputs", "the logits of its own images are not finite")
+            raise ClientError(self.id, self.round, "outputs", "the logits of the client's own images are not finite")
 
     def state_dict(self) -> dict[str, Any]:
-        """Weights and optimizers by module name, and the memory if there is any; tensors and plain values."""
+        """Returns weights and optimizers by module name, and the memory if not empty, as tensors and plain values."""
         return self._state.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -263,12 +263,13 @@ class FederatedClient:
         self._state.load_state_dict(state)
 
     def weights_digest(self) -> str:
-        """SHA-256 of the weights of all modules and of the memory."""
+        """Returns the SHA-256 of the weights of all modules and of the memory."""
         return self._state.digest()
 
     def _open_phase(self, step: str) -> str:
         if not self.phase_name:
             raise RuntimeError(
-                f"client.{step}: no phase is open, so random draws have no key. Call it in `with client.phase(NAME):`."
+                f"client.{step}: no phase is open, so random draws have no key."
+                f" Call client.{step} in `with client.phase(NAME):`."
             )
         return self.phase_name

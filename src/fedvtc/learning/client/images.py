@@ -17,7 +17,7 @@ class OwnImages:
 
     Args:
         shared: training images of all clients; only read.
-        indices_N: the client's images among them.
+        indices_N: indices of the client's images.
         augmentation: kind of random change, `data.augment`.
         device: device of the tensors.
     """
@@ -32,7 +32,7 @@ class OwnImages:
         return len(self._indices_N)
 
     def inputs(self, index_B: Tensor | None = None) -> Tensor:
-        """Float images (B, channels, side, side) in [-1, 1]; all N of them without an index."""
+        """Returns float images (B, channels, side, side) in [-1, 1]; without an index, all N images."""
         index_B = torch.arange(len(self)) if index_B is None else index_B
         # Fancy indexing copies the batch alone out of the shared, read-only array.
         pixels = torch.from_numpy(self._shared.images_NCHW[self._indices_N[index_B].numpy()])

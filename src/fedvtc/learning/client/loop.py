@@ -16,15 +16,15 @@ from fedvtc.learning.seeding import derive_seed
 
 Precision = Literal["32-true", "bf16-mixed"]
 Loss = Callable[..., Tensor | Mapping[str, Tensor]]
-"""Computes a loss from the tensors of a batch: `loss(images, labels_B)` of two of them."""
+"""Computes a loss from the tensors of a batch, such as `loss(images, labels_B)`."""
 
 
 def make_fabric(device: torch.device, precision: Precision = "32-true") -> Fabric:
-    """A Fabric for one device of this process. Its device never follows from a rank: other processes share the node.
+    """Builds a Fabric for one device of this process; a launcher's rank never chooses the device.
 
     Args:
         device: device of the modules.
-        precision: precision of training steps; calls of a module outside a `Learner` are float32.
+        precision: precision of training steps; calls of a module outside of `Learner.fit` are float32.
     """
     devices = [device.index or 0] if device.type == "cuda" else 1
     # A plugin instead of the precision's name, for which Lightning prints a line per client.
@@ -36,14 +36,14 @@ def make_fabric(device: torch.device, precision: Precision = "32-true") -> Fabri
 def keyed_randomness(
     seed: int, *, round: int, client: int, purpose: str, device: torch.device | None = None
 ) -> Iterator[None]:
-    """A context in which PyTorch's global generators draw by a key; they continue as before after it.
+    """Seeds PyTorch's global generators by a key for the length of a block, then restores their state.
 
     Args:
         seed: the federation's seed.
         round: round of the key.
         client: client of the key.
         purpose: purpose of the key.
-        device: the generator of this GPU is keyed beside the CPU's; to touch that of another GPU takes memory there.
+        device: a GPU whose generator is seeded too; seeding other GPUs would take memory on each of them.
     """
     with torch.random.fork_rng(devices=[device] if device is not None and device.type == "cuda" else []):
         torch.manual_seed(derive_seed(seed, round=round, client=client, purpose=purpose))
@@ -55,8 +55,8 @@ class Learner:
 
     Args:
         fabric: Fabric of the process.
-        module: moved to Fabric's device; a LightningModule, or any module that `fit` gets a loss for.
-        optimizer: None takes the module's `configure_optimizers`, if there is one.
+        module: a LightningModule, or any module for which `fit` gets a `loss`; moved to Fabric's device.
+        optimizer: None takes the module's `configure_optimizers`, if the module has this method.
     """
 
     def __init__(self, fabric: Fabric, module: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> None:
@@ -83,11 +83,11 @@ class Learner:
         Args:
             batches: sequences of tensors whose first dimension is the images.
             loss: computes the loss from the tensors of a batch; None takes the module's `training_step`. Either returns
-                a tensor, or a mapping of terms that has `loss`.
-            optimizer: replaces the module's own for this call.
+                a tensor, or a mapping of terms with the key `loss`.
+            optimizer: replaces the module's optimizer in this call.
 
         Returns:
-            The mean over images of every term; empty without a batch. Not finite where a loss was not.
+            The mean over images of every term; empty without a batch. A mean is not finite if a value is not finite.
 
         Raises:
             ValueError: there is no optimizer, or neither a `loss` nor a `training_step`.
@@ -115,7 +115,7 @@ class Learner:
         return {name: float(total) / num_images for name, total in sums.items()}
 
     def state_dict(self) -> dict[str, Any]:
-        """Weights and, if there is an optimizer, its state; tensors and plain values."""
+        """Returns the weights and the state of the optimizer, if any, as tensors and plain values."""
         state = {"module": self.module.state_dict()}
         return state if self.optimizer is None else {**state, "optimizer": self.optimizer.state_dict()}
 
@@ -127,7 +127,7 @@ class Learner:
 
 
 def state_digest(*states: Mapping[str, Tensor | Value]) -> str:
-    """SHA-256 over the names and bytes of all tensors, arrays and numbers: equal digests mean equal bits."""
+    """Returns the SHA-256 over names and bytes of all tensors, arrays and numbers: equal digests mean equal bits."""
     digest = hashlib.sha256()
     for state in states:
         for name, value in state.items():
@@ -138,5 +138,5 @@ def state_digest(*states: Mapping[str, Tensor | Value]) -> str:
 
 
 def weights_digest(*modules: nn.Module) -> str:
-    """SHA-256 over the names and bytes of all weights of some modules."""
+    """Returns the SHA-256 over the names and bytes of all weights of the modules."""
     return state_digest(*(module.state_dict() for module in modules))

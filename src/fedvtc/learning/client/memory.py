@@ -15,7 +15,7 @@ Value = npt.NDArray[Any] | bool | int | float
 class Memory(MutableMapping[str, Value]):
     """A mapping of names to NumPy arrays and numbers; part of the client's checkpoint.
 
-    An array is copied when it is stored. Afterwards it may be changed in place.
+    A stored array is a copy, which may be changed in place.
     """
 
     def __init__(self) -> None:
@@ -61,13 +61,13 @@ class Memory(MutableMapping[str, Value]):
         return len(self._values)
 
     def state_dict(self) -> dict[str, torch.Tensor | bool | int | float]:
-        """Copies of all values, arrays as tensors."""
+        """Returns copies of all values, arrays as tensors."""
         return {
             name: to_tensor(value) if isinstance(value, np.ndarray) else value for name, value in self._values.items()
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Replaces all values by those of a `state_dict`."""
+        """Replaces all values by the values of a `state_dict`."""
         self._values = {
             name: value.numpy().copy() if isinstance(value, torch.Tensor) else value for name, value in state.items()
         }

@@ -37,11 +37,11 @@ class ClientState:
 
     @property
     def modules(self) -> dict[str, nn.Module]:
-        """All modules, by name."""
+        """The modules of all learners, by name."""
         return {name: learner.module for name, learner in self.learners.items()}
 
     def state_dict(self) -> dict[str, Any]:
-        """Weights and optimizers by module name, and the memory if there is any; tensors and plain values."""
+        """Returns weights and optimizers by module name, and the memory if not empty, as tensors and plain values."""
         state: dict[str, Any] = {name: learner.state_dict() for name, learner in self.learners.items()}
         return {**state, MEMORY: self.memory.state_dict()} if self.memory else state
 
@@ -62,5 +62,5 @@ class ClientState:
         self.memory.load_state_dict(state.get(MEMORY, {}))
 
     def digest(self) -> str:
-        """SHA-256 of all weights and of the memory; optimizers are left out."""
+        """Returns the SHA-256 of all weights and of the memory; optimizers are left out."""
         return state_digest(*(learner.module.state_dict() for learner in self.learners.values()), self.memory)

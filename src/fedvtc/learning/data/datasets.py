@@ -69,7 +69,7 @@ def load_dataset(config: DataConfig) -> Dataset:
 
 def _check(config: DataConfig, loaded: Loaded) -> None:
     num_classes = len(loaded.class_names)
-    # The user repairs a file or folder of their own; the name says more about other data sets.
+    # Files of the user are known by their path, standard data sets by their name.
     where = f"data.path={config.path}" if config.path else f"data.name={config.name}"
     for split, (images_NCHW, labels_N) in (("training", loaded.train), ("test", loaded.test)):
         counts = f"{len(images_NCHW)} {split} images and {len(labels_N)} labels"
@@ -85,7 +85,8 @@ def _check(config: DataConfig, loaded: Loaded) -> None:
     sizes = {arrays[0].shape[2:] for arrays in (loaded.train, loaded.test)}
     if config.image_size is None and (len(sizes) > 1 or any(height != width for height, width in sizes)):
         listed = ", ".join(f"{width} x {height}" for height, width in sorted(sizes))
-        raise DataError(f"data.image_size: images of {listed} are not square and of one size. Set it to resize them.")
+        fix = "Set data.image_size to resize all images."
+        raise DataError(f"data.image_size: images of {listed} are not square and of one size. {fix}")
 
 
 def _sized(arrays: Arrays, image_size: int | None) -> ImageArrays:

@@ -1,4 +1,4 @@
-"""Finds the folder of data sets, and lets torchvision download an absent one: one process at a time, with a timeout."""
+"""Finds the folder of data sets. Runs downloads by torchvision, one process at a time and with a timeout."""
 
 import contextlib
 import http.client
@@ -18,7 +18,7 @@ from fedvtc.config.schema import DataConfig
 from fedvtc.errors import DataError
 
 NETWORK_TIMEOUT_S = 15.0
-"""Seconds after which a silent server counts as out of reach; torchvision alone would wait without end."""
+"""Seconds after which a silent server counts as out of reach; torchvision alone would wait forever."""
 
 Result = TypeVar("Result")
 

@@ -23,13 +23,13 @@ def subfolders(folder: Path) -> tuple[str, ...]:
     """Returns the names of the class folders of an image folder, sorted.
 
     Raises:
-        DataError: the folder has none, or cannot be read.
+        DataError: the folder has no class folder, or cannot be read.
     """
     try:
         entries = folder.iterdir() if folder.is_dir() else ()
         names = sorted(entry.name for entry in entries if entry.is_dir() and not _is_hidden(entry))
     except OSError as error:
-        raise DataError(f"{folder}: cannot be read ({error.strerror}). Make it readable.") from None
+        raise DataError(f"{folder}: cannot be read ({error.strerror}). Make the folder readable.") from None
     if not names:
         raise DataError(f"{folder}: holds no class folders. Put the images of each class into a folder of its own.")
     return tuple(names)
@@ -40,7 +40,7 @@ def read_image_files(paths: Sequence[Path], image_size: int | None, *, grey: boo
 
     Args:
         paths: the files.
-        image_size: side in pixels that all images are resized to; None keeps their common size.
+        image_size: side in pixels that all images are resized to; None keeps the size of the files.
         grey: True reads one channel, False three.
 
     Raises:
@@ -63,7 +63,7 @@ def read_image_files(paths: Sequence[Path], image_size: int | None, *, grey: boo
             expected, found = images_NCHW.shape, pixels_CHW.shape
             raise DataError(
                 f"data.image_size: sizes differ: {path} is {found[2]} x {found[1]}, {paths[0]} is"
-                f" {expected[3]} x {expected[2]}. Set it, for example to 32, to resize them."
+                f" {expected[3]} x {expected[2]}. Set data.image_size, for example to 32, to resize all images."
             )
         images_NCHW[number] = pixels_CHW
     assert images_NCHW is not None, "folders without images are refused earlier"
@@ -71,7 +71,11 @@ def read_image_files(paths: Sequence[Path], image_size: int | None, *, grey: boo
 
 
 def are_grey(paths: Sequence[Path]) -> bool:
-    """Returns True if all image files are grey, by their headers."""
+    """Returns True if all image files are grey by their headers.
+
+    Raises:
+        DataError: a file is not an image of 8 bits per channel.
+    """
     from PIL import Image
 
     def is_grey(path: Path) -> bool:
@@ -86,7 +90,11 @@ def are_grey(paths: Sequence[Path]) -> bool:
 
 
 def list_image_folder(folder: Path, class_names: Sequence[str]) -> tuple[list[Path], NDArray[np.int64]]:
-    """Lists the image files of folder/<class>/, in order of class and name, and their labels."""
+    """Lists the image files of folder/<class>/, in order of class and name, and their labels.
+
+    Raises:
+        DataError: there is no image file.
+    """
     paths: list[Path] = []
     labels: list[int] = []
     for label, name in enumerate(class_names):
@@ -106,7 +114,7 @@ def _image_files(folder: Path) -> Iterator[Path]:
 
 
 def _is_hidden(path: Path) -> bool:
-    """True for files of other programs, such as checkpoints of notebooks and resource forks of macOS."""
+    """Returns True for files of other programs, such as checkpoints of notebooks and resource forks of macOS."""
     return path.name.startswith(".")
 
 

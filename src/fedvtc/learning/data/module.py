@@ -33,7 +33,7 @@ def to_input(images: torch.Tensor) -> torch.Tensor:
 
 
 def augment(images_BCHW: torch.Tensor, kind: Augmentation, generator: torch.Generator) -> torch.Tensor:
-    """Shifts each image by up to an eighth of its side, and with `shift_flip` mirrors half of them.
+    """Shifts each image by up to an eighth of its side; `shift_flip` also mirrors an image with probability 1/2.
 
     Args:
         images_BCHW: float images in [-1, 1]; shifted-in pixels are black (-1).
@@ -79,7 +79,7 @@ def _batch_sizes(num_images: int, batch_size: int) -> list[int]:
 
 
 class _Images(Dataset[Batch]):
-    """Batches by index tensor: one lookup a batch, because one an image would cost more than a small model's step."""
+    """Batches by index tensor: one lookup per batch, because a lookup per image would cost more than a small step."""
 
     def __init__(self, images_NCHW: torch.Tensor, labels_N: torch.Tensor, kind: Augmentation, seed: int) -> None:
         self.images_NCHW, self.labels_N, self.kind = images_NCHW, labels_N, kind
@@ -106,13 +106,13 @@ class _ShuffledBatches(Sampler[torch.Tensor]):
 
 
 class ClientDataModule(lightning.LightningDataModule):
-    """One client's data for `lightning.Trainer`: its own images for training, the global test set for validation.
+    """One client's data for `lightning.Trainer`: the client's images for training, the global test set for validation.
 
     Batches are (images_BCHW float32 in [-1, 1], labels_B int64).
 
     Args:
         train: training images of all clients.
-        indices: the client's own images among them.
+        indices: indices of the client's images.
         test: the global test set.
         batch_size: images per training batch.
         eval_batch_size: images per validation batch.
@@ -153,7 +153,7 @@ class ClientDataModule(lightning.LightningDataModule):
 
 
 def random_affine(images_BCHW: torch.Tensor) -> torch.Tensor:
-    """Turns each image by up to 12 degrees, scales it by 0.9 to 1.1 and shifts it by up to a sixteenth of its side.
+    """Turns images by up to 12 degrees, scales them by 0.9 to 1.1, shifts them by up to a sixteenth of the side.
 
     Pixels from outside the image are black (-1). Draws from PyTorch's global generator.
     """

@@ -157,7 +157,7 @@ def _capped(part: Indices, most: int, seed: int, client: int) -> Indices:
 
 def _from_file(labels_N: NDArray[Any], num_clients: int, config: PartitionConfig) -> list[Indices]:
     if config.file is None:
-        raise DataError("partition.file: partition.kind=file needs it. Set it to the partition.npz of a run folder.")
+        raise DataError("partition.file: is required with partition.kind=file. Set the partition.npz of a run folder.")
     parts = load_partition(os.path.expanduser(config.file), labels_N, num_clients)
     fewest = min(len(part) for part in parts)
     if fewest < config.min_images:

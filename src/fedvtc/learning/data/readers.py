@@ -28,7 +28,7 @@ class Loaded(NamedTuple):
 
 
 def numbered(num_classes: int) -> tuple[str, ...]:
-    """Numbers as class names, for a data set without names."""
+    """Returns numbers as class names, for a data set without names."""
     return tuple(str(label) for label in range(num_classes))
 
 
@@ -76,7 +76,7 @@ def read_cifar_binary(paths: Sequence[Path], num_label_bytes: int) -> Arrays:
 
 
 def read_npz(path: Path) -> tuple[Arrays, Arrays, tuple[str, ...] | None]:
-    """Reads the arrays `x_train`, `y_train`, `x_test`, `y_test` and, if there is one, `class_names`.
+    """Reads the arrays `x_train`, `y_train`, `x_test`, `y_test` and, if present, `class_names`.
 
     Images are N,H,W or N,H,W,C or N,C,H,W with C 1 or 3; uint8, or float in [0, 1].
 
@@ -84,7 +84,7 @@ def read_npz(path: Path) -> tuple[Arrays, Arrays, tuple[str, ...] | None]:
         DataError: the file is absent or damaged, or lacks an array or holds a wrong one.
     """
     try:
-        # np.load leaves a file that it opened itself open if the file is not a zip.
+        # Opened here, because np.load does not close a file that is not a zip.
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
             arrays = {key: archive[key] for key in archive}
     except FileNotFoundError:
@@ -116,7 +116,8 @@ def _as_images(path: Path, key: str, images: NDArray[Any]) -> NDArray[np.uint8]:
     # NaN fails these comparisons too.
     if images.dtype.kind == "f" and images.size and images.min() >= 0 and images.max() <= 1:
         return np.ascontiguousarray(np.rint(images * 255.0).astype(np.uint8))
-    raise DataError(f"{path}: {key} holds neither uint8 nor floats in [0, 1], but {images.dtype}. Convert it to uint8.")
+    found = f"holds neither uint8 nor floats in [0, 1], but {images.dtype}"
+    raise DataError(f"{path}: {key} {found}. Convert {key} to uint8.")
 
 
 def _as_labels(path: Path, key: str, labels: NDArray[Any]) -> NDArray[np.int64]:
@@ -129,7 +130,11 @@ def _as_labels(path: Path, key: str, labels: NDArray[Any]) -> NDArray[np.int64]:
 
 
 def read_bytes(path: Path) -> bytes:
-    """Reads a whole file and unpacks it if it is gzipped."""
+    """Reads a whole file, unpacked if gzipped.
+
+    Raises:
+        DataError: the file cannot be read or unpacked.
+    """
     try:
         content = path.read_bytes()
         # By content, not by name: browsers unpack a .gz file and keep its name.

@@ -1,7 +1,7 @@
 """Reads standard data sets in the layout in which they are distributed, or in which torchvision stores them.
 
-A data set that lies under the root is read without a network. torchvision downloads an absent one if `data.download`
-allows it.
+A data set that lies under the root is read without a network. torchvision downloads an absent data set if
+`data.download` is true.
 """
 
 from collections.abc import Sequence
@@ -150,6 +150,6 @@ def _find_all(folders: Sequence[Path], names: Sequence[str]) -> list[Path] | Non
 
 
 def _torchvision_folder(config: DataConfig, *entries: str) -> Path:
-    """Folder in which torchvision looks and stores: the root if its files lie there, else root/<name>."""
+    """Returns the folder that torchvision reads and writes: the root if the root has the entries, else root/<name>."""
     root = data_root(config)
     return root if all((root / entry).exists() for entry in entries) else root / config.name

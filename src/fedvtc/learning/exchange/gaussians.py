@@ -22,7 +22,7 @@ class ClassGaussians:
 
     Attributes:
         classes_K: class of each row; ascending and unique except in a mixture.
-        count_K: images behind each row, the row's weight among those of its class.
+        count_K: images behind each row; the weight of the row among the rows of the class.
         mean_KD: prototypes.
         spread: standard deviation of shape (), (D,) or (K, D), or lower Cholesky factors (K, D, D); the shape follows
             the covariance form of the statistics.
@@ -62,14 +62,14 @@ class ClassGaussians:
         )
 
     def std_KD(self) -> FloatArray:
-        """Standard deviation of each feature, (K, D); for a full covariance the root of the diagonal."""
+        """Returns the standard deviation of each feature, (K, D); for a full covariance the root of the diagonal."""
         if self.spread.ndim == 3:
             std_KD: FloatArray = np.sqrt(np.square(self.spread).sum(axis=2))
             return std_KD
         return np.broadcast_to(self.spread, self.mean_KD.shape).copy()
 
     def dense(self, num_classes: int) -> tuple[FloatArray, FloatArray, NDArray[np.bool_]]:
-        """Arrays by class number: means (C, D), standard deviations (C, D), held (C,); 0, 1, False without a row."""
+        """Returns arrays by class: means (C, D), standard deviations (C, D), held (C,); 0, 1, False without a row."""
         mean_CD = np.zeros((num_classes, self.mean_KD.shape[1]), dtype=np.float32)
         std_CD = np.ones_like(mean_CD)
         held_C = np.zeros(num_classes, dtype=np.bool_)
@@ -99,7 +99,7 @@ class ClassGaussians:
 
     @classmethod
     def from_arrays(cls, prototypes: Arrays, covariance: Arrays) -> "ClassGaussians":
-        """Reads the payload kinds of `to_payload`."""
+        """Builds Gaussians from the payload kinds that `to_payload` returned."""
         return cls(
             np.asarray(prototypes["classes"], dtype=np.int64),
             np.asarray(prototypes["count"], dtype=np.int64),

@@ -19,7 +19,7 @@ class Broadcast:
     """The server's message to every participant of a round.
 
     Attributes:
-        round: round of the uploads behind the message; 0 before the first round.
+        round: round whose uploads the server merged into the message; 0 before the first round.
         payload: values that the method shares; empty if there are none.
     """
 
@@ -34,9 +34,9 @@ class Upload:
     Attributes:
         client: number of the client.
         round: round in which the client took part.
-        num_images: training images of the client, its weight in means.
+        num_images: training images of the client; the weight of the upload in means.
         payload: values that the method shares; empty if there are none.
-        scalars: named measurements (losses, seconds) for the record of the round; their bytes are not counted.
+        scalars: named measurements (losses, seconds) for the record of the round; bytes of scalars are not counted.
     """
 
     client: int
@@ -61,7 +61,7 @@ def find_non_finite(payload: Payload) -> str | None:
 
 
 class WeightedMean:
-    """A running weighted mean of sets of arrays, with float64 sums; holds no set.
+    """A running weighted mean of sets of arrays, with float64 sums; keeps no set in memory.
 
     Sets are added in the caller's order. Added in client order, the result does not depend on the order of arrival.
     """

@@ -69,7 +69,7 @@ class FeatureStatistics:
 
     @classmethod
     def empty(cls, feature_size: int, form: Form) -> Self:
-        """Statistics of no image: the neutral element of `merge`."""
+        """Returns the statistics of no image: the neutral element of `merge`."""
         return cls(
             form=form,
             classes_K=np.zeros(0, dtype=np.int64),
@@ -80,7 +80,7 @@ class FeatureStatistics:
 
     @classmethod
     def of(cls, features_BD: NDArray[Any], labels_B: NDArray[Any], form: Form) -> Self:
-        """Computes the statistics of labelled features in float64, in two passes: the mean, then deviations from it.
+        """Computes the statistics of labelled features in float64, in two passes: means, then deviations.
 
         Raises:
             ValueError: there is not exactly one integer label per row of features.
@@ -113,7 +113,7 @@ class FeatureStatistics:
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, Mapping[str, NDArray[Any]]], form: Form) -> Self:
-        """Reads the arrays of `to_arrays`."""
+        """Builds statistics from the arrays that `to_arrays` returned."""
         prototypes, covariance = arrays["prototypes"], arrays["covariance"]
         return cls(
             form=form,
@@ -124,7 +124,7 @@ class FeatureStatistics:
         )
 
     def to_arrays(self) -> dict[str, dict[str, NDArray[Any]]]:
-        """Arrays of a message, by payload kind."""
+        """Returns the arrays of a message, by payload kind."""
         return {
             "prototypes": {"classes": self.classes_K, "count": self.count_K, "mean": self.mean_KD},
             "covariance": {"scatter": self.scatter},
@@ -181,7 +181,7 @@ class FeatureStatistics:
     __add__ = merge
 
     def std_KD(self, floor: float) -> FloatArray:
-        """Standard deviation of each feature around the class mean, (K, D), at least `floor`.
+        """Returns the standard deviation of each feature around the class mean, (K, D), at least `floor`.
 
         The scatter is divided by the number of images n (scalar: n * D), not n - 1. A form that pools classes gives
         every class the same row. In the two other forms a class with one image has no scatter, so its row is the floor.
@@ -198,13 +198,13 @@ class FeatureStatistics:
         return std_KD
 
     def factor_KDD(self, floor: float, prior_count: float) -> FloatArray:
-        """Lower Cholesky factors of the class covariances, (K, D, D); mean_k + L_k @ normal draws from class k.
+        """Returns lower Cholesky factors of the class covariances, (K, D, D); mean_k + L_k @ normal draws from class k.
 
-        The three other forms give diagonal factors, the `std_KD`. For `class_full`, the covariance of a class of n_k
-        images has the weight n_k / (n_k + prior_count), and the diagonal of the pooled within-class covariance has the
-        rest: the fewer images a class has, the more weight all classes together get. Then floor^2 is added to the
-        diagonal. The rule is our choice: the posterior mode of a conjugate prior worth `prior_count` images, without
-        eigenvalues, invertible for one image too.
+        The three other forms give diagonal factors with `std_KD` as diagonal. For `class_full`, the covariance of a
+        class of n_k images has the weight n_k / (n_k + prior_count), and the diagonal of the pooled within-class
+        covariance has the rest: the fewer images a class has, the more weight all classes together get. Then floor^2 is
+        added to the diagonal. The rule is our choice: the posterior mode under a conjugate prior worth `prior_count`
+        images. The rule needs no eigenvalues, and the result is invertible even for a class of one image.
 
         Args:
             floor: smallest standard deviation in any direction, above 0.
@@ -246,7 +246,7 @@ def _pool_classes(per_class: FloatArray, form: Form) -> FloatArray:
 
 
 def _spread(per_class: NDArray[Any], part: FeatureStatistics, classes_K: IntArray) -> NDArray[Any]:
-    """Places the rows of one part into rows of a larger set of classes, with zeros for classes that it lacks."""
+    """Places the rows of one part into rows of a larger set of classes, with zeros for classes that the part lacks."""
     spread = np.zeros((len(classes_K), *per_class.shape[1:]), dtype=per_class.dtype)
     spread[np.searchsorted(classes_K, part.classes_K)] = per_class
     return spread

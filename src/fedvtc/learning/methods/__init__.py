@@ -1,6 +1,7 @@
 """Federated methods: one file each, or a folder where a method is long. Training loops and messages lie elsewhere.
 
-Every module here defines `METHOD` and gives the method its name, except `base` and helpers that begin with `_`.
+Every module here defines `METHOD`, and the name of the module is the name of the method. Exceptions are `base` and
+helpers that begin with `_`.
 Importing this package or a method does not import PyTorch.
 """
 
@@ -16,13 +17,13 @@ __all__ = ["Method", "ServerState", "Task", "build", "config_classes", "largest_
 
 
 def names() -> list[str]:
-    """Names of all methods, sorted."""
+    """Returns the names of all methods, sorted."""
     modules = (module.name for module in pkgutil.iter_modules(__path__))
     return sorted(name for name in modules if name != "base" and not name.startswith("_"))
 
 
 def config_classes() -> dict[str, type[MethodConfig]]:
-    """Config dataclass of each method, by name."""
+    """Returns the section of each method, by the name of the method."""
     return {name: _method_class(name).config_class for name in names()}
 
 

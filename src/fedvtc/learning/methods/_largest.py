@@ -8,7 +8,7 @@ from fedvtc.learning.methods.base import Method
 
 
 def largest_bytes(method: Method[Any], num_clients: int) -> dict[str, dict[str, int]]:
-    """Upper bounds of a message's bytes by payload kind, counted on messages of zeros.
+    """Returns upper bounds of the bytes of messages by payload kind, counted on messages of zeros.
 
     The server's half runs on one and on two uploads; the broadcast grows by the difference for each further client.
 

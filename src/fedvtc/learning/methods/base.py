@@ -1,4 +1,4 @@
-"""The contract of a method: what a client does in a round, and what the server makes of the uploads.
+"""The contract of a method: a client's half of a round, and the server's half, which merges the uploads.
 
 A new method is one file, or a folder, beside this one with a config and a class, and one file under conf/method.
 """
@@ -29,7 +29,15 @@ ServerState = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Task:
-    """Sizes that all parts of a federation share, and its seed."""
+    """Sizes that all parts of a federation share, and the federation's seed.
+
+    Attributes:
+        num_classes: classes C of the data set.
+        num_channels: channels of the images, 1 or 3.
+        image_size: side of the images in pixels.
+        feature_size: features p of an image.
+        seed: `run.seed`.
+    """
 
     num_classes: int
     num_channels: int
@@ -39,7 +47,7 @@ class Task:
 
     @classmethod
     def of(cls, config: Config, dataset: Dataset) -> Self:
-        """The task of a config and its data set."""
+        """Builds the task of a config and its data set."""
         return cls(
             num_classes=dataset.num_classes,
             num_channels=dataset.num_channels,
@@ -49,9 +57,9 @@ class Task:
         )
 
     def shared_randomness(self, purpose: str) -> AbstractContextManager[None]:
-        """A context in which PyTorch draws the same numbers on every client.
+        """Returns a context in which PyTorch draws the same numbers on every client.
 
-        A module made inside starts with equal weights on all clients.
+        A module that is built in the context starts with equal weights on all clients.
         """
         from fedvtc.learning.client.loop import keyed_randomness
 
@@ -69,7 +77,7 @@ class Method(ABC, Generic[ConfigT]):
     """
 
     config_class: ClassVar[type[MethodConfig]] = MethodConfig
-    """Config dataclass of the method."""
+    """Section of the config with the keys of the method."""
 
     def __init__(self, config: ConfigT, task: Task) -> None:
         self.config, self.task = config, task
@@ -90,7 +98,7 @@ class Method(ABC, Generic[ConfigT]):
         """Merges the uploads, which come one at a time in client order; returns the next state and broadcast."""
 
     def last_broadcast(self, state: ServerState, broadcast: Broadcast) -> Broadcast:
-        """Returns the broadcast that `finish` receives; by default that of the last round."""
+        """Returns the broadcast that `finish` receives; by default the broadcast of the last round."""
         return broadcast
 
     def finish(self, client: FederatedClient, broadcast: Broadcast) -> None:
@@ -98,7 +106,7 @@ class Method(ABC, Generic[ConfigT]):
 
     @property
     def has_finish(self) -> bool:
-        """True if `finish` changes clients, so that they are evaluated again after it."""
+        """True if `finish` changes clients, so that the clients are evaluated again."""
         return False
 
     def samples(
@@ -113,7 +121,7 @@ class Method(ABC, Generic[ConfigT]):
     def largest_upload(self) -> Upload:
         """Builds the upload of a client that holds every class, with zeros as values; by default without payload.
 
-        `fedvtc plan` counts its bytes and those of the broadcast that `server_round` makes of such uploads. Build it
-        by the functions that build real uploads.
+        `fedvtc plan` counts the bytes of this upload and of the broadcast that `server_round` makes of such uploads.
+        Build the upload with the functions that build real uploads.
         """
         return Upload(client=0, round=1, num_images=self.task.num_classes)

@@ -1,4 +1,4 @@
-"""FedProto: clients share class prototypes and pull their features towards the global ones.
+"""FedProto: clients average class prototypes and pull their features towards the averages.
 
 Source: Y. Tan et al., "FedProto: Federated Prototype Learning across Heterogeneous Clients", AAAI 2022
 (arXiv 2105.00243).
@@ -68,7 +68,7 @@ class FedProto(Method[FedProtoConfig]):
         return payload, Broadcast(round, payload)
 
     def largest_upload(self) -> Upload:
-        """Builds prototypes of all classes."""
+        """Builds an upload with prototypes of all classes."""
         num_classes, size = self.task.num_classes, self.task.feature_size
         statistics = FeatureStatistics.of(np.zeros((num_classes, size)), np.arange(num_classes), "scalar")
         return replace(super().largest_upload(), payload=_payload(statistics))
@@ -79,7 +79,7 @@ def _payload(statistics: FeatureStatistics) -> dict[str, Arrays]:
 
 
 def _read(prototypes: Arrays) -> ClassGaussians:
-    # With a spread of 1 the distance to a prototype is FedProto's, which has no spread.
+    # FedProto has no spread; a spread of 1 gives FedProto's distance to a prototype.
     return ClassGaussians.from_arrays(prototypes, {"spread": _UNIT_SPREAD})
 
 

@@ -1,4 +1,4 @@
-"""Backbones by name; all end in the same number of features.
+"""Builds backbones by name; all end in the same number of features.
 
 Shapes: B images in the batch, C channels, S pixels a side, p features.
 """
@@ -37,9 +37,9 @@ _TRUNKS: dict[str, Callable[[int, int], tuple[nn.Module, int]]] = {
 class Backbone(nn.Module):
     """A trunk, a learned projection to p features, and a normalisation of each image's features.
 
-    The server averages prototypes of different architectures. Without normalisation their scales differ by orders of
-    magnitude and the largest scale dominates, so a LayerNorm without weights gives each feature row mean 0 and
-    variance 1.
+    The server averages prototypes of different architectures. Without normalisation the scales of their features
+    differ by orders of magnitude and the largest scale dominates, so a LayerNorm without weights gives each feature row
+    mean 0 and variance 1.
     """
 
     def __init__(self, trunk: nn.Module, num_trunk_features: int, feature_size: int) -> None:
@@ -83,7 +83,7 @@ def parameter_counts(names: Iterable[str], *, num_channels: int, image_size: int
 
 @cache
 def flops_of_image(name: str, *, num_channels: int, image_size: int, feature_size: int) -> int:
-    """Counts the floating-point operations of one image in a backbone's forward pass, without computing it."""
+    """Counts the floating-point operations of one image in a backbone's forward pass, without running the pass."""
     with torch.device("meta"):
         backbone = build_backbone(name, num_channels=num_channels, image_size=image_size, feature_size=feature_size)
         image = torch.empty(1, num_channels, image_size, image_size)

@@ -17,7 +17,7 @@ Batch = tuple[Tensor, Tensor]
 
 
 class ClassifierModule(LightningModule):
-    """A classifier trained by cross-entropy and, with prototypes, by a pull of features towards them.
+    """A classifier with a cross-entropy loss and, if prototypes are set, a pull of features towards the prototypes.
 
     loss = CE(h(g(x)), y) + lambda * mean_j (g(x)_j - c_j^y)^2 / sigma_j^2, per image, mean over the batch; images of a
     class without a prototype have no second term. (Our reading of the paper's local objective; with sigma = 1 the term
@@ -64,7 +64,7 @@ class ClassifierModule(LightningModule):
         return logits
 
     def loss_terms(self, images: Tensor, labels_B: Tensor) -> dict[str, Tensor]:
-        """The whole `loss` and its terms: `classification` and, with prototypes, `prototype` (unweighted)."""
+        """Returns the whole `loss` and its terms: `classification` and, with prototypes, `prototype` (unweighted)."""
         features_BD = self.features(images)
         classification = functional.cross_entropy(self.head(features_BD), labels_B)
         if self._prototypes is None or self._prototype_weight == 0.0:
@@ -77,11 +77,11 @@ class ClassifierModule(LightningModule):
         }
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        """The loss terms of one batch of images and labels."""
+        """Returns the loss terms of one batch of images and labels."""
         return self.loss_terms(*batch)
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
-        """Logs the loss terms under a Trainer; the federation's own loop records them itself."""
+        """Logs the loss terms under `lightning.Trainer`; a federation records the terms in a loop of its own."""
         self.log_dict({f"loss/{name}": value for name, value in outputs.items()})
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
@@ -99,9 +99,9 @@ class ClassifierModule(LightningModule):
 def prototype_distance(
     features_BD: Tensor, labels_B: Tensor, mean_CD: Tensor, std_CD: Tensor, held_C: Tensor
 ) -> Tensor:
-    """Distance of features to their class's prototype: the batch mean of mean_j (g_j - c_j)^2 / sigma_j^2.
+    """Returns the distance of features to prototypes: the batch mean of mean_j (g_j - c_j)^2 / sigma_j^2.
 
-    An image of a class without a prototype counts 0.
+    The prototype is that of the image's class. An image of a class without a prototype counts 0.
     """
     distance_B = ((features_BD - mean_CD[labels_B]) / std_CD[labels_B]).square().mean(dim=1)
     return (distance_B * held_C[labels_B]).mean()

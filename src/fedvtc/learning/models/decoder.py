@@ -4,7 +4,7 @@ from torch import Tensor, nn
 
 
 def build_decoder(feature_size: int, num_channels: int, image_size: int, width: int) -> nn.Sequential:
-    """Builds a decoder: a linear layer to a small map, transposed convolutions that double its side, and tanh."""
+    """Builds a decoder: a linear layer to a small map, transposed convolutions that double the side, and tanh."""
     num_doublings = max(1, (image_size // 4).bit_length() - 1)
     map_size = -(-image_size // 2**num_doublings)
     # Coarse maps wider than four times the last width cost time and did not sharpen images on MNIST.

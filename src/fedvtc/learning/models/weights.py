@@ -1,4 +1,4 @@
-"""Weights of a module as NumPy arrays, to send them in a message."""
+"""Converts the weights of a module to NumPy arrays for a message, and back."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,7 +8,7 @@ from fedvtc.learning.exchange.messages import Arrays
 
 
 def weights_of(module: nn.Module) -> dict[str, NDArray[np.generic]]:
-    """Copies of all parameters and buffers of a module, by name, on the CPU."""
+    """Returns copies of all parameters and buffers of a module, by name, on the CPU."""
     return {name: weight.detach().cpu().numpy().copy() for name, weight in module.state_dict().items()}
 
 

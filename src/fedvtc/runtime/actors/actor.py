@@ -47,7 +47,7 @@ class ClientActor:
 
     @cached_property
     def _host(self) -> ClientHost:
-        """The host, made by the first task: a task can fail with an error of one line, a constructor cannot.
+        """The host, built by the first task: a task can fail with an error of one line, a constructor cannot.
 
         Raises:
             ClusterError: the actor reserves a GPU, and Ray or PyTorch gives none.
@@ -85,7 +85,7 @@ class ClientActor:
 def drop_launcher_variables() -> None:
     """Removes the ranks that a launcher such as Slurm set in the environment that Ray was started from.
 
-    Lightning would take the ranks for those of this process: write logs on rank 0 only, and requeue the whole job.
+    Lightning would take the ranks for ranks of this process: write logs on rank 0 only, and requeue the whole job.
     """
     for name in list(os.environ):
         if name.startswith("SLURM_") or name in ("RANK", "LOCAL_RANK", "WORLD_SIZE"):

@@ -3,8 +3,8 @@
 The problem
     The clients of a task live in actors, several in one. An actor can die, hang or run out of memory at any moment:
     before, during or after the call of a client, or while a client is rebuilt. A lost actor loses the state of all its
-    clients, also of those that take no part in the task, and every call that the actor has not run. The results must
-    arrive in client order and with the bits of an undisturbed task, while the other actors keep working.
+    clients, also of clients without a part in the task, and every call that the actor has not run. The results must
+    arrive in client order and with the bits of an uninterrupted task, while the other actors keep working.
 
 What does not work
     * Ray's own restarts (`max_restarts`, `max_task_retries`). A restarted actor has run its constructor but none of the
@@ -18,7 +18,7 @@ What does not work
 The solution
     Each client has at most two open calls (`OpenCalls`): the rebuild of the client, and the task. Both go to the actor
     where the client lives now, the rebuild first. A lost actor is replaced at once (`_lost`): all of its clients are
-    rebuilt in the new actor from the lineage, and those without an answer take the task again. A completed step is
+    rebuilt in the new actor from the lineage, and clients without an answer repeat the task. A completed step is
     recorded as soon as its result is seen, and before any history is made, so that a rebuilt client takes each step
     once. `ActorWatch` notices actors that end or hang without a failed result. An actor runs its calls in the order in
     which they were sent, so a loss counts for the first client without an answer (`Retries`).
@@ -161,13 +161,13 @@ class Calls:
     def _redistribute_slotless(self) -> None:
         timeout_s = self._actors.config.runtime.replace_timeout_s
         for handle in self._watch.handles:
-            # Checked for each, because the handling of one actor may remove another.
+            # Checked for each actor, because the handling of one actor may remove another.
             if handle in self._actors.handles and handle.lacks_slot(timeout_s):
                 unanswered = self._open.unanswered(handle)
                 self._restart(handle, unanswered, self._actors.redistribute(handle))
 
     def _lost(self, handle: ActorHandle, reason: str, at_work: int | None = None) -> None:
-        """Replaces a lost actor: its clients are rebuilt, and those without an answer take the task again.
+        """Replaces a lost actor: its clients are rebuilt, and clients without an answer repeat the task.
 
         Args:
             handle: the lost actor.
@@ -178,7 +178,7 @@ class Calls:
             return
         unanswered = self._open.unanswered(handle)
         # Ray notices the death of a node after some seconds. An actor that was started there in the meantime, and never
-        # came up, is no further loss.
+        # answered, is no further loss.
         if reason != NODE_DIED or handle.has_come_up:
             self._report_loss(handle, reason)
             if at_work is None:
@@ -194,10 +194,10 @@ class Calls:
         self._restart(handle, unanswered, self._actors.replace(handle))
 
     def _restart(self, handle: ActorHandle, unanswered: Sequence[int], new: Sequence[ActorHandle]) -> None:
-        """Rebuilds the clients of a lost actor in the new actors, and sends the task to those without an answer."""
+        """Rebuilds the clients of a lost actor in the new actors, and sends the task to clients without an answer."""
         self._watch.drop(handle)
         if self._task is ClientHost.hold:
-            # The held states were lost with the actor, also those of clients that have answered.
+            # The held states were lost with the actor, also the states of clients that have answered.
             unanswered = [client for client in handle.clients if client in self._open.sent_to]
         for client in handle.clients:
             self._open.rebuilds.pop(client, None)

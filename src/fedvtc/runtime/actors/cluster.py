@@ -33,7 +33,7 @@ print(json.dumps([list(available_resources_per_node().values()), total]))
 
 
 def address_of(config: ClusterConfig) -> tuple[str, str]:
-    """Returns the address to attach to and the setting it comes from; the address is empty to start a cluster here."""
+    """Returns the address to attach to, and the key or variable that sets it; empty to start a cluster here."""
     if config.address:
         return config.address, "cluster.address"
     return os.environ.get("RAY_ADDRESS", ""), "RAY_ADDRESS"
@@ -107,7 +107,7 @@ def connected(config: ClusterConfig, namespace: str) -> Iterator[None]:
                 raise ClusterError(f"cluster: Ray does not start here ({reason}). Run `fedvtc doctor`.") from error
             raise ClusterError(
                 f"{source}={address}: no Ray cluster answers ({reason}). "
-                "Start one with `ray start --head`, or remove the address and unset RAY_ADDRESS."
+                "Start a cluster with `ray start --head`, or remove the address and unset RAY_ADDRESS."
             ) from error
         except SystemExit as error:
             # While Ray starts, Ray handles SIGTERM itself and raises SystemExit.
@@ -203,7 +203,8 @@ def nodes_elsewhere(address: str, source: str = "RAY_ADDRESS") -> tuple[list[Res
             return [_resources(node) for node in free], [_resources(node) for node in total]
         reason = next(reversed(query.stderr.strip().splitlines()), f"exit code {query.returncode}")
     raise ClusterError(
-        f"{source}={address}: no Ray cluster answers ({reason}). Start one with `ray start --head`, or unset it."
+        f"{source}={address}: no Ray cluster answers ({reason}). "
+        f"Start a cluster with `ray start --head`, or unset {source}."
     )
 
 

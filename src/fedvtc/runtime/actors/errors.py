@@ -1,4 +1,4 @@
-"""Short reasons for Ray's errors."""
+"""Short texts for Ray's errors."""
 
 from ray.exceptions import RayError, RayTaskError
 
@@ -8,7 +8,7 @@ NODE_DIED = "its node died"
 
 
 def cause_of(error: RayTaskError) -> Exception:
-    """Returns the error that the actor raised if that is fedvtc's own, else the error of Ray with the actor's trace."""
+    """Returns the error that the actor raised if it is a `FedvtcError`, else Ray's error with the actor's traceback."""
     return error.cause if isinstance(error.cause, FedvtcError) else error
 
 
@@ -16,7 +16,7 @@ def reason_of(error: RayError) -> str:
     """Returns the reason for the loss of an actor in a few words; Ray's own text fills a page.
 
     Raises:
-        RayError: the given error, if the constructor of the actor failed; a replacement would fail alike.
+        RayError: the given error, if the constructor of the actor failed; a new actor would fail too.
     """
     text = str(error)
     if "raised in its creation task" in text:

@@ -43,6 +43,6 @@ class ActorHandle:
         """Returns True if the actor did not start within the timeout and no node has a slot for the actor."""
         if self._has_answered or time.monotonic() - self._began_s <= timeout_s:
             return False
-        # Cached, because each end of an actor repeats this question for every other actor.
+        # Cached, because this check runs for every other actor each time an actor ends.
         self._has_answered = bool(ray.wait([self.is_up_ref], timeout=0, fetch_local=False)[0])
         return not self._has_answered and not self.slot.is_there

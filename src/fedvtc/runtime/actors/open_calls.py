@@ -29,10 +29,10 @@ class Actors(Protocol):
         """Returns the actor that the client lives in."""
 
     def replace(self, handle: ActorHandle) -> list[ActorHandle]:
-        """Starts a new actor in the slot of a lost one; returns the new actor, where no client is built yet."""
+        """Starts a new actor in the slot of a lost actor; returns the new actor, where no client is built yet."""
 
     def redistribute(self, handle: ActorHandle) -> list[ActorHandle]:
-        """Moves the clients of an actor without a slot to other actors; returns those, where no client is built yet."""
+        """Moves the clients of an actor without a slot; returns their new actors, where they are not yet built."""
 
 
 class OpenCalls:
@@ -72,7 +72,7 @@ class OpenCalls:
         self.rebuilds[client] = self._sent_rebuild(client)
 
     def repeat(self, client: int) -> None:
-        """Sends the rebuild of a client, and an open task again; a step with a lost result is not completed."""
+        """Sends the rebuild of a client, and again the task if open; a step whose result was lost is not completed."""
         if client in self.tasks and self._step is not None:
             self._step.clients.discard(client)
         self.rebuild(client)
@@ -80,7 +80,7 @@ class OpenCalls:
             self.send(client)
 
     def skip(self, client: int, error: ClientError) -> None:
-        """Gives the client the error as result of the open task."""
+        """Makes the error the result of the client's open task."""
         self.tasks[client] = ray.put(error)
 
     def take_rebuild(self, client: int) -> list[str]:
@@ -129,7 +129,7 @@ class OpenCalls:
         return True
 
     def _has_answered(self, client: int) -> bool:
-        """Returns True if the result of the client's task is there and outlives the actor."""
+        """Returns True if the client's task has a result that outlives the actor."""
         reference = self.tasks[client]
         if not ray.wait([reference], timeout=0)[0]:
             return False

@@ -23,7 +23,7 @@ from fedvtc.storage.checkpoints import CheckpointStore, Shard
 
 
 class RayPool:
-    """Actors that live as long as the run; a client moves only if its actor is lost, or if a move pays.
+    """Actors that live as long as the run; a client moves only if its actor is lost, or to shorten the run.
 
     Args:
         config: the run's config.
@@ -79,7 +79,7 @@ class RayPool:
     ) -> Iterator[Result | ClientError]:
         """Runs one task on each client, as `Pool.map` says.
 
-        Results wait in the object store for their turn; the coordinator holds one at a time.
+        Results wait in Ray's object store; the coordinator holds one result at a time.
         """
         return self._results(task, clients, arguments)
 
@@ -115,7 +115,7 @@ class RayPool:
         return saved
 
     def replace(self, handle: ActorHandle) -> list[ActorHandle]:
-        """Starts a new actor in the slot of a lost one; returns the new actor, where no client is built yet.
+        """Starts a new actor in the slot of a lost actor; returns the new actor, where no client is built yet.
 
         If the node of the lost actor died, the new actor starts once Ray has moved the slot to another node.
         """
@@ -123,7 +123,7 @@ class RayPool:
         return [self._start(handle.slot, handle.specs)]
 
     def redistribute(self, handle: ActorHandle) -> list[ActorHandle]:
-        """Moves the clients of an actor without a slot to other actors; no client is built there yet.
+        """Moves the clients of an actor without a slot to other actors, where these clients are not built yet.
 
         Returns:
             A new actor if a slot is free, else the present actors that the clients moved to.
@@ -183,7 +183,7 @@ class RayPool:
         return those_there([slot for slot in self._slots if slot not in taken])
 
     def _rearrange(self, round: int) -> None:
-        """Moves clients before a round, also to new actors in free slots, if the moves pay until the end of the run.
+        """Moves clients before a round, also to new actors in free slots, if the moves shorten the rest of the run.
 
         A client that moves is rebuilt from the lineage, like the client of a lost actor.
         """

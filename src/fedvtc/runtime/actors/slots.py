@@ -59,7 +59,7 @@ class Slot:
 
 
 def those_there(slots: Sequence[Slot]) -> list[Slot]:
-    """Returns the slots that nodes provide, as `Slot.is_there` does, with one question to Ray for all slots."""
+    """Returns the slots that nodes provide, as `Slot.is_there` checks, with one request to Ray for all slots."""
     if not slots:
         return []
     tables: dict[str, dict[str, Any]] = placement_group_table()
@@ -90,13 +90,13 @@ def reserved(placement: PlacementConfig, num_clients: int, tell: Callable[[str],
     try:
         yield _gathered(groups, placement, num_clients, needs, tell)
     finally:
-        # After every end of the block, also after Ctrl-C during the wait.
+        # Also after Ctrl-C during the wait.
         if ray.is_initialized():
             _give_back(groups)
 
 
 def _inside(group: PlacementGroup, placement: PlacementConfig, num_clients: int, needs: Resources) -> Reservation:
-    """Uses the bundles of a group that exists; nothing is waited for."""
+    """Uses the bundles of an existing group, without a wait."""
     bundles = sorted(_table(group)["bundles"].items())[1:]
     supplies = [
         Resources(bundle.get("CPU", 0.0), bundle.get("GPU", 0.0), bundle.get("memory", 0.0)) for _, bundle in bundles
@@ -156,7 +156,7 @@ def _nodes_of(table: dict[str, Any]) -> dict[int, str]:
 
 
 def _give_back(groups: Sequence[PlacementGroup]) -> None:
-    """Removes the groups if the cluster still answers; a cluster that has lost its head never does."""
+    """Removes the groups if the cluster still answers; a cluster without its head never answers."""
 
     def remove() -> None:
         for group in groups:

@@ -1,4 +1,4 @@
-"""Watch over the actors of one task: notices actors that end, and measures how long an actor makes no progress."""
+"""Watches the actors of one task: notices actors that end, and measures the time without progress of an actor."""
 
 import time
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ class ActorWatch:
     """The actors that still have calls of a task to run.
 
     An actor runs calls in the order in which they were sent. So a `ready` call that is sent after all others returns
-    once the others are done, or fails when the actor is lost: it marks the end of the actor's work.
+    once the others are done, or fails when the actor is lost: this call marks the end of the actor's work.
     """
 
     def __init__(self) -> None:
@@ -43,7 +43,7 @@ class ActorWatch:
         """Waits for the reference, for the end of an actor, or for `TICK_S`.
 
         Returns:
-            None if the reference is ready; else the actor that was lost with its error, if any.
+            None if the reference is ready; else the actors that were lost, each with its error.
         """
         ready, _ = ray.wait([reference, *self._ends], num_returns=1, timeout=TICK_S)
         if reference in ready:

@@ -56,7 +56,7 @@ def _no_server(where: str) -> CheckpointError:
 def misfit(manifest: Manifest, run_id: str, config: Config) -> tuple[str, str] | None:
     """Returns the reason why a run cannot resume from a checkpoint, and the fix; None if the run can.
 
-    The shards may be undamaged all the same.
+    The shards themselves are not read.
 
     Args:
         manifest: the checkpoint's manifest.
@@ -64,12 +64,12 @@ def misfit(manifest: Manifest, run_id: str, config: Config) -> tuple[str, str] |
         config: the run's config before the resume.
     """
     if manifest.run_id != run_id:
-        return f"is that of run {manifest.run_id}, not of {run_id}", "Remove it."
+        return f"belongs to run {manifest.run_id}, not to {run_id}", "Remove the checkpoint."
     if manifest.fingerprint != fingerprint(config):
-        return "config.yaml is not the config that it was written with", "Put config.yaml back as it was."
+        return "was written with another config than config.yaml", "Undo the changes of config.yaml."
     names = {shard.name for shard in manifest.shards}
     expected = {SERVER_SHARD, *map(shard_name, range(config.population.num_clients))}
     if names != expected:
         missing = ", ".join(sorted(expected - names)) or "nothing"
-        return f"its manifest is not one of this run, it lacks {missing}", "Remove it."
+        return f"its manifest does not list the files of this run (missing: {missing})", "Remove the checkpoint."
     return None

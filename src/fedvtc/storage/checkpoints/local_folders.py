@@ -68,7 +68,7 @@ class LocalFolders:
             os.replace(place, aside)
         os.replace(self._root / draft, place)
         _sync_folder(self._root)
-        # The new checkpoint is complete; `clear_drafts` deletes leftovers of the old one.
+        # The new checkpoint is complete; `clear_drafts` deletes leftovers of the old checkpoint.
         with contextlib.suppress(OSError):
             _delete(aside)
 
@@ -93,7 +93,7 @@ class LocalFolders:
         _delete(aside)
 
     def clear_drafts(self) -> None:
-        """Deletes leftovers of crashes; restores a folder that was set aside for a new one that never followed."""
+        """Deletes leftovers of crashes; restores a folder that was set aside by a `publish` that did not end."""
         for name in filter(_UNFINISHED.fullmatch, self.names()):
             place = self._root / name.removesuffix(_REPLACED)
             if name.endswith(_REPLACED) and not os.path.lexists(place):
@@ -119,7 +119,7 @@ def _require(is_kind: Callable[[int], bool], path: Path, fault: str) -> os.stat_
 def _uncache(descriptor: int) -> None:
     """Drops a synced file from the system's page cache.
 
-    Checkpoints are rarely read; in the cache they would push out files that are read.
+    Checkpoints are rarely read; in the cache, checkpoints would push out files that are read.
     """
     # Not every system has this call, and its effect is optional.
     if hasattr(os, "posix_fadvise"):

@@ -107,7 +107,7 @@ class Manifest:
             raise CheckpointError(f"{where}: is not JSON; it is damaged") from error
         reader = _Reader(values, where)
         if reader.get("format", int) > FORMAT:
-            reader.fail("was written by a newer fedvtc; that version can read it")
+            reader.fail("was written by a newer fedvtc, and only that version can read the file")
         reader.refuse_unknown(cls)
         accuracy = reader.get("accuracy", float, type(None))
         versions = reader.get("versions", dict)

@@ -1,4 +1,4 @@
-"""Counts and hashes a shard while it is written, so that memory never holds the whole shard."""
+"""Counts and hashes a shard during the write, so that memory never holds the whole shard."""
 
 import hashlib
 from collections.abc import Callable
@@ -46,7 +46,7 @@ class ShardFile:
         return len(view)
 
     def flush(self) -> None:
-        """Does nothing; the opener of the file syncs it."""
+        """Does nothing; the code that opened the file syncs the file."""
 
     @property
     def shard(self) -> Shard:

@@ -123,7 +123,7 @@ class CheckpointStore:
     def publish(self, draft: str, manifest: Manifest) -> None:
         """Turns a draft into a checkpoint, which replaces an older checkpoint of the same name.
 
-        A crash leaves the old checkpoint, the new one, or neither, but never an incomplete one with a manifest.
+        A crash leaves the old checkpoint, the new one, or neither, but never an incomplete checkpoint with a manifest.
         """
         self._folders.publish(draft, manifest.folder, manifest.to_json().encode())
 
@@ -170,7 +170,7 @@ class CheckpointStore:
         """
         shard = manifest.shard(name)
         if shard is None:
-            raise CheckpointError(f"{self._label}/{manifest.folder}: {name} is not part of it")
+            raise CheckpointError(f"{self._label}/{manifest.folder}: {name} is not part of the checkpoint")
         with self._shard(manifest, shard) as file:
             content = file.read()
         self._check_hash(manifest, shard, hashlib.sha256(content).hexdigest())
@@ -208,7 +208,7 @@ class CheckpointStore:
 
         Args:
             kept: checkpoints to keep.
-            keep_best: True to keep the most accurate checkpoint too; of equals, the newest.
+            keep_best: True also keeps the checkpoint with the highest accuracy; if equal, the newest.
         """
         rounds = [manifest for manifest in self.manifests() if manifest.phase == "round"]
         folders = {manifest.folder for manifest in kept}

@@ -18,9 +18,9 @@ class StatisticsConfig:
     """Form of the covariance. `scalar`: one spread. `client_diagonal`: one spread per feature. `class_diagonal`: one
     spread per class and feature. `class_full`: a matrix per class."""
     sigma_floor: Annotated[float, Field(gt=0)] = 0.05
-    """Smallest standard deviation; features are normalised to unit variance."""
+    """Smallest standard deviation of a feature; features are normalised to unit variance."""
     prior_count: Annotated[float, Field(ge=0)] = 10.0
-    """Images that the pooled diagonal counts for in a full covariance; more is more shrinkage."""
+    """Weight of the pooled diagonal in a full covariance, in images; a larger weight shrinks more."""
 
 
 @section
@@ -73,7 +73,7 @@ class FinetuneConfig:
     """Distribution of latents. `class`: N(c^y, sigma^2) of the server; `client_mixture`: the clients' own Gaussians of
     class y."""
     augment: Literal["none", "affine"] = "none"
-    """`affine`: light affine changes of generated images."""
+    """`affine`: generated images are turned, scaled and shifted a little, at random."""
     real_data: Literal["none", "after", "mixed"] = "none"
     """Use of the client's own images. `mixed`: shuffled among the generated images; `after`: followed by a local
     training as in a round."""
@@ -95,7 +95,7 @@ class FedVTCConfig(MethodConfig):
 
     @property
     def keeps_clients(self) -> bool:
-        """True if the server keeps the upload of each client, so that images are drawn from clients."""
+        """True if the server keeps the last Gaussians of each client, to draw latents from."""
         return self.finetune.latents == "client_mixture"
 
     def problems(self) -> list[str]:

@@ -48,7 +48,7 @@ class GeneratorTarget:
     Attributes:
         classifier: the client's model; frozen and in eval mode while the generator trains.
         local_std_CD: spread sigma_k of the client's own features.
-        server: global targets; None before the first aggregation, when reconstruction is the only term.
+        server: global targets; None before the first aggregation: reconstruction is then the only term.
     """
 
     classifier: ClassifierModule
@@ -79,9 +79,9 @@ class GeneratorTarget:
 class VTCModule(LightningModule):
     """A decoder trained on L_e = L_rc + beta * D_KL + gamma * L_DM (the paper's generator objective).
 
-    The decoder starts from a map of 4 to 8 pixels a side, doubles its side by transposed convolutions until the map
-    covers the image, and crops it. Its norm is GroupNorm, because running statistics of BatchNorm cannot be averaged
-    under label skew.
+    The decoder starts from a map of 4 to 8 pixels a side, doubles the side by transposed convolutions until the map
+    covers the image, and crops the map. The norm is GroupNorm, because running statistics of BatchNorm cannot be
+    averaged under label skew.
 
     Args:
         feature_size: size D of a latent.
@@ -113,7 +113,7 @@ class VTCModule(LightningModule):
         self.decoder = build_decoder(feature_size, num_channels, image_size, width)
         self.log_factor_D = nn.Parameter(torch.zeros(feature_size)) if learn_sigma else None
         self._optimizer = optimizer or OptimizerConfig()
-        # In a list, which PyTorch does not search, so that the classifier's weights are not the generator's.
+        # In a list, because PyTorch would make the classifier a submodule of the generator otherwise.
         self._target: list[GeneratorTarget] = []
 
     def set_target(self, target: GeneratorTarget) -> None:
@@ -126,7 +126,7 @@ class VTCModule(LightningModule):
         return images
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        """The loss terms of one batch of images, labels and the features g_k(x) of the frozen classifier."""
+        """Returns the loss terms of one batch of images, labels and features g_k(x) of the frozen classifier."""
         images, labels_B, features_BD = batch
         (target,) = self._target
         local_std_BD = target.local_std_CD[labels_B]
@@ -156,7 +156,7 @@ class VTCModule(LightningModule):
         return distance
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
-        """Logs the loss terms under a Trainer; the federation's own loop records them itself."""
+        """Logs the loss terms under `lightning.Trainer`; a federation records the terms in a loop of its own."""
         self.log_dict({f"loss/{name}": value for name, value in outputs.items()})
 
     def configure_optimizers(self) -> torch.optim.Optimizer:

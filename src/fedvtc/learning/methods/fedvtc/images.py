@@ -23,7 +23,7 @@ class ImageSource:
     Args:
         sampler: draws latents, each with the row of its Gaussian.
         decoder: the generator's network.
-        weights_G: weights that replace the decoder's own; empty keeps its own.
+        weights_G: weights that replace those of the decoder; empty keeps the decoder's weights.
         generator_K: index into `weights_G` for each Gaussian of the sampler.
     """
 
@@ -42,8 +42,8 @@ class ImageSource:
 
         Args:
             payload: `prototypes` and `covariance` of the server, or instead `mixture`, the clients' own Gaussians;
-                with `generators`, each client's latents are decoded by its own generator.
-            decoder: decoder of the client that draws; keeps its weights without `generators`.
+                with `generators`, each client's latents are decoded by that client's generator.
+            decoder: decoder of the client that draws; used with its own weights if there are no `generators`.
             num_classes: classes C.
             device: device of the images.
         """

@@ -12,8 +12,8 @@ from fedvtc.learning.exchange.gaussians import ClassGaussians
 class LatentSampler:
     """Draws a latent v for a label y from the Gaussians of class y.
 
-    With the server's Gaussians, v ~ N(c^y, sigma^2). With a mixture of the clients' own, a Gaussian of class y is
-    chosen first, with a probability in proportion to the images behind it.
+    With the server's Gaussians, v ~ N(c^y, sigma^2). With a mixture of the clients' Gaussians, a Gaussian of class y is
+    chosen first, with a probability in proportion to the Gaussian's number of images.
 
     Args:
         gaussians: one row or several per class.

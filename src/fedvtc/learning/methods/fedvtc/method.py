@@ -32,7 +32,7 @@ class FedVTC(Method[FedVTCConfig]):
     config_class = FedVTCConfig
 
     def prepare(self, client: FederatedClient) -> None:
-        """Attaches the generator; all clients start from the same one."""
+        """Attaches the generator, with equal initial weights on all clients."""
         client.attach("generator", self._new_generator())
 
     def client_round(self, client: FederatedClient, broadcast: Broadcast) -> Upload:
@@ -76,7 +76,7 @@ class FedVTC(Method[FedVTCConfig]):
         return state, Broadcast(round, payload)
 
     def last_broadcast(self, state: ServerState, broadcast: Broadcast) -> Broadcast:
-        """Adds to the last round's broadcast the clients' Gaussians and generators, for fine-tuning."""
+        """Adds the clients' Gaussians and generators to the last round's broadcast, for fine-tuning."""
         if not self.has_finish:
             return broadcast
         return Broadcast(broadcast.round, {**broadcast.payload, **self._sources(state["clients"])})
@@ -108,7 +108,7 @@ class FedVTC(Method[FedVTCConfig]):
             return self._source(generator, broadcast, client.device).draw(num_per_class)
 
     def largest_upload(self) -> Upload:
-        """Builds statistics of all classes and a new generator's weights."""
+        """Builds an upload with statistics of all classes and the weights of a new generator."""
         num_classes, size, form = self.task.num_classes, self.task.feature_size, self.config.statistics.covariance
         statistics = FeatureStatistics.of(np.zeros((num_classes, size)), np.arange(num_classes), form)
         return replace(super().largest_upload(), payload=self._payload(statistics, self._new_generator()))
@@ -175,7 +175,7 @@ class FedVTC(Method[FedVTCConfig]):
             client.train(phase="finetune_real")
 
     def _sources(self, clients: Mapping[str, Mapping[str, Arrays]]) -> dict[str, Arrays]:
-        """Builds the payload kinds `mixture` (the clients' own Gaussians) and `generators` (the weights of each)."""
+        """Builds the payload kinds `mixture` (the clients' Gaussians) and `generators` (the clients' generators)."""
         if not clients:
             return {}
         order = sorted(clients)

@@ -1,4 +1,4 @@
-"""The training steps that FedVTC adds to a client: those of the generator, and fine-tuning on generated images.
+"""The training steps that FedVTC adds to a client: generator training, and fine-tuning on generated images.
 
 Shapes: N images.
 """
@@ -18,7 +18,7 @@ from fedvtc.learning.models.optimizers import build_optimizer
 
 
 def generator_of(client: FederatedClient) -> VTCModule:
-    """The client's generator."""
+    """Returns the client's generator."""
     generator = client.modules["generator"]
     assert isinstance(generator, VTCModule)
     return generator
@@ -27,7 +27,7 @@ def generator_of(client: FederatedClient) -> VTCModule:
 def train_generator(client: FederatedClient, target: GeneratorTarget, *, epochs: int, batch_size: int) -> None:
     """Trains the generator against its target, with the classifier frozen in eval mode.
 
-    Features are computed once, because the classifier does not change meanwhile.
+    Features are computed once, because the frozen classifier does not change.
     """
     generator_of(client).set_target(target)
     with client.phase("generator"), _frozen(client.classifier):
@@ -57,7 +57,7 @@ def finetune(
         epochs: passes, each over newly drawn images.
         batch_size: images per step.
         optimizer: settings of a new optimizer, dropped after the last step.
-        mix_real: True shuffles the client's own images among the drawn ones.
+        mix_real: True shuffles the client's own images among the drawn images.
     """
     stepper = build_optimizer(client.classifier.parameters(), optimizer)
 

@@ -1,1 +1,1 @@
-"""Trunks of backbones, one module per family; each maps an image to one flat row of features. No heads."""
+"""Trunks of backbones, one module per family; a builder returns a trunk and its number of features. No heads."""

@@ -20,14 +20,20 @@ KEYS = sorted(
     | {(name, key) for name, config in CONFIGS.items() for key in flat(config) if key.startswith("method.")}
 )
 FOLDER = ("run.name", "run.output_dir")
-# Numbers whose range does not hold the default + 1.
-NUMBERS = {"run.participation": 0.5, "momentum": 0.5}
 OTHERS = {"placement.clients_per_actor": 7, "data.name": "mnist", "method.name": "another"}
 
 
 def doc_of(method, key):
     docs = [*field_docs(Config), *field_docs(type(CONFIGS[method].method), "method")]
     return next(doc for doc in docs if doc.key == key)
+
+
+def is_in_range(method, key, number):
+    try:
+        changed(CONFIGS[method], key.split("."), number)
+    except ValueError:
+        return False
+    return True
 
 
 def another(method, key):
@@ -42,7 +48,7 @@ def another(method, key):
         case bool():
             return not value
         case int() | float():
-            return NUMBERS.get(key, NUMBERS.get(key.rpartition(".")[2], value + 1))
+            return next(number for number in (value + 1, value / 2, value + 0.5) if is_in_range(method, key, number))
         case str():
             return f"{value}x"
         case list():

@@ -6,6 +6,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from fedvtc.errors import UserError
+from fedvtc.federation.trust import is_owned
 from fedvtc.runtime.incidents import Incidents
 from fedvtc.storage.checkpoints import CheckpointStore
 from fedvtc.storage.run_folder import RunFolder
@@ -57,7 +58,8 @@ def has_begun(folder: RunFolder) -> bool:
 
 def resume_command(folder: Path) -> str:
     """The command line that resumes the run of a folder, quoted for a shell."""
-    return shlex.join(["fedvtc", "resume", str(folder)])
+    trust = [] if is_owned(folder) else ["--trust"]
+    return shlex.join(["fedvtc", "resume", str(folder), *trust])
 
 
 def _newest_saved(store: CheckpointStore) -> str:

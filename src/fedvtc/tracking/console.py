@@ -184,8 +184,10 @@ def plain_line(record: Mapping[str, Any], rounds: int) -> str:
     if mean[1] is not None:
         known = ", ".join(f"{label} {value:.3f}" for label, value in others if value is not None)
         parts.append(f"accuracy {mean[1]:.3f}" + (f" ({known})" if known else ""))
-    if record.get("loss/classification") is not None:
-        parts.append(f"loss {record['loss/classification']:.3g}")
+    # A method with a loss of its own may report no classification term.
+    loss = record.get("loss/classification", record.get("loss/train"))
+    if loss is not None:
+        parts.append(f"loss {loss:.3g}")
     parts.extend(f"{way} {traffic}" for way in ("up", "down") if (traffic := _traffic(record, way)))
     if record.get("time/round") is not None:
         parts.append(f"{record['time/round']:.1f} s")

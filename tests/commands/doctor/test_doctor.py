@@ -141,6 +141,14 @@ def test_a_folder_without_a_run_is_one_fault(tmp_path, golden, name):
     golden(lines(rows))
 
 
+def test_a_run_before_its_first_evaluation_has_no_rows_and_no_fault(stopped):
+    (stopped / "clients.csv").write_bytes(b"")
+
+    (row,) = (row for row in examine_run(stopped) if row.what == "clients.csv")
+
+    assert (row.state, row.found) == ("ok", "not written yet")
+
+
 def test_a_killed_run_differs_from_a_running_one(stopped):
     edit_json(stopped / "run.json", status="running")
     (stopped / ".lock").write_text("pid 7 on somewhere\n")

@@ -64,7 +64,8 @@ def clients(folder: Path, *, is_finished: bool, is_live: bool) -> Iterator[Findi
     """
     what = "clients.csv"
     file = folder / what
-    if not file.exists():
+    # A run opens the file when it starts, and writes the header with the first evaluation.
+    if not file.exists() or file.stat().st_size == 0:
         yield _absent(what, is_finished=is_finished)
         return
     if not client_columns(folder) and not is_torn(file):

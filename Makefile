@@ -4,8 +4,9 @@
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-# One process a core at most; the slowest tests are listed, because a unit test takes under 0.25 s or is marked slow.
-PYTEST_UNIT := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --durations=20
+# Three processes on two cores, because the tests of clusters wait at times. Each file stays in one process, and the
+# files with clusters come first. The slowest tests are listed: a unit test takes under 0.25 s or is marked slow.
+PYTEST := $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder --durations=20
 DEMO_METHODS := local fedvtc fedvtc_plus
 DEMO := outputs/demo-$(shell date +%Y%m%d-%H%M%S)
 
@@ -21,11 +22,10 @@ demo: env  ## Run three methods on the bundled digits and print a table (no down
 	$(BIN)/fedvtc list runs $(DEMO)
 
 test: env  ## Run all tests, including those that start Ray clusters
-	$(PYTEST_UNIT) -m "not integration"
-	$(BIN)/python -m pytest -m integration -n 3 --dist loadfile --no-loadscope-reorder --durations=20
+	$(PYTEST)
 
 test-unit: env  ## Run the fast tests only
-	$(PYTEST_UNIT) -m "not integration and not slow"
+	$(PYTEST) -m "not integration and not slow"
 
 lint: env  ## Check style, format and types
 	$(BIN)/ruff check .

@@ -16,7 +16,10 @@ from zygote import Zygote
 os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 - Ray spells it so
 # Else Ray starts a worker a CPU with each cluster, used or not, for a CPU second each.
 os.environ["RAY_prestart_worker_first_driver"] = "0"  # noqa: SIM112
-LONGEST_FIRST = ["test_sweep", "test_jobs", "test_chaos", "test_commands", "test_nodes", "test_calls"]
+LONGEST_FIRST = [
+    *("test_sweep", "test_jobs", "test_chaos", "test_commands", "test_nodes", "test_wandb", "test_golden_bits"),
+    *("test_calls", "test_same_bits", "test_bad_input"),
+]
 
 
 def pytest_collection_modifyitems(items):

@@ -104,12 +104,13 @@ def cluster(processes_below, still_running):
     """The address of a cluster that outlives the drivers of the tests; all its processes end with the cluster."""
     from ray.cluster_utils import Cluster
 
+    before = processes_below(os.getpid())
     with warnings.catch_warnings(), pytest.MonkeyPatch.context() as patch:
         warnings.simplefilter("ignore", ResourceWarning)  # Ray leaves log files open when it starts processes.
         patch.setenv("PYTHONPATH", str(SOURCE))  # Workers import the same code as this process.
         cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 4, "include_dashboard": False})
         yield cluster.address
-        started = processes_below(os.getpid())
+        started = {pid: name for pid, name in processes_below(os.getpid()).items() if pid not in before}
         assert {"raylet", "gcs_server"} <= set(started.values())
         cluster.shutdown()
     assert not still_running(started)

@@ -6,6 +6,7 @@ import re
 import signal
 import socket
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -56,7 +57,7 @@ class OnceLogged(AtOnce):
 
 
 @pytest.fixture
-def program(tiny_folder, zygote):
+def program(tiny_folder):
     """A folder with the tiny data set, and a function that starts `fedvtc` there with environment variables."""
     folder = tiny_folder("program")
     (folder / "killer.py").write_text(KILLER)
@@ -64,10 +65,13 @@ def program(tiny_folder, zygote):
 
     def start(*arguments, **environment):
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
-        process = zygote.start(
-            *arguments,
+        process = subprocess.Popen(
+            [sys.executable, "-m", "fedvtc", *arguments],
             cwd=folder,
             env=inherited | {"PYTHONPATH": f"{SOURCE}:{folder}", "HOME": str(folder)} | environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
         )
         started.append(process)
         return process

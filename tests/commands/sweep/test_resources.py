@@ -55,7 +55,7 @@ def test_a_bundle_contains_the_resources_of_an_actor():
 
     assert strategy == "PACK"
     assert bundles == [COORDINATOR, *[{"CPU": 1.0, "GPU": 0.5, "memory": 7.0}] * 2]
-    assert describe(bundles) == "2 actors of 1 CPU and 0.5 GPU and 7e-09 GB of memory"
+    assert describe(bundles) == "2 slots of 1 CPU and 0.5 GPU and 7e-09 GB of memory"
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def test_an_inline_trial_reserves_the_resources_of_one_actor(given, nodes, bundl
     strategy, bundles = placement_group(config(pool="inline", **given), nodes, nodes, 4)
 
     assert (strategy, bundles) == ("PACK", [{"CPU": 1.0, **bundle}])
-    assert describe(bundles).startswith("1 actor of 1 CPU")
+    assert describe(bundles).startswith("1 slot of 1 CPU")
 
 
 @pytest.mark.parametrize(

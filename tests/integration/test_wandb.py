@@ -173,7 +173,8 @@ def test_a_second_signal_ends_the_wait_for_the_server(program):
             WANDB_API_KEY=KEY,
         )
         path = folder / "outputs/mine/metrics.jsonl"
-        while not path.exists() or '"final"' not in path.read_text():
+        # Without the service the run waits for nothing, and a service that starts after its program never ends.
+        while not path.exists() or '"final"' not in path.read_text() or not services(folder):
             assert process.poll() is None
             time.sleep(0.1)
         process.send_signal(signal.SIGINT)

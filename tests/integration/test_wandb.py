@@ -168,7 +168,7 @@ def test_a_second_signal_ends_the_wait_for_the_server(program):
             "run",
             *SETTINGS,
             "tracking.trackers=[wandb]",
-            "tracking.wandb.timeout_s=300",
+            "tracking.wandb.timeout_s=60",
             WANDB_BASE_URL=f"http://127.0.0.1:{server.getsockname()[1]}",
             WANDB_API_KEY=KEY,
         )
@@ -182,9 +182,10 @@ def test_a_second_signal_ends_the_wait_for_the_server(program):
             process.wait(timeout=5)
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGINT)
-        process.wait(timeout=60)
+        process.wait(timeout=30)
     assert process.returncode == 130
-    assert gone(folder)
+    # On a busy machine the service of W&B may miss the end of the program, and then ends after its own timeout.
+    assert gone(folder, patience_s=120)
 
 
 @pytest.mark.parametrize("when", ["AtOnce", "OnceLogged"])

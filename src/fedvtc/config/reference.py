@@ -32,8 +32,6 @@ _YAML_START = """\
 # Generated from the fields of the config by `python docs/generate.py`.
 """
 
-_WIDTH = 120
-
 
 def config_page(methods: Mapping[str, type[MethodConfig]]) -> str:
     """Returns docs/reference/config.md: a table for each section and method, and the keys that may change on resume.

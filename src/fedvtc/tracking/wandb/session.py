@@ -1,9 +1,12 @@
 """Opens a W&B run and ends W&B's service, the process on this machine that receives all logged values."""
 
 import os
+import threading
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import psutil
 
 from fedvtc.config.schema import Config
 from fedvtc.storage.atomic import replaced
@@ -22,6 +25,10 @@ VARIABLES = {
     "name": "WANDB_NAME",
 }
 """Environment variables that win over the config, by config key."""
+STORE_S = 1.0
+"""Seconds in which W&B's service, when it is told to end, writes its values to its file."""
+SERVICE = "wandb-core"
+"""Name of the service's program."""
 MODES = ("online", "offline", "shared", "disabled", "dryrun", "run")
 """Modes that W&B accepts, in lower case only."""
 
@@ -82,11 +89,36 @@ def close_service() -> None:
         wandb.teardown()
 
 
+def end_service(stores: bool) -> None:
+    """Ends W&B's service also if the service waits for the server.
+
+    The service ends with its parent process, but not once `wandb.teardown` has asked it to end: then it first waits
+    for the server, up to `tracking.wandb.timeout_s` if `wandb.init` is not done. So this function kills the service.
+
+    Args:
+        stores: True if the service holds values that it must first write to its file.
+    """
+    if not stores:
+        _kill_service()
+    # Python's exit would wait for the service, except during a teardown.
+    teardown = threading.Thread(target=close_service, name="wandb-teardown", daemon=True)
+    teardown.start()
+    teardown.join(STORE_S)
+    _kill_service()
+
+
 def gone_errors() -> tuple[type[Exception], ...]:
     """Returns the errors that W&B raises after its service has died, for example by a signal to the whole job."""
     from wandb.sdk.mailbox import HandleAbandonedError, MailboxClosedError
 
     return ConnectionError, HandleAbandonedError, MailboxClosedError
+
+
+def _kill_service() -> None:
+    for process in psutil.Process().children():
+        with suppress(psutil.Error):
+            if process.name().startswith(SERVICE):
+                process.kill()
 
 
 def _id_file(run: RunInfo) -> Path:

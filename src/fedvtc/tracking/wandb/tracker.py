@@ -2,7 +2,6 @@
 
 import os
 import shlex
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +17,7 @@ from fedvtc.tracking.base import RunInfo, Tracker
 from fedvtc.tracking.isolation import reason
 from fedvtc.tracking.series import TOTAL_MB, Series, numbers, prefix_of, sample_picture, shows_clients
 from fedvtc.tracking.wandb.local_log import drop_empty, logged_values
-from fedvtc.tracking.wandb.session import close_service, gone_errors, open_run
+from fedvtc.tracking.wandb.session import close_service, end_service, gone_errors, open_run
 
 if TYPE_CHECKING:
     import wandb
@@ -106,10 +105,7 @@ class WandbTracker(Tracker):
         if self._has_begun:
             self._report_unsent()
         self._given_up = True
-        # Python's exit would wait for the service, except during a teardown. The service ends with this process.
-        teardown = threading.Thread(target=close_service, name="wandb-teardown", daemon=True)
-        teardown.start()
-        teardown.join(timeout=1.0)
+        end_service(stores=self._run is not None)
 
     def _begin(self, run: RunInfo) -> None:
         import wandb
@@ -143,6 +139,8 @@ class WandbTracker(Tracker):
                 close_service()
                 return open_run(run, self._explicit)
         except Exception as error:
+            if self._given_up:
+                raise
             self.report(f"tracking.wandb: W&B cannot open the run and now works offline ({reason(error)}).")
             # The service still holds the id of the run that it could not open.
             close_service()

@@ -35,7 +35,7 @@ def orphans(mark: str, patience_s: float = 30.0) -> dict[int, str]:
     return _left(lambda: {pid: name for pid, name in processes(mark).items() if name not in AGENTS}, patience_s)
 
 
-def agents(marks: Sequence[str], patience_s: float = 90.0) -> dict[int, str]:
+def agents(marks: Sequence[str], patience_s: float) -> dict[int, str]:
     """The agents of Ray that still run after some seconds."""
     return _left(lambda: {pid: name for mark in marks for pid, name in processes(mark).items()}, patience_s)
 

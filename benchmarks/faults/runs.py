@@ -124,9 +124,10 @@ class Runner:
         self._expected: Result | None = None
         self._marks: list[str] = []
 
-    def undisturbed(self, num_actors: int) -> tuple[Result, float]:
+    def undisturbed(self, num_actors: int, *overrides: str) -> tuple[Result, float]:
         """Returns the result of an undisturbed run, which trials are compared with from now on, and its seconds."""
-        with workspace_of(self._setting, Trial("", "", num_actors), self._folder / f"usual-{num_actors}") as workspace:
+        trial = Trial("", "", num_actors, overrides=overrides)
+        with workspace_of(self._setting, trial, self._folder / f"usual-{num_actors}") as workspace:
             attempt = Attempt(["run", *workspace.words], workspace, 0)
             times_s = [self._time_of(attempt, rounds) for rounds in range(self._setting.rounds + 1)]
             if attempt.end() != 0:
@@ -161,9 +162,9 @@ class Runner:
             self._compare(trial, workspace, outcome)
         return outcome
 
-    def agents(self) -> dict[int, str]:
+    def agents(self, patience_s: float = 90.0) -> dict[int, str]:
         """Kills Ray's agents of all trials that did not end by themselves; returns their names by process id."""
-        left = residue.agents(self._marks)
+        left = residue.agents(self._marks, patience_s)
         residue.kill(left)
         return left
 

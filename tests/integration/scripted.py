@@ -36,13 +36,13 @@ class ScriptedActor:
     Args:
         config: the run's config.
         script: replaces the data set: the seconds of a client's task, or its `Fault`, by (task, client); and under
-            `folder` a folder where all actors together count faults.
+            `folder` a folder where all actors together count faults. A real data set scripts nothing.
         specs: ignored.
         num_gpus: ignored.
     """
 
     def __init__(self, config, script, specs, num_gpus):
-        self._script, self._log, self._absent = script, [], set()
+        self._script, self._log, self._absent = script if isinstance(script, dict) else {}, [], set()
 
     def run(self, task, client, *arguments):
         self._log.append((task, client))

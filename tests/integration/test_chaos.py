@@ -1,11 +1,10 @@
-"""Runs with one injected fault end with the results of an undisturbed run, after a resume if needed.
+"""A run with injected faults ends with the results of an undisturbed run, after a resume.
 
-The most important kinds of `benchmarks/chaos.py`, which has all of them, on a federation that takes seconds.
+The most important faults of `benchmarks/chaos.py`, which has all of them, on a federation that takes seconds.
 """
 
 import sys
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 from random import Random
 
@@ -13,7 +12,7 @@ import pytest
 
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 
-from faults.kinds import KINDS
+from faults.kinds import KINDS, both
 from faults.runs import Runner
 from faults.trial import Setting
 
@@ -40,27 +39,17 @@ SETTING = Setting(
 )
 
 
-@pytest.fixture(scope="module")
-def runner():
-    """A runner that has run the federation undisturbed, on one actor."""
+# The actor dies in round 3, the driver in round 4.
+TRIAL = both(KINDS["actor killed: generator"], KINDS["driver killed: server's half"])("both", SETTING, Random(1))
+
+
+def test_a_run_that_loses_an_actor_and_its_driver_ends_with_the_results_of_an_undisturbed_run():
     # Not the folder of pytest, because its path is too long for Ray's sockets.
     with tempfile.TemporaryDirectory(prefix="chaos-", dir="/tmp", ignore_cleanup_errors=True) as folder:
         runner = Runner(SETTING, Path(folder))
-        runner.undisturbed(1)
-        yield runner
-        assert runner.agents() == {}
-
-
-@pytest.mark.parametrize(
-    ("kind", "num_actors"),
-    # The killed driver comes first, because two of Ray's agents outlive a killed driver for a minute.
-    [
-        ("driver killed: server's half", 1),
-        ("actor killed: generator", 2),
-    ],
-)
-def test_results_after_a_fault_equal_those_of_an_undisturbed_run(runner, kind, num_actors):
-    trial = replace(KINDS[kind](kind, SETTING, Random(f"3/{kind}")), num_actors=num_actors)
-    outcome = runner.disturbed(trial, str(list(KINDS).index(kind)))
+        runner.undisturbed(1, "placement.pool=inline")
+        outcome = runner.disturbed(TRIAL, "disturbed")
+        # Two of Ray's agents outlive a killed driver for a minute.
+        runner.agents(patience_s=0.0)
     assert outcome.problems == []
     assert (outcome.records, outcome.weights, outcome.num_lost, outcome.num_orphans) == (True, True, 0, 0)

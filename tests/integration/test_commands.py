@@ -101,17 +101,6 @@ def test_ctrl_c_ends_all_processes_of_a_run(words, ray_processes, processes_belo
     assert records
 
 
-def test_sigterm_ends_a_run_that_waits_for_slots(processes_below, still_running, started):
-    words = [*SMALL, "cluster.num_cpus=1", "placement.cpus_per_actor=2", "placement.wait_timeout_s=300"]
-    with started([*words, "run.name=waits"], "waiting up to 300 s for") as process:
-        family = processes_below(process.pid)
-        process.terminate()
-        _, errors = process.communicate(timeout=60)
-    assert (process.returncode, errors) == (143, "fedvtc: interrupted.\n")
-    assert not still_running(family)
-    assert json.loads(Path("outputs/waits/run.json").read_text())["status"] == "interrupted"
-
-
 SIGTERM_DURING_RAY_START = """
 import os, signal, threading, time
 from fedvtc.__main__ import program
@@ -151,18 +140,3 @@ def test_sigterm_ends_a_run_after_the_loss_of_the_head_node(processes_below, sti
     # `family` lacks the `ray::` agents, which wait a minute for the lost cluster.
     assert not still_running(family)
     assert json.loads(Path("outputs/long/run.json").read_text())["status"] == "interrupted"
-
-
-def test_the_handler_of_sigterm_is_restored_after_disconnecting(tmp_path):
-    script = """
-import os, signal
-from fedvtc.config.operation import ClusterConfig
-from fedvtc.runtime.actors.cluster import connected
-signal.signal(signal.SIGTERM, lambda *_: print("handled"))
-with connected(ClusterConfig(num_cpus=1), "left"):
-    pass
-os.kill(os.getpid(), signal.SIGTERM)
-print("continues")
-"""
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=tmp_path, timeout=120)
-    assert (done.returncode, done.stdout.split("\n")) == (0, ["handled", "continues", ""])

@@ -1,9 +1,12 @@
 """Clusters of several nodes: placement of actors, nodes that die and join, and runs that share a cluster.
 
-The nodes are processes on this machine: a head without CPUs, and two workers. About twelve actors start in all.
+The nodes are processes on this machine: a head without CPUs, and two workers. About nine actors import PyTorch in all.
 """
 
+import json
+import os
 import re
+import signal
 import sys
 import threading
 import time
@@ -15,6 +18,7 @@ import pytest
 
 sys.path.append(str(Path(__file__).parent))
 
+from scripted import ScriptedActor
 from test_same_bits import SETTINGS, Memory, opened
 
 from fedvtc.config import load
@@ -22,6 +26,7 @@ from fedvtc.errors import ClusterError
 from fedvtc.federation.rounds import Federation
 from fedvtc.learning.methods import config_classes
 from fedvtc.learning.population import Population
+from fedvtc.runtime.actors import pool as ray_pool
 from fedvtc.runtime.host import ClientHost
 
 pytestmark = pytest.mark.integration
@@ -46,7 +51,7 @@ def cluster():
 
     with warnings.catch_warnings(), pytest.MonkeyPatch.context() as patch:
         warnings.simplefilter("ignore", ResourceWarning)  # Ray leaves log files open when it starts processes.
-        patch.setenv("PYTHONPATH", str(SOURCE))  # Workers import the same code as this process.
+        patch.setenv("PYTHONPATH", f"{SOURCE}:{Path(__file__).parent}")  # Workers import the same code as this process.
         cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
         cluster.of_three, cluster.of_two = cluster.add_node(num_cpus=3), cluster.add_node(num_cpus=2)
         cluster.wait_for_nodes()
@@ -107,9 +112,10 @@ def nodes_of(pool):
     return [actors(handle.actor._actor_id.hex())["Address"]["NodeID"] for handle in pool.handles]
 
 
-def test_actors_spread_over_nodes_or_are_packed(cluster):
+def test_actors_spread_over_nodes_or_are_packed(cluster, monkeypatch):
     import ray
 
+    monkeypatch.setattr(ray_pool, "ClientActor", ScriptedActor)
     with pool_of(config_of(cluster)) as pool:
         assert set(nodes_of(pool)) == {cluster.of_three.node_id, cluster.of_two.node_id}
         located = ray.experimental.get_object_locations([pool._dataset_ref])[pool._dataset_ref]
@@ -156,6 +162,34 @@ def test_actors_that_do_not_fit_are_refused_in_one_line(cluster, overrides, capf
     assert keys_of(raised.value) == ["placement"]
     golden(raised.value)
     assert ("waiting up to 2 s for 1 slot" in capfd.readouterr().out) == ("placement.wait_timeout_s=2" in overrides)
+
+
+def test_the_handler_of_sigterm_is_restored_after_disconnecting(cluster):
+    from fedvtc.runtime.actors.cluster import connected
+
+    handled = []
+    before = signal.signal(signal.SIGTERM, lambda *_: handled.append(True))
+    try:
+        with connected(config_of(cluster).cluster, "left"):
+            pass
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert handled == [True]
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_sigterm_ends_a_run_that_waits_for_slots(cluster, zygote, tmp_path):
+    words = [f"cluster.address={cluster.address}", "placement.cpus_per_actor=4", "placement.wait_timeout_s=300"]
+    with zygote.start("run", *LIGHT, *words, "run.name=waits", cwd=tmp_path) as process:
+        try:
+            assert any(line.startswith("waiting up to 300 s for") for line in process.stdout), process.stderr.read()
+            process.terminate()
+            _, errors = process.communicate(timeout=60)
+        finally:
+            process.kill()
+    assert (process.returncode, errors) == (143, "fedvtc: interrupted.\n")
+    assert json.loads((tmp_path / "outputs/waits/run.json").read_text())["status"] == "interrupted"
+    until(lambda: free_cpus(cluster) == [2.0, 3.0])
 
 
 def test_a_run_waits_for_the_slots_of_another_run(cluster):

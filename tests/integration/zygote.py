@@ -156,6 +156,9 @@ def _serve(address):
         while True:
             for key, _ in selector.select():
                 if key.fileobj is sys.stdin:
+                    # The tests may have been killed, and then nobody else ends their programs.
+                    for pid, _ in (known.data for known in selector.get_map().values() if known.data):
+                        os.kill(pid, signal.SIGKILL)
                     return None
                 if key.fileobj is not listener:
                     # A process has ended.

@@ -97,4 +97,4 @@ def read_bytes(path: Path) -> bytes:
 
 def damaged(path: Path, what: str) -> DataError:
     """Builds the error for a damaged file."""
-    return DataError(f"{path}: {what}. Delete the file and download it again, or repair it.")
+    return DataError(f"{path}: {what}. Move the file away and download it again, or repair it.")

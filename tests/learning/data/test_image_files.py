@@ -26,6 +26,14 @@ def folder(tmp_path) -> Path:
     return tmp_path
 
 
+def save_in_each_class(folder: Path, name: str, image: Image.Image) -> None:
+    """Saves a training and a test image for each of two classes."""
+    for split in ("train", "test"):
+        for label in ("cat", "dog"):
+            (folder / split / label).mkdir(parents=True, exist_ok=True)
+            image.save(folder / split / label / name)
+
+
 def configured(folder: Path, **keys) -> DataConfig:
     return DataConfig(name="folder", path=str(folder), **keys)
 
@@ -108,8 +116,7 @@ def test_differing_sizes_are_refused_without_image_size_and_resized_with_it(fold
 
 
 def test_images_that_are_not_square_are_refused_without_image_size(tmp_path, keys_of, golden):
-    for split in ("train", "test"):
-        paint(tmp_path / split / "cat" / "a.png", 200, size=(10, 6))
+    save_in_each_class(tmp_path, "a.png", Image.new("L", (10, 6), 200))
     with pytest.raises(DataError) as caught:
         load_dataset(configured(tmp_path))
     assert keys_of(caught.value) == ["data.image_size"]
@@ -138,31 +145,35 @@ def test_a_damaged_image_or_a_wrong_folder_is_named(folder, keys_of, golden):
 
 
 def test_images_of_16_bits_are_scaled_by_pixel_max(tmp_path):
-    for split in ("train", "test"):
-        for suffix, mode in (("png", "I;16"), ("tif", "I;16"), ("tiff", "I")):
-            path = tmp_path / split / "cat" / f"a.{suffix}"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            image = Image.new(mode, (2, 2), 0)
-            image.putpixel((1, 0), 4095)
-            image.putpixel((0, 1), 2047)
-            image.save(path)
+    for suffix, mode in (("png", "I;16"), ("tif", "I;16"), ("tiff", "I")):
+        image = Image.new(mode, (2, 2), 0)
+        image.putpixel((1, 0), 4095)
+        image.putpixel((0, 1), 2047)
+        save_in_each_class(tmp_path, f"a.{suffix}", image)
     dataset = load_dataset(configured(tmp_path, pixel_max=4095))
-    assert dataset.train.images_NCHW.tolist() == 3 * [[[[0, 255], [127, 0]]]]
+    assert dataset.train.images_NCHW.tolist() == 6 * [[[[0, 255], [127, 0]]]]
+
+
+def test_an_image_of_8_bits_among_images_of_16_bits_is_refused(tmp_path, keys_of, golden):
+    save_in_each_class(tmp_path, "a.png", Image.new("I;16", (8, 8), 60_000))
+    paint(tmp_path / "train" / "cat" / "b.png", 200)
+    with pytest.raises(DataError) as caught:
+        load_dataset(configured(tmp_path, pixel_max=65535))
+    assert keys_of(caught.value) == [str(tmp_path / "train" / "cat" / "b.png")]
+    golden(caught.value)
 
 
 def test_masks_of_0_and_1_are_refused_and_scaled_before_resizing(tmp_path, keys_of, golden):
     mask = np.zeros((8, 8), np.uint8)
     mask[:, :4] = 1
-    for split in ("train", "test"):
-        (tmp_path / split / "cat").mkdir(parents=True)
-        Image.fromarray(mask).save(tmp_path / split / "cat" / "a.png")
+    save_in_each_class(tmp_path, "a.png", Image.fromarray(mask))
     with pytest.raises(DataError) as caught:
         load_dataset(configured(tmp_path))
     assert keys_of(caught.value) == [str(tmp_path / "train")]
     golden(caught.value)
     Image.fromarray(0 * mask).save(tmp_path / "train" / "cat" / "black.png")
     dataset = load_dataset(configured(tmp_path, pixel_max=1))
-    assert np.array_equal(dataset.train.images_NCHW[:, 0], [255 * mask, 0 * mask])
+    assert np.array_equal(dataset.train.images_NCHW[:, 0], [255 * mask, 0 * mask, 255 * mask])
     halved = load_dataset(configured(tmp_path, pixel_max=1, image_size=3))
     # The column in the middle is half white.
     assert halved.train.images_NCHW[0, 0, 0].tolist() == pytest.approx([255, 127, 0], abs=30)
@@ -180,18 +191,15 @@ def ink(mode: str) -> Image.Image:
 
 @pytest.mark.parametrize("mode", ["LA", "RGBA", "P"])
 def test_transparent_images_are_put_on_white(tmp_path, mode):
-    for split in ("train", "test"):
-        (tmp_path / split / "cat").mkdir(parents=True)
-        ink(mode).save(tmp_path / split / "cat" / "a.png")
+    save_in_each_class(tmp_path, "a.png", ink(mode))
     dataset = load_dataset(configured(tmp_path))
     assert dataset.num_channels == (1 if mode == "LA" else 3)
     assert dataset.train.images_NCHW[0, 0, 3].tolist() == [255, 0, 255, 255, 255, 255, 255, 255]
-    assert dataset.notes == ("2 image files partly transparent, put on white",)
+    assert dataset.notes == ("4 image files partly transparent, put on white",)
     # An opaque alpha channel changes nothing.
     opaque = ink("RGBA").convert("RGB").convert("RGBA")
     opaque.putpixel((0, 0), (255, 255, 255, 255))
-    for split in ("train", "test"):
-        opaque.save(tmp_path / split / "cat" / "a.png")
+    save_in_each_class(tmp_path, "a.png", opaque)
     assert load_dataset(configured(tmp_path)).notes == ()
 
 
@@ -218,6 +226,17 @@ def test_a_class_folder_without_images_is_refused(folder, keys_of, golden):
     for name in ("owl", "ant"):
         paint(folder / "train" / name / "a.png", 5)
     assert load_dataset(configured(folder)).class_names == ("ant", "cat", "dog", "owl")
+
+
+def test_class_folders_one_level_too_deep_are_refused(folder, keys_of, golden):
+    for split in ("train", "test"):
+        (folder / split).rename(folder / "images")
+        (folder / split).mkdir()
+        (folder / "images").rename(folder / split / "images")
+    with pytest.raises(DataError) as caught:
+        load_dataset(configured(folder))
+    assert keys_of(caught.value) == [f"data.path={folder}"]
+    golden(caught.value)
 
 
 def test_frames_and_orientations_are_counted(folder, golden):

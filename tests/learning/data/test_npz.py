@@ -89,6 +89,7 @@ def test_npz_floats_labels_in_a_column_and_class_names(tmp_path):
         ({"class_names": np.array(["cat", "dog", "cat"])}, "{path}"),
         ({"class_names": np.array([{}, {}, {}])}, "{path}"),
         ({"train_images": np.zeros((3, 4, 4), np.uint8)}, "{path}"),
+        ({"y_train": np.zeros(3, int), "y_test": np.zeros(2, int)}, "data.path={path}"),
     ],
 )
 def test_an_npz_with_wrong_arrays_is_refused_in_one_line(tmp_path, changes, key, keys_of, golden):
@@ -167,6 +168,20 @@ def test_pixels_are_scaled_by_pixel_max(tmp_path, dtype, pixel_max):
     expected = np.rint(images / pixel_max * 255)
     assert dataset.train.images_NCHW[0, 0, 0].tolist() == expected.tolist()
     assert dataset.train.images_NCHW.dtype == np.uint8
+
+
+def test_splits_on_different_scales_are_refused(tmp_path, keys_of, golden):
+    # Only the training images are scaled to [0, 1].
+    ramp = np.arange(16.0).reshape(4, 4)
+    path = npz(tmp_path, x_train=np.tile(ramp / 15, (3, 1, 1)), x_test=np.tile(ramp * 17, (2, 1, 1))).path
+    with pytest.raises(DataError) as caught:
+        load_dataset(DataConfig(name="npz", path=path, pixel_max=255))
+    assert keys_of(caught.value) == [f"data.path={path}"]
+    golden(caught.value)
+    with pytest.raises(DataError) as caught:
+        load_dataset(DataConfig(name="npz", path=npz(tmp_path).path, pixel_max=4095))
+    assert keys_of(caught.value) == [path]
+    golden(caught.value)
 
 
 def test_true_is_white(tmp_path):

@@ -22,7 +22,7 @@ def dataset():
 
 
 def test_facts_by_hand(dataset):
-    train = dataclasses.replace(dataset.train, images_NCHW=np.arange(96, dtype=np.uint8).reshape(6, 1, 4, 4))
+    train = dataclasses.replace(dataset.train, images_NCHW=2 * np.arange(96, dtype=np.uint8).reshape(6, 1, 4, 4))
     report = DataReport.of(dataclasses.replace(dataset, train=train, notes=("read twice",), groups_N=np.arange(6) // 3))
     described = json.loads(json.dumps(report.as_dict()))
     assert len(described.pop("hash")) == 64
@@ -31,7 +31,7 @@ def test_facts_by_hand(dataset):
         "channels": 1,
         "side": 4,
         "dtype": "uint8",
-        "pixels": {"least": 0, "mean": 47.5, "largest": 95},
+        "pixels": {"least": 0, "mean": 95.0, "largest": 190},
         "groups": 2,
         "classes": {name: {"train": 2, "test": 1} for name in "abc"},
         "notes": ["read twice"],
@@ -40,7 +40,7 @@ def test_facts_by_hand(dataset):
     assert "\n" not in line
     assert line == (
         "data: 6 training images of 2 groups and 3 test images, 3 classes, 4 x 4 grey, uint8,"
-        " pixels 0 to 95, mean 47.5; read twice"
+        " pixels 0 to 190, mean 95.0; read twice"
     )
 
 
@@ -65,6 +65,21 @@ def test_shared_images_are_counted_exactly(shape):
         test[number].flat[number % test[0].size] ^= 1 << number % 8
     assert count_shared(test, train) == 3
     assert count_shared(images(5, 1, 2, 2), train) == 0
+
+
+def test_equal_images_of_several_classes_are_counted(dataset, golden):
+    doubled = dataset.train.images_NCHW.copy()
+    # Images 0 and 1 have the classes 0 and 1, images 4 and 5 both have class 2.
+    doubled[1], doubled[5] = doubled[0], doubled[4]
+    train = dataclasses.replace(dataset.train, images_NCHW=doubled)
+    golden("\n".join(DataReport.of(dataclasses.replace(dataset, train=train)).notes))
+
+
+def test_a_split_that_may_be_inverted_is_said(dataset, golden):
+    dark, bright = (images(count, 1, 4, 4) // 4 for count in (6, 3))
+    train = dataclasses.replace(dataset.train, images_NCHW=dark)
+    test = dataclasses.replace(dataset.test, images_NCHW=255 - bright)
+    golden("\n".join(DataReport.of(dataclasses.replace(dataset, train=train, test=test)).notes))
 
 
 def test_the_hash_changes_with_any_pixel_label_or_shape(dataset):

@@ -8,6 +8,9 @@ import numpy as np
 from fedvtc.errors import DataError
 from fedvtc.learning.data.readers import Loaded
 
+SCALES_DIFFER = 8
+"""Ratio of the largest pixels of training and test images above which the images have different scales."""
+
 
 def check_loaded(where: str, loaded: Loaded, image_size: int | None) -> None:
     """Checks counts, labels, classes, channels and sizes of a data set.
@@ -33,10 +36,18 @@ def check_loaded(where: str, loaded: Loaded, image_size: int | None) -> None:
     if train_NCHW.min() == train_NCHW.max():
         what = f"all pixels of the training images are {train_NCHW.min()} of 255"
         raise DataError(f"{where}: {what}. Save the images again, with their pixels.")
+    largest = [int(images_NCHW.max()) for images_NCHW in (train_NCHW, test_NCHW)]
+    if max(largest) > SCALES_DIFFER * min(largest):
+        what = f"the largest training pixel is {largest[0]} of 255, the largest test pixel {largest[1]}"
+        raise DataError(f"{where}: {what}. Bring training and test images to one scale.")
 
 
 def _check_labels(where: str, loaded: Loaded) -> None:
     num_classes = len(loaded.class_names)
+    if num_classes < 2:
+        what = f"has one class only, {loaded.class_names[0]}" if num_classes else "has no class"
+        fix = "Store the labels of two classes or more; class folders lie right below train/ and test/."
+        raise DataError(f"{where}: {what}. {fix}")
     for split, (images_NCHW, labels_N) in (("training", loaded.train), ("test", loaded.test)):
         counts = f"{len(images_NCHW)} {split} images and {len(labels_N)} labels"
         if not images_NCHW.size or len(images_NCHW) != len(labels_N):

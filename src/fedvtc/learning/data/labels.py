@@ -77,10 +77,11 @@ def classes_of(path: Path, train: NDArray[Any], test: NDArray[Any], names: Seque
         if names is None:
             notes = ("labels are texts, and the classes are in alphabetical order",)
             return Classes(train_N, test_N, tuple(values_V.tolist()), notes)
-        unknown = sorted(set(values_V.tolist()) - set(names))
+        places = {name: place for place, name in enumerate(names)}
+        unknown = [value for value in values_V.tolist() if value not in places]
         if unknown:
             raise DataError(f"{path}: the label {unknown[0]!r} is not in class_names. Add the name, or mend the label.")
-        places_V = np.array([names.index(value) for value in values_V.tolist()], dtype=np.int64)
+        places_V = np.array([places[value] for value in values_V.tolist()], dtype=np.int64)
         return Classes(places_V[train_N], places_V[test_N], tuple(names))
     num_names = len(values_V) if names is None else len(names)
     is_numbered = not len(values_V) or (values_V[0] >= 0 and values_V[-1] < num_names)

@@ -6,6 +6,7 @@ Images are uint8, N x C x H x W with C 1 (grey) or 3 (RGB); labels int64, N.
 import textwrap
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -127,8 +128,8 @@ def _class_names(path: Path, archive: Mapping[str, NDArray[Any]]) -> tuple[str, 
         what = f"class_names holds {names.dtype} of the shape {names.shape}"
         raise DataError(f"{path}: {what}. Store a list of texts, one name per class.")
     texts: list[str] = as_texts(names).tolist()
-    twice = next((name for name in texts if texts.count(name) > 1), None)
-    if twice is not None:
+    if len(set(texts)) < len(texts):
+        twice = Counter(texts).most_common(1)[0][0]
         raise DataError(f"{path}: class_names holds {twice!r} more than once. Give each class a name of its own.")
     return tuple(texts)
 

@@ -1,6 +1,6 @@
 """Converts the pixels of the user's files to uint8, and refuses pixels whose scale is surely not that of the file type.
 
-Shapes: N images, D pixels of an image.
+Shapes: N images, D pixels of an image, G groups of equal images.
 """
 
 import math
@@ -37,6 +37,9 @@ def to_uint8(pixels: NDArray[Any], pixel_max: float | None, where: str) -> NDArr
         raise DataError(f"{where}: {what}. Replace these pixels, or leave out their images.")
     least, largest = float(pixels.min()), float(pixels.max())
     white = pixel_max or (255.0 if pixels.dtype == np.uint8 else _WHITE.get(pixels.dtype.kind))
+    if pixels.dtype == np.uint8 and pixel_max is not None and pixel_max > 255:
+        what = f"has 8 bits a pixel, which data.pixel_max={pixel_max:g} does not fit"
+        raise DataError(f"{where} {what}. Bring all images to one depth.")
     found = f"{where} holds {pixels.dtype} from {least:g} to {largest:g}"
     if least < 0:
         raise DataError(f"{found}. Scale the pixels so that black is 0 and white is 1 (floats) or 255 (uint8).")
@@ -77,6 +80,15 @@ def count_shared(images_NCHW: NDArray[np.uint8], others_NCHW: NDArray[np.uint8])
     if images_NCHW.shape[1:] != others_NCHW.shape[1:]:
         return 0
     return int(np.isin(_row_hashes(images_NCHW), _row_hashes(others_NCHW)).sum())
+
+
+def count_contradictions(images_NCHW: NDArray[np.uint8], labels_N: NDArray[np.int64]) -> int:
+    """Counts the images that are equal, pixel by pixel, to an image of another class."""
+    _, groups_N, counts_G = np.unique(_row_hashes(images_NCHW), return_inverse=True, return_counts=True)
+    least_G, largest_G = np.full(len(counts_G), labels_N.max()), np.full(len(counts_G), -1)
+    np.minimum.at(least_G, groups_N, labels_N)
+    np.maximum.at(largest_G, groups_N, labels_N)
+    return int(counts_G[least_G < largest_G].sum())
 
 
 def _row_hashes(images_NCHW: NDArray[np.uint8]) -> NDArray[np.uint64]:

@@ -12,8 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedvtc.learning.data.datasets import Dataset, ImageArrays
-from fedvtc.learning.data.pixels import count_shared
+from fedvtc.learning.data.pixels import count_contradictions, count_shared
 
+MEANS_DIFFER = 64
+"""Difference of the mean pixels of training and test images above which the report names both."""
 _NAMES_SHOWN = 4
 
 
@@ -60,7 +62,8 @@ class DataReport:
         train_counts_C, test_counts_C = (
             np.bincount(arrays.labels_N, minlength=dataset.num_classes) for arrays in (train, test)
         )
-        odd = _odd(dataset, train_counts_C, test_counts_C)
+        mean = float(train.images_NCHW.mean())
+        odd = _odd(dataset, mean, train_counts_C, test_counts_C)
         return cls(
             num_train=len(train.labels_N),
             num_test=len(test.labels_N),
@@ -68,7 +71,7 @@ class DataReport:
             image_size=dataset.image_size,
             dtype=dataset.dtype,
             least=int(train.images_NCHW.min()),
-            mean=float(train.images_NCHW.mean()),
+            mean=mean,
             largest=int(train.images_NCHW.max()),
             class_names=dataset.class_names,
             train_counts_C=train_counts_C,
@@ -109,15 +112,23 @@ class DataReport:
         }
 
 
-def _odd(dataset: Dataset, train_counts_C: NDArray[np.int64], test_counts_C: NDArray[np.int64]) -> Iterator[str]:
+def _odd(
+    dataset: Dataset, train_mean: float, train_counts_C: NDArray[np.int64], test_counts_C: NDArray[np.int64]
+) -> Iterator[str]:
     """Yields a phrase for everything that is odd and not surely wrong."""
     num_shared = count_shared(dataset.test.images_NCHW, dataset.train.images_NCHW)
     if num_shared:
         yield f"{num_shared:,} of {len(dataset.test.labels_N):,} test images are training images"
+    num_contradictions = count_contradictions(dataset.train.images_NCHW, dataset.train.labels_N)
+    if num_contradictions:
+        yield f"{num_contradictions:,} training images are equal to an image of another class"
     absent, untested = train_counts_C == 0, (train_counts_C > 0) & (test_counts_C == 0)
     for what, has_fault_C in (("images", absent), ("test images", untested)):
         if has_fault_C.any():
             yield f"no {what} of {_listed([dataset.class_names[label] for label in np.flatnonzero(has_fault_C)])}"
+    test_mean = float(dataset.test.images_NCHW.mean())
+    if abs(test_mean - train_mean) > MEANS_DIFFER:
+        yield f"the mean pixel of the test images is {test_mean:.1f}; one split may be inverted"
     num_train = len(dataset.train.labels_N)
     if dataset.num_classes > max(2, num_train / 2):
         yield f"{dataset.num_classes:,} classes for {num_train:,} training images; labels should not be ids of images"

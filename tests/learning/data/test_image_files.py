@@ -67,6 +67,16 @@ def test_a_folder_without_permission_is_one_line(folder, mode, keys_of):
         locked.chmod(0o700)
 
 
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everywhere")
+def test_a_folder_below_a_class_without_permission_is_not_passed_over(folder, keys_of):
+    locked = folder / "train" / "dog" / "deeper"
+    locked.chmod(0o000)
+    with pytest.raises(DataError) as caught:
+        load_dataset(configured(folder))
+    assert keys_of(caught.value) == [str(locked)]
+    locked.chmod(0o700)
+
+
 def test_hidden_files_of_other_programs_are_ignored(folder):
     expected = load_dataset(configured(folder))
     # A zip from macOS, and previews by Synology beside the images.

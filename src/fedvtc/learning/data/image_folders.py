@@ -56,7 +56,10 @@ def subfolders(folder: Path) -> tuple[str, ...]:
         DataError: the folder has no class folder, or cannot be read.
     """
     try:
-        entries = folder.iterdir() if folder.is_dir() else ()
+        if not folder.is_dir():
+            fix = "Set data.path to a folder that holds train/CLASS/ and test/CLASS/."
+            raise DataError(f"{folder}: no such folder. {fix}")
+        entries = folder.iterdir()
         names = sorted(entry.name for entry in entries if entry.is_dir() and not _is_foreign(entry.name))
     except OSError as error:
         raise DataError(f"{folder}: cannot be read ({error.strerror}). Make the folder readable.") from None
@@ -140,7 +143,7 @@ def image_suffixes() -> frozenset[str]:
 def _files(folder: Path) -> Iterator[Path]:
     """Yields all files below a folder, also behind links, without hidden files and files of other programs."""
     seen = set()
-    for parent, folders, files in os.walk(folder, followlinks=True):
+    for parent, folders, files in os.walk(folder, onerror=_refuse, followlinks=True):
         real = os.path.realpath(parent)
         folders[:] = [name for name in folders if not _is_foreign(name)]
         if real in seen:
@@ -149,6 +152,12 @@ def _files(folder: Path) -> Iterator[Path]:
             continue
         seen.add(real)
         yield from (Path(parent, name) for name in files if not _is_foreign(name))
+
+
+def _refuse(error: OSError) -> None:
+    """Raises an error for a folder that cannot be read, which `os.walk` would pass over; a class may lack a folder."""
+    if not isinstance(error, FileNotFoundError):
+        raise DataError(f"{error.filename}: cannot be read ({error.strerror}). Make the folder readable.")
 
 
 def _is_foreign(name: str) -> bool:

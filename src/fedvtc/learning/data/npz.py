@@ -49,7 +49,7 @@ def read_npz(path: Path, pixel_max: float | None) -> Loaded:
     except IsADirectoryError:
         fix = "Set data.path to the .npz file, or data.name=folder for folders of images."
         raise DataError(f"{path}: is a folder. {fix}") from None
-    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
+    except (OSError, ValueError, TypeError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(f"{path}: cannot be read ({_short(error)}). {_SAVE_AGAIN}") from None
 
 

@@ -10,6 +10,7 @@ from fedvtc.learning.methods import config_classes
 from fedvtc.learning.methods.fedvtc import FedVTCConfig
 
 METHODS = {"fedvtc": MethodConfig}
+OWN_IMAGES = ["data.name=npz", "data.path=a.npz"]
 
 
 def refused(*overrides: str, methods=METHODS) -> str:
@@ -36,7 +37,8 @@ def test_a_range_ends_at_its_bounds(key: str, words: str, keys_of):
         inside = {"at least": 0, "above": 1, "at most": 0, "below": -0.5}[kind] + float(number)
         # Whole numbers as such, or a key would refuse the decimal point.
         outside, inside = (f"{value:.0f}" if value == int(value) else f"{value}" for value in (outside, inside))
-        more = ["partition.min_images=1"] if key == "partition.images_per_client" else []
+        others = {"partition.images_per_client": ["partition.min_images=1"], "data.pixel_max": OWN_IMAGES}
+        more = others.get(key, [])
         assert keys_of(refused(f"{key}={outside}", *more, methods=config_classes())) == [key]
         load([], [f"{key}={inside}", *more], methods=config_classes())
 

@@ -1,6 +1,8 @@
 """One attempt: the order in which its parts open and close, and the status of a run that ends early."""
 
+import json
 import os
+import re
 import sys
 
 import pytest
@@ -65,6 +67,16 @@ def run(tiny_folder):
     torch.set_num_threads(2)
     yield start
     torch.set_num_threads(num_before)
+
+
+def test_a_run_shows_and_keeps_the_report_on_its_data(run, capsys, golden):
+    folder = run(Witness()).folder
+    # The report is the second line, after the name of the run.
+    golden(capsys.readouterr().out.splitlines()[1])
+    data = json.loads((folder / "run.json").read_text())["data"]
+    assert re.fullmatch("[0-9a-f]{64}", data["hash"])
+    assert data["images"] == {"train": 36, "test": 15}
+    assert data["classes"] == {name: {"train": 12, "test": 5} for name in "012"}
 
 
 def test_the_pool_closes_before_trackers_finish(run):

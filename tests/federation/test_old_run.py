@@ -40,6 +40,8 @@ def test_an_old_run_resumes(old):
 
     described = json.loads((old / "run.json").read_text())
     assert described["status"] == "finished"
+    # From now on, the run knows its images.
+    assert len(described["data"]["hash"]) == 64
     assert [attempt.get("resumed_round") for attempt in described["attempts"]] == [None, 2]
     lines = (old / "metrics.jsonl").read_text().splitlines()
     assert lines[:2] == before[:2]

@@ -8,12 +8,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from fsspec.implementations.memory import MemoryFileSystem
 
 from fedvtc.config import load
-from fedvtc.errors import CheckpointError, ConfigError, Interrupted, RunExistsError, RunFolderError
+from fedvtc.errors import CheckpointError, ConfigError, DataError, Interrupted, RunExistsError, RunFolderError
 from fedvtc.federation.launch import run_federation
 from fedvtc.federation.resume import resume_federation
 from fedvtc.learning.client.client import FederatedClient
@@ -399,6 +400,24 @@ def test_a_wrong_override_is_refused_and_nothing_is_written(stopped, golden, key
     assert keys_of(refused.value) == [overrides[0].partition("=")[0]]
     golden(refused.value)
     assert untouched(path) == before
+
+
+def test_other_images_with_equal_labels_are_refused(stopped, undisturbed, folder, golden, keys_of):
+    path = stopped("black", *LOCAL)
+    with np.load(folder / "tiny.npz") as arrays:
+        tiny = dict(arrays)
+    np.savez(folder / "copy.npz", **tiny)
+    tiny["x_test"] = tiny["x_test"].copy()
+    tiny["x_test"][4, 0, 3, 3] ^= 1
+    np.savez(folder / "other.npz", **tiny)
+    before = untouched(path)
+    with pytest.raises(DataError) as refused:
+        resume_federation(path, [f"data.path={folder}/other.npz"], plain=True)
+    assert keys_of(refused.value) == [f"data.path={folder}/other.npz"]
+    golden(refused.value, {str(folder): "FOLDER"})
+    assert untouched(path) == before
+    resume_federation(path, [f"data.path={folder}/copy.npz"], plain=True)
+    assert same_end(path, undisturbed(*LOCAL))
 
 
 def test_a_config_that_was_edited_is_refused(stopped, golden):

@@ -30,11 +30,15 @@ def contents(folder):
     return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+def noise(*shape):
+    return np.random.default_rng(0).integers(256, size=shape, dtype=np.uint8)
+
+
 def write_npz(path, **changes):
     arrays = {
-        "x_train": np.zeros((20, 8, 8), np.uint8),
+        "x_train": noise(20, 8, 8),
         "y_train": np.arange(20) % 2,
-        "x_test": np.zeros((4, 8, 8), np.uint8),
+        "x_test": noise(4, 8, 8),
         "y_test": np.arange(4) % 2,
     }
     np.savez(path, **(arrays | changes))
@@ -107,10 +111,10 @@ def test_a_file_that_is_no_yaml_has_file_and_line(refused, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "key"),
     [
-        ({"x_train": np.zeros((20, 64), np.uint8)}, "images.npz"),
-        ({"x_train": np.zeros((20, 8, 6), np.uint8)}, "data.image_size"),
-        ({"x_test": np.zeros((4, 9, 9), np.uint8)}, "data.image_size"),
-        ({"x_test": np.zeros((4, 3, 8, 8), np.uint8)}, "data.path=images.npz"),
+        ({"x_train": noise(20, 64)}, "images.npz"),
+        ({"x_train": noise(20, 8, 6)}, "data.image_size"),
+        ({"x_test": noise(4, 9, 9)}, "data.image_size"),
+        ({"x_test": noise(4, 3, 8, 8)}, "data.path=images.npz"),
         ({"y_train": np.zeros(19, int)}, "data.path=images.npz"),
         ({"y_test": np.full(4, -1)}, "data.path=images.npz"),
         ({"y_train": np.zeros(20)}, "images.npz"),

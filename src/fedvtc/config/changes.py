@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from fedvtc.config.export import to_dict
-from fedvtc.config.fields import leaves
+from fedvtc.config.fields import Leaf, leaves
 from fedvtc.config.problems import Problem, show
 from fedvtc.config.schema import Config
 from fedvtc.errors import ConfigError
@@ -22,17 +22,19 @@ def flat(config: Config) -> dict[str, Any]:
 
 def may_change(method: type) -> frozenset[str]:
     """Returns the keys marked `MayChange` in a config whose `method` is of this section."""
-    keys = [*leaves(Config), *leaves(method, "method")]
-    return frozenset(leaf.key for leaf in keys if leaf.may_change)
+    return frozenset(leaf.key for leaf in _keys(method) if leaf.may_change)
 
 
 def fingerprint(config: Config) -> str:
     """Returns a SHA-256, as 64 hex digits, of the keys that decide the state of a run after a round.
 
-    The fingerprint leaves out keys that may change on resume, `run.name` and `run.output_dir`.
+    The fingerprint leaves out keys that may change on resume, `run.name`, `run.output_dir`, and keys marked
+    `AddedLater` that have their default.
     """
-    left_out = {*may_change(type(config.method)), *_FOLDER}
-    parts = {key: value for key, value in flat(config).items() if key not in left_out}
+    method, values = type(config.method), flat(config)
+    left_out = {*may_change(method), *_FOLDER}
+    left_out |= {leaf.key for leaf in _keys(method) if leaf.is_added_later and values[leaf.key] == leaf.default}
+    parts = {key: value for key, value in values.items() if key not in left_out}
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
@@ -61,6 +63,10 @@ def same_place(before: Config, after: Config) -> Config:
     """Returns `after` with the run folder of `before`, for a run that was found by its folder."""
     run = dataclasses.replace(after.run, name=before.run.name, output_dir=before.run.output_dir)
     return dataclasses.replace(after, run=run)
+
+
+def _keys(method: type) -> list[Leaf]:
+    return [*leaves(Config), *leaves(method, "method")]
 
 
 def _flat(node: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:

@@ -8,7 +8,7 @@ from dataclasses import MISSING, dataclass, fields, is_dataclass
 from typing import Any, get_type_hints
 
 from fedvtc.config.hints import bounds, metadata, short_words
-from fedvtc.config.section import MayChange, key_of
+from fedvtc.config.section import AddedLater, MayChange, key_of
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,11 @@ class Leaf:
     def may_change(self) -> MayChange | None:
         """The marker that allows another value on resume."""
         return next((item for item in metadata(self.hint) if isinstance(item, MayChange)), None)
+
+    @property
+    def is_added_later(self) -> bool:
+        """True if older run folders lack the key."""
+        return any(isinstance(item, AddedLater) for item in metadata(self.hint))
 
 
 def leaves(cls: type, prefix: str = "", made: Any = None) -> Iterator[Leaf]:

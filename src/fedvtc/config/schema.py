@@ -10,9 +10,9 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from fedvtc.config.operation import CheckpointConfig, ClusterConfig, PlacementConfig, RuntimeConfig, TrackingConfig
-from fedvtc.config.section import MayChange, section
+from fedvtc.config.section import AddedLater, MayChange, section
 
-_SAME_IMAGES = MayChange("Images are read from the new location; images with other labels are refused.")
+_SAME_IMAGES = MayChange("Images are read from the new location; other images or labels are refused.")
 
 
 @section
@@ -64,6 +64,9 @@ class DataConfig:
     """True downloads a data set that `data.root` lacks."""
     image_size: Annotated[int | None, Field(ge=1)] = None
     """Side in pixels that images are resized to; null keeps the size."""
+    pixel_max: Annotated[float | None, Field(gt=0), AddedLater()] = None
+    """Pixel of white in the files of `npz` and `folder`, such as 16 or 4095. null stands for 255, or 1 in arrays of
+    floats."""
     augment: Literal["none", "shift", "shift_flip"] = "none"
     """Random changes of training images. `shift` moves an image by up to 1/8 of its side; `shift_flip` also mirrors
     half of the images."""
@@ -73,10 +76,10 @@ class DataConfig:
 class PartitionConfig:
     """The division of the training images among the clients."""
 
-    kind: Literal["iid", "dirichlet", "shards", "quantity", "file"] = "dirichlet"
+    kind: Literal["iid", "dirichlet", "shards", "quantity", "groups", "file"] = "dirichlet"
     """Rule of the division. `iid`: at random. `dirichlet`: each class is divided by Dir(alpha). `shards`: each client
-    holds `partition.classes_per_client` classes. `quantity`: the same class mix for all, sizes by Dir(alpha). `file`:
-    the division that an earlier run saved."""
+    holds `partition.classes_per_client` classes. `quantity`: the same class mix for all, sizes by Dir(alpha). `groups`:
+    each client holds the images of one group, such as a user, that the data name. `file`: the division in a file."""
     alpha: Annotated[float, Field(gt=0)] = 0.1
     """Concentration of `dirichlet` and `quantity`; smaller is more skewed."""
     classes_per_client: Annotated[int, Field(ge=1)] = 2
@@ -88,7 +91,7 @@ class PartitionConfig:
     images_per_client: Annotated[int | None, Field(ge=1)] = None
     """Most images of a client, drawn at random from the client's part; null keeps all."""
     file: str | None = None
-    """File partition.npz of an earlier run, for `file`."""
+    """File of `file`: partition.npz of an earlier run, or JSON lists of image numbers by client."""
 
 
 @section

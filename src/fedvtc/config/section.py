@@ -1,4 +1,4 @@
-"""The decorator that makes a class a section of the config, and the marker of keys that a resumed run may change."""
+"""The decorator that makes a class a section of the config, and the markers of keys."""
 
 from dataclasses import dataclass, field
 from typing import TypeVar, cast, dataclass_transform
@@ -30,8 +30,8 @@ def section(cls: type[SectionT]) -> type[SectionT]:
     """Makes a class a frozen dataclass whose values pydantic checks.
 
     One field is one config key. Everything about the key stands on the field: the type, the range as in
-    `Annotated[int, Field(ge=1)]`, the default, `MayChange()` where a resumed run may have another value, and the text
-    of `fedvtc run --help` as the docstring below the field.
+    `Annotated[int, Field(ge=1)]`, the default, `MayChange()` where a resumed run may have another value, `AddedLater()`
+    on a new key, and the text of `fedvtc run --help` as the docstring below the field.
     """
     return cast(type[SectionT], pydantic.dataclasses.dataclass(frozen=True, config=_RULES)(cls))
 
@@ -45,3 +45,11 @@ class MayChange:
     """
 
     effect: str = "Applies to the rounds that follow."
+
+
+@dataclass(frozen=True)
+class AddedLater:
+    """Marks a key that older run folders lack: at its default, the key does not count in the config's fingerprint.
+
+    Without the mark, a new key would change the fingerprint of every old run, and no old run could be resumed.
+    """

@@ -76,6 +76,9 @@ def _sizes_and_files(config: Config) -> Iterator[Problem]:
     if data.name in ("npz", "folder") and not data.path:
         example = "FILE.npz" if data.name == "npz" else "FOLDER"
         yield Problem("data.path", f"is required with data.name={data.name}", fix=f"Set data.path={example}.")
+    if data.name not in ("npz", "folder") and data.pixel_max is not None:
+        what = f"has no effect with data.name={data.name}, whose pixels are known"
+        yield Problem("data.pixel_max", what, fix="Leave the key out.")
 
 
 def _paths(config: Config) -> Iterator[Problem]:

@@ -88,6 +88,8 @@ def attempt(
     ):
         # Started after the pool, so that a cluster that is too small leaves no files.
         start_trackers()
+        if number == 1:
+            console.note(population.report.line())
         with Checkpointer(
             config,
             store,
@@ -111,8 +113,9 @@ def attempt(
 
 
 def _prepare_disk(folder: RunFolder, store: CheckpointStore, population: Population) -> None:
-    """Saves the partition and deletes unfinished checkpoints, so that a full or read-only disk is reported early."""
+    """Saves data report and partition and deletes unfinished checkpoints, so that a full disk is reported early."""
     try:
+        folder.save_data(population.report.as_dict())
         folder.save_partition([spec.indices_N for spec in population.specs], population.dataset.train.labels_N)
     except OSError as error:
         what = f"{folder.path}: cannot be written ({error.strerror or error})"

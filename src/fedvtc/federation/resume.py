@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Self
 
 from fedvtc.config import check_resumable, load, to_dict
-from fedvtc.config.schema import Config
-from fedvtc.errors import RunFolderError
+from fedvtc.config.schema import Config, DataConfig
+from fedvtc.errors import DataError, RunFolderError
 from fedvtc.federation.attempt import RunSummary, attempt
 from fedvtc.federation.starting_point import checkpoint_store, starting_point
 from fedvtc.federation.trust import check_owner
+from fedvtc.learning.data import DataReport
 from fedvtc.learning.methods import config_classes
 from fedvtc.learning.population import Population
 from fedvtc.runtime.incidents import Incidents
@@ -120,6 +121,7 @@ def _continue(
     """Writes the new attempt to the run folder and runs the remaining rounds."""
     folder, after, num_done = resumption.folder, resumption.after, resumption.num_done
     population = Population.of(after, folder.partition if folder.partition.exists() else None)
+    check_same_data(folder, after.data, population.report)
     try:
         # run.json before config.yaml: after a crash in between, the run must not look finished under the new config.
         folder.begin_attempt(num_done)
@@ -130,6 +132,18 @@ def _continue(
     how = f"resuming after round {num_done} of {after.run.rounds}" if num_done else "no checkpoint, starting over"
     console.note(f"{folder.path}: {how}")
     return attempt(after, population, folder, resumption.store, resumption.start, console, incidents, trackers)
+
+
+def check_same_data(folder: RunFolder, config: DataConfig, report: DataReport) -> None:
+    """Refuses images or labels other than those that the run has been trained on so far.
+
+    Raises:
+        DataError: the hashes differ. A folder without a hash, of an older version, is accepted.
+    """
+    if folder.data_hash not in (None, report.hash):
+        where = f"data.path={config.path}" if config.path else f"data.name={config.name}"
+        what = "the images or labels are not those that this run was trained on (their hash differs from run.json)"
+        raise DataError(f"{where}: {what}. Put the former data back, or start a new run.")
 
 
 def _config_of(folder: RunFolder, overrides: Sequence[str] = ()) -> Config:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedvtc.config.schema import Config, PopulationConfig
-from fedvtc.learning.data import Dataset, class_counts, load_dataset, load_partition, make_partition
+from fedvtc.learning.data import DataReport, Dataset, class_counts, load_dataset, load_partition, make_partition
 
 _MAX_DENOMINATOR = 1_000_000
 
@@ -58,11 +58,13 @@ class Population:
         dataset: images of all clients, and the test images.
         specs: the clients, in order of their numbers.
         class_counts_KC: training images by client and class.
+        report: the facts about the data set.
     """
 
     dataset: Dataset
     specs: Sequence[ClientSpec]
     class_counts_KC: NDArray[np.int64]
+    report: DataReport
 
     @classmethod
     def of(cls, config: Config, partition_file: Path | None = None) -> "Population":
@@ -80,7 +82,9 @@ class Population:
         if partition_file is not None:
             parts = load_partition(partition_file, labels_N, num_clients)
         else:
-            parts = make_partition(labels_N, dataset.num_classes, num_clients, config.partition, config.run.seed)
+            parts = make_partition(
+                labels_N, dataset.num_classes, num_clients, config.partition, config.run.seed, dataset.groups_N
+            )
         backbones = assign_backbones(config.population)
         specs = [ClientSpec(client, *made) for client, made in enumerate(zip(backbones, parts, strict=True))]
-        return cls(dataset, specs, class_counts(labels_N, parts, dataset.num_classes))
+        return cls(dataset, specs, class_counts(labels_N, parts, dataset.num_classes), DataReport.of(dataset))

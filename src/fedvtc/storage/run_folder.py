@@ -233,6 +233,26 @@ class RunFolder:
             with replaced(self.partition) as beside:
                 save_partition(beside, parts, labels_N)
 
+    @property
+    def data_hash(self) -> str | None:
+        """The hash of the run's images and labels; None if an older version of fedvtc started the run."""
+        data = self._description.get("data")
+        return str(data["hash"]) if isinstance(data, dict) and "hash" in data else None
+
+    def save_data(self, report: Mapping[str, Any]) -> None:
+        """Writes the data report into run.json, unless an earlier attempt did.
+
+        Args:
+            report: the report in plain values, with the `hash` of all images and labels.
+
+        Raises:
+            OSError: if run.json cannot be written.
+        """
+        if self.data_hash is None:
+            with self._changing:
+                self._description["data"] = dict(report)
+                self._write()
+
     def discard(self) -> None:
         """Deletes the folder of a run that never started."""
         shutil.rmtree(self.path)

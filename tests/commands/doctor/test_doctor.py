@@ -141,6 +141,20 @@ def test_a_folder_without_a_run_is_one_fault(tmp_path, golden, name):
     golden(lines(rows))
 
 
+def test_the_data_of_a_run_that_can_be_resumed_are_compared(stopped, golden):
+    assert row_of(examine_run(stopped), "data").state == "ok"
+    data = json.loads((stopped / "run.json").read_text())["data"]
+    edit_json(stopped / "run.json", data=data | {"hash": "0" * 64})
+    (row,) = (row for row in examine_run(stopped) if row.what == "data")
+    assert row.state == "fault"
+    golden(lines([row]))
+    # An older run has no hash.
+    edit_json(stopped / "run.json", data=None)
+    assert row_of(examine_run(stopped), "data").state == "ok"
+    absent = list(examine_run(stopped, ["data.name=mnist", "data.root=/nowhere"]))
+    assert row_of(absent, "data").state == "fault"
+
+
 def test_a_run_before_its_first_evaluation_has_no_rows_and_no_fault(stopped):
     (stopped / "clients.csv").write_bytes(b"")
 

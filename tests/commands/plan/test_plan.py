@@ -6,11 +6,14 @@ from pathlib import Path
 
 import pytest
 
+from fedvtc.commands.plan.data import data_lines
 from fedvtc.commands.plan.nodes import nodes_of, pack_clients
 from fedvtc.commands.plan.plan import ACTOR_BYTES, make_plan
 from fedvtc.commands.plan.printing import placement_lines, save_picture
 from fedvtc.config import Config, load
+from fedvtc.config.schema import DataConfig
 from fedvtc.errors import ClusterError, UserError
+from fedvtc.learning.data import DataReport, load_dataset
 from fedvtc.learning.methods import config_classes
 from fedvtc.runtime.placement import Packing, Resources
 
@@ -98,6 +101,15 @@ def test_a_plan_of_the_digits():
     up = plan.payload_bytes["up"]
     # 10 classes of 8 float32 features at the least.
     assert up["prototypes"] >= 10 * 8 * 4
+
+
+def test_lines_on_the_data(golden):
+    digits = load_dataset(DataConfig())
+    golden("\n".join(data_lines(DataReport.of(digits))))
+    names = tuple(f"class {number}" for number in range(20))
+    train = replace(digits.train, labels_N=digits.train.labels_N + 10)
+    many = replace(digits, train=train, num_classes=20, class_names=names, notes=("passed over 1 file",))
+    golden("\n".join(data_lines(DataReport.of(many))))
 
 
 def test_the_parameters_include_the_head():

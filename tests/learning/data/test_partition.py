@@ -146,6 +146,7 @@ def test_200_clients_at_a_small_alpha_are_drawn_fast():
         (30, 2, PartitionConfig(kind="shards", classes_per_client=1), "partition.classes_per_client"),
         (30, 10, PartitionConfig(alpha=0.01, max_redraws=20), "partition.min_images"),
         (30, 4, PartitionConfig(kind="file"), "partition.file"),
+        (30, 4, PartitionConfig(kind="groups"), "partition.kind"),
     ],
 )
 def test_an_impossible_partition_is_refused_in_one_line(num_images, num_clients, config, key, keys_of, golden):
@@ -201,6 +202,71 @@ def test_the_kind_file_reads_a_saved_partition_and_caps_it(tmp_path, keys_of, go
     assert [len(part) for part in capped] == [2, 2]
     with pytest.raises(DataError) as caught:
         make_partition(np.zeros(6), 1, 2, PartitionConfig(kind="file", file=str(path), min_images=3), 0)
+    assert keys_of(caught.value) == [str(path)]
+    golden(caught.value)
+
+
+def test_each_client_holds_the_images_of_one_group():
+    groups_N = np.array([2, 0, 2, 1, 0, 2, 3])
+    config = PartitionConfig(kind="groups", min_images=2)
+    parts = make_partition(np.zeros(7), 1, 2, config, 0, groups_N)
+    # The groups 1 and 3 are too small, so no draw is left.
+    assert [part.tolist() for part in parts] == [[1, 4], [0, 2, 5]]
+    assert parts[0].dtype == np.int64
+    capped = PartitionConfig(kind="groups", min_images=2, images_per_client=2)
+    assert [len(part) for part in make_partition(np.zeros(7), 1, 2, capped, 0, groups_N)] == [2, 2]
+
+
+def test_groups_are_drawn_if_there_are_more_than_clients():
+    groups_N = np.random.default_rng(0).permutation(np.repeat(np.arange(50), 4))
+    config = PartitionConfig(kind="groups")
+    drawn = [
+        [int(groups_N[part[0]]) for part in make_partition(np.zeros(200), 1, 5, config, seed, groups_N)]
+        for seed in (0, 0, 1)
+    ]
+    assert drawn[0] == drawn[1] != drawn[2]
+    assert all(groups == sorted(set(groups)) for groups in drawn)
+    assert_a_partition(make_partition(np.zeros(200), 1, 50, config, 0, groups_N), 200)
+
+
+def test_more_clients_than_groups_are_refused(keys_of, golden):
+    config = PartitionConfig(kind="groups", min_images=2)
+    with pytest.raises(DataError) as caught:
+        make_partition(np.zeros(9), 1, 3, config, 0, np.array([0, 0, 1, 1, 1, 2, 1, 1, 1]))
+    assert keys_of(caught.value) == ["population.num_clients"]
+    golden(caught.value)
+
+
+@pytest.mark.parametrize("text", ["[[5, 1, 3], [0, 2]]", '\n {"ann": [5, 1, 3], "bob": [0, 2]}'])
+def test_the_kind_file_reads_lists_in_json(tmp_path, text):
+    path = tmp_path / "clients"
+    path.write_text(text)
+    config = PartitionConfig(kind="file", file=str(path))
+    assert [part.tolist() for part in make_partition(np.zeros(6), 1, 2, config, 0)] == [[1, 3, 5], [0, 2]]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[[0, 1], [1, 2]]",
+        "[[0, 1], [2, 10]]",
+        "[[0, 1], [2, -1]]",
+        "[[0, 1], [2, 1e3]]",
+        "[[0, 1], [2, true]]",
+        f"[[0, 1], [2, {2**64}]]",
+        "[[0, 1]]",
+        "[0, 1]",
+        "[]",
+        "{}",
+        "[[0, 1], [2, 3]",
+        '{"users": ["ann"], "user_data": {}}',
+    ],
+)
+def test_wrong_lists_in_json_are_refused_in_one_line(tmp_path, text, keys_of, golden):
+    path = tmp_path / "clients.json"
+    path.write_text(text)
+    with pytest.raises(DataError) as caught:
+        load_partition(path, np.zeros(10), 2)
     assert keys_of(caught.value) == [str(path)]
     golden(caught.value)
 

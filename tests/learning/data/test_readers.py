@@ -4,9 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fedvtc.config.schema import DataConfig
 from fedvtc.errors import DataError
-from fedvtc.learning.data import load_dataset
 from fedvtc.learning.data.readers import read_cifar_binary, read_idx, read_idx_pair
 
 IMAGES = bytes.fromhex("00000803 00000002 00000002 00000003") + bytes([0, 1, 2, 3, 4, 255, 10, 20, 30, 40, 50, 60])
@@ -88,88 +86,3 @@ def test_a_truncated_cifar_file_is_refused(tmp_path, content, keys_of, golden):
         read_cifar_binary([path], 1)
     assert keys_of(caught.value) == [str(path)]
     golden(caught.value)
-
-
-def npz(folder: Path, **changes) -> DataConfig:
-    """A whole .npz of three 4 x 4 training images and two test images, with `changes`; None removes an array."""
-    arrays = {
-        "x_train": np.zeros((3, 4, 4), np.uint8),
-        "y_train": np.array([0, 1, 2]),
-        "x_test": np.zeros((2, 4, 4), np.uint8),
-        "y_test": np.array([0, 1]),
-    } | changes
-    path = folder / "data.npz"
-    np.savez(path, **{key: array for key, array in arrays.items() if array is not None})
-    return DataConfig(name="npz", path=str(path))
-
-
-@pytest.mark.parametrize(
-    ("shape", "num_channels"),
-    [((2, 4, 4), 1), ((2, 4, 4, 1), 1), ((2, 1, 4, 4), 1), ((2, 4, 4, 3), 3), ((2, 3, 4, 4), 3)],
-)
-def test_npz_in_each_layout(tmp_path, shape, num_channels):
-    marked = np.zeros(shape, np.uint8)
-    # Image 1, row 2, column 3, last channel.
-    where = {3: (1, 2, 3), 4: (1, -1, 2, 3) if shape[1] in (1, 3) else (1, 2, 3, -1)}[len(shape)]
-    marked[where] = 200
-    dataset = load_dataset(npz(tmp_path, x_train=marked, y_train=np.array([0, 1]), x_test=marked))
-    assert dataset.train.images_NCHW.shape == (2, num_channels, 4, 4)
-    assert dataset.train.images_NCHW.dtype == np.uint8
-    assert np.argwhere(dataset.train.images_NCHW).tolist() == [[1, num_channels - 1, 2, 3]]
-    assert (dataset.num_channels, dataset.image_size) == (num_channels, 4)
-
-
-def test_npz_floats_labels_in_a_column_and_class_names(tmp_path):
-    floats = np.zeros((3, 4, 4), np.float32)
-    floats[0, 0, :3] = [1.0, 0.5, 0.001]
-    names = np.array(["cat", "dog", "owl"])
-    dataset = load_dataset(
-        npz(tmp_path, x_train=floats, y_train=np.array([[2], [1], [0]], np.uint8), class_names=names)
-    )
-    assert dataset.train.images_NCHW[0, 0, 0].tolist() == [255, 128, 0, 0]
-    assert dataset.train.labels_N.tolist() == [2, 1, 0]
-    assert dataset.train.labels_N.dtype == np.int64
-    assert dataset.class_names == ("cat", "dog", "owl")
-    assert load_dataset(npz(tmp_path)).class_names == ("0", "1", "2")
-
-
-@pytest.mark.parametrize(
-    ("changes", "key"),
-    [
-        ({"y_test": None}, "{path}"),
-        ({"x_train": np.zeros((3, 4), np.uint8)}, "{path}"),
-        ({"x_train": np.zeros((3, 4, 4, 2), np.uint8)}, "{path}"),
-        ({"x_train": np.full((3, 4, 4), 2.0)}, "{path}"),
-        ({"x_train": np.full((3, 4, 4), np.nan)}, "{path}"),
-        ({"x_train": np.zeros((3, 4, 4), np.int64)}, "{path}"),
-        ({"y_train": np.array([0.0, 1.0, 2.0])}, "{path}"),
-        ({"y_train": np.array([{}, {}, {}])}, "{path}"),
-        ({"y_train": np.array([0, 1])}, "data.path={path}"),
-        ({"y_train": np.array([0, -1, 2])}, "data.path={path}"),
-        ({"class_names": np.array(["one", "two"])}, "data.path={path}"),
-        ({"x_test": np.zeros((0, 4, 4), np.uint8), "y_test": np.array([], int)}, "data.path={path}"),
-        ({"x_test": np.zeros((2, 4, 4, 3), np.uint8)}, "data.path={path}"),
-        ({"x_test": np.zeros((2, 5, 5), np.uint8)}, "data.image_size"),
-    ],
-)
-def test_an_npz_with_wrong_arrays_is_refused_in_one_line(tmp_path, changes, key, keys_of, golden):
-    config = npz(tmp_path, **changes)
-    with pytest.raises(DataError) as caught:
-        load_dataset(config)
-    assert keys_of(caught.value) == [key.format(path=config.path)]
-    golden(caught.value)
-
-
-def test_a_file_that_is_not_an_npz_is_refused(tmp_path, keys_of, golden):
-    path = tmp_path / "data.npz"
-    for content in (b"", b"PK\x03\x04", b"hello", Path(npz(tmp_path).path).read_bytes()[:-30]):
-        path.write_bytes(content)
-        with pytest.raises(DataError) as caught:
-            load_dataset(DataConfig(name="npz", path=str(path)))
-        assert keys_of(caught.value) == [str(path)]
-    golden(caught.value)
-    for given, key in ((str(tmp_path / "absent.npz"), str(tmp_path / "absent.npz")), (None, "data.path")):
-        with pytest.raises(DataError) as caught:
-            load_dataset(DataConfig(name="npz", path=given))
-        assert keys_of(caught.value) == [key]
-        golden(caught.value)

@@ -1,6 +1,7 @@
-"""Checks a run folder: run.json, config.yaml, secrets in files, records, the partition and checkpoints."""
+"""Checks a run folder: run.json, config.yaml, secrets in files, records, partition, data set and checkpoints."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -47,6 +48,8 @@ def examine_run(path: Path, overrides: Sequence[str] = (), *, trusted: bool = Fa
     yield from safely("clients.csv", partial(records.clients, path, **state), "fault")
     if config is not None:
         yield from safely("partition.npz", partial(check_partition, path, config), "fault")
+        if folder.status != "finished" and holder is None:
+            yield from safely("data", partial(check_data, folder, config))
         check = partial(checkpoints.examine, folder, config, trusted=trusted, is_live=holder is not None)
         yield from safely("checkpoints", check, "fault")
 
@@ -92,6 +95,21 @@ def check_partition(path: Path, config: Config) -> Iterator[Finding]:
         yield fault_of("partition.npz", error, str(file))
         return
     yield Finding("partition.npz", "ok", f"{num_clients} clients, {sum(map(len, parts))} images")
+
+
+def check_data(folder: RunFolder, config: Config) -> Iterator[Finding]:
+    """Yields the row for the data set of a run that can be resumed; downloads nothing."""
+    from fedvtc.federation.resume import check_same_data
+    from fedvtc.learning.data import DataReport, load_dataset
+
+    try:
+        report = DataReport.of(load_dataset(replace(config.data, download=False)))
+        check_same_data(folder, config.data, report)
+    except DataError as error:
+        yield fault_of("data", error)
+        return
+    known = "as in run.json" if folder.data_hash else "run.json has no hash to compare"
+    yield Finding("data", "ok", f"{report.num_train:,} training and {report.num_test:,} test images, {known}")
 
 
 def _labels(file: Path) -> NDArray[np.int64]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from fedvtc.commands.plan.data import print_data
 from fedvtc.commands.plan.nodes import is_local, physical_memory_bytes
 from fedvtc.commands.plan.plan import Plan
 from fedvtc.config.naming import partition_name
@@ -28,6 +29,7 @@ def print_plan(plan: Plan, console: Console) -> None:
     for table in tables:
         console.print(table)
         console.print()
+    print_data(population.report, console)
     lines = placement_lines(plan, physical_memory_bytes())
     console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
 

@@ -5,9 +5,12 @@
 
 from fedvtc.learning.data.datasets import Dataset, ImageArrays, load_dataset
 from fedvtc.learning.data.fetching import data_root
-from fedvtc.learning.data.partition import class_counts, load_partition, make_partition, save_partition
+from fedvtc.learning.data.partition import class_counts, make_partition
+from fedvtc.learning.data.partition_file import load_partition, save_partition
+from fedvtc.learning.data.report import DataReport
 
 __all__ = [
+    "DataReport",
     "Dataset",
     "ImageArrays",
     "class_counts",

@@ -13,8 +13,12 @@ from numpy.typing import NDArray
 from fedvtc.config.names import DATASETS
 from fedvtc.config.schema import DataConfig
 from fedvtc.errors import DataError
-from fedvtc.learning.data import image_files, readers, standard
-from fedvtc.learning.data.readers import Arrays, Loaded, numbered
+from fedvtc.learning.data import image_files, image_folders, standard
+from fedvtc.learning.data.checks import check_loaded
+from fedvtc.learning.data.labels import numbered
+from fedvtc.learning.data.npz import read_npz
+from fedvtc.learning.data.pixels import refuse_dark
+from fedvtc.learning.data.readers import Arrays, Loaded
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,13 +36,27 @@ class ImageArrays:
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """A data set: training images, to be divided among the clients, and the global test set."""
+    """A data set: training images, to be divided among the clients, and the global test set.
+
+    Attributes:
+        name: name of the data set.
+        train: training images of all clients.
+        test: test images.
+        num_classes: number of classes.
+        class_names: names of the classes.
+        notes: files and arrays that were passed over, and changes of images and labels while reading.
+        dtype: type of the pixels in the files.
+        groups_N: number of the group, such as the user, of each training image; None if the files name no groups.
+    """
 
     name: str
     train: ImageArrays
     test: ImageArrays
     num_classes: int
     class_names: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+    dtype: str = "uint8"
+    groups_N: NDArray[np.int64] | None = None
 
     @property
     def num_channels(self) -> int:
@@ -55,38 +73,27 @@ def load_dataset(config: DataConfig) -> Dataset:
     """Loads a data set with its own split into training and test images.
 
     Raises:
-        DataError: the data set is unknown, absent or damaged, or has images that are not square and no `image_size`.
+        DataError: the data set is unknown, absent or damaged, or surely not as the user means it.
     """
     if config.name not in _LOADERS:
         near = difflib.get_close_matches(config.name, DATASETS, n=1)
         hint = f"Did you mean {near[0]}?" if near else f"Choose one of {', '.join(DATASETS)}."
         raise DataError(f"data.name: {config.name} is not a data set. {hint}")
     loaded = _LOADERS[config.name](config)
-    _check(config, loaded)
-    train, test = (_sized(arrays, config.image_size) for arrays in (loaded.train, loaded.test))
-    return Dataset(config.name, train, test, len(loaded.class_names), loaded.class_names)
-
-
-def _check(config: DataConfig, loaded: Loaded) -> None:
-    num_classes = len(loaded.class_names)
     # Files of the user are known by their path, standard data sets by their name.
     where = f"data.path={config.path}" if config.path else f"data.name={config.name}"
-    for split, (images_NCHW, labels_N) in (("training", loaded.train), ("test", loaded.test)):
-        counts = f"{len(images_NCHW)} {split} images and {len(labels_N)} labels"
-        if not images_NCHW.size or len(images_NCHW) != len(labels_N):
-            raise DataError(f"{where}: has {counts}. Provide one label per image, and at least one image.")
-        if labels_N.min() < 0 or labels_N.max() >= num_classes:
-            raise DataError(
-                f"{where}: {split} labels run from {labels_N.min()} to {labels_N.max()}."
-                f" Number the {num_classes} classes 0 to {num_classes - 1}."
-            )
-    if loaded.train[0].shape[1] != loaded.test[0].shape[1]:
-        raise DataError(f"{where}: training and test images differ in channels. Convert one of them.")
-    sizes = {arrays[0].shape[2:] for arrays in (loaded.train, loaded.test)}
-    if config.image_size is None and (len(sizes) > 1 or any(height != width for height, width in sizes)):
-        listed = ", ".join(f"{width} x {height}" for height, width in sorted(sizes))
-        fix = "Set data.image_size to resize all images."
-        raise DataError(f"data.image_size: images of {listed} are not square and of one size. {fix}")
+    check_loaded(where, loaded, config.image_size)
+    train, test = (_sized(arrays, config.image_size) for arrays in (loaded.train, loaded.test))
+    return Dataset(
+        config.name,
+        train,
+        test,
+        len(loaded.class_names),
+        loaded.class_names,
+        notes=(*loaded.notes, *_notes_on_sizes(loaded, config.image_size)),
+        dtype=loaded.dtype,
+        groups_N=loaded.groups_N,
+    )
 
 
 def _sized(arrays: Arrays, image_size: int | None) -> ImageArrays:
@@ -95,6 +102,12 @@ def _sized(arrays: Arrays, image_size: int | None) -> ImageArrays:
         images_NCHW = image_files.resize_images(images_NCHW, image_size)
     # Some readers return transposed views; gathering a batch is faster from contiguous images.
     return ImageArrays(np.ascontiguousarray(images_NCHW), labels_N)
+
+
+def _notes_on_sizes(loaded: Loaded, image_size: int | None) -> list[str]:
+    sizes = {arrays[0].shape[2:] for arrays in (loaded.train, loaded.test)}
+    listed = ", ".join(f"{width} x {height}" for height, width in sorted(sizes))
+    return [f"images are resized from {listed}"] if image_size and sizes != {(image_size, image_size)} else []
 
 
 def _load_digits(config: DataConfig) -> Loaded:
@@ -115,25 +128,37 @@ def _load_digits(config: DataConfig) -> Loaded:
 
 def _load_folder(config: DataConfig) -> Loaded:
     folder = _given_path(config, "a folder with train/<class>/ and test/<class>/")
-    class_names = image_files.subfolders(folder / "train")
-    unknown = sorted(set(image_files.subfolders(folder / "test")) - set(class_names))
+    # Not Path.is_file, which raises for names that are too long.
+    if os.path.isfile(folder):
+        fix = "Set data.path to the folder of train/ and test/, or data.name=npz for an .npz file."
+        raise DataError(f"{folder}: is a file. {fix}")
+    class_names = image_folders.subfolders(folder / "train")
+    unknown = sorted(set(image_folders.subfolders(folder / "test")) - set(class_names))
     if unknown:
         raise DataError(f"{folder / 'test'}: {unknown[0]} is not a class of train/. Use the class folders of train/.")
-    train_paths, train_labels_N = image_files.list_image_folder(folder / "train", class_names)
-    test_paths, test_labels_N = image_files.list_image_folder(folder / "test", class_names)
-    grey = image_files.are_grey([*train_paths, *test_paths])
-    train_images, test_images = (
-        image_files.read_image_files(paths, config.image_size, grey=grey) for paths in (train_paths, test_paths)
+    train, test = (image_folders.list_image_folder(folder / split, class_names) for split in ("train", "test"))
+    image_folders.refuse_empty_classes(folder / "train", class_names, train)
+    reader = image_files.ImageReader(config.image_size, config.pixel_max)
+    grey = reader.are_grey([*train.paths, *test.paths])
+    train_NCHW, test_NCHW = (reader.read(files.paths, grey=grey) for files in (train, test))
+    if config.pixel_max is None:
+        for split, images_NCHW in (("train", train_NCHW), ("test", test_NCHW)):
+            refuse_dark(str(folder / split), int(images_NCHW.max()), 255)
+    notes = [f"{count} image file{'s' * (count != 1)} {change}" for change, count in sorted(reader.changes.items())]
+    passed_over = [*train.passed_over, *test.passed_over]
+    if passed_over:
+        notes.append(f"passed over {image_folders.in_words(passed_over)}")
+    return Loaded(
+        (train_NCHW, train.labels_N),
+        (test_NCHW, test.labels_N),
+        class_names,
+        notes=tuple(notes),
+        groups_N=train.groups_N,
     )
-    return Loaded((train_images, train_labels_N), (test_images, test_labels_N), class_names)
 
 
 def _load_npz(config: DataConfig) -> Loaded:
-    path = _given_path(config, "an .npz file with x_train, y_train, x_test, y_test")
-    train, test, class_names = readers.read_npz(path)
-    if class_names is None:
-        class_names = numbered(max(int(labels_N.max(initial=0)) for _, labels_N in (train, test)) + 1)
-    return Loaded(train, test, class_names)
+    return read_npz(_given_path(config, "an .npz file with x_train, y_train, x_test, y_test"), config.pixel_max)
 
 
 def _given_path(config: DataConfig, kind: str) -> Path:

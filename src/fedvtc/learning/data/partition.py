@@ -1,11 +1,10 @@
-"""Divides the training images among the clients, as index lists, and stores the division in a file.
+"""Divides the training images among the clients, as index lists.
 
 Shapes: N training images, K clients, C classes, G groups that are divided one by one: each class, or all images.
 """
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,13 +12,17 @@ from numpy.typing import NDArray
 
 from fedvtc.config.schema import PartitionConfig
 from fedvtc.errors import DataError
+from fedvtc.learning.data.partition_file import Indices, load_partition
 from fedvtc.learning.seeding import SERVER, numpy_generator
-
-Indices = NDArray[np.int64]
 
 
 def make_partition(
-    labels_N: NDArray[Any], num_classes: int, num_clients: int, config: PartitionConfig, seed: int
+    labels_N: NDArray[Any],
+    num_classes: int,
+    num_clients: int,
+    config: PartitionConfig,
+    seed: int,
+    groups_N: NDArray[np.int64] | None = None,
 ) -> list[Indices]:
     """Divides the training images among the clients.
 
@@ -29,10 +32,12 @@ def make_partition(
         num_clients: clients K, at least 1.
         config: kind of partition and its settings.
         seed: the federation's seed, the only source of randomness.
+        groups_N: group, such as the user, of each training image; None if the data set names no groups.
 
     Returns:
         Ascending image indices of each client. The lists are disjoint. Without `images_per_client` they cover all
-        images, except that a partition from a file covers the images of the file.
+        images, except that a partition from a file covers the images of the file, and a partition by groups those of
+        the groups drawn.
 
     Raises:
         DataError: no such partition exists, or none was found in `max_redraws` draws.
@@ -41,6 +46,8 @@ def make_partition(
     _check_possible(len(labels_N), num_clients, config)
     if config.kind == "file":
         parts = _from_file(labels_N, num_clients, config)
+    elif config.kind == "groups":
+        parts = _by_group(groups_N, len(labels_N), num_clients, config, seed)
     else:
         rng = numpy_generator(seed, round=0, client=SERVER, purpose="partition")
         parts = _draw_parts(labels_N, num_classes, num_clients, config, rng)
@@ -155,6 +162,29 @@ def _capped(part: Indices, most: int, seed: int, client: int) -> Indices:
     return np.sort(rng.choice(part, size=most, replace=False))
 
 
+def _by_group(
+    groups_N: NDArray[np.int64] | None, num_images: int, num_clients: int, config: PartitionConfig, seed: int
+) -> list[Indices]:
+    """Gives each client the images of one group; draws the groups if there are more than clients."""
+    if groups_N is None:
+        raise DataError(
+            "partition.kind: groups needs the group of each training image. Put images into train/CLASS/GROUP/, or add"
+            f" an array `user` with one id for each of the {num_images} training images to the .npz file."
+        )
+    sizes_G = np.bincount(groups_N)
+    large_enough = np.flatnonzero(sizes_G >= config.min_images)
+    if len(large_enough) < num_clients:
+        raise DataError(
+            f"population.num_clients: {num_clients} clients need a group each; {len(large_enough)} of"
+            f" {len(sizes_G)} groups have at least partition.min_images={config.min_images} images."
+            f" Set at most {len(large_enough)}."
+        )
+    rng = numpy_generator(seed, round=0, client=SERVER, purpose="partition")
+    chosen = np.sort(rng.choice(large_enough, size=num_clients, replace=False))
+    parts = np.split(np.argsort(groups_N, kind="stable"), np.cumsum(sizes_G)[:-1])
+    return [parts[group].astype(np.int64) for group in chosen]
+
+
 def _from_file(labels_N: NDArray[Any], num_clients: int, config: PartitionConfig) -> list[Indices]:
     if config.file is None:
         raise DataError("partition.file: is required with partition.kind=file. Set the partition.npz of a run folder.")
@@ -166,63 +196,3 @@ def _from_file(labels_N: NDArray[Any], num_clients: int, config: PartitionConfig
             f" Set partition.min_images to at most {fewest}."
         )
     return parts
-
-
-def save_partition(path: str | Path, parts: Sequence[Indices], labels_N: NDArray[Any] | None = None) -> None:
-    """Writes a partition as .npz, readable with NumPy alone.
-
-    Client k holds `indices[offsets[k]:offsets[k + 1]]`; `labels`, if given, are the labels of all training images.
-    """
-    arrays = {
-        "indices": np.concatenate(parts).astype(np.int64),
-        "offsets": np.cumsum([0, *(len(part) for part in parts)]).astype(np.int64),
-    }
-    if labels_N is not None:
-        arrays["labels"] = np.asarray(labels_N)
-    # An open file, because NumPy appends .npz to a name.
-    with open(path, "wb") as file:
-        np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
-
-
-def load_partition(path: str | Path, labels_N: NDArray[Any], num_clients: int) -> list[Indices]:
-    """Reads a partition file.
-
-    Args:
-        path: file written by `save_partition`.
-        labels_N: class of each training image; labels in the file must be equal.
-        num_clients: clients that the partition must have.
-
-    Raises:
-        DataError: the file is absent or damaged, or belongs to other data or another number of clients.
-    """
-    try:
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
-            indices, offsets, saved_labels_N = arrays["indices"], arrays["offsets"], arrays.get("labels")
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such partition file. Use the partition.npz of a run folder.") from None
-    except Exception as error:  # A flipped bit can make NumPy raise anything.
-        remedy = "Use the partition.npz of a run folder."
-        raise DataError(f"{path}: not a partition file ({error}). {remedy}") from None
-    _check_saved(path, indices, offsets)
-    if len(offsets) != num_clients + 1:
-        held = len(offsets) - 1
-        raise DataError(f"{path}: holds {held} clients, not {num_clients}. Set population.num_clients={held}.")
-    if len(indices) and not (indices.min() >= 0 and indices.max() < len(labels_N)):
-        raise DataError(
-            f"{path}: holds image indices {indices.min()} to {indices.max()}, but there are {len(labels_N)} training"
-            " images. Use the data set of the partition."
-        )
-    if saved_labels_N is not None and not np.array_equal(saved_labels_N, labels_N):
-        raise DataError(f"{path}: belongs to training images with other labels. Use the data set of the partition.")
-    if len(np.unique(indices)) != len(indices):
-        raise DataError(f"{path}: gives an image to more than one client. List each image index once.")
-    return [np.sort(part) for part in np.split(indices.astype(np.int64), offsets[1:-1])]
-
-
-def _check_saved(path: str | Path, indices: NDArray[Any], offsets: NDArray[Any]) -> None:
-    whole = all(array.ndim == 1 and array.dtype.kind in "iu" for array in (indices, offsets))
-    offsets = offsets.astype(np.int64) if whole else offsets
-    if not whole or not len(offsets) or offsets[0] != 0 or offsets[-1] != len(indices) or (np.diff(offsets) < 0).any():
-        raise DataError(
-            f"{path}: is damaged: its indices and offsets do not fit together. Use the partition.npz of a run folder."
-        )

@@ -1,15 +1,14 @@
-"""Reads files that hold a whole data set.
+"""Reads the binary files of standard data sets, IDX and CIFAR.
 
 Images are uint8, N x C x H x W with C 1 (grey) or 3 (RGB); labels int64, N.
 """
 
 import gzip
 import math
-import zipfile
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,16 +19,23 @@ Arrays = tuple[NDArray[np.uint8], NDArray[np.int64]]
 
 
 class Loaded(NamedTuple):
-    """Training and test images of a data set's files, with the names of its classes."""
+    """Training and test images of a data set's files, with the names of its classes.
+
+    Attributes:
+        train: training images and labels.
+        test: test images and labels.
+        class_names: names of the classes.
+        notes: files and arrays that were passed over, and changes of images and labels while reading.
+        dtype: type of the pixels in the files.
+        groups_N: number of the group, such as the user, of each training image; None if the files name no groups.
+    """
 
     train: Arrays
     test: Arrays
     class_names: tuple[str, ...]
-
-
-def numbered(num_classes: int) -> tuple[str, ...]:
-    """Returns numbers as class names, for a data set without names."""
-    return tuple(str(label) for label in range(num_classes))
+    notes: tuple[str, ...] = ()
+    dtype: str = "uint8"
+    groups_N: NDArray[np.int64] | None = None
 
 
 def read_idx(path: Path, num_dimensions: int) -> NDArray[np.uint8]:
@@ -75,60 +81,6 @@ def read_cifar_binary(paths: Sequence[Path], num_label_bytes: int) -> Arrays:
     return records[:, num_label_bytes:].reshape(-1, 3, 32, 32), records[:, num_label_bytes - 1].astype(np.int64)
 
 
-def read_npz(path: Path) -> tuple[Arrays, Arrays, tuple[str, ...] | None]:
-    """Reads the arrays `x_train`, `y_train`, `x_test`, `y_test` and, if present, `class_names`.
-
-    Images are N,H,W or N,H,W,C or N,C,H,W with C 1 or 3; uint8, or float in [0, 1].
-
-    Raises:
-        DataError: the file is absent or damaged, or lacks an array or holds a wrong one.
-    """
-    try:
-        # Opened here, because np.load does not close a file that is not a zip.
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
-            arrays = {key: archive[key] for key in archive}
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file. Set data.path to an .npz file.") from None
-    except (OSError, ValueError, TypeError, AttributeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise damaged(path, f"cannot be read as .npz ({error})") from None
-    missing = [key for key in ("x_train", "y_train", "x_test", "y_test") if key not in arrays]
-    if missing:
-        found = ", ".join(arrays) or "nothing"
-        raise DataError(f"{path}: lacks {', '.join(missing)} (the file holds {found}). Add arrays of these names.")
-    names = tuple(str(name) for name in arrays["class_names"]) if "class_names" in arrays else None
-    train, test = (
-        (_as_images(path, f"x_{split}", arrays[f"x_{split}"]), _as_labels(path, f"y_{split}", arrays[f"y_{split}"]))
-        for split in ("train", "test")
-    )
-    return train, test, names
-
-
-def _as_images(path: Path, key: str, images: NDArray[Any]) -> NDArray[np.uint8]:
-    if images.ndim == 3:
-        images = images[:, None]
-    elif images.ndim == 4 and images.shape[1] not in (1, 3) and images.shape[3] in (1, 3):
-        images = images.transpose(0, 3, 1, 2)
-    if images.ndim != 4 or images.shape[1] not in (1, 3):
-        shapes = "N,H,W or N,H,W,C or N,C,H,W with C 1 or 3"
-        raise DataError(f"{path}: {key} has the shape {images.shape}. Reshape it to {shapes}.")
-    if images.dtype == np.uint8:
-        return np.ascontiguousarray(images)
-    # NaN fails these comparisons too.
-    if images.dtype.kind == "f" and images.size and images.min() >= 0 and images.max() <= 1:
-        return np.ascontiguousarray(np.rint(images * 255.0).astype(np.uint8))
-    found = f"holds neither uint8 nor floats in [0, 1], but {images.dtype}"
-    raise DataError(f"{path}: {key} {found}. Convert {key} to uint8.")
-
-
-def _as_labels(path: Path, key: str, labels: NDArray[Any]) -> NDArray[np.int64]:
-    if labels.ndim == 2 and labels.shape[1] == 1:
-        labels = labels[:, 0]
-    if labels.ndim != 1 or labels.dtype.kind not in "iu":
-        found = f"{labels.dtype} of the shape {labels.shape}"
-        raise DataError(f"{path}: {key} holds {found}. Store one whole number per image.")
-    return labels.astype(np.int64)
-
-
 def read_bytes(path: Path) -> bytes:
     """Reads a whole file, unpacked if gzipped.
 
@@ -145,4 +97,4 @@ def read_bytes(path: Path) -> bytes:
 
 def damaged(path: Path, what: str) -> DataError:
     """Builds the error for a damaged file."""
-    return DataError(f"{path}: {what}. Delete the file and download it again, or repair it.")
+    return DataError(f"{path}: {what}. Move the file away and download it again, or repair it.")

@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 
 from fedvtc.config.schema import DataConfig
-from fedvtc.learning.data import image_files, readers
+from fedvtc.learning.data import image_files, image_folders, readers
 from fedvtc.learning.data.fetching import absent, await_others, by_torchvision, data_root
-from fedvtc.learning.data.readers import Loaded, numbered
+from fedvtc.learning.data.labels import numbered
+from fedvtc.learning.data.readers import Loaded
 
 
 @dataclass(frozen=True)
@@ -126,18 +127,21 @@ def load_tiny_imagenet(config: DataConfig) -> Loaded:
     """Loads Tiny ImageNet (200 classes, 64 pixels) from its unpacked zip."""
     root = data_root(config)
     folders = (root / "tiny-imagenet-200", root / config.name / "tiny-imagenet-200", root / config.name)
-    folder = next((folder for folder in folders if (folder / "val" / "val_annotations.txt").is_file()), None)
+    folder = next((folder for folder in folders if all((folder / split).is_dir() for split in ("train", "val"))), None)
     if folder is None:
         wanted = "the folders of tiny-imagenet-200.zip (train, val)"
         raise absent(config, folders, wanted, "torchvision cannot download it")
-    class_names = image_files.subfolders(folder / "train")
-    train_paths, train_labels_N = image_files.list_image_folder(folder / "train", class_names)
-    # The validation images are the test set, because the test labels were never published.
-    test_paths, test_labels_N = image_files.list_val_annotations(folder / "val", class_names)
-    train_images, test_images = (
-        image_files.read_image_files(paths, config.image_size, grey=False) for paths in (train_paths, test_paths)
-    )
-    return Loaded((train_images, train_labels_N), (test_images, test_labels_N), class_names)
+    class_names = image_folders.subfolders(folder / "train")
+    train = image_folders.list_image_folder(folder / "train", class_names)
+    # The validation images are the test set, because the test labels were never published. As distributed they lie in
+    # one folder; many programs move them to a folder per class.
+    if (folder / "val" / "images").is_dir():
+        test = image_folders.list_val_annotations(folder / "val", class_names)
+    else:
+        test = image_folders.list_image_folder(folder / "val", class_names)
+    reader = image_files.ImageReader(config.image_size)
+    train_NCHW, test_NCHW = (reader.read(files.paths, grey=False) for files in (train, test))
+    return Loaded((train_NCHW, train.labels_N), (test_NCHW, test.labels_N), class_names)
 
 
 def _find_all(folders: Sequence[Path], names: Sequence[str]) -> list[Path] | None:

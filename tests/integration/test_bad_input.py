@@ -198,14 +198,3 @@ def test_a_cluster_out_of_reach_is_refused_soon(keys_of):
         assert float(took_s) < 40
     assert len(done.stdout.splitlines()) == len(addresses)
     assert not contents(Path())
-
-
-def test_more_actors_than_fit_are_refused(keys_of, golden):
-    done = in_a_process(
-        "-m", "fedvtc", "run", "placement.clients_per_actor=1", "cluster.num_cpus=2", "population.num_clients=3"
-    )
-    assert done.returncode == 2
-    last = done.stderr.splitlines()[-1]
-    assert keys_of(last) == ["placement"]
-    golden(last)
-    assert not contents(Path())

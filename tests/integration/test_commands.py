@@ -83,19 +83,33 @@ def started(zygote):
     return start
 
 
+LOCAL = [*SMALL, "cluster.num_cpus=1"]
+
+
 @pytest.mark.parametrize(
-    ("words", "ray_processes"), [(INLINE, set()), ([*SMALL, "cluster.num_cpus=1"], {"raylet", "gcs_server"})]
+    ("words", "ray_processes", "signum"),
+    [
+        (INLINE, set(), signal.SIGINT),
+        (LOCAL, {"raylet", "gcs_server"}, signal.SIGINT),
+        # No round is saved yet, so the round ends first, in actors that the signal must not end.
+        ([*LOCAL, "checkpoint.every=100000"], {"raylet", "gcs_server"}, signal.SIGHUP),
+    ],
+    ids=["inline", "ray", "terminal"],
 )
-def test_ctrl_c_ends_all_processes_of_a_run(words, ray_processes, processes_below, still_running, started):
+def test_a_signal_to_all_processes_of_a_run_ends_them(
+    words, ray_processes, signum, processes_below, still_running, started
+):
     with started([*words, "run.rounds=100000", "run.name=long"], "round 1/") as process:
         family = processes_below(process.pid)
         assert ray_processes <= set(family.values())
-        os.killpg(process.pid, signal.SIGINT)
-        _, errors = process.communicate(timeout=60)
-    assert (process.returncode, errors) == (130, "fedvtc: interrupted.\n")
+        os.killpg(process.pid, signum)
+        output, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (128 + signum, "fedvtc: interrupted.\n")
     assert not still_running(family)
     described = json.loads(Path("outputs/long/run.json").read_text())
-    assert described["status"] == "interrupted"
+    assert (described["status"], described["reason"]) == ("interrupted", signum.name)
+    assert re.search(r"^round \d+ is saved; resume with: fedvtc resume outputs/long$", output, re.MULTILINE)
+    assert "incidents" not in described["attempts"][0]
     records = [json.loads(line) for line in Path("outputs/long/metrics.jsonl").read_text().splitlines()]
     assert [record["round"] for record in records] == list(range(1, len(records) + 1))
     assert records

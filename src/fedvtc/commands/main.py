@@ -12,6 +12,7 @@ from fedvtc.errors import (
     EXIT_CRASH,
     EXIT_INTERRUPTED,
     EXIT_OK,
+    EXIT_SIGNAL,
     EXIT_USER_ERROR,
     ClientError,
     FedvtcError,
@@ -41,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: the words after `fedvtc`; None takes those of the process.
 
     Returns:
-        The exit code: 0 done, 1 crash, 2 user error, 130 Ctrl-C, 143 SIGTERM.
+        The exit code: 0 done, 1 crash, 2 user error, 128 + N after signal N, such as 130 after Ctrl-C.
 
     Raises:
         SystemExit: after help and version (code 0), and for arguments that the parser refuses (code 2).
@@ -62,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return EXIT_USER_ERROR if isinstance(error, UserError) else EXIT_CRASH
     except KeyboardInterrupt as error:
         print("fedvtc: interrupted.", file=sys.stderr)
-        return 128 + error.signum if isinstance(error, Interrupted) else EXIT_INTERRUPTED
+        return EXIT_SIGNAL + error.signum if isinstance(error, Interrupted) else EXIT_INTERRUPTED
     except BrokenPipeError:
         if _is_federation(given):
             traceback.print_exc()

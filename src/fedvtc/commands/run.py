@@ -50,12 +50,12 @@ def _run(words: argparse.Namespace) -> int:
     config = load_config(words.words)
     from fedvtc.federation.launch import run_federation
 
-    run_federation(config, plain=words.plain, trusted=words.trust)
+    run_federation(config, plain=words.plain, trusted=words.trust, owns_process=True)
     return EXIT_OK
 
 
 def _resume(words: argparse.Namespace) -> int:
     from fedvtc.federation.resume import resume_federation
 
-    resume_federation(words.folder, words.words, plain=words.plain, trusted=words.trust)
+    resume_federation(words.folder, words.words, plain=words.plain, trusted=words.trust, owns_process=True)
     return EXIT_OK

@@ -9,13 +9,13 @@ import subprocess
 import sys
 import threading
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from fedvtc.config.operation import ClusterConfig
 from fedvtc.config.secrets import shown
-from fedvtc.errors import ClusterError, Interrupted, first_line
+from fedvtc.errors import WARNING_SIGNALS, ClusterError, Interrupted, first_line
 from fedvtc.runtime.placement import Resources
 
 CONNECT_TIMEOUT_S = 5.0
@@ -87,7 +87,7 @@ def connected(config: ClusterConfig, namespace: str) -> Iterator[None]:
     quiet: dict[str, Any] = {"namespace": namespace, "log_to_driver": False, "logging_level": logging.ERROR}
     try:
         try:
-            with _own_handler_of(signal.SIGTERM), warnings.catch_warnings():
+            with _own_handler_of(signal.SIGTERM), _spared_from(WARNING_SIGNALS), warnings.catch_warnings():
                 # Ray 2.60 leaves log files open when starting processes.
                 warnings.simplefilter("ignore", ResourceWarning)
                 if address:
@@ -134,6 +134,20 @@ def _own_handler_of(signum: int) -> Iterator[None]:
     finally:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signum, handler)
+
+
+@contextmanager
+def _spared_from(signums: Sequence[int]) -> Iterator[None]:
+    """Starts processes that never receive the signals, which a terminal or Slurm sends to all processes of a job.
+
+    A process inherits the blocked signals of the thread that starts the process. This process receives the signals at
+    the end of the block at the latest.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signums)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def free_nodes() -> list[Resources]:

@@ -1,8 +1,10 @@
 """One attempt: the order in which its parts open and close, and the status of a run that ends early."""
 
+import io
 import os
 import sys
 
+import numpy as np
 import pytest
 import torch
 
@@ -136,3 +138,23 @@ def test_a_run_finishes_without_a_working_stdout(tiny_folder, monkeypatch, capsy
     printed = capsys.readouterr().err
     assert "round 1/1" in printed
     assert "Traceback" not in printed
+
+
+def test_letters_that_stdout_lacks_are_printed_as_escapes(tiny_folder, monkeypatch, capsys, recwarn):
+    folder = tiny_folder("letters")
+    with np.load(folder / "tiny.npz") as arrays:
+        np.savez(folder / "named.npz", **arrays, class_names=["猫", "狗", "鸟"])
+    words = [*SETTINGS, f"data.path={folder}/named.npz", f"run.output_dir={folder}", "run.name=größe-1"]
+    output = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", output)
+        # A script that prepares no output gets the lines on standard error.
+        summary = run_federation(load([], [*words[:-1], "run.name=länge"], methods=config_classes()), plain=True)
+        assert [main([*command, *words]) for command in (["run"], ["plan"])] == [0, 0]
+        assert main(["list", "runs", str(folder)]) == 0
+    printed = output.buffer.getvalue().decode()
+    assert RunFolder.open(summary.folder).status == "finished"
+    assert "länge: 2 clients" in capsys.readouterr().err
+    assert r"gr\xf6\xdfe-1: 2 clients" in printed
+    assert r"\u732b" in printed
+    assert f"{folder}/gr\\xf6\\xdfe-1\n" in printed

@@ -19,6 +19,7 @@ from fedvtc.errors import (
     Interrupted,
     UserError,
 )
+from fedvtc.reporting.lines import complain, open_streams
 
 EXAMPLES = """\
 examples:
@@ -48,6 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         SystemExit: after help and version (code 0), and for arguments that the parser refuses (code 2).
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
+    open_streams()
     try:
         code = _dispatch(given)
         if not _is_federation(given):
@@ -55,23 +57,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return code
     except FedvtcError as error:
         for line in str(error).splitlines():
-            print(f"fedvtc: {line}", file=sys.stderr)
+            complain(f"fedvtc: {line}")
         if "--debug" in given:
-            traceback.print_exc()
+            complain(traceback.format_exc())
         elif isinstance(error, ClientError) and error.trace:
-            print(error.trace, file=sys.stderr)
+            complain(error.trace)
         return EXIT_USER_ERROR if isinstance(error, UserError) else EXIT_CRASH
     except KeyboardInterrupt as error:
-        print("fedvtc: interrupted.", file=sys.stderr)
+        complain("fedvtc: interrupted.")
         return EXIT_SIGNAL + error.signum if isinstance(error, Interrupted) else EXIT_INTERRUPTED
     except BrokenPipeError:
         if _is_federation(given):
-            traceback.print_exc()
+            complain(traceback.format_exc())
             return EXIT_CRASH
         # The reader of the output, such as `| head`, has closed the pipe: not an error.
         return EXIT_OK
     except Exception:
-        traceback.print_exc()
+        complain(traceback.format_exc())
         return EXIT_CRASH
     finally:
         _drop_unwritable_output()

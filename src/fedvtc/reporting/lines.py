@@ -25,8 +25,10 @@ def open_streams() -> None:
         if getattr(sys, name) is None:
             setattr(sys, name, os.fdopen(number, "w" if number else "r"))
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+        # A stream whose file was replaced, as in a forked daemon, may not be in a state to be changed.
+        with suppress(*OUTPUT_ERRORS):
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="backslashreplace")
 
 
 def is_terminal() -> bool:

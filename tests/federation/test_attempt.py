@@ -3,16 +3,19 @@
 import io
 import os
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import torch
+from threadpoolctl import threadpool_info
 
 from fedvtc.commands.main import main
 from fedvtc.config import load
-from fedvtc.errors import ClientError, Interrupted
+from fedvtc.errors import ClientError, ConfigError, Interrupted
 from fedvtc.federation.launch import run_federation
 from fedvtc.learning.methods import config_classes
+from fedvtc.runtime.device import SharedThreadLimit
 from fedvtc.runtime.inline_pool import InlinePool
 from fedvtc.storage.run_folder import RunFolder
 from fedvtc.storage.run_status import RunStatus
@@ -158,3 +161,32 @@ def test_letters_that_stdout_lacks_are_printed_as_escapes(tiny_folder, monkeypat
     assert r"gr\xf6\xdfe-1: 2 clients" in printed
     assert r"\u732b" in printed
     assert f"{folder}/gr\\xf6\\xdfe-1\n" in printed
+
+
+def test_federations_in_threads_of_one_process_compute_as_alone(tiny_folder):
+    folder = tiny_folder("threads")
+    more = ["method.name=local", "run.rounds=3", "partition.alpha=1", "population.num_clients=3"]
+    words = [*SETTINGS, f"data.path={folder}/tiny.npz", f"run.output_dir={folder}", *more]
+
+    def run(name, seed):
+        config = load([], [*words, f"run.name={name}", f"run.seed={seed}"], methods=config_classes())
+        record = run_federation(config, plain=True).record
+        return {key: value for key, value in record.items() if key.startswith("test/")}
+
+    alone = [run(f"alone-{seed}", seed) for seed in range(3)]
+    with ThreadPoolExecutor(3) as threads:
+        assert list(threads.map(run, ["a", "b", "c"], range(3))) == alone
+
+
+def test_federations_in_threads_have_one_number_of_threads(golden, keys_of):
+    limit, before = SharedThreadLimit(), torch.get_num_threads()
+    with limit.held(1):
+        with limit.held(1):
+            pass
+        with ThreadPoolExecutor(1) as other, pytest.raises(ConfigError) as raised:
+            other.submit(limit.held(2).__enter__).result()
+        assert torch.get_num_threads() == 1
+        assert {info["num_threads"] for info in threadpool_info() if info["user_api"] == "blas"} == {1}
+    assert keys_of(raised.value) == ["placement.threads_per_actor"]
+    golden(raised.value)
+    assert torch.get_num_threads() == before

@@ -90,8 +90,14 @@ def test_a_coordinator_of_actors_does_not_import_lightning():
 
 
 PROGRAM = """
-import atexit, sys
+import atexit, os, sys
 from fedvtc import __main__
+
+class Last:
+    def __del__(self, write=os.write):
+        write(1, b"unloaded")
+
+last = Last()
 atexit.register(print, "hook")
 __main__.main = lambda: int(sys.argv[1])
 __main__.program()
@@ -99,7 +105,7 @@ __main__.program()
 
 
 @pytest.mark.parametrize(("code", "printed"), [(0, "hook\n"), (1, "hook\n"), (2, "hook\n"), (130, ""), (143, "")])
-def test_an_interrupted_program_skips_exit_hooks(code, printed):
+def test_a_program_runs_exit_hooks_unless_interrupted_and_unloads_nothing(code, printed):
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
     words = [sys.executable, "-c", PROGRAM, str(code)]
     done = subprocess.run(words, capture_output=True, text=True, env=environment)

@@ -75,9 +75,6 @@ def connected(config: ClusterConfig, namespace: str) -> Iterator[None]:
         ClusterError: no cluster answers at the address, the address is not that of a node, or no cluster starts here.
         Interrupted: SIGTERM arrived while Ray started.
     """
-    # Ray reads both variables when imported. With the first, Ray does not hide GPUs from actors that reserve none.
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     import ray
 
     if ray.is_initialized():

@@ -239,6 +239,17 @@ def test_a_list_names_every_choice(capsys: pytest.CaptureFixture[str], golden, k
     golden("\n".join(lines))
 
 
+def test_a_working_folder_that_was_deleted_is_one_line(capsys, monkeypatch, tmp_path, keys_of, golden):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    for words in (["list"], ["run"], ["plan", "absent.yaml"]):
+        assert main(words) == 2
+        message = capsys.readouterr().err
+        assert keys_of(message) == ["working folder"]
+    golden(message)
+
+
 def test_a_list_without_runs_names_a_command_to_start_one(capsys: pytest.CaptureFixture[str], golden):
     assert main(["list"]) == 0
     printed = capsys.readouterr().out

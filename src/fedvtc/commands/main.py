@@ -96,6 +96,11 @@ def _dispatch(given: list[str]) -> int:
     if not given or given[0] not in COMMANDS:
         _top_parser().parse_args(given or ["--help"])
         return EXIT_OK
+    try:
+        os.getcwd()
+    except OSError as error:
+        fix = "Change to a folder that exists."
+        raise UserError(f"working folder: cannot be used ({error.strerror}). {fix}") from None
     # Not argparse's subparsers: they refuse positionals on both sides of an option (run a.yaml --plain run.seed=1).
     arguments = COMMANDS[given[0]].parser().parse_intermixed_args(given[1:])
     return int(arguments.command(arguments))

@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import signal
 import subprocess
 from pathlib import Path
 
@@ -77,24 +78,47 @@ def test_the_variables_of_slurm_are_removed_before_ray_starts():
     assert "NUM_NODES=2" in left.stdout
 
 
-def test_slurm_gives_each_node_its_cpus(tmp_path):
-    """Since Slurm 22.05 `srun` does not inherit the CPUs per task of `sbatch`."""
-    for name, does in (("scontrol", "printf 'one\\ntwo\\n'"), ("srun", 'printf "%s\\n" "$HEAD_ADDRESS" "$@"')):
-        (tmp_path / name).write_text(f"#!/bin/sh\n{does}\n")
-        (tmp_path / name).chmod(0o755)
-    environment = {
-        "PATH": f"{tmp_path}:/usr/bin:/bin",
-        "SLURM_SUBMIT_DIR": str(tmp_path),
-        "SLURM_JOB_NODELIST": "[one,two]",
-        "SLURM_JOB_NUM_NODES": "2",
-        "SLURM_CPUS_PER_TASK": "8",
-    }
-    command = ["bash", ROOT / "jobs/slurm.sh", "a b.yaml"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+@pytest.fixture
+def slurm(tmp_path):
+    """Starts jobs/slurm.sh with programs that stand for those of Slurm and Ray."""
 
-    said = done.stdout.splitlines()
+    def start(**programs):
+        for name, does in {"scontrol": "printf 'one\\ntwo\\n'", **programs}.items():
+            (tmp_path / name).write_text(f"#!/bin/sh\n{does}\n")
+            (tmp_path / name).chmod(0o755)
+        environment = {
+            "PATH": f"{tmp_path}:/usr/bin:/bin",
+            "TMPDIR": str(tmp_path),
+            "SLURM_SUBMIT_DIR": str(tmp_path),
+            "SLURM_JOB_NODELIST": "[one,two]",
+            "SLURM_JOB_NUM_NODES": "2",
+            "SLURM_CPUS_PER_TASK": "8",
+        }
+        command = ["bash", ROOT / "jobs/slurm.sh", "a b.yaml"]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        return subprocess.Popen(command, env=environment, text=True, **pipes)
+
+    return start
+
+
+def test_slurm_gives_each_node_its_cpus(slurm):
+    """Since Slurm 22.05 `srun` does not inherit the CPUs per task of `sbatch`."""
+    said = slurm(srun='printf "%s\\n" "$HEAD_ADDRESS" "$@"').communicate()[0].splitlines()
     assert said[:6] == ["one:6379", "--nodes=2", "--ntasks=2", "--cpus-per-task=8", "bash", "-c"]
     assert said[-2:] == ["fedvtc", "a b.yaml"]
+
+
+def test_the_warning_of_slurm_reaches_the_run_and_nothing_else(slurm, tmp_path):
+    run = "trap 'echo \"$@\" saves; exit 138' USR1; echo runs; while :; do sleep 0.02; done"
+    job = slurm(srun='shift 3; exec "$@"', ray='while [ "$1" != -- ]; do shift; done; shift; "$@"', python=run)
+    with job:
+        assert job.stdout.readline() == "runs\n"
+        job.send_signal(signal.SIGUSR1)
+        output, errors = job.communicate(timeout=20)
+
+    assert output == "-m fedvtc run a b.yaml conf/cluster/attached.yaml run.resume=auto --plain saves\n"
+    assert (job.returncode, errors) == (138, "")
+    assert not list(tmp_path.glob("tmp.*"))
 
 
 def test_ray_has_the_options_of_the_scripts():

@@ -4,11 +4,16 @@ The message of a `UserError` is one line: the fault, where it was set, and the r
 each problem. Any other exception is a crash with a traceback.
 """
 
+import signal
 from collections.abc import Sequence
 
 EXIT_OK = 0
 EXIT_CRASH = 1
 EXIT_USER_ERROR = 2
+EXIT_SIGNAL = 128
+"""A signal ends the program with this code plus the number of the signal."""
+WARNING_SIGNALS = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+"""Signals that end a run like SIGTERM: of a lost terminal, and of Slurm before a job's time is over."""
 EXIT_INTERRUPTED = 130
 EXIT_TERMINATED = 143
 
@@ -93,7 +98,7 @@ class TooFewClientsError(FedvtcError):
 
 
 class Interrupted(KeyboardInterrupt):
-    """A request to end the run, by Ctrl-C or SIGTERM.
+    """A request to end the run, by Ctrl-C or another signal.
 
     Attributes:
         signum: number of the signal.

@@ -82,8 +82,14 @@ def test_a_coordinator_of_actors_does_not_import_lightning():
 
 
 PROGRAM = """
-import atexit, sys
+import atexit, os, sys
 from fedvtc import __main__
+
+class Last:
+    def __del__(self, write=os.write):
+        write(1, b"unloaded")
+
+last = Last()
 atexit.register(print, "hook")
 __main__.main = lambda: int(sys.argv[1])
 __main__.program()
@@ -91,7 +97,7 @@ __main__.program()
 
 
 @pytest.mark.parametrize(("code", "printed"), [(0, "hook\n"), (2, "hook\n"), (143, "")])
-def test_an_interrupted_program_skips_exit_hooks(code, printed):
+def test_a_program_runs_exit_hooks_unless_interrupted_and_unloads_nothing(code, printed):
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
     words = [sys.executable, "-c", PROGRAM, str(code)]
     done = subprocess.run(words, capture_output=True, text=True, env=environment)
@@ -225,6 +231,17 @@ def test_a_list_names_every_choice(capsys: pytest.CaptureFixture[str], golden, k
     golden("\n".join(lines))
 
 
+def test_a_working_folder_that_was_deleted_is_one_line(capsys, monkeypatch, tmp_path, keys_of, golden):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    for words in (["list"], ["run"], ["plan", "absent.yaml"]):
+        assert main(words) == 2
+        message = capsys.readouterr().err
+        assert keys_of(message) == ["working folder"]
+    golden(message)
+
+
 def test_a_list_without_runs_names_a_command_to_start_one(capsys: pytest.CaptureFixture[str], golden):
     assert main(["list"]) == 0
     printed = capsys.readouterr().out
@@ -237,3 +254,21 @@ def test_a_pipe_that_closes_early_is_not_an_error():
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
     done = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True, env=environment)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+CLOSED = """
+import os
+for number in range(3):
+    os.close(number)
+import sys
+sys.stdin = sys.stdout = sys.stderr = None
+from fedvtc.commands.main import main
+assert [main(["list"]), main(["list", "runs", "absent"])] == [0, 2]
+# No file that the program opens takes the number of a stream and with it the output.
+os._exit(os.open(os.devnull, os.O_RDONLY) < 3)
+"""
+
+
+def test_a_program_without_standard_streams_runs():
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    assert subprocess.run([sys.executable, "-c", CLOSED], env=environment).returncode == 0

@@ -1,20 +1,26 @@
 """One attempt: the order in which its parts open and close, and the status of a run that ends early."""
 
+import io
 import json
 import os
 import re
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 import torch
+from threadpoolctl import threadpool_info
 
 from fedvtc.commands.main import main
 from fedvtc.config import load
-from fedvtc.errors import Interrupted
+from fedvtc.errors import ClientError, ConfigError, Interrupted
 from fedvtc.federation.launch import run_federation
 from fedvtc.learning.methods import config_classes
+from fedvtc.runtime.device import SharedThreadLimit
 from fedvtc.runtime.inline_pool import InlinePool
 from fedvtc.storage.run_folder import RunFolder
+from fedvtc.storage.run_status import RunStatus
 from fedvtc.tracking import Tracker
 
 SETTINGS = (
@@ -86,12 +92,22 @@ def test_the_pool_closes_before_trackers_finish(run):
     assert witness.checkpoints == ["final", "round_000001"]
 
 
-@pytest.mark.parametrize(("error", "status"), [(ValueError(), "failed"), (Interrupted(2), "interrupted")])
-def test_trackers_get_the_status_of_a_run_that_ends_early(run, error, status):
+@pytest.mark.parametrize(
+    ("error", "status", "reason"),
+    [
+        (ValueError(), "failed", "ValueError"),
+        (ValueError("a\nb"), "failed", "ValueError: a"),
+        (ClientError(0, 1, "train", "the loss is nan"), "failed", "client 0, round 1, train: the loss is nan"),
+        (Interrupted(15), "interrupted", "SIGTERM"),
+        (KeyboardInterrupt(), "interrupted", "KeyboardInterrupt"),
+    ],
+)
+def test_trackers_and_run_json_get_the_status_of_a_run_that_ends_early(run, error, status, reason):
     witness = Witness(error)
     with pytest.raises(type(error)):
         run(witness)
     assert witness.calls == [("start", True), ("round", True), (status, False)]
+    assert RunFolder.open(witness._folder).true_status == RunStatus(status, reason)
 
 
 @pytest.mark.parametrize(("error", "status"), [(Interrupted(15), "finished"), (ValueError(), "failed")])
@@ -137,3 +153,52 @@ def test_a_run_finishes_without_a_working_stdout(tiny_folder, monkeypatch, capsy
     printed = capsys.readouterr().err
     assert "round 1/1" in printed
     assert "Traceback" not in printed
+
+
+def test_letters_that_stdout_lacks_are_printed_as_escapes(tiny_folder, monkeypatch, capsys, recwarn):
+    folder = tiny_folder("letters")
+    with np.load(folder / "tiny.npz") as arrays:
+        np.savez(folder / "named.npz", **arrays, class_names=["猫", "狗", "鸟"])
+    words = [*SETTINGS, f"data.path={folder}/named.npz", f"run.output_dir={folder}", "run.name=größe-1"]
+    output = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", output)
+        # A script that prepares no output gets the lines on standard error.
+        summary = run_federation(load([], [*words[:-1], "run.name=länge"], methods=config_classes()), plain=True)
+        assert [main([*command, *words]) for command in (["run"], ["plan"])] == [0, 0]
+        assert main(["list", "runs", str(folder)]) == 0
+    printed = output.buffer.getvalue().decode()
+    assert RunFolder.open(summary.folder).status == "finished"
+    assert "länge: 2 clients" in capsys.readouterr().err
+    assert r"gr\xf6\xdfe-1: 2 clients" in printed
+    assert r"\u732b" in printed
+    assert f"{folder}/gr\\xf6\\xdfe-1\n" in printed
+
+
+def test_federations_in_threads_of_one_process_compute_as_alone(tiny_folder):
+    folder = tiny_folder("threads")
+    more = ["method.name=local", "run.rounds=3", "partition.alpha=1", "population.num_clients=3"]
+    words = [*SETTINGS, f"data.path={folder}/tiny.npz", f"run.output_dir={folder}", *more]
+
+    def run(name, seed):
+        config = load([], [*words, f"run.name={name}", f"run.seed={seed}"], methods=config_classes())
+        record = run_federation(config, plain=True).record
+        return {key: value for key, value in record.items() if key.startswith("test/")}
+
+    alone = [run(f"alone-{seed}", seed) for seed in range(3)]
+    with ThreadPoolExecutor(3) as threads:
+        assert list(threads.map(run, ["a", "b", "c"], range(3))) == alone
+
+
+def test_federations_in_threads_have_one_number_of_threads(golden, keys_of):
+    limit, before = SharedThreadLimit(), torch.get_num_threads()
+    with limit.held(1):
+        with limit.held(1):
+            pass
+        with ThreadPoolExecutor(1) as other, pytest.raises(ConfigError) as raised:
+            other.submit(limit.held(2).__enter__).result()
+        assert torch.get_num_threads() == 1
+        assert {info["num_threads"] for info in threadpool_info() if info["user_api"] == "blas"} == {1}
+    assert keys_of(raised.value) == ["placement.threads_per_actor"]
+    golden(raised.value)
+    assert torch.get_num_threads() == before

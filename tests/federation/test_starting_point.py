@@ -112,7 +112,7 @@ def test_a_run_that_never_had_a_checkpoint_starts_over(start, longer, monkeypatc
     path = start("none", "checkpoint.every=null")
     words = [LONGER, "checkpoint.every=1"]
     with monkeypatch.context() as patch:
-        patch.setattr("fedvtc.federation.resume.attempt", lambda *_: 1 / 0)
+        patch.setattr("fedvtc.federation.resume.attempt", lambda *_, **__: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             resume_federation(path, words, plain=True)
     resume_federation(path, words, plain=True)

@@ -13,7 +13,7 @@ from fedvtc.errors import Interrupted
 from fedvtc.federation.stopper import Stopper
 
 SOURCE = str(Path(__file__).parents[2] / "src")
-NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)
+NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM)
 
 # `ask` sends this process a signal; tests compare the printed lines.
 START = """
@@ -31,7 +31,7 @@ def ask(signum=signal.SIGINT):
 def handlers():
     return [signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)]
 
-stopper = Stopper(say, float(sys.argv[1]))
+stopper = Stopper(say, float(sys.argv[1]), owns_process=True)
 """
 
 
@@ -236,6 +236,83 @@ with stopper.listening():
     lines, exit_code = outcome(scenario)
     assert exit_code == code
     assert lines[-1] == {"deferred": "saving", "round": "round", "cleanup": "cleanup"}[where]
+
+
+def test_a_second_signal_raises_in_a_process_that_goes_on(outcome):
+    """A notebook or a script lives on with its variables, wherever the second signal arrives."""
+    scenario = """
+def library():
+    stopper = Stopper(say, 30.0)
+    stopper.may_abandon = lambda: False
+    return stopper
+
+before = handlers()
+try:
+    with (stopper := library()).listening(), stopper.deferred():
+        ask()
+        ask(signal.SIGTERM)
+        say("went on")
+except Interrupted as error:
+    say("deferred", error.signum)
+try:
+    with library().listening():
+        ask()
+        ask()
+        say("went on")
+except Interrupted as error:
+    say("round", error.signum)
+stopper = Stopper(say, 30.0)
+try:
+    with stopper.listening():
+        try:
+            ask()
+        finally:
+            ask()
+            say("went on")
+except Interrupted as error:
+    say("cleanup", error.signum)
+say(handlers() == before, signal.getitimer(signal.ITIMER_REAL))
+"""
+    lines, code = outcome(scenario)
+    assert (lines[0], lines[2:], code) == ("deferred 2", ["round 2", "cleanup 2", "True (0.0, 0.0)"], 0)
+
+
+def test_signals_of_a_lost_terminal_and_of_slurm_end_a_run_once(outcome):
+    scenario = """
+for signum in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
+    stopper = Stopper(say, 30.0, owns_process=True)
+    try:
+        with stopper.listening():
+            with stopper.deferred():
+                ask(signum)
+                # A terminal that is lost sends SIGHUP from the shell and from the system.
+                ask(signum)
+                say("saved")
+            say("went on")
+    except Interrupted as error:
+        say(error.signum == signum, signal.getsignal(signum) == signal.SIG_DFL)
+# `nohup` ignores SIGHUP; another library may handle a signal.
+signal.signal(signal.SIGHUP, signal.SIG_IGN)
+signal.signal(signal.SIGUSR2, lambda *_: say("handled"))
+with Stopper(say, 30.0).listening():
+    ask(signal.SIGHUP)
+    ask(signal.SIGUSR2)
+    say("went on")
+say(signal.getsignal(signal.SIGHUP) == signal.SIG_IGN)
+"""
+    assert outcome(scenario) == (["saved", "True True"] * 3 + ["handled", "went on", "True"], 0)
+
+
+def test_an_alarm_of_the_process_stays(outcome):
+    scenario = """
+signal.signal(signal.SIGALRM, lambda *_: say("alarm"))
+signal.setitimer(signal.ITIMER_REAL, 0.05)
+with stopper.listening():
+    time.sleep(0.1)
+    signal.alarm(1000)
+say(signal.alarm(0) > 990)
+"""
+    assert outcome(scenario) == (["alarm", "True"], 0)
 
 
 def test_may_abandon_is_called_when_the_signal_arrives(outcome):

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from contextlib import contextmanager
+from itertools import takewhile
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,10 @@ def in_an_empty_folder(tmp_path, monkeypatch):
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setenv("PYTHONPATH", str(ROOT / "src"))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    # Nobody can write below a file, not even root: no command needs a home.
+    monkeypatch.setenv("MPLCONFIGDIR", str(Path.home() / ".cache/matplotlib"))
+    Path("no-folder").touch()
+    monkeypatch.setenv("HOME", str(tmp_path / "no-folder/home"))
 
 
 def test_run_then_list_then_plan(zygote):
@@ -83,19 +88,39 @@ def started(zygote):
     return start
 
 
+LOCAL = [*SMALL, "cluster.num_cpus=1"]
+
+
 @pytest.mark.parametrize(
-    ("words", "ray_processes"), [(INLINE, set()), ([*SMALL, "cluster.num_cpus=1"], {"raylet", "gcs_server"})]
+    ("words", "ray_processes", "signum", "loses_actor"),
+    [
+        (INLINE, set(), signal.SIGINT, False),
+        (LOCAL, {"raylet", "gcs_server"}, signal.SIGINT, True),
+        # No round is saved yet, so the round ends first, in actors that the signal must not end.
+        ([*LOCAL, "checkpoint.every=100000"], {"raylet", "gcs_server"}, signal.SIGHUP, False),
+    ],
+    ids=["inline", "ray", "terminal"],
 )
-def test_ctrl_c_ends_all_processes_of_a_run(words, ray_processes, processes_below, still_running, started):
+def test_a_signal_to_all_processes_of_a_run_ends_them(
+    words, ray_processes, signum, loses_actor, processes_below, still_running, started
+):
     with started([*words, "run.rounds=100000", "run.name=long"], "round 1/") as process:
         family = processes_below(process.pid)
         assert ray_processes <= set(family.values())
-        os.killpg(process.pid, signal.SIGINT)
-        _, errors = process.communicate(timeout=60)
-    assert (process.returncode, errors) == (130, "fedvtc: interrupted.\n")
+        if loses_actor:
+            (actor, *_) = (pid for pid, name in family.items() if name.startswith("ray::ClientA"))
+            os.kill(actor, signal.SIGKILL)
+            said = list(takewhile(lambda line: not line.startswith("the process of client"), process.stdout))
+            assert not [line for line in said if "raylet" in line]
+            family = processes_below(process.pid)
+        os.killpg(process.pid, signum)
+        output, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (128 + signum, "fedvtc: interrupted.\n")
     assert not still_running(family)
     described = json.loads(Path("outputs/long/run.json").read_text())
-    assert described["status"] == "interrupted"
+    assert (described["status"], described["reason"]) == ("interrupted", signum.name)
+    assert re.search(r"^round \d+ is saved; resume with: fedvtc resume outputs/long$", output, re.MULTILINE)
+    assert loses_actor or "incidents" not in described["attempts"][0]
     records = [json.loads(line) for line in Path("outputs/long/metrics.jsonl").read_text().splitlines()]
     assert [record["round"] for record in records] == list(range(1, len(records) + 1))
     assert records
@@ -124,7 +149,9 @@ def test_sigterm_ends_a_run_while_ray_starts():
     words = ["run", *SMALL, "cluster.num_cpus=1", "run.rounds=100000", "run.name=early"]
     done = subprocess.run([sys.executable, "-c", SIGTERM_DURING_RAY_START, *words], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (143, "fedvtc: interrupted.\n")
-    assert done.stdout.splitlines()[-1].endswith(": fedvtc resume outputs/early")
+    said = done.stdout.splitlines()
+    assert said[:2] == ["loading PyTorch and the data set digits", "starting a Ray cluster on this machine"]
+    assert said[-1].endswith(": fedvtc resume outputs/early")
     assert json.loads(Path("outputs/early/run.json").read_text())["status"] == "interrupted"
 
 
@@ -140,3 +167,22 @@ def test_sigterm_ends_a_run_after_the_loss_of_the_head_node(processes_below, sti
     # `family` lacks the `ray::` agents, which wait a minute for the lost cluster.
     assert not still_running(family)
     assert json.loads(Path("outputs/long/run.json").read_text())["status"] == "interrupted"
+
+
+def test_a_process_is_as_before_after_disconnecting(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    script = """
+import os, signal
+from fedvtc.config.operation import ClusterConfig
+from fedvtc.runtime.actors.cluster import connected
+signal.signal(signal.SIGTERM, lambda *_: print("handled"))
+with connected(ClusterConfig(num_cpus=1), "left"):
+    print(len(os.environ["RAY_AUTH_TOKEN"]), os.environ["RAY_AUTH_MODE"])
+os.kill(os.getpid(), signal.SIGTERM)
+print("continues", {name for name in os.environ if "AUTH" in name})
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=tmp_path, timeout=120)
+    lines = ["64 token", "handled", "continues set()"]
+    assert (done.returncode, done.stdout.splitlines()) == (0, lines)
+    # A token that is left there would be asked for by every cluster that `ray start` starts later.
+    assert not (tmp_path / ".ray").exists()

@@ -20,6 +20,8 @@ import yaml
 from fedvtc.commands.sweep import load_sweep
 from fedvtc.commands.sweep.folder import SweepFolder
 from fedvtc.commands.sweep.results import groups
+from fedvtc.errors import ClusterError
+from fedvtc.runtime.actors.token import variables_for
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 
@@ -77,7 +79,7 @@ class Cluster:
 
     def start(self):
         head, dashboard, client, *agents = free_ports(11)
-        self.url = f"http://127.0.0.1:{dashboard}"
+        self.url, self.address = f"http://127.0.0.1:{dashboard}", f"127.0.0.1:{head}"
         ports = ["--dashboard-agent-listen-port", "--dashboard-agent-grpc-port", "--metrics-export-port"]
         ports += ["--runtime-env-agent-port"]
         common = ["--num-cpus=1", "--num-gpus=0", "--object-store-memory=80000000", "--block", "--disable-usage-stats"]
@@ -315,6 +317,49 @@ def test_a_missing_token_is_one_line(cluster, words, keys_of, golden):
         done = cluster.fedvtc(*command, "--address", cluster.url, env=cluster.without_token)
         assert (done.returncode, keys_of(done.stderr)) == (2, [cluster.url])
         golden(done.stderr, {cluster.url: "URL"})
+
+
+ATTACH = """
+import os, sys
+from fedvtc.config.operation import ClusterConfig
+from fedvtc.runtime.actors.cluster import all_nodes, connected, nodes_elsewhere
+
+address = sys.argv[1]
+with connected(ClusterConfig(address=address), "attached"):
+    print(len(all_nodes()), len(nodes_elsewhere(address)[1]))
+print("RAY_AUTH_MODE" in os.environ)
+"""
+
+
+def test_the_token_of_the_home_opens_a_cluster_given_by_its_address(cluster, tmp_path, monkeypatch, keys_of, golden):
+    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    token = tmp_path / ".ray/auth_token"
+    token.parent.mkdir()
+
+    def refused():
+        with pytest.raises(ClusterError) as raised:
+            variables_for(cluster.address, "cluster.address")
+        assert keys_of(raised.value) == [f"cluster.address={cluster.address}"]
+        golden(raised.value, {cluster.address: "HOST:PORT"})
+
+    refused()
+    token.write_text("of another cluster")
+    refused()
+    token.write_text(Path(cluster.user["RAY_AUTH_TOKEN_PATH"]).read_text() + "\n")
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    refused()
+    monkeypatch.delenv("RAY_AUTH_MODE")
+    environment = {name: value for name, value in cluster.without_token.items() if name != "RAY_AUTH_MODE"}
+    done = subprocess.run(
+        [sys.executable, "-c", ATTACH, cluster.address],
+        env={**environment, "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+    )
+    assert (done.returncode, done.stdout.split(), done.stderr) == (0, ["2", "2", "False"], "")
 
 
 def test_a_relative_output_folder_is_refused_in_a_job_too(cluster, words):

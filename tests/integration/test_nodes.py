@@ -5,9 +5,7 @@ the last test.
 """
 
 import json
-import os
 import re
-import signal
 import sys
 import threading
 import time
@@ -162,20 +160,6 @@ def test_actors_that_do_not_fit_are_refused_in_one_line(cluster, overrides, capf
     assert keys_of(raised.value) == ["placement"]
     golden(raised.value)
     assert ("waiting up to 2 s for 1 slot" in capfd.readouterr().out) == ("placement.wait_timeout_s=2" in overrides)
-
-
-def test_the_handler_of_sigterm_is_restored_after_disconnecting(cluster):
-    from fedvtc.runtime.actors.cluster import connected
-
-    handled = []
-    before = signal.signal(signal.SIGTERM, lambda *_: handled.append(True))
-    try:
-        with connected(config_of(cluster).cluster, "left"):
-            pass
-        os.kill(os.getpid(), signal.SIGTERM)
-        assert handled == [True]
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def test_sigterm_ends_a_run_that_waits_for_slots(cluster, zygote, tmp_path):

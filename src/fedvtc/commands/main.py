@@ -12,12 +12,14 @@ from fedvtc.errors import (
     EXIT_CRASH,
     EXIT_INTERRUPTED,
     EXIT_OK,
+    EXIT_SIGNAL,
     EXIT_USER_ERROR,
     ClientError,
     FedvtcError,
     Interrupted,
     UserError,
 )
+from fedvtc.reporting.lines import complain, open_streams
 
 EXAMPLES = """\
 examples:
@@ -41,12 +43,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: the words after `fedvtc`; None takes those of the process.
 
     Returns:
-        The exit code: 0 done, 1 crash, 2 user error, 130 Ctrl-C, 143 SIGTERM.
+        The exit code: 0 done, 1 crash, 2 user error, 128 + N after signal N, such as 130 after Ctrl-C.
 
     Raises:
         SystemExit: after help and version (code 0), and for arguments that the parser refuses (code 2).
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
+    open_streams()
     try:
         code = _dispatch(given)
         if not _is_federation(given):
@@ -54,23 +57,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return code
     except FedvtcError as error:
         for line in str(error).splitlines():
-            print(f"fedvtc: {line}", file=sys.stderr)
+            complain(f"fedvtc: {line}")
         if "--debug" in given:
-            traceback.print_exc()
+            complain(traceback.format_exc())
         elif isinstance(error, ClientError) and error.trace:
-            print(error.trace, file=sys.stderr)
+            complain(error.trace)
         return EXIT_USER_ERROR if isinstance(error, UserError) else EXIT_CRASH
     except KeyboardInterrupt as error:
-        print("fedvtc: interrupted.", file=sys.stderr)
-        return 128 + error.signum if isinstance(error, Interrupted) else EXIT_INTERRUPTED
+        complain("fedvtc: interrupted.")
+        return EXIT_SIGNAL + error.signum if isinstance(error, Interrupted) else EXIT_INTERRUPTED
     except BrokenPipeError:
         if _is_federation(given):
-            traceback.print_exc()
+            complain(traceback.format_exc())
             return EXIT_CRASH
         # The reader of the output, such as `| head`, has closed the pipe: not an error.
         return EXIT_OK
     except Exception:
-        traceback.print_exc()
+        complain(traceback.format_exc())
         return EXIT_CRASH
     finally:
         _drop_unwritable_output()
@@ -93,6 +96,11 @@ def _dispatch(given: list[str]) -> int:
     if not given or given[0] not in COMMANDS:
         _top_parser().parse_args(given or ["--help"])
         return EXIT_OK
+    try:
+        os.getcwd()
+    except OSError as error:
+        fix = "Change to a folder that exists."
+        raise UserError(f"working folder: cannot be used ({error.strerror}). {fix}") from None
     # Not argparse's subparsers: they refuse positionals on both sides of an option (run a.yaml --plain run.seed=1).
     arguments = COMMANDS[given[0]].parser().parse_intermixed_args(given[1:])
     return int(arguments.command(arguments))

@@ -5,12 +5,12 @@ Nothing heavy is imported at the top, so that help and errors in a config appear
 
 import argparse
 import os
-import sys
 import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from fedvtc.errors import EXIT_OK, EXIT_USER_ERROR
+from fedvtc.reporting.lines import complain, is_terminal
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -26,7 +26,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Prints the message and exits."""
-        print(f"fedvtc: {message}. See {self.prog} --help.", file=sys.stderr)
+        complain(f"fedvtc: {message}. See {self.prog} --help.")
         raise SystemExit(EXIT_USER_ERROR)
 
 
@@ -118,4 +118,4 @@ def make_console() -> "Console":
     """Returns a console as wide as the terminal, or `PLAIN_WIDTH` columns wide without a terminal."""
     from rich.console import Console
 
-    return Console() if sys.stdout.isatty() else Console(width=PLAIN_WIDTH)
+    return Console() if is_terminal() else Console(width=PLAIN_WIDTH)

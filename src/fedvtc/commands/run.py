@@ -5,6 +5,7 @@ from pathlib import Path
 
 from fedvtc.commands.parsing import Parser, config_parser, load_config, make_parser
 from fedvtc.errors import EXIT_OK
+from fedvtc.reporting.lines import say
 
 RUN = """\
 examples:
@@ -48,14 +49,17 @@ def _add_run_options(parser: Parser) -> None:
 
 def _run(words: argparse.Namespace) -> int:
     config = load_config(words.words)
+    if config.placement.pool != "inline":
+        # At once, because the next imports take seconds, and Ray and its actors take more.
+        say(f"loading PyTorch and the data set {config.data.name}")
     from fedvtc.federation.launch import run_federation
 
-    run_federation(config, plain=words.plain, trusted=words.trust)
+    run_federation(config, plain=words.plain, trusted=words.trust, owns_process=True)
     return EXIT_OK
 
 
 def _resume(words: argparse.Namespace) -> int:
     from fedvtc.federation.resume import resume_federation
 
-    resume_federation(words.folder, words.words, plain=words.plain, trusted=words.trust)
+    resume_federation(words.folder, words.words, plain=words.plain, trusted=words.trust, owns_process=True)
     return EXIT_OK

@@ -101,8 +101,8 @@ class RuntimeConfig:
     """Seconds that a new process waits for free resources after a process was lost. Then the lost clients move
     to other processes."""
     stop_timeout_s: Annotated[float, Field(ge=0, le=LONGEST_S), MayChange()] = 60.0
-    """Seconds that the current round may continue after the first Ctrl-C or SIGTERM. Applies only if the rounds before
-    the current round have no checkpoint."""
+    """Seconds that the current round may continue after the first signal to stop. Applies only if the rounds before the
+    current round have no checkpoint."""
     on_disk_error: Annotated[Literal["continue", "stop"], MayChange()] = "continue"
     """Reaction to a checkpoint, record or picture that cannot be written. `continue` logs a warning; `stop` ends the
     run."""

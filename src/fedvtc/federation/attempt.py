@@ -46,6 +46,8 @@ def attempt(
     console: PlainConsole,
     incidents: Incidents,
     more_trackers: Sequence[Tracker] = (),
+    *,
+    owns_process: bool = False,
 ) -> RunSummary:
     """Runs a federation from its first round, or from a checkpoint, to its end.
 
@@ -58,15 +60,16 @@ def attempt(
         console: prints the progress and messages.
         incidents: counts failures; already holds the failures of the launch or resume.
         more_trackers: trackers that receive the run beside the trackers of its config.
+        owns_process: see `run_federation`.
 
     Raises:
         UserError: the cluster, the run folder or the checkpoint folder do not fit the config.
         FedvtcError: the run failed.
-        Interrupted: Ctrl-C or SIGTERM ended the run.
+        Interrupted: a signal ended the run.
     """
     number = len(folder.attempts)
     _prepare_disk(folder, store, population)
-    stopper = Stopper(console.note, config.runtime.stop_timeout_s)
+    stopper = Stopper(console.note, config.runtime.stop_timeout_s, owns_process=owns_process)
     lineage = Lineage(store, start)
     class_names = population.dataset.class_names
     own = all_trackers(config, class_names, console, lambda text: incidents.add("disk_errors", text))

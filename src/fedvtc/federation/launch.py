@@ -23,7 +23,12 @@ from fedvtc.tracking.console import make_console_tracker
 
 
 def run_federation(
-    config: Config, *, plain: bool = False, trackers: Sequence[Tracker] = (), trusted: bool = False
+    config: Config,
+    *,
+    plain: bool = False,
+    trackers: Sequence[Tracker] = (),
+    trusted: bool = False,
+    owns_process: bool = False,
 ) -> RunSummary:
     """Runs a federation and writes its run folder; resumes the run of that name if `run.resume` is `auto`.
 
@@ -32,10 +37,14 @@ def run_federation(
         plain: print one line per round instead of a live table.
         trackers: trackers that receive the run beside the trackers of its config.
         trusted: resume a run even if its folder belongs to another user.
+        owns_process: True if this process exists for the run only. A second Ctrl-C or SIGTERM then ends the process;
+            otherwise it raises `Interrupted`.
 
     Raises:
         UserError: the data, the cluster or the run folder do not fit the config.
         FedvtcError: the run failed.
+        Interrupted: a signal ended the run. In the main thread, the run handles Ctrl-C, SIGTERM, and the signals
+            SIGHUP, SIGUSR1 and SIGUSR2 that the process neither handles nor ignores.
     """
     check_submitted(config)
     name = config.run.name or default_name(config)
@@ -48,6 +57,7 @@ def run_federation(
             plain=plain,
             trusted=trusted,
             trackers=trackers,
+            owns_process=owns_process,
         )
     population = Population.of(config)
     folder = _new_folder(config, name)
@@ -58,7 +68,7 @@ def run_federation(
             console.note(f"{folder.path}: the folder of run {submitted_as} is gone; this is a new run, {folder.id}")
         incidents = Incidents(console.note)
         store = checkpoint_store(config, folder)
-        return attempt(config, population, folder, store, None, console, incidents, trackers)
+        return attempt(config, population, folder, store, None, console, incidents, trackers, owns_process=owns_process)
 
 
 def _new_folder(config: Config, name: str) -> RunFolder:

@@ -58,7 +58,12 @@ class Resumption:
 
 
 def resume_federation(
-    path: Path, overrides: Sequence[str] = (), *, plain: bool = False, trusted: bool = False
+    path: Path,
+    overrides: Sequence[str] = (),
+    *,
+    plain: bool = False,
+    trusted: bool = False,
+    owns_process: bool = False,
 ) -> RunSummary:
     """Resumes a run from its newest whole checkpoint, or starts the run over if it has none.
 
@@ -67,18 +72,20 @@ def resume_federation(
         overrides: `key=value` of keys that may change.
         plain: print one line per round instead of a live table.
         trusted: resume the run even if its folder belongs to another user.
+        owns_process: see `run_federation`.
 
     Raises:
         UserError: the folder holds no run or belongs to another user, a key may not change, or another process writes
             the run.
         FedvtcError: the run failed.
+        Interrupted: see `run_federation`.
     """
     folder = RunFolder.open(path)
 
     def change(before: Config) -> Config:
         return _config_of(folder, overrides) if overrides else before
 
-    return resume_folder(folder, change, plain=plain, trusted=trusted)
+    return resume_folder(folder, change, plain=plain, trusted=trusted, owns_process=owns_process)
 
 
 def resume_folder(
@@ -88,6 +95,7 @@ def resume_folder(
     plain: bool,
     trusted: bool,
     trackers: Sequence[Tracker] = (),
+    owns_process: bool = False,
 ) -> RunSummary:
     """Resumes the run of an open folder.
 
@@ -97,10 +105,12 @@ def resume_folder(
         plain: see `resume_federation`.
         trusted: see `resume_federation`.
         trackers: trackers that receive the run beside the trackers of its config.
+        owns_process: see `run_federation`.
 
     Raises:
         UserError: see `resume_federation`.
         FedvtcError: the run failed.
+        Interrupted: see `run_federation`.
     """
     check_owner(folder.path, trusted)
     with folder.lock():
@@ -112,11 +122,17 @@ def resume_folder(
             console.note(f"{folder.path}: finished after {before.run.rounds} rounds, nothing to resume.")
             return RunSummary(folder.path, None)
         incidents = Incidents(console.note)
-        return _continue(Resumption.of(folder, before, after, incidents), console, incidents, trackers)
+        resumption = Resumption.of(folder, before, after, incidents)
+        return _continue(resumption, console, incidents, trackers, owns_process=owns_process)
 
 
 def _continue(
-    resumption: Resumption, console: PlainConsole, incidents: Incidents, trackers: Sequence[Tracker]
+    resumption: Resumption,
+    console: PlainConsole,
+    incidents: Incidents,
+    trackers: Sequence[Tracker],
+    *,
+    owns_process: bool,
 ) -> RunSummary:
     """Writes the new attempt to the run folder and runs the remaining rounds."""
     folder, after, num_done = resumption.folder, resumption.after, resumption.num_done
@@ -131,7 +147,8 @@ def _continue(
         raise RunFolderError(f"{folder.path}: cannot be written ({error.strerror}). {fix}") from None
     how = f"resuming after round {num_done} of {after.run.rounds}" if num_done else "no checkpoint, starting over"
     console.note(f"{folder.path}: {how}")
-    return attempt(after, population, folder, resumption.store, resumption.start, console, incidents, trackers)
+    start, store = resumption.start, resumption.store
+    return attempt(after, population, folder, store, start, console, incidents, trackers, owns_process=owns_process)
 
 
 def check_same_data(folder: RunFolder, config: DataConfig, report: DataReport) -> None:

@@ -75,7 +75,7 @@ class Federation:
             ClientError: a client failed, and `runtime.on_client_error` is `fail`.
             TooFewClientsError: a round had fewer uploads than `runtime.min_clients`.
             DiskError: a file could not be written, and `runtime.on_disk_error` is `stop`.
-            Interrupted: Ctrl-C or SIGTERM ended the run.
+            Interrupted: a signal ended the run.
         """
         # The server's initial state, and an empty broadcast.
         state, broadcast = resumed or self._method.start()

@@ -1,13 +1,53 @@
-"""Prints status lines; a closed or full standard output never ends a run."""
+"""Prints lines for the user. An output that is closed or full, or lacks a letter, never ends a run."""
 
+import io
+import os
 import sys
 from contextlib import suppress
 
+OUTPUT_ERRORS = (OSError, ValueError, RuntimeError)
+"""Errors of an output that is closed or full, lacks a letter, or is written while a signal interrupts another write."""
+
+
+def open_streams() -> None:
+    """Prepares the standard streams of the program; called once, where the program begins.
+
+    A closed stream is opened on /dev/null: the next file that the program opens would take the stream's number and
+    receive the output. A letter that the encoding of a stream lacks is printed as an escape.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            # The lowest free number is that of the closed stream.
+            os.open(os.devnull, os.O_RDWR)
+        # Python leaves None in the place of a stream that is closed at its start.
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(number, "w" if number else "r"))
+    for stream in (sys.stdout, sys.stderr):
+        # A stream whose file was replaced, as in a forked daemon, may not be in a state to be changed.
+        with suppress(*OUTPUT_ERRORS):
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="backslashreplace")
+
+
+def is_terminal() -> bool:
+    """Returns True if standard output is a terminal; False if standard output is closed or replaced."""
+    try:
+        return sys.stdout.isatty()
+    except (*OUTPUT_ERRORS, AttributeError):
+        return False
+
 
 def say(line: str) -> None:
-    """Prints a line; falls back to standard error if standard output is closed or its disk is full."""
+    """Prints a line; falls back to standard error if standard output cannot take the line."""
     try:
         print(line, flush=True)
-    except OSError:
-        with suppress(OSError):
-            print(line, file=sys.stderr, flush=True)
+    except OUTPUT_ERRORS:
+        complain(line)
+
+
+def complain(line: str) -> None:
+    """Prints a line to standard error, if that works."""
+    with suppress(*OUTPUT_ERRORS):
+        print(line, file=sys.stderr, flush=True)

@@ -1,13 +1,16 @@
 """Device and threads of the clients of one process."""
 
-from collections.abc import Sequence
+import threading
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from threadpoolctl import threadpool_limits
 
 from fedvtc.config.operation import PlacementConfig
-from fedvtc.errors import ClusterError
+from fedvtc.errors import ClusterError, ConfigError
 from fedvtc.runtime.placement import actor_needs
 
 
@@ -42,6 +45,52 @@ def limit_threads(num_threads: int) -> Any:
     """Limits threads of PyTorch and of NumPy's BLAS; `restore_original_limits` of the result lifts the BLAS limit."""
     torch.set_num_threads(num_threads)
     return threadpool_limits(num_threads, user_api="blas")
+
+
+class SharedThreadLimit:
+    """The limit of threads of this process, shared by the inline pools of all its threads.
+
+    PyTorch counts threads for each thread of Python, but NumPy's BLAS has one number for the process. The end of one
+    pool must not lift the limit of another pool, whose sums would then be formed in another order.
+    """
+
+    def __init__(self) -> None:
+        self._changing = threading.Lock()
+        self._holders: Counter[int] = Counter()
+        self._num_threads = 0
+        self._blas: Any = None
+
+    @contextmanager
+    def held(self, num_threads: int) -> Iterator[None]:
+        """Limits threads until the block ends, and longer while another thread holds the limit.
+
+        Raises:
+            ConfigError: another thread holds another limit.
+        """
+        before, holder = torch.get_num_threads(), threading.get_ident()
+        with self._changing:
+            if self._holders.keys() - {holder} and num_threads != self._num_threads:
+                fix = "Give all federations of a process one number, or run each in a process of its own."
+                what = f"another federation of this process has {self._num_threads}, not {num_threads}"
+                raise ConfigError([f"placement.threads_per_actor: {what}. {fix}"])
+            self._holders[holder] += 1
+            self._num_threads = num_threads
+            blas = limit_threads(num_threads)
+            self._blas = self._blas or blas
+        try:
+            yield
+        finally:
+            with self._changing:
+                self._holders -= Counter([holder])
+                if not self._holders:
+                    self._blas.restore_original_limits()
+                    self._blas = None
+            # After the BLAS limits, which restore PyTorch's threads to the number that `limit_threads` had set.
+            torch.set_num_threads(before)
+
+
+PROCESS_THREADS = SharedThreadLimit()
+"""The limit of threads of this process."""
 
 
 def gpu_names() -> list[str]:

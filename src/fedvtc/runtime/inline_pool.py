@@ -2,9 +2,8 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from typing import Any, Self
-
-import torch
 
 from fedvtc.config.schema import Config
 from fedvtc.errors import ClientError
@@ -12,7 +11,7 @@ from fedvtc.learning.data import Dataset
 from fedvtc.learning.exchange.messages import Upload
 from fedvtc.learning.population import ClientSpec
 from fedvtc.runtime.balance import Workload
-from fedvtc.runtime.device import inline_device, limit_threads
+from fedvtc.runtime.device import PROCESS_THREADS, inline_device
 from fedvtc.runtime.host import ClientHost
 from fedvtc.runtime.incidents import Incidents
 from fedvtc.runtime.lineage import Lineage, Step
@@ -32,6 +31,9 @@ class InlinePool:
         specs: the clients to host.
         lineage: records the steps of the clients; a new lineage if None.
         incidents: reports failed clients and damaged checkpoints; nothing is reported if None.
+
+    Raises:
+        ConfigError: a pool in another thread has another number of threads.
     """
 
     def __init__(
@@ -42,11 +44,12 @@ class InlinePool:
         lineage: Lineage | None = None,
         incidents: Incidents | None = None,
     ) -> None:
-        self._num_threads_before = torch.get_num_threads()
-        self._blas_limit = limit_threads(config.placement.threads_per_actor)
         self._config, self._lineage = config, lineage or Lineage()
         self._incidents = incidents or Incidents(lambda text: None)
-        self._host = ClientHost(config, dataset, specs, inline_device(config.placement))
+        with ExitStack() as limits:
+            limits.enter_context(PROCESS_THREADS.held(config.placement.threads_per_actor))
+            self._host = ClientHost(config, dataset, specs, inline_device(config.placement))
+            self._limits = limits.pop_all()
         self._workload = Workload({spec.client: float(len(spec.indices_N)) for spec in specs})
         self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
 
@@ -102,9 +105,7 @@ class InlinePool:
     def close(self) -> None:
         """Ends the thread that writes, and restores the number of threads that the process had before."""
         self._writer.shutdown()
-        # PyTorch last: the BLAS limits also restore PyTorch's threads, to the number that `limit_threads` had set.
-        self._blas_limit.restore_original_limits()
-        torch.set_num_threads(self._num_threads_before)
+        self._limits.close()
 
     def __enter__(self) -> Self:
         """Returns the pool; the end of the block closes the pool."""

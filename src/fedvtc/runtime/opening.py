@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from fedvtc.config.schema import Config
+from fedvtc.config.secrets import shown
 from fedvtc.learning.data import Dataset
 from fedvtc.learning.models import flops_of_image
 from fedvtc.learning.population import ClientSpec
@@ -47,14 +48,17 @@ def open_pool(
         with InlinePool(config, dataset, specs, lineage, incidents) as inline:
             yield inline
         return
-    from fedvtc.runtime.actors.cluster import connected
+    from fedvtc.runtime.actors.cluster import address_of, connected
     from fedvtc.runtime.actors.pool import RayPool
     from fedvtc.runtime.actors.slots import reserved
 
+    address, source = address_of(config.cluster)
+    incidents.tell(f"attaching to {shown(source, address)}" if address else "starting a Ray cluster on this machine")
     with (
         connected(config.cluster, namespace),
         reserved(config.placement, len(specs), incidents.tell) as (packing, slots),
     ):
+        incidents.tell(f"starting {packing.num_actors} actors for {len(specs)} clients")
         hosted = balance(costs_K, packing.num_actors, packing.clients_per_actor)
         pool = RayPool(
             config,

@@ -1,7 +1,6 @@
 """Shows a run on the terminal while it runs: a live table, or one plain line per round."""
 
 import os
-import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
@@ -14,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fedvtc.learning.metrics import HEADLINE_METRICS
-from fedvtc.reporting.lines import say
+from fedvtc.reporting.lines import OUTPUT_ERRORS, is_terminal, say
 from fedvtc.reporting.tables import human_bytes
 from fedvtc.tracking.base import RunInfo, Tracker
 
@@ -101,7 +100,7 @@ class LiveConsole(PlainConsole):
         """Prints name, size and folder of the run and opens the table."""
         super().start(run)
         self._live = Live(get_renderable=self._render, console=self._console, refresh_per_second=4)
-        with suppress(OSError):
+        with suppress(*OUTPUT_ERRORS):
             self._live.start()
 
     def client_done(self, client: int, num_done: int, num_total: int) -> None:
@@ -113,12 +112,12 @@ class LiveConsole(PlainConsole):
         self._records.append(record)
         self._clients = (0, 0)
         # A closed terminal must not end the run.
-        with suppress(OSError):
+        with suppress(*OUTPUT_ERRORS):
             self._live.refresh()
 
     def finish(self, status: str) -> None:
         """Ends the redrawing; the last table stays on the screen."""
-        with suppress(OSError):
+        with suppress(*OUTPUT_ERRORS):
             self._live.stop()
         super().finish(status)
 
@@ -126,7 +125,7 @@ class LiveConsole(PlainConsole):
         # Names and paths may hold square brackets, which markup would swallow.
         try:
             self._console.print(line, markup=False, highlight=False, soft_wrap=True)
-        except OSError:
+        except OUTPUT_ERRORS:
             say(line)
 
     def _render(self) -> RenderableType:
@@ -173,7 +172,7 @@ def make_console_tracker(plain: bool) -> PlainConsole:
         plain: True makes plain lines even on a terminal; NO_COLOR and TERM=dumb have this effect too.
     """
     dumb = bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb"
-    return PlainConsole() if plain or dumb or not sys.stdout.isatty() else LiveConsole(Console())
+    return PlainConsole() if plain or dumb or not is_terminal() else LiveConsole(Console())
 
 
 def plain_line(record: Mapping[str, Any], rounds: int) -> str:

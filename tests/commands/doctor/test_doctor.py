@@ -19,7 +19,9 @@ from fedvtc.commands.doctor.run_folder import check_partition, examine_run
 from fedvtc.commands.main import main
 from fedvtc.config import load
 from fedvtc.federation.launch import run_federation
+from fedvtc.federation.resume import resume_federation
 from fedvtc.learning.methods import config_classes
+from fedvtc.tracking import Tracker
 
 KEY = "sk-0123456789abcdef"
 SMALL = """placement.pool=inline run.name=mine run.rounds=3 evaluate.every=1 population.num_clients=2 method.name=local
@@ -88,6 +90,61 @@ def row_of(findings, what):
 
 def files_of(folder):
     return {file: file.read_bytes() for file in sorted(folder.rglob("*")) if file.is_file()}
+
+
+class Photographer(Tracker):
+    """Examines the folder of a run while the run writes it, and copies it as a killed run would leave it."""
+
+    def __init__(self):
+        self.live, self.killed = {}, {}
+
+    def start(self, run):
+        self.folder = run.folder
+        self._take("fresh")
+
+    def log(self, record, clients):
+        self._take("evaluated" if clients else "before evaluation")
+
+    def _take(self, name):
+        if name not in self.live:
+            self.live[name] = list(examine_run(self.folder))
+            copy = self.folder.with_name(f"killed, {name}")
+            self.killed[copy.name] = Path(shutil.copytree(self.folder, copy))
+
+
+@pytest.fixture(scope="module")
+def healthy(tmp_path_factory):
+    """The findings of healthy runs by state: those of one real run in its states."""
+    folder = tmp_path_factory.mktemp("healthy")
+    words = [*SMALL.split(), "population.backbones=[{name: cnn_2x8, share: 1}]", f"run.output_dir={folder}"]
+    config = load(
+        [], [*words, "evaluate.every=2", "checkpoint.every=1", "checkpoint.async=false"], methods=config_classes()
+    )
+    photographer = Photographer()
+    finished = run_federation(config, plain=True, trackers=[photographer]).folder
+    findings = photographer.live | {name: list(examine_run(killed)) for name, killed in photographer.killed.items()}
+    findings["finished"] = list(examine_run(finished))
+    copied = Path(shutil.copytree(finished, folder / "copied"))
+    findings["copied"] = list(examine_run(copied))
+    findings["moved"] = list(examine_run(copied.rename(folder / "moved")))
+    for name in photographer.killed:
+        resume_federation(photographer.killed[name], plain=True)
+        findings[f"resumed after {name}"] = list(examine_run(photographer.killed[name]))
+    resume_federation(finished, ["run.rounds=4"], plain=True)
+    findings["extended"] = list(examine_run(finished))
+    return findings
+
+
+LIVE = ["fresh", "before evaluation", "evaluated"]
+KILLED = [f"killed, {name}" for name in LIVE]
+WHOLE = ["finished", "copied", "moved", "extended", *(f"resumed after {name}" for name in KILLED)]
+
+
+@pytest.mark.parametrize("state", [*LIVE, *KILLED, *WHOLE])
+def test_a_healthy_run_has_no_fault_in_any_state(healthy, state):
+    # A killed run is to be resumed, and starts over if it has no checkpoint yet.
+    to_do = {"killed, evaluated": {"run.json"}}.get(state, {"run.json", "resuming"} if state in KILLED else set())
+    assert dict.fromkeys(to_do, "warning") == dict(problems(healthy[state]))
 
 
 def test_an_intact_run_has_no_problem_and_stays_unchanged(run, golden):

@@ -154,7 +154,7 @@ def _run_with_jobs(folder: "SweepFolder", arguments: argparse.Namespace) -> int:
             )
             say(f"{folder.sweep.name}: {len(folder.sweep.trials)} trials; {folder.sweep.output_dir} {what}")
         try:
-            with Stopper(say, 0.0).listening():
+            with Stopper(say, 0.0, owns_process=True).listening():
                 submit_trials(folder, is_here, arguments.address, arguments.runtime_env, arguments.working_dir, say)
         except KeyboardInterrupt:
             given = [str(part) for option in options.items() for part in option]

@@ -112,7 +112,7 @@ def run_trial(task: TrialTask) -> None:
         # A process that reserves no GPU would see all GPUs of its node.
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
     apply_environment(task)
-    with task.log.open("a", buffering=1, encoding="utf-8") as log, redirect_stdout(log), redirect_stderr(log):
+    with task.log.open("a", 1, "utf-8", "backslashreplace") as log, redirect_stdout(log), redirect_stderr(log):
         from fedvtc.federation.launch import run_federation
 
         trackers = [TuneReporter(task.metric, task.config.run.rounds)] if task.metric else []

@@ -51,7 +51,7 @@ def run_trials(folder: SweepFolder, notify: Callable[[str], None]) -> dict[str, 
     if not pending:
         return {}
     os.environ.update(TUNE_SETTINGS)
-    stopper = Stopper(notify, 0.0)
+    stopper = Stopper(notify, 0.0, owns_process=True)
     cluster = pending[0].config.cluster
     with stopper.listening(), connected(cluster, f"sweep-{folder.sweep.name}"), _quiet():
         return _run_and_restart(folder, pending, notify)

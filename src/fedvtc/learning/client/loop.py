@@ -1,6 +1,7 @@
 """The local training loop: Fabric drives one module over batches in memory."""
 
 import hashlib
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
@@ -17,6 +18,10 @@ from fedvtc.learning.seeding import derive_seed
 Precision = Literal["32-true", "bf16-mixed"]
 Loss = Callable[..., Tensor | Mapping[str, Tensor]]
 """Computes a loss from the tensors of a batch, such as `loss(images, labels_B)`."""
+
+
+_GENERATORS = threading.RLock()
+"""Held while PyTorch's global generators are seeded by a key."""
 
 
 def make_fabric(device: torch.device, precision: Precision = "32-true") -> Fabric:
@@ -38,6 +43,9 @@ def keyed_randomness(
 ) -> Iterator[None]:
     """Seeds PyTorch's global generators by a key for the length of a block, then restores their state.
 
+    The generators belong to the process, so blocks of different threads run one after another: federations in threads
+    of one process draw the same numbers as alone.
+
     Args:
         seed: the federation's seed.
         round: round of the key.
@@ -45,7 +53,7 @@ def keyed_randomness(
         purpose: purpose of the key.
         device: a GPU whose generator is seeded too; seeding other GPUs would take memory on each of them.
     """
-    with torch.random.fork_rng(devices=[device] if device is not None and device.type == "cuda" else []):
+    with _GENERATORS, torch.random.fork_rng(devices=[device] if device is not None and device.type == "cuda" else []):
         torch.manual_seed(derive_seed(seed, round=round, client=client, purpose=purpose))
         yield
 

@@ -9,13 +9,14 @@ import subprocess
 import sys
 import threading
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from fedvtc.config.operation import ClusterConfig
 from fedvtc.config.secrets import shown
-from fedvtc.errors import ClusterError, Interrupted, first_line
+from fedvtc.errors import WARNING_SIGNALS, ClusterError, Interrupted, first_line
+from fedvtc.runtime.actors.token import environment, variables_for, variables_here
 from fedvtc.runtime.placement import Resources
 
 CONNECT_TIMEOUT_S = 5.0
@@ -34,9 +35,9 @@ print(json.dumps([list(available_resources_per_node().values()), total]))
 
 def address_of(config: ClusterConfig) -> tuple[str, str]:
     """Returns the address to attach to, and the key or variable that sets it; empty to start a cluster here."""
-    if config.address:
-        return config.address, "cluster.address"
-    return os.environ.get("RAY_ADDRESS", ""), "RAY_ADDRESS"
+    source = "cluster.address" if config.address else "RAY_ADDRESS"
+    address = config.address or os.environ.get("RAY_ADDRESS", "")
+    return ("" if address == "local" else address), source
 
 
 def check_address(address: str, source: str) -> None:
@@ -74,9 +75,6 @@ def connected(config: ClusterConfig, namespace: str) -> Iterator[None]:
         ClusterError: no cluster answers at the address, the address is not that of a node, or no cluster starts here.
         Interrupted: SIGTERM arrived while Ray started.
     """
-    # Ray reads both variables when imported. With the first, Ray does not hide GPUs from actors that reserve none.
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     import ray
 
     if ray.is_initialized():
@@ -84,41 +82,53 @@ def connected(config: ClusterConfig, namespace: str) -> Iterator[None]:
         return
     address, source = address_of(config)
     check_address(address, source)
-    quiet: dict[str, Any] = {"namespace": namespace, "log_to_driver": False, "logging_level": logging.ERROR}
-    try:
+    with environment(_variables_for(address, source) if address else variables_here()):
         try:
-            with _own_handler_of(signal.SIGTERM), warnings.catch_warnings():
-                # Ray 2.60 leaves log files open when starting processes.
-                warnings.simplefilter("ignore", ResourceWarning)
-                if address:
-                    _check_listening(address)
-                    ray.init(address=address, **quiet)
-                else:
-                    ray.init(
-                        address="local",
-                        num_cpus=config.num_cpus,
-                        num_gpus=config.num_gpus,
-                        include_dashboard=False,
-                        **quiet,
-                    )
-        except (OSError, ValueError, RuntimeError) as error:
-            reason = first_line(error).rstrip(".")
-            if not address:
-                raise ClusterError(f"cluster: Ray does not start here ({reason}). Run `fedvtc doctor`.") from error
-            raise ClusterError(
-                f"{source}={address}: no Ray cluster answers ({reason}). "
-                "Start a cluster with `ray start --head`, or remove the address and unset RAY_ADDRESS."
-            ) from error
-        except SystemExit as error:
-            # While Ray starts, Ray handles SIGTERM itself and raises SystemExit.
-            if error.code == signal.SIGTERM:
-                raise Interrupted(signal.SIGTERM) from None
-            raise
-        yield
-    finally:
-        # Also after Ctrl-C during the start: a half-started Ray would crash the interpreter at exit.
-        with _own_handler_of(signal.SIGTERM):
-            ray.shutdown()
+            _start(address, source, config, namespace)
+            yield
+        finally:
+            # Also after Ctrl-C during the start: a half-started Ray would crash the interpreter at exit.
+            with _own_handler_of(signal.SIGTERM):
+                ray.shutdown()
+
+
+def _start(address: str, source: str, config: ClusterConfig, namespace: str) -> None:
+    """Attaches this process to a cluster, or starts one here; raises as `connected` does."""
+    import ray
+
+    options: dict[str, Any] = {"address": address}
+    if not address:
+        options = {"address": "local", "num_cpus": config.num_cpus, "num_gpus": config.num_gpus}
+        options["include_dashboard"] = False
+    try:
+        with _own_handler_of(signal.SIGTERM), _spared_from(WARNING_SIGNALS), warnings.catch_warnings():
+            # Ray 2.60 leaves log files open when starting processes.
+            warnings.simplefilter("ignore", ResourceWarning)
+            ray.init(**options, namespace=namespace, log_to_driver=False, logging_level=logging.ERROR)
+    except (OSError, ValueError, RuntimeError) as error:
+        if address:
+            raise _unanswered(address, source, first_line(error)) from error
+        reason = first_line(error).rstrip(".")
+        raise ClusterError(f"cluster: Ray does not start here ({reason}). Run `fedvtc doctor`.") from error
+    except SystemExit as error:
+        # While Ray starts, Ray handles SIGTERM itself and raises SystemExit.
+        if error.code == signal.SIGTERM:
+            raise Interrupted(signal.SIGTERM) from None
+        raise
+
+
+def _variables_for(address: str, source: str) -> dict[str, str]:
+    """Returns the environment variables for a cluster; raises a ClusterError if no process listens there."""
+    try:
+        _check_listening(address)
+    except (OSError, ValueError) as error:
+        raise _unanswered(address, source, first_line(error)) from error
+    return variables_for(address, source)
+
+
+def _unanswered(address: str, source: str, reason: str) -> ClusterError:
+    fix = "Start a cluster with `ray start --head`, or remove the address and unset RAY_ADDRESS."
+    return ClusterError(f"{source}={address}: no Ray cluster answers ({reason.rstrip('.')}). {fix}")
 
 
 @contextmanager
@@ -134,6 +144,20 @@ def _own_handler_of(signum: int) -> Iterator[None]:
     finally:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signum, handler)
+
+
+@contextmanager
+def _spared_from(signums: Sequence[int]) -> Iterator[None]:
+    """Starts processes that never receive the signals, which a terminal or Slurm sends to all processes of a job.
+
+    A process inherits the blocked signals of the thread that starts the process. This process receives the signals at
+    the end of the block at the latest.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signums)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def free_nodes() -> list[Resources]:
@@ -185,12 +209,13 @@ def nodes_elsewhere(address: str, source: str = "RAY_ADDRESS") -> tuple[list[Res
     check_address(address, source)
     try:
         _check_listening(address)
+        variables = variables_for(address, source)
         query = subprocess.run(
             [sys.executable, "-c", _QUERY, address],
             capture_output=True,
             text=True,
             timeout=QUERY_TIMEOUT_S,
-            env={**os.environ, "RAY_USAGE_STATS_ENABLED": "0"},
+            env={**os.environ, **variables, "RAY_USAGE_STATS_ENABLED": "0"},
             check=False,
         )
     except subprocess.TimeoutExpired:

@@ -8,11 +8,12 @@ import torch
 
 from fedvtc.commands.main import main
 from fedvtc.config import load
-from fedvtc.errors import Interrupted
+from fedvtc.errors import ClientError, Interrupted
 from fedvtc.federation.launch import run_federation
 from fedvtc.learning.methods import config_classes
 from fedvtc.runtime.inline_pool import InlinePool
 from fedvtc.storage.run_folder import RunFolder
+from fedvtc.storage.run_status import RunStatus
 from fedvtc.tracking import Tracker
 
 SETTINGS = (
@@ -74,12 +75,22 @@ def test_the_pool_closes_before_trackers_finish(run):
     assert witness.checkpoints == ["final", "round_000001"]
 
 
-@pytest.mark.parametrize(("error", "status"), [(ValueError(), "failed"), (Interrupted(2), "interrupted")])
-def test_trackers_get_the_status_of_a_run_that_ends_early(run, error, status):
+@pytest.mark.parametrize(
+    ("error", "status", "reason"),
+    [
+        (ValueError(), "failed", "ValueError"),
+        (ValueError("a\nb"), "failed", "ValueError: a"),
+        (ClientError(0, 1, "train", "the loss is nan"), "failed", "client 0, round 1, train: the loss is nan"),
+        (Interrupted(15), "interrupted", "SIGTERM"),
+        (KeyboardInterrupt(), "interrupted", "KeyboardInterrupt"),
+    ],
+)
+def test_trackers_and_run_json_get_the_status_of_a_run_that_ends_early(run, error, status, reason):
     witness = Witness(error)
     with pytest.raises(type(error)):
         run(witness)
     assert witness.calls == [("start", True), ("round", True), (status, False)]
+    assert RunFolder.open(witness._folder).true_status == RunStatus(status, reason)
 
 
 @pytest.mark.parametrize(("error", "status"), [(Interrupted(15), "finished"), (ValueError(), "failed")])

@@ -1,3 +1,4 @@
+import fcntl
 import json
 import os
 import re
@@ -15,6 +16,7 @@ from fedvtc.errors import RunExistsError, RunFolderError
 from fedvtc.reporting.runs import find_runs
 from fedvtc.storage.run_files import config_layer
 from fedvtc.storage.run_folder import RunFolder
+from fedvtc.storage.run_status import RunStatus, true_status
 
 CONFIG = {"run": {"name": "a", "seed": 3}, "training": {"optimizer": {"lr": 1e-5}}}
 
@@ -49,6 +51,31 @@ def test_status_is_replaced_and_nothing_is_left_beside(tmp_path):
     assert after.pop("ended") >= before["created"]
     assert after == before | {"status": "finished"}
     assert {path.name for path in folder.path.iterdir()} == {"run.json", "config.yaml"}
+
+
+def test_the_reason_of_an_end_lasts_until_the_next_attempt(tmp_path):
+    folder = RunFolder.create(tmp_path, "a", CONFIG)
+    folder.set_status("failed", reason="client 0, round 1, train: loss is nan")
+    opened = RunFolder.open(folder.path)
+    assert opened.true_status == RunStatus("failed", "client 0, round 1, train: loss is nan")
+    with opened.lock():
+        opened.begin_attempt(0)
+        assert "reason" not in described(opened)
+        opened.set_status("finished")
+        assert opened.true_status == RunStatus("finished", holder=f"pid {os.getpid()} on {socket.gethostname()}")
+
+
+def test_a_run_that_says_running_without_a_process_was_killed(tmp_path):
+    ours = f"pid {os.getpid()} on {socket.gethostname()}"
+    folder = RunFolder.create(tmp_path, "a", CONFIG)
+    with folder.lock():
+        assert folder.true_status == RunStatus("running", holder=ours)
+    # A reader of the status is not taken for the process of the run by another reader.
+    with (folder.path / ".lock").open() as reader:
+        fcntl.flock(reader, fcntl.LOCK_SH)
+        assert folder.true_status == RunStatus("killed", f"{ours} ended without writing a status")
+    assert true_status(folder.path, {}) == RunStatus("?")
+    assert true_status(folder.path, {"status": "running", "attempts": []}).name == "killed"
 
 
 def test_an_existing_run_is_never_overwritten(tmp_path, golden, keys_of):

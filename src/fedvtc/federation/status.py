@@ -1,16 +1,21 @@
 """The status of a run in run.json, and the command that resumes the run."""
 
 import shlex
+import signal
+import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from fedvtc.errors import UserError
+from fedvtc.errors import FedvtcError, Interrupted, UserError, first_line
 from fedvtc.federation.trust import is_owned
 from fedvtc.runtime.incidents import Incidents
 from fedvtc.storage.checkpoints import CheckpointStore
 from fedvtc.storage.run_folder import RunFolder
 from fedvtc.tracking.console import PlainConsole
+
+MAX_REASON_LETTERS = 300
+"""Longest reason in run.json; tables show the reason in one cell."""
 
 
 @contextmanager
@@ -42,13 +47,23 @@ def status_kept(
         # On a full disk the user must see the first error, not that of run.json.
         with suppress(OSError):
             status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
-            folder.set_status(status, incidents.totals)
+            folder.set_status(status, incidents.totals, reason_of_end(error))
         # A user error before the first round leaves no folder to resume.
         if has_begun(folder) or not isinstance(error, UserError):
             console.note(f"{_newest_saved(store)}; resume with: {resume_command(folder.path)}")
         raise
     # Again, with the incidents that happened while the trackers finished.
     mark_finished()
+
+
+def reason_of_end(error: BaseException) -> str:
+    """Returns the reason of a run's end for run.json, in one line: the signal, or the first line of the error."""
+    if isinstance(error, KeyboardInterrupt):
+        return signal.Signals(error.signum).name if isinstance(error, Interrupted) else "KeyboardInterrupt"
+    text = first_line(error)
+    if not isinstance(error, FedvtcError) and text != type(error).__name__:
+        text = f"{type(error).__name__}: {text}"
+    return textwrap.shorten(text, MAX_REASON_LETTERS)
 
 
 def has_begun(folder: RunFolder) -> bool:

@@ -1,17 +1,20 @@
 """Locks a folder, so that one process at a time writes files there, on any node that shares the folder."""
 
+import fcntl
 import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from filelock import FileLock, Timeout, lock_descriptor
+from filelock import FileLock, Timeout
 
 from fedvtc.errors import RunFolderError
 
 LOCK_FILE = ".lock"
 MAX_HOLDER_BYTES = 300
+READER_S = 0.2
+"""Seconds to wait for readers: `holder` takes a shared lock for a moment."""
 
 
 @contextmanager
@@ -31,7 +34,7 @@ def locked(path: Path) -> Iterator[None]:
     if not path.is_dir():
         raise RunFolderError(f"{path}: cannot be locked (no such folder). Name an existing folder.")
     # A soft lock would outlive a killed process.
-    lock = FileLock(path / LOCK_FILE, blocking=False, fallback_to_soft=False, on_acquired=_write_holder)
+    lock = FileLock(path / LOCK_FILE, timeout=READER_S, fallback_to_soft=False, on_acquired=_write_holder)
     try:
         lock.acquire()
     except Timeout:
@@ -66,7 +69,11 @@ def holder(path: Path) -> str | None:
     except FileNotFoundError:
         return None
     try:
-        return None if lock_descriptor(opened, blocking=False) else _text_of(file)
+        # Shared, so that readers do not take each other for the holder; NFS allows no exclusive lock without writing.
+        fcntl.flock(opened, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        return None
+    except (BlockingIOError, PermissionError):
+        return _text_of(file)
     finally:
         os.close(opened)
 

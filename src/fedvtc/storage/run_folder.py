@@ -23,6 +23,7 @@ from fedvtc.storage import versions
 from fedvtc.storage.atomic import appearing, replaced
 from fedvtc.storage.lock import locked
 from fedvtc.storage.run_files import RUN_ID, read_description
+from fedvtc.storage.run_status import RunStatus, true_status
 
 PARTITION = "partition.npz"
 RUN_ID_VARIABLE = "FEDVTC_RUN_ID"
@@ -136,6 +137,15 @@ class RunFolder:
         return str(self._description["status"])
 
     @property
+    def true_status(self) -> RunStatus:
+        """The status with its reason; `killed` for a run that says `running` without a process.
+
+        Raises:
+            OSError: see `run_status.true_status`.
+        """
+        return true_status(self.path, self._description)
+
+    @property
     def attempts(self) -> Sequence[Mapping[str, Any]]:
         """All attempts: `started`, `host`, `pid`, `incidents` and, from the second attempt on, `resumed_round`."""
         return tuple(self._description["attempts"])
@@ -160,6 +170,7 @@ class RunFolder:
             self._description["has_checkpoints"] = True
         self._description["status"] = "running"
         self._description.pop("ended", None)
+        self._description.pop("reason", None)
         self._write()
 
     @property
@@ -173,13 +184,14 @@ class RunFolder:
             self._description["has_checkpoints"] = True
             self._write()
 
-    def set_status(self, status: str, incidents: Mapping[str, int] | None = None) -> None:
-        """Writes the status and the time of the end.
+    def set_status(self, status: str, incidents: Mapping[str, int] | None = None, reason: str = "") -> None:
+        """Writes the status, its reason and the time of the end.
 
         Args:
             status: `finished`, `failed` or `interrupted`.
             incidents: counts of this attempt's incidents by kind. The last round of a failed run has no record, so
                 run.json is the only file with its incidents.
+            reason: the error or signal that ended the run, in one line; empty for a finished run.
 
         Raises:
             OSError: if run.json cannot be written.
@@ -189,6 +201,9 @@ class RunFolder:
             if incidents:
                 self._description["attempts"][-1]["incidents"] = dict(incidents)
             self._description["ended"] = _now()
+            self._description.pop("reason", None)
+            if reason:
+                self._description["reason"] = reason
             self._write()
 
     def write_config(self, config_dict: Mapping[str, Any]) -> None:

@@ -13,9 +13,9 @@ from fedvtc.config import Config, load
 from fedvtc.config.secrets import secrets_in
 from fedvtc.errors import ConfigError, DataError, RunFolderError
 from fedvtc.learning.methods import config_classes
-from fedvtc.storage import lock
 from fedvtc.storage.run_files import config_layer
 from fedvtc.storage.run_folder import RunFolder
+from fedvtc.storage.run_status import RunStatus
 
 
 def examine_run(path: Path, overrides: Sequence[str] = (), *, trusted: bool = False) -> Iterator[Finding]:
@@ -32,22 +32,22 @@ def examine_run(path: Path, overrides: Sequence[str] = (), *, trusted: bool = Fa
         yield fault_of("run.json", error, str(path))
         return
     try:
-        holder = lock.holder(path)
+        status = folder.true_status
     except OSError as error:
         fix = "Make .lock readable, on a file system that supports locks."
         yield Finding(".lock", "fault", f"cannot be examined ({error.strerror})", fix)
-        holder = "perhaps a process"
+        status = RunStatus(folder.status, holder="perhaps a process")
     config, found = _config(folder, overrides)
-    yield _status(folder, holder)
+    yield _status(folder, status)
     yield from safely("secrets", partial(_secrets, path), "fault")
     yield from found
     num_rounds = config.run.rounds if config else None
-    state = {"is_finished": folder.status == "finished", "is_live": holder is not None}
+    state = {"is_finished": folder.status == "finished", "is_live": status.holder is not None}
     yield from safely("metrics.jsonl", partial(records.metrics, path, num_rounds, **state), "fault")
     yield from safely("clients.csv", partial(records.clients, path, **state), "fault")
     if config is not None:
         yield from safely("partition.npz", partial(check_partition, path, config), "fault")
-        check = partial(checkpoints.examine, folder, config, trusted=trusted, is_live=holder is not None)
+        check = partial(checkpoints.examine, folder, config, trusted=trusted, is_live=status.holder is not None)
         yield from safely("checkpoints", check, "fault")
 
 
@@ -62,17 +62,16 @@ def _config(folder: RunFolder, overrides: Sequence[str]) -> tuple[Config | None,
     return config, [Finding("config.yaml", "ok", "loads with this version of fedvtc")]
 
 
-def _status(folder: RunFolder, holder: str | None) -> Finding:
+def _status(folder: RunFolder, status: RunStatus) -> Finding:
     from fedvtc.federation.status import resume_command
 
     num_attempts = len(folder.attempts)
     run = f"{folder.name} ({folder.id}), {num_attempts} attempt{'s' * (num_attempts != 1)}"
-    if holder is not None:
-        return Finding("run.json", "ok", f"{run}: running, {holder} writes the folder")
-    if folder.status == "finished":
+    if status.holder is not None:
+        return Finding("run.json", "ok", f"{run}: running, {status.holder} writes the folder")
+    if status.name == "finished":
         return Finding("run.json", "ok", f"{run}: finished")
-    killed = "killed: its status is running, but no process writes the folder"
-    ended = killed if folder.status == "running" else folder.status
+    ended = f"{status.name} ({status.reason})" if status.reason else status.name
     return Finding("run.json", "warning", f"{run}: {ended}", resume_command(folder.path))
 
 

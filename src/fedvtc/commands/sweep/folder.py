@@ -135,7 +135,7 @@ class SweepFolder:
                     folder = RunFolder.open(trial.path)
                     with folder.lock():
                         if folder.status == "running":
-                            folder.set_status("interrupted")
+                            folder.set_status("interrupted", reason="the sweep ended the process of the run")
                 # A live process holds the lock.
                 except RunFolderError:
                     if time.monotonic() > until_s:

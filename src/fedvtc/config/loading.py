@@ -16,6 +16,7 @@ from fedvtc.config.layers import KeyPath, Layer, decided_at, dotted, placed, rea
 from fedvtc.config.problems import Problem, did_you_mean, show
 from fedvtc.config.schema import Config, MethodConfig
 from fedvtc.config.secrets import hidden
+from fedvtc.config.shipped import is_shipped
 from fedvtc.config.values import validate
 from fedvtc.errors import ConfigError, first_line
 
@@ -31,13 +32,13 @@ def load(
 ) -> Config:
     """Merges files left to right over the defaults, then overrides; resolves `${...}` and checks all values.
 
-    A file may hold `include: [PATH, ...]`, paths relative to the file, merged before the file's own keys. Mappings
-    merge, lists replace. `method.name` decides which keys stand under `method`: where a later layer sets another name,
-    all keys that earlier layers set under `method` are dropped, so that `run experiment.yaml method/local.yaml` works
-    although the experiment includes a method with other keys.
+    A file may hold `include: [PATH, ...]`, paths relative to the file or names of shipped configs, merged before the
+    file's own keys. Mappings merge, lists replace. `method.name` decides which keys stand under `method`: where a later
+    layer sets another name, all keys that earlier layers set under `method` are dropped, so that
+    `run experiment.yaml method/local.yaml` works although the experiment includes a method with other keys.
 
     Args:
-        files: YAML files.
+        files: YAML files, or names of shipped configs such as `experiment/digits`.
         overrides: `key=value`, with dots in the key and YAML as value.
         methods: the section of each method, by the method's name.
         layers: keys from other sources than config files; these keys win over the files.
@@ -51,6 +52,8 @@ def load(
     name, layers = _choose_method([*file_layers, *layers], override_layers)
     if not isinstance(name, str) or name not in methods:
         what, fix = f"unknown method {show(name)}", did_you_mean(str(name), methods)
+        if is_shipped(f"method/{name}"):
+            fix = f"To use the config of this name, leave method.name out and give method/{name}."
         problems.append(Problem("method.name", what, decided_at(layers, ("method", "name")), fix))
         layers = [_without_method(layer) for layer in layers]
         default = MethodConfig()

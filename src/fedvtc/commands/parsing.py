@@ -7,7 +7,7 @@ import argparse
 import os
 import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from fedvtc.errors import EXIT_OK, EXIT_USER_ERROR
@@ -96,7 +96,7 @@ def _is_file(word: str) -> bool:
     return word.endswith((".yaml", ".yml")) or os.path.isfile(f"{word}.yaml") or is_shipped(word)
 
 
-def _methods() -> "dict[str, type[MethodConfig]]":
+def _methods() -> "Mapping[str, type[MethodConfig]]":
     from fedvtc.learning.methods import config_classes
 
     return config_classes()

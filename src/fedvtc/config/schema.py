@@ -142,7 +142,7 @@ class MethodConfig:
     """The keys of every method; each method adds keys in a subclass."""
 
     name: str = "fedvtc"
-    """A method of `fedvtc list methods`."""
+    """A method of `fedvtc list methods`, or a class of your own as `package.module:Class`."""
     label: Annotated[str | None, MayChange("Changes the name in tables.")] = None
     """Name of the method in tables; null shows `method.name`."""
 

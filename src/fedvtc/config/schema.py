@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from fedvtc.config.operation import CheckpointConfig, ClusterConfig, PlacementConfig, RuntimeConfig, TrackingConfig
-from fedvtc.config.section import MayChange, section
+from fedvtc.config.section import IsPath, MayChange, section
 
 _SAME_IMAGES = MayChange("Images are read from the new location; images with other labels are refused.")
 
@@ -56,9 +56,9 @@ class DataConfig:
 
     name: str = "digits"
     """A data set of `fedvtc list data`. `npz` and `folder` also need `data.path`."""
-    root: Annotated[str | None, _SAME_IMAGES] = None
+    root: Annotated[str | None, _SAME_IMAGES, IsPath()] = None
     """Folder of data sets; null takes FEDVTC_DATA from the environment, else ./data."""
-    path: Annotated[str | None, _SAME_IMAGES] = None
+    path: Annotated[str | None, _SAME_IMAGES, IsPath()] = None
     """File of `npz` (x_train, y_train, x_test, y_test), or folder of `folder` (train/CLASS/, test/CLASS/)."""
     download: Annotated[bool, _SAME_IMAGES] = True
     """True downloads a data set that `data.root` lacks."""
@@ -87,8 +87,8 @@ class PartitionConfig:
     """Most draws of a partition with `partition.min_images`; then the run ends with an error."""
     images_per_client: Annotated[int | None, Field(ge=1)] = None
     """Most images of a client, drawn at random from the client's part; null keeps all."""
-    file: str | None = None
-    """File partition.npz of an earlier run, for `file`."""
+    file: Annotated[str | None, IsPath()] = None
+    """File partition.npz of an earlier run, for `file`. A resumed run reads the partition.npz of its own folder."""
 
 
 @section

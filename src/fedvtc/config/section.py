@@ -1,4 +1,4 @@
-"""The decorator that makes a class a section of the config, and the marker of keys that a resumed run may change."""
+"""The decorator that makes a class a section of the config, and the markers of keys."""
 
 from dataclasses import dataclass, field
 from typing import TypeVar, cast, dataclass_transform
@@ -45,3 +45,8 @@ class MayChange:
     """
 
     effect: str = "Applies to the rounds that follow."
+
+
+@dataclass(frozen=True)
+class IsPath:
+    """Marks a key whose value is a path; a relative path starts in the working folder of the command."""

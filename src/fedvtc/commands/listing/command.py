@@ -57,7 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         from fedvtc.reporting.runs import runs_table
 
-        table, lines = runs_table(arguments.folders or [DEFAULT_FOLDER])
+        table, lines = runs_table(arguments.folders or [DEFAULT_FOLDER], console.width)
         if table is not None:
             console.print(table)
         print("\n".join(lines))

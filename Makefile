@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help env demo test test-unit lint docs format lock clean
+.PHONY: help env demo test test-unit lint docs format lock wheel clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -43,6 +43,9 @@ format: env  ## Fix style and format
 lock:  ## Write the newest allowed dependencies to requirements.lock
 	@$(find_uv); $$uv pip compile --quiet --upgrade --universal --no-header --group dev pyproject.toml \
 	    --output-file requirements.lock
+
+wheel:  ## Build the package in dist/
+	@$(find_uv); $$uv build --quiet --wheel --out-dir dist
 
 clean:  ## Remove the environment, the site and all caches; keep outputs and data
 	rm -rf $(VENV) .uv dist docs/_build .hypothesis .mypy_cache .pytest_cache .ruff_cache

@@ -5,6 +5,7 @@ each problem. Any other exception is a crash with a traceback.
 """
 
 import signal
+import textwrap
 from collections.abc import Sequence
 
 EXIT_OK = 0
@@ -17,10 +18,21 @@ WARNING_SIGNALS = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 EXIT_INTERRUPTED = 130
 EXIT_TERMINATED = 143
 
+FAILURES = (Exception, SystemExit)
+"""Errors that a library or a user's own code may raise. Ctrl-C is not a failure of such code."""
+MAX_REASON_LETTERS = 200
+
 
 def first_line(error: BaseException) -> str:
     """Returns the first line of an error's text, or the name of the error's class if the text is empty."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+def reason(error: BaseException) -> str:
+    """Formats kind and text of an error as one line."""
+    # All lines of the text, because the first line of a validation error only counts the problems.
+    text = textwrap.shorten(str(error), MAX_REASON_LETTERS).rstrip(".")
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 class FedvtcError(Exception):

@@ -1,11 +1,13 @@
-"""Every `fedvtc` command in the documents is accepted by the program."""
+"""Every `fedvtc` command in the documents and help texts is accepted by the program, from a folder without configs."""
 
+import re
 import shlex
 from pathlib import Path
 
 import pytest
 
-from fedvtc.commands.main import main
+from fedvtc.commands.main import EXAMPLES, main
+from fedvtc.commands.registry import COMMANDS
 from fedvtc.config import check_resumable, load
 from fedvtc.learning import methods
 from fedvtc.learning.methods import config_classes
@@ -40,25 +42,25 @@ def done():
     return set()
 
 
-@pytest.mark.slow
-def test_every_command_is_accepted(document_with_commands, commands, done, root, tmp_path, monkeypatch, capsys):
-    """Commands run in the order of the document, so that a command can read a file of an earlier one."""
-    for name in ("conf", "jobs"):
-        (tmp_path / name).symlink_to(root / name)
+@pytest.fixture
+def check(done, tmp_path, monkeypatch, capsys):
+    """A function that runs commands in the given order, so that a command can read a file of an earlier one."""
     monkeypatch.chdir(tmp_path)
-    if document_with_commands.name == "adding-a-method.md":
-        monkeypatch.setattr(methods, "__path__", [*methods.__path__, str(tmp_path)])
-    for command in commands(document_with_commands):
-        words, target = words_of(command)
+
+    def check(commands):
+        for command in commands:
+            run(*words_of(command), command)
+
+    def run(words, target, command):
         if words[0] == "resume":
             # The run does not exist; the check covers the keys that the command changes.
             check_resumable(load([], [], methods=config_classes()), load([], words[2:], methods=config_classes()))
-            continue
-        if words == ["doctor"]:
-            if "doctor" in done:
-                continue
+            return
+        if words[0] == "doctor":
+            if "doctor" in done or words[1:]:
+                return
             done.add("doctor")
-        if words[0] not in ("plan", "sweep"):
+        if words[0] == "list":
             for folder in ["outputs", *words[2:]]:
                 Path(folder).mkdir(parents=True, exist_ok=True)
 
@@ -72,8 +74,25 @@ def test_every_command_is_accepted(document_with_commands, commands, done, root,
         if target:
             Path(target).write_text(printed, encoding="utf-8")
 
+    return check
+
+
+@pytest.mark.slow
+def test_every_command_of_a_document_is_accepted(document_with_commands, commands, check, root, tmp_path, monkeypatch):
+    (tmp_path / "jobs").symlink_to(root / "jobs")
+    if document_with_commands.name == "adding-a-method.md":
+        monkeypatch.setattr(methods, "__path__", [*methods.__path__, str(tmp_path)])
+    check(commands(document_with_commands))
+
+
+@pytest.mark.slow
+def test_every_command_of_a_help_text_is_accepted(check):
+    texts = [EXAMPLES, *(command.parser().epilog for command in COMMANDS.values())]
+    lines = [line.strip() for text in texts for line in text.splitlines()]
+    check(dict.fromkeys(re.split(" {2,}", line)[0] for line in lines if line.startswith("fedvtc ")))
+
 
 def test_the_readme_shows_every_command_that_a_reader_starts_with(commands, root):
     found = {command.split()[1] for command in commands(root / "README.md")}
 
-    assert found == {"run", "resume", "submit", "sweep", "plan", "list", "doctor"}
+    assert found == set(COMMANDS)

@@ -12,6 +12,7 @@ import yaml
 
 from fedvtc.config import Config, field_docs, load
 from fedvtc.federation.launch import run_federation
+from fedvtc.federation.resume import resume_federation
 from fedvtc.learning import methods
 from fedvtc.learning.methods import Task, build, config_classes, largest_bytes
 
@@ -20,8 +21,8 @@ from fedvtc.learning.methods import Task, build, config_classes, largest_bytes
 def shared_proxy(blocks, root, tmp_path, monkeypatch):
     """The method of docs/adding-a-method.md, installed beside the other methods: the path of its YAML, its test."""
     document = root / "docs/adding-a-method.md"
-    code, test = blocks(document, "python")
-    (config,) = blocks(document, "yaml")
+    code, _, test = blocks(document, "python")
+    config, _ = blocks(document, "yaml")
     for name, text in (("shared_proxy.py", code), ("shared_proxy.yaml", config)):
         (tmp_path / name).write_text(text, encoding="utf-8")
     monkeypatch.setattr(methods, "__path__", [*methods.__path__, str(tmp_path)])
@@ -57,6 +58,39 @@ def test_the_test_of_the_example_passes(shared_proxy):
     assert len(tests) == 2
     for function in tests:
         function()
+
+
+@pytest.mark.slow
+def test_the_example_of_a_plain_module_runs_and_resumes_outside_of_the_package(
+    blocks, root, tiny_run, tmp_path, monkeypatch
+):
+    _, code, _ = blocks(root / "docs/adding-a-method.md", "python")
+    (tmp_path / "shared_probe.py").write_text(code, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    files, overrides = tiny_run
+    config = load(files, [*overrides, "run.rounds=1", "method.name=shared_probe:SharedProbe"], methods=config_classes())
+
+    folder = run_federation(config, plain=True).folder
+    resume_federation(folder, ["run.rounds=2"], plain=True)
+
+    sys.modules.pop("shared_probe")
+    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    rounds = [record for record in records if record["phase"] == "round"]
+    # The probe of 64 pixels and 10 classes, in float32.
+    assert [record["bytes/up/probe"] for record in rounds] == [2 * 650 * 4, 2 * 650 * 4]
+    assert rounds[1]["loss/probe"] < rounds[0]["loss/probe"]
+
+
+def test_a_method_outside_of_the_package_has_the_config_of_the_document(blocks, root, tmp_path, monkeypatch):
+    document = root / "docs/adding-a-method.md"
+    (tmp_path / "shared_proxy.py").write_text(blocks(document, "python")[0], encoding="utf-8")
+    (tmp_path / "mine.yaml").write_text(blocks(document, "yaml")[1], encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    method = load(["mine.yaml"], [], methods=config_classes()).method
+    sys.modules.pop("shared_proxy")
+    assert (type(method).__name__, method.label, method.warm_up) == ("SharedProxyConfig", "Shared proxy", 1)
 
 
 @pytest.mark.slow

@@ -21,6 +21,7 @@ from fedvtc.learning.client.client import FederatedClient
 from fedvtc.learning.methods import config_classes
 from fedvtc.storage.checkpoints import CheckpointStore
 from fedvtc.storage.checkpoints.trees import read_tree
+from fedvtc.storage.run_folder import RunFolder
 from fedvtc.tracking.record_files import JsonlTracker
 
 SOURCE = str(Path(__file__).parents[2] / "src")
@@ -63,6 +64,20 @@ METHODS = {"local": LOCAL, "fedproto": FEDPROTO, "fedvtc": FEDVTC, "exchange": E
 
 
 # Whole runs.
+
+
+@pytest.mark.slow
+def test_a_run_with_relative_paths_resumes_from_another_folder(tiny_folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tiny_folder("relative"))
+    paths = ["data.path=tiny.npz", "checkpoint.dir=saved", f"run.output_dir={tmp_path}"]
+    config = load([], [*SETTINGS, *LOCAL, *paths, "run.rounds=1"], methods=config_classes())
+    path = run_federation(config, plain=True).folder
+    monkeypatch.chdir(tmp_path)
+
+    summary = resume_federation(path, ["run.rounds=2"], plain=True)
+
+    assert summary.record["round"] == 2
+    assert [attempt.get("resumed_round") for attempt in RunFolder.open(path).attempts] == [None, 1]
 
 
 @pytest.fixture(scope="module")

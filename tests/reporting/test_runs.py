@@ -12,6 +12,7 @@ from fedvtc.config import Config, load, to_yaml
 from fedvtc.errors import UserError
 from fedvtc.learning.methods import config_classes
 from fedvtc.reporting.runs import find_runs, runs_table
+from fedvtc.storage.lock import locked
 
 ROUND = {"round": 1, "phase": "round", "test/accuracy/mean": 0.25, "test/accuracy/min": 0.1}
 FINAL = {
@@ -38,13 +39,13 @@ def words(text: str) -> list[str]:
     return text.split()
 
 
-def shown(*folders: Path) -> tuple[list[list[str]], list[str]]:
+def shown(*folders: Path, width: int = 250) -> tuple[list[list[str]], list[str]]:
     """The cells of each row, and the lines below."""
-    table, lines = runs_table(folders)
+    table, lines = runs_table(folders, width)
     if table is None:
         return [], lines
     printed = io.StringIO()
-    Console(width=250, file=printed).print(table)
+    Console(width=width, file=printed).print(table)
     return [row.split() for row in printed.getvalue().splitlines()], lines
 
 
@@ -56,19 +57,53 @@ def test_a_run_is_one_row_with_its_last_evaluation(tmp_path: Path):
     assert rows[1:] == [words("first mnist iid 8 local 3 2/2 0.500 0.300 0.900 - finished")]
     assert str(tmp_path / "first") in lines
     config = tmp_path / "first" / "config.yaml"
-    assert lines[-1] == f"Next: fedvtc plan {config}, or fedvtc run {config} run.name=null run.seed=1"
+    assert lines[-1] == f"Next: fedvtc plan {config}, or fedvtc run {config} run.name=null run.seed=4"
 
 
 def test_the_round_counts_on_without_an_evaluation(tmp_path: Path):
     write_run(tmp_path / "a", ["method.label=Mine"], [ROUND, {"round": 4, "phase": "round"}], status="running")
-    rows, _ = shown(tmp_path)
+    with locked(tmp_path / "a"):
+        rows, _ = shown(tmp_path)
     assert rows[1] == words("a digits dirichlet 0.1 8 Mine 0 4/10 0.250 0.100 - - running")
 
 
 def test_a_run_before_its_first_round_is_shown(tmp_path: Path):
     (write_run(tmp_path / "a", ["partition.kind=shards"], [], status="running") / "metrics.jsonl").unlink()
-    rows, _ = shown(tmp_path / "a")
+    with locked(tmp_path / "a"):
+        rows, _ = shown(tmp_path / "a")
     assert rows[1] == words("a digits shards 2 8 fedvtc 0 0/10 - - - - running")
+
+
+def test_a_run_without_its_process_is_killed_and_can_be_resumed(tmp_path: Path):
+    folder = write_run(tmp_path / "my run", [], [ROUND], status="running")
+    rows, lines = shown(tmp_path)
+    assert rows[1][-1] == "killed"
+    assert f"{folder}: killed (its process ended without writing a status)." in lines
+    assert lines[-1] == f"Next: fedvtc resume '{folder}'"
+
+
+@pytest.mark.parametrize("status", ["failed", "interrupted"])
+def test_a_run_that_ended_early_is_shown_with_its_reason(tmp_path: Path, status: str):
+    reason = "client 0, round 2, train: the loss is nan"
+    folder = write_run(tmp_path / "a", [], [ROUND], status=status, reason=reason)
+    rows, lines = shown(tmp_path)
+    assert rows[1][-1] == status
+    assert f"{folder}: {status} ({reason})." in lines
+    assert lines[-1] == f"Next: fedvtc resume {folder}"
+
+
+def test_a_narrow_terminal_shows_numbers_for_names_and_one_row_per_run(tmp_path: Path):
+    long = "digits-dirichlet0.1-FedVTC+-s0-20261122-19023"
+    for number in range(10):
+        overrides = [f"run.seed={number % 3}", f"method.name={'local' if number else 'fedproto'}"]
+        write_run(tmp_path / f"{long}{number}", overrides, [ROUND], created=f"2026-01-{number + 10}")
+    rows, lines = shown(tmp_path, width=80)
+    assert rows[0] == words("run method seed round accuracy worst held missing status")
+    assert rows[1] == words("1 fedproto 0 1/10 0.250 0.100 - - finished")
+    assert len(rows) == 11
+    assert lines[0] == "all runs: data digits, partition dirichlet 0.1, clients 8"
+    assert f" 1  {tmp_path}/{long}0" in lines
+    assert f"10  {tmp_path}/{long}9" in lines
 
 
 def test_runs_are_in_order_of_age_and_shown_once(tmp_path: Path):
@@ -152,6 +187,6 @@ def test_no_runs(tmp_path: Path, golden: Any, keys_of: Any):
     assert rows == []
     golden(line)
     with pytest.raises(UserError) as caught:
-        runs_table([tmp_path / "absent"])
+        runs_table([tmp_path / "absent"], 80)
     assert keys_of(caught.value) == [f"{tmp_path}/absent"]
     golden(caught.value)

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from fedvtc.config.schema import Config
-from fedvtc.errors import DiskError
+from fedvtc.errors import DiskError, reason
 from fedvtc.tracking import RunInfo, Tracker
-from fedvtc.tracking.isolation import DiskErrors, IsolatedTracker, OptionalTracker, reason
+from fedvtc.tracking.isolation import DiskErrors, IsolatedTracker, OptionalTracker
 from fedvtc.tracking.pictures import PictureTracker
 from fedvtc.tracking.record_files import CsvTracker, JsonlTracker
 from fedvtc.tracking.tracker_thread import TrackerThread

@@ -30,6 +30,7 @@ examples:
   fedvtc resume outputs/mine                                 resume a run that was stopped or killed
   fedvtc submit conf/experiment/digits.yaml run.output_dir=/mnt/shared/outputs    run on a Ray cluster
   fedvtc list                                                list the runs under ./outputs
+  fedvtc init my_project                                     write a project with a method of your own
   fedvtc doctor                                              check whether runs work on this machine
 
 `fedvtc COMMAND --help` shows the options and examples of a command, `fedvtc run --help` also every config key.

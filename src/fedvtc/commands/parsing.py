@@ -6,7 +6,7 @@ Nothing heavy is imported at the top, so that help and errors in a config appear
 import argparse
 import os
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from fedvtc.errors import EXIT_OK, EXIT_USER_ERROR
@@ -62,7 +62,10 @@ def config_parser(command: str, about: str, examples: str) -> Parser:
             parser.exit(EXIT_OK)
 
     parser = make_parser(f"fedvtc {command}", about, examples, add_help=False)
-    words = "config files, merged left to right over the defaults, and config keys, which win over files"
+    words = (
+        "config files or names of `fedvtc list configs`, merged left to right over the defaults, and config keys, which"
+        " win over files"
+    )
     parser.add_argument("words", nargs="*", metavar="FILE | key=value", help=words)
     parser.add_argument("-h", "--help", nargs=0, action=Help, help="show this help and every config key")
     return parser
@@ -72,7 +75,7 @@ def load_config(words: Sequence[str]) -> "Config":
     """Returns the config that files and overrides give, in any order.
 
     Args:
-        words: names of YAML files, and `key=value` overrides.
+        words: YAML files, names of shipped configs, and `key=value` overrides.
 
     Raises:
         ConfigError: lists every problem of the config.
@@ -84,12 +87,16 @@ def load_config(words: Sequence[str]) -> "Config":
 
 
 def _is_file(word: str) -> bool:
-    # A missing file must be reported as a file, not as an override.
+    from fedvtc.config.shipped import is_shipped
+
     # Not Path.exists, which raises for long overrides.
-    return ("=" not in word and word.endswith((".yaml", ".yml"))) or os.path.exists(word)
+    if "=" in word or os.path.exists(word):
+        return os.path.exists(word)
+    # A missing file must be reported as a file, not as an override.
+    return word.endswith((".yaml", ".yml")) or os.path.isfile(f"{word}.yaml") or is_shipped(word)
 
 
-def _methods() -> "dict[str, type[MethodConfig]]":
+def _methods() -> "Mapping[str, type[MethodConfig]]":
     from fedvtc.learning.methods import config_classes
 
     return config_classes()

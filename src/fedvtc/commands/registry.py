@@ -34,7 +34,10 @@ COMMANDS = {
     "submit": Command("run a federation as a job on a Ray cluster", "submit.command:parser"),
     "sweep": Command("run many federations from one file and compare the results", "sweep.command:parser"),
     "plan": Command("show config, partition, traffic and memory of a run without training", "plan.command:parser"),
-    "list": Command("list runs, cluster jobs, data sets, backbones or methods", "listing.command:parser"),
+    "list": Command(
+        "list runs, cluster jobs, shipped configs, data sets, backbones or methods", "listing.command:parser"
+    ),
+    "init": Command("write a project with a method of your own", "init.command:parser"),
     "doctor": Command("check this machine, or a run folder, for problems", "doctor.command:parser"),
 }
 """Commands by name, in the order of `fedvtc --help`."""

@@ -11,6 +11,7 @@ from fedvtc.config.fields import grouped_docs as grouped_docs
 from fedvtc.config.job_paths import check_submitted as check_submitted
 from fedvtc.config.job_paths import lost_outputs as lost_outputs
 from fedvtc.config.loading import load as load
+from fedvtc.config.paths import absolute_paths as absolute_paths
 from fedvtc.config.schema import Config as Config
 from fedvtc.config.schema import MethodConfig as MethodConfig
 from fedvtc.config.values import validate as validate

@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from fedvtc.config.problems import COMMAND_LINE, Problem, nearest
+from fedvtc.config.shipped import located, nearest_shipped
 from fedvtc.errors import first_line
 
 KeyPath = tuple[str | int, ...]
@@ -73,8 +74,8 @@ def placed(problem: Problem, layers: Sequence[Layer]) -> Problem:
 
 
 def read_files(files: Sequence[Path | str], problems: list[Problem]) -> list[Layer]:
-    """Returns the layers of files and of the files that they include, in merge order."""
-    return [layer for file in files for layer in _read_tree(Path(file), (), COMMAND_LINE, problems)]
+    """Returns the layers of files and of the files that they include, in merge order; see `shipped.located`."""
+    return [layer for file in files for layer in _read_tree(located(file), (), COMMAND_LINE, problems)]
 
 
 def read_overrides(overrides: Sequence[str], problems: list[Problem]) -> list[Layer]:
@@ -83,7 +84,8 @@ def read_overrides(overrides: Sequence[str], problems: list[Problem]) -> list[La
     for override in overrides:
         key, equals, value = override.partition("=")
         if not equals or not key.strip():
-            fix = "Write key=value, or the path of a file that ends in .yaml."
+            near = None if equals else nearest_shipped(override)
+            fix = f"Did you mean {near}?" if near else "Write key=value, or the path of a file that ends in .yaml."
             problems.append(Problem(override or "''", "is neither key=value nor a file", COMMAND_LINE, fix))
             continue
         try:
@@ -112,13 +114,13 @@ def _read_tree(file: Path, above: tuple[Path, ...], asked_at: str, problems: lis
     include = layer.content.pop("include", [])
     include_at = layer.where(("include",))
     if not isinstance(include, list) or not all(isinstance(entry, str) for entry in include):
-        fix = "Write include: [../data/mnist.yaml]."
-        problems.append(Problem("include", "must be a list of paths, relative to the file", include_at, fix))
+        fix = "Write include: [data/mnist]."
+        what = "must be a list of files or of shipped configs"
+        problems.append(Problem("include", what, include_at, fix))
         include = []
     layers = []
     for index, entry in enumerate(include):
-        included = Path(os.path.normpath(file.parent / entry))
-        layers += _read_tree(included, chain, layer.where(("include", index)), problems)
+        layers += _read_tree(located(entry, file.parent), chain, layer.where(("include", index)), problems)
     return [*layers, layer]
 
 
@@ -182,6 +184,7 @@ def _words(nodes: Iterable[tuple[KeyPath, int, yaml.Node | None]]) -> dict[KeyPa
 
 def _near_files(file: Path) -> str:
     """Returns a hint for a path that is not a file: a near name, or the entries of the last folder that exists."""
+    shipped = nearest_shipped(str(file))
     folder, missing = (file, "") if os.path.isdir(file) else (file.parent, file.name)
     while not os.path.isdir(folder):
         folder, missing = folder.parent, folder.name
@@ -192,6 +195,8 @@ def _near_files(file: Path) -> str:
     near = nearest(missing, entries)
     if near:
         return f"Did you mean {folder / near}?"
+    if shipped:
+        return f"Did you mean {shipped}?"
     shown = ", ".join(entries[:12]) + (", ..." if len(entries) > 12 else "")
     return f"{folder} contains: {shown}." if entries else f"{folder} is empty."
 

@@ -12,10 +12,12 @@ from omegaconf.errors import OmegaConfBaseException
 
 from fedvtc.config.checking import as_written, checked
 from fedvtc.config.export import to_dict
-from fedvtc.config.layers import KeyPath, Layer, decided_at, dotted, placed, read_files, read_overrides
+from fedvtc.config.layers import KeyPath, Layer, dotted, placed, read_files, read_overrides
+from fedvtc.config.own_code import OwnCodeError
 from fedvtc.config.problems import Problem, did_you_mean, show
 from fedvtc.config.schema import Config, MethodConfig
 from fedvtc.config.secrets import hidden
+from fedvtc.config.shipped import is_shipped
 from fedvtc.config.values import validate
 from fedvtc.errors import ConfigError, first_line
 
@@ -31,15 +33,15 @@ def load(
 ) -> Config:
     """Merges files left to right over the defaults, then overrides; resolves `${...}` and checks all values.
 
-    A file may hold `include: [PATH, ...]`, paths relative to the file, merged before the file's own keys. Mappings
-    merge, lists replace. `method.name` decides which keys stand under `method`: where a later layer sets another name,
-    all keys that earlier layers set under `method` are dropped, so that `run experiment.yaml method/local.yaml` works
-    although the experiment includes a method with other keys.
+    A file may hold `include: [PATH, ...]`, paths relative to the file or names of shipped configs, merged before the
+    file's own keys. Mappings merge, lists replace. `method.name` decides which keys stand under `method`: where a later
+    layer sets another name, all keys that earlier layers set under `method` are dropped, so that
+    `run experiment.yaml method/local.yaml` works although the experiment includes a method with other keys.
 
     Args:
-        files: YAML files.
+        files: YAML files, or names of shipped configs such as `experiment/digits`.
         overrides: `key=value`, with dots in the key and YAML as value.
-        methods: the section of each method, by the method's name.
+        methods: the section of each method, by the method's name; may import methods of the user's own.
         layers: keys from other sources than config files; these keys win over the files.
 
     Raises:
@@ -49,13 +51,13 @@ def load(
     file_layers = read_files(files, problems)
     override_layers = read_overrides(overrides, problems)
     name, layers = _choose_method([*file_layers, *layers], override_layers)
-    if not isinstance(name, str) or name not in methods:
-        what, fix = f"unknown method {show(name)}", did_you_mean(str(name), methods)
-        problems.append(Problem("method.name", what, decided_at(layers, ("method", "name")), fix))
+    section = _section_of(name, methods)
+    if isinstance(section, Problem):
+        problems.append(placed(section, layers))
         layers = [_without_method(layer) for layer in layers]
         default = MethodConfig()
     else:
-        default = methods[name](name=name)
+        default = section(name=str(name))
 
     layers = [as_written(as_written(layer, Config), type(default), _METHOD) for layer in layers]
     defaults = to_dict(replace(Config(), method=default))
@@ -91,6 +93,19 @@ def _choose_method(files: list[Layer], overrides: list[Layer]) -> tuple[object, 
             kept = [_without_method(layer) for layer in kept]
         kept += group
     return name, kept
+
+
+def _section_of(name: object, methods: Mapping[str, type[MethodConfig]]) -> type[MethodConfig] | Problem:
+    """Returns the section of a method, or the problem of a name that no method has."""
+    if isinstance(name, str) and name in methods:
+        try:
+            return methods[name]
+        except OwnCodeError as error:
+            return Problem("method.name", error.what, fix=error.fix)
+    fix = did_you_mean(str(name), methods)
+    if is_shipped(f"method/{name}"):
+        fix = f"To use the config of this name, leave method.name out and give method/{name}."
+    return Problem("method.name", f"unknown method {show(name)}", fix=fix)
 
 
 def _without_method(layer: Layer) -> Layer:

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from fedvtc.config.section import MayChange, section
+from fedvtc.config.section import IsPath, MayChange, section
 
 LONGEST_S = 1e9
 """Longest timeout in seconds, some 30 years; timers of the operating system overflow above about 9e9 s."""
@@ -74,9 +74,9 @@ class CheckpointConfig:
     """Number of newest checkpoints that are kept. The final checkpoint is always kept."""
     keep_best: Annotated[bool, MayChange()] = True
     """True also keeps the checkpoint of the round with the best mean generalization accuracy."""
-    dir: Annotated[str | None, MayChange("Checkpoints are read from the new folder and written to the new folder.")] = (
-        None
-    )
+    dir: Annotated[
+        str | None, MayChange("Checkpoints are read from the new folder and written to the new folder."), IsPath()
+    ] = None
     """Folder or fsspec URL that every node reaches; null takes `checkpoints` in the run folder. An example of a URL is
     s3://bucket/fedvtc. A run makes a folder of its own there."""
     async_: Annotated[bool, MayChange()] = True

@@ -25,10 +25,11 @@ exit code 2, because the rounds before and after the change would belong to diff
 """
 
 _YAML_START = """\
-# Every config key with its default, as a start for your own files. Nothing changes if you leave this file out.
+# Every config key with its default, as a start for your own files.
 #   fedvtc run conf/base.yaml
 #   fedvtc run conf/base.yaml run.rounds=30 partition.alpha=0.5
-# Later files and key=value overrides win. A file may start with `include: [PATH, ...]`, relative to the file.
+# Later files and key=value overrides win. A file may start with `include: [FILE, ...]`: paths relative to the file, or
+# names of `fedvtc list configs`.
 # Generated from the fields of the config by `python docs/generate.py`.
 """
 

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from fedvtc.config.operation import CheckpointConfig, ClusterConfig, PlacementConfig, RuntimeConfig, TrackingConfig
-from fedvtc.config.section import AddedLater, MayChange, section
+from fedvtc.config.section import AddedLater, IsPath, MayChange, section
 
 _SAME_IMAGES = MayChange("Images are read from the new location; other images or labels are refused.")
 
@@ -56,9 +56,9 @@ class DataConfig:
 
     name: str = "digits"
     """A data set of `fedvtc list data`. `npz` and `folder` also need `data.path`."""
-    root: Annotated[str | None, _SAME_IMAGES] = None
+    root: Annotated[str | None, _SAME_IMAGES, IsPath()] = None
     """Folder of data sets; null takes FEDVTC_DATA from the environment, else ./data."""
-    path: Annotated[str | None, _SAME_IMAGES] = None
+    path: Annotated[str | None, _SAME_IMAGES, IsPath()] = None
     """File of `npz` (x_train, y_train, x_test, y_test), or folder of `folder` (train/CLASS/, test/CLASS/)."""
     download: Annotated[bool, _SAME_IMAGES] = True
     """True downloads a data set that `data.root` lacks."""
@@ -90,8 +90,9 @@ class PartitionConfig:
     """Most draws of a partition with `partition.min_images`; then the run ends with an error."""
     images_per_client: Annotated[int | None, Field(ge=1)] = None
     """Most images of a client, drawn at random from the client's part; null keeps all."""
-    file: str | None = None
-    """File of `file`: partition.npz of an earlier run, or JSON lists of image numbers by client."""
+    file: Annotated[str | None, IsPath()] = None
+    """File of `file`: partition.npz of an earlier run, or JSON lists of image numbers by client. A resumed run reads
+    the partition.npz of its own folder."""
 
 
 @section
@@ -145,7 +146,7 @@ class MethodConfig:
     """The keys of every method; each method adds keys in a subclass."""
 
     name: str = "fedvtc"
-    """A method of `fedvtc list methods`."""
+    """A method of `fedvtc list methods`, or a class of your own as `package.module:Class`."""
     label: Annotated[str | None, MayChange("Changes the name in tables.")] = None
     """Name of the method in tables; null shows `method.name`."""
 

@@ -53,3 +53,8 @@ class AddedLater:
 
     Without the mark, a new key would change the fingerprint of every old run, and no old run could be resumed.
     """
+
+
+@dataclass(frozen=True)
+class IsPath:
+    """Marks a key whose value is a path; a relative path starts in the working folder of the command."""

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from fedvtc.config.export import to_dict
 from fedvtc.config.names import BACKBONES, DATASETS, TRACKERS
 from fedvtc.config.naming import is_folder_name
+from fedvtc.config.own_code import is_import_path
 from fedvtc.config.participation import round_half_up
 from fedvtc.config.problems import Problem, did_you_mean, show
 from fedvtc.config.schema import Config
@@ -143,8 +144,7 @@ def _is_gpu_share(gpus: float) -> bool:
 
 def _trackers(config: Config) -> Iterator[Problem]:
     for index, name in enumerate(config.tracking.trackers):
-        module, colon, cls = name.partition(":")
-        if name not in TRACKERS and not (colon and cls.isidentifier() and _is_module(module)):
+        if name not in TRACKERS and not is_import_path(name):
             fix = f"Set {', '.join(TRACKERS)} or package.module:Class."
             yield Problem(f"tracking.trackers[{index}]", f"unknown tracker {show(name)}", fix=fix)
 
@@ -155,10 +155,6 @@ def _wandb(config: Config) -> Iterator[Problem]:
         rule = f"must be 1 to {MAX_PROJECT_LETTERS} letters without any of {' '.join(NOT_IN_PROJECTS)}"
         fix = "Set tracking.wandb.entity for the team."
         yield Problem("tracking.wandb.project", f"{rule}, not {show(project)}", fix=fix)
-
-
-def _is_module(name: str) -> bool:
-    return all(part.isidentifier() for part in name.split("."))
 
 
 def _method(config: Config) -> Iterator[Problem]:

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 
-from fedvtc.config import check_submitted, same_place, to_dict
+from fedvtc.config import absolute_paths, check_submitted, same_place, to_dict
 from fedvtc.config.naming import default_name
 from fedvtc.config.schema import Config
 from fedvtc.errors import RunExistsError, UserError
@@ -47,6 +47,7 @@ def run_federation(
             SIGHUP, SIGUSR1 and SIGUSR2 that the process neither handles nor ignores.
     """
     check_submitted(config)
+    config = absolute_paths(config)
     name = config.run.name or default_name(config)
     path = Path(config.run.output_dir, name)
     # Not Path.exists, which raises for names that are too long and for folders without read permission.

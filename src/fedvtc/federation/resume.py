@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from fedvtc.config import check_resumable, load, to_dict
+from fedvtc.config import absolute_paths, check_resumable, load, to_dict
 from fedvtc.config.schema import Config, DataConfig
 from fedvtc.errors import DataError, RunFolderError
 from fedvtc.federation.attempt import RunSummary, attempt
@@ -114,8 +114,8 @@ def resume_folder(
     """
     check_owner(folder.path, trusted)
     with folder.lock():
-        before = _config_of(folder)
-        after = change(before)
+        before = absolute_paths(_config_of(folder))
+        after = absolute_paths(change(before))
         check_resumable(before, after)
         console = make_console_tracker(plain)
         if folder.status == "finished" and after.run.rounds == before.run.rounds:

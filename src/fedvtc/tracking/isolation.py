@@ -7,7 +7,6 @@
 `TrackerThread` runs trackers that wait for a server.
 """
 
-import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from functools import partial
@@ -17,13 +16,9 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from fedvtc.errors import DiskError
+from fedvtc.errors import FAILURES, DiskError, reason
 from fedvtc.tracking.base import RunInfo, Tracker
 from fedvtc.tracking.tracker_thread import TrackerThread
-
-FAILURES = (Exception, SystemExit)
-"""Errors that a library or a user's tracker may raise. Ctrl-C is not a failure of a tracker."""
-MAX_REASON_LETTERS = 200
 
 Report = Callable[[str], None]
 """Prints one line for the user."""
@@ -198,13 +193,6 @@ class OptionalTracker:
                 line = f"tracking.trackers: {self._name} failed and is left out from now on ({reason(error)})."
                 self._report(line)
             self._has_failed = True
-
-
-def reason(error: BaseException) -> str:
-    """Formats kind and text of an error as one line."""
-    # All lines of the text, because the first line of a validation error only counts the problems.
-    text = textwrap.shorten(str(error), MAX_REASON_LETTERS).rstrip(".")
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def _lines(num: int) -> str:

@@ -1,15 +1,16 @@
 """Makes the trackers of a run, and starts and finishes them."""
 
-import importlib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 
+from fedvtc.config.own_code import OwnCodeError, own_class
+from fedvtc.config.problems import Problem
 from fedvtc.config.schema import Config
-from fedvtc.errors import ConfigError
+from fedvtc.errors import FAILURES, ConfigError, reason
 from fedvtc.tracking.base import RunInfo, Tracker
 from fedvtc.tracking.console import PlainConsole
-from fedvtc.tracking.isolation import FAILURES, DiskErrors, IsolatedTracker, OptionalTracker, reason
+from fedvtc.tracking.isolation import DiskErrors, IsolatedTracker, OptionalTracker
 from fedvtc.tracking.pictures import PictureTracker
 from fedvtc.tracking.record_files import CsvTracker, JsonlTracker
 from fedvtc.tracking.tracker_thread import TrackerThread
@@ -82,17 +83,10 @@ def _own(name: str) -> Tracker:
     Raises:
         ConfigError: if the module cannot be imported, the class is no tracker, or its constructor needs arguments.
     """
-    module_name, _, class_name = name.partition(":")
     try:
-        module = importlib.import_module(module_name)
-    except FAILURES as error:
-        fix = "Install the module, or put its folder on PYTHONPATH."
-        raise ConfigError([f"{KEY}: {module_name} cannot be imported ({reason(error)}). {fix}"]) from None
-    made = getattr(module, class_name, None)
-    if made is None:
-        raise ConfigError([f"{KEY}: {module_name} has no {class_name}. Name a class of this module."])
-    if not (isinstance(made, type) and issubclass(made, Tracker)):
-        raise ConfigError([f"{KEY}: {name} is not a tracker. Derive the class from fedvtc.tracking.Tracker."])
+        made: Callable[[], Tracker] = own_class(name, Tracker, "fedvtc.tracking.Tracker")
+    except OwnCodeError as error:
+        raise ConfigError([str(Problem(KEY, error.what, fix=error.fix))]) from None
     try:
         return made()
     except FAILURES as error:

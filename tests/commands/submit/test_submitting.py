@@ -80,7 +80,10 @@ def test_the_user_sees_the_commands_for_a_job(job, golden):
     assert lines[3].endswith("fedvtc submit 'a b.yaml' run.name=mine")
     golden("\n".join(lines))
     elsewhere = advice(job(run="my run"), "http://head:8265", [], "s3://bucket/fedvtc/")
-    assert "rsync -a 'HEAD:/mnt/outputs/my run' . " in elsewhere[-2]
+    assert "rsync -a 'head:/mnt/outputs/my run' . " in elsewhere[-2]
+    assert "rsync -a '[fd00::1]:/mnt/outputs/mine' . " in advice(job(), "http://[fd00::1]:8265", [])[-1]
+    for here in ("http://127.0.0.1:8265", "http://localhost:8265"):
+        assert advice(job(), here, [])[-1] == "  fetch:  /mnt/outputs/mine lies on the storage of the cluster"
     assert elsewhere[-1].split() == ["models:", "s3://bucket/fedvtc/my", "run-*"]
 
 

@@ -38,7 +38,7 @@ def examine_run(path: Path, overrides: Sequence[str] = (), *, trusted: bool = Fa
         fix = "Make .lock readable, on a file system that supports locks."
         yield Finding(".lock", "fault", f"cannot be examined ({error.strerror})", fix)
         status = RunStatus(folder.status, holder="perhaps a process")
-    config, found = _config(folder, overrides)
+    config, found = _config(folder, overrides, trusted)
     yield _status(folder, status)
     yield from safely("secrets", partial(_secrets, path), "fault")
     yield from found
@@ -54,10 +54,13 @@ def examine_run(path: Path, overrides: Sequence[str] = (), *, trusted: bool = Fa
         yield from safely("checkpoints", check, "fault")
 
 
-def _config(folder: RunFolder, overrides: Sequence[str]) -> tuple[Config | None, list[Finding]]:
+def _config(folder: RunFolder, overrides: Sequence[str], trusted: bool) -> tuple[Config | None, list[Finding]]:
     """The config of the run, None if it does not load, and the rows for config.yaml."""
+    from fedvtc.federation.trust import is_owned
+
+    refusal = "" if trusted or is_owned(folder.path) else "Give --trust if you trust the owner of the folder."
     try:
-        config = load([config_layer(folder.path)], overrides, methods=config_classes())
+        config = load([config_layer(folder.path)], overrides, methods=config_classes(refusal))
     except ConfigError as error:
         return None, [fault_of("config.yaml", ConfigError([problem])) for problem in error.problems]
     except RunFolderError as error:

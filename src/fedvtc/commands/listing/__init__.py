@@ -1,1 +1,1 @@
-"""`fedvtc list`: tables of runs, cluster jobs, data sets, backbones and methods. Reads only."""
+"""`fedvtc list`: tables of runs, cluster jobs, shipped configs, data sets, backbones and methods. Reads only."""

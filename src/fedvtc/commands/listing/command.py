@@ -9,13 +9,14 @@ from fedvtc.errors import EXIT_OK, UserError
 DEFAULT_FOLDER = Path("outputs")
 
 ABOUT = """\
-Lists runs with their accuracy, the jobs of a Ray cluster, or the names of data sets, backbones and methods that a
-config can use."""
+Lists runs with their accuracy, the jobs of a Ray cluster, the configs that fedvtc ships, or the names of data sets,
+backbones and methods that a config can use."""
 
 EXAMPLES = """\
 examples:
   fedvtc list
   fedvtc list runs outputs/mnist outputs/demo
+  fedvtc list configs
   fedvtc list backbones
   fedvtc list --cluster --address http://HEAD:8265
 """
@@ -24,8 +25,8 @@ examples:
 def parser() -> Parser:
     """Returns the parser of `fedvtc list`."""
     parser = make_parser("fedvtc list", ABOUT, EXAMPLES)
-    kinds = ("runs", "data", "backbones", "methods")
-    kind_help = "runs (the default), data, backbones or methods"
+    kinds = ("runs", "configs", "data", "backbones", "methods")
+    kind_help = "runs (the default), configs, data, backbones or methods"
     parser.add_argument("kind", nargs="?", default="runs", choices=kinds, metavar="KIND", help=kind_help)
     folders_help = "for runs: run folders, or folders that hold run folders; default: ./outputs"
     parser.add_argument("folders", nargs="*", type=Path, metavar="FOLDER", help=folders_help)
@@ -56,7 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         from fedvtc.reporting.runs import runs_table
 
-        table, lines = runs_table(arguments.folders or [DEFAULT_FOLDER])
+        table, lines = runs_table(arguments.folders or [DEFAULT_FOLDER], console.width)
         if table is not None:
             console.print(table)
         print("\n".join(lines))

@@ -1,6 +1,7 @@
-"""Tables of the names that a config can use: data sets, backbones, methods."""
+"""Tables of the shipped configs, and of the names that a config can use: data sets, backbones, methods."""
 
 from importlib import import_module
+from pathlib import Path
 from types import ModuleType
 from typing import Literal
 
@@ -8,13 +9,17 @@ from rich.table import Table
 from rich.text import Text
 
 from fedvtc.config.names import BACKBONES, DATASETS
+from fedvtc.config.shipped import located, shipped_names
 from fedvtc.learning import methods
 
 
-def names_table(kind: Literal["data", "backbones", "methods"]) -> Table:
-    """Returns a table of names under their config key; data sets and methods with a description."""
+def names_table(kind: Literal["configs", "data", "backbones", "methods"]) -> Table:
+    """Returns a table of shipped configs, or of names under their config key; all but backbones with a description."""
     table = Table(box=None, pad_edge=False, header_style="bold")
-    if kind == "data":
+    if kind == "configs":
+        names = {name: _first_comment(located(name)) for name in shipped_names()}
+        table.add_column("config", no_wrap=True)
+    elif kind == "data":
         names = DATASETS
         table.add_column("data.name")
     elif kind == "backbones":
@@ -31,3 +36,7 @@ def names_table(kind: Literal["data", "backbones", "methods"]) -> Table:
 
 def _first_line(module: ModuleType) -> str:
     return (module.__doc__ or "").strip().partition("\n")[0]
+
+
+def _first_comment(file: Path) -> str:
+    return file.read_text(encoding="utf-8").partition("\n")[0].removeprefix("# ")

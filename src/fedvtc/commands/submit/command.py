@@ -11,7 +11,7 @@ EXAMPLES = """\
 examples:
   fedvtc submit conf/experiment/digits.yaml run.name=mine run.output_dir=/mnt/shared/outputs
   fedvtc submit conf/experiment/digits.yaml run.output_dir=/mnt/shared/outputs --address http://HEAD:8265 --no-wait
-  fedvtc submit conf/data/mnist.yaml run.output_dir=/mnt/shared/outputs --runtime-env jobs/runtime_env.yaml
+  fedvtc submit conf/data/mnist.yaml run.output_dir=/mnt/shared/outputs --working-dir .
 """
 
 

@@ -38,7 +38,8 @@ def read_runtime_env(file: Path) -> dict[str, Any]:
         content = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError) as error:
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())
-        raise UserError(f"{file}: cannot be read ({reason}). Give a YAML file such as jobs/runtime_env.yaml.") from None
+        fix = "Give a YAML file, for example with `env_vars: {NAME: value}`."
+        raise UserError(f"{file}: cannot be read ({reason}). {fix}") from None
     content = {} if content is None else content
     if not isinstance(content, dict):
         raise UserError(f"{file}: expected keys with values. Write for example `env_vars: {{NAME: value}}`.")

@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from rich.table import Table
 from rich.text import Text
@@ -29,7 +30,6 @@ def advice(job: Job, address: str | None, words: Sequence[str], checkpoint_dir: 
         checkpoint_dir: the folder or URL of the models; None if they are in the run folder.
     """
     url = cluster_url(address)
-    folder = shlex.quote(f"HEAD:{Path(job.output_dir, job.run)}")
     # A pattern, because the run id differs from the id of the job if the run folder was lost.
     models = [f"  models: {checkpoint_dir.rstrip('/')}/{job.run}-*"] if checkpoint_dir else []
     return [
@@ -37,9 +37,18 @@ def advice(job: Job, address: str | None, words: Sequence[str], checkpoint_dir: 
         f"  follow: {ray_job(f'logs {job.id} --follow', url)}",
         f"  stop:   {ray_job(f'stop {job.id}', url)}",
         f"  resume: fedvtc submit {shlex.join(words)}",
-        f"  fetch:  rsync -a {folder} .    (HEAD: a machine with the storage of the cluster)",
+        f"  fetch:  {_fetch_command(url, Path(job.output_dir, job.run))}",
         *models,
     ]
+
+
+def _fetch_command(url: str, folder: Path) -> str:
+    host = urlsplit(url).hostname or ""
+    if host in ("localhost", "::1") or host.startswith("127."):
+        # The dashboard of this machine, or the end of a tunnel, whose other end is not known here.
+        return f"{folder} lies on the storage of the cluster"
+    place = f"[{host}]" if ":" in host else host
+    return f"rsync -a {shlex.quote(f'{place}:{folder}')} .    (or from another machine with the storage of the cluster)"
 
 
 def watch(job: Job, address: str | None) -> int:

@@ -1,6 +1,5 @@
 """Checks of a sweep file across its keys: conflicting settings, equal trials, trials in different folders."""
 
-import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -11,6 +10,7 @@ from fedvtc.commands.sweep.trials import Trial
 from fedvtc.commands.sweep.variants import FILES, Setting, Variant
 from fedvtc.config.layers import read_file
 from fedvtc.config.problems import COMMAND_LINE, Problem, show
+from fedvtc.config.shipped import located
 
 OWN_KEYS = ("run.name", "run.resume")
 """Keys that a sweep sets itself."""
@@ -51,13 +51,10 @@ def check_trials(trials: Sequence[Trial], file: Path) -> list[Problem]:
 
 
 def paths_of(given: Sequence[Setting], file: Path) -> list[str]:
-    """Returns the config files that settings name, relative to the current folder.
-
-    The settings name them relative to the sweep file.
-    """
+    """Returns the paths of the config files that settings name: relative to the sweep file, or shipped configs."""
     names = [setting.value for setting in given if setting.key == FILES]
     flat = [name for value in names for name in ([value] if isinstance(value, str) else value)]
-    return [os.path.normpath(file.parent / name) for name in flat]
+    return [str(located(name, file.parent)) for name in flat]
 
 
 def overridden_key(override: str) -> str:

@@ -104,12 +104,13 @@ def _job_options(arguments: argparse.Namespace) -> dict[str, Path | str]:
 
 def _load(words: Sequence[str]) -> "Sweep":
     from fedvtc.commands.sweep.loading import load_sweep
+    from fedvtc.config.shipped import located
 
     files = [word for word in words if "=" not in word or os.path.exists(word)]
     if len(files) != 1:
         fix = "Give one, for example conf/sweep/digits_quick.yaml."
         raise UserError(f"{' '.join(files) or 'FILE'}: expected one sweep file, not {len(files)}. {fix}")
-    return load_sweep(Path(files[0]), [word for word in words if word != files[0]])
+    return load_sweep(located(files[0]), [word for word in words if word != files[0]])
 
 
 def _say_progress(folder: "SweepFolder") -> None:

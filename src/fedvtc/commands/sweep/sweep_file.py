@@ -36,7 +36,7 @@ class SweepKeys:
     name: str | None = None
     """Name of the sweep and of its folder in run.output_dir; null takes the name of the file."""
     base: list[str] = field(default_factory=list)
-    """Config files of all trials; paths are relative to the sweep file."""
+    """Config files of all trials: paths relative to the sweep file, or names of shipped configs."""
     set_: dict[str, Any] = field(default_factory=dict)
     """Keys of all trials, dotted or nested; they override the files."""
     grid: dict[str, Any] = field(default_factory=dict)

@@ -1,14 +1,17 @@
 """Federated methods: one file each, or a folder where a method is long. Training loops and messages lie elsewhere.
 
 Every module here defines `METHOD`, and the name of the module is the name of the method. Exceptions are `base` and
-helpers that begin with `_`.
+helpers that begin with `_`. A method elsewhere has the name `package.module:Class`.
 Importing this package or a method does not import PyTorch.
 """
 
 import pkgutil
+from collections.abc import Iterator, Mapping
+from dataclasses import fields
 from importlib import import_module
 from typing import Any
 
+from fedvtc.config.own_code import OwnCodeError, is_import_path, own_class
 from fedvtc.config.schema import MethodConfig
 from fedvtc.learning.methods._largest import largest_bytes
 from fedvtc.learning.methods.base import Method, ServerState, Task
@@ -22,16 +25,64 @@ def names() -> list[str]:
     return sorted(name for name in modules if name != "base" and not name.startswith("_"))
 
 
-def config_classes() -> dict[str, type[MethodConfig]]:
-    """Returns the section of each method, by the name of the method."""
-    return {name: _method_class(name).config_class for name in names()}
+class ConfigClasses(Mapping[str, type[MethodConfig]]):
+    """The section of each method, by the name of the method.
+
+    Holds `package.module:Class` too, and imports the class when asked for; iterating yields built-in methods only.
+
+    Args:
+        refusal: the remedy of the error for a class of the user's own; empty imports such a class.
+    """
+
+    def __init__(self, refusal: str = "") -> None:
+        self._names, self._refusal = names(), refusal
+
+    def __getitem__(self, name: str) -> type[MethodConfig]:
+        """Returns the section of a method.
+
+        Raises:
+            OwnCodeError: the class cannot be imported, is no method, or is refused.
+        """
+        if name not in self:
+            raise KeyError(name)
+        if self._refusal and is_import_path(name):
+            raise OwnCodeError(f"{name} is code that is not imported here", self._refusal)
+        return _method_class(name).config_class
+
+    def __contains__(self, name: object) -> bool:
+        """Returns True for built-in methods and for import paths."""
+        return name in self._names or (isinstance(name, str) and is_import_path(name))
+
+    def __iter__(self) -> Iterator[str]:
+        """Yields the names of built-in methods, sorted."""
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        """Returns the number of built-in methods."""
+        return len(self._names)
+
+
+def config_classes(refusal: str = "") -> ConfigClasses:
+    """Returns the section of each method, by the name of the method; see `ConfigClasses`."""
+    return ConfigClasses(refusal)
 
 
 def build(config: MethodConfig, task: Task) -> Method[Any]:
     """Builds the method that a config names."""
-    return _method_class(config.name)(config, task)
+    method = _method_class(config.name)(config, task)
+    method._complete()
+    return method
 
 
 def _method_class(name: str) -> type[Method[Any]]:
-    method: type[Method[Any]] = import_module(f"{__name__}.{name}").METHOD
+    method: type[Method[Any]]
+    if not is_import_path(name):
+        method = import_module(f"{__name__}.{name}").METHOD
+        return method
+    method = own_class(name, Method, "fedvtc.learning.methods.Method")
+    section = method.config_class
+    keys = {field.name for field in fields(section)}
+    if lost := [key for key in vars(section).get("__annotations__", {}) if key not in keys]:
+        what = f"{section.__name__} has the fields {', '.join(lost)}, which are no config keys"
+        raise OwnCodeError(what, f"Write @section above the class {section.__name__}.")
     return method

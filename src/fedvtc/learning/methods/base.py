@@ -1,6 +1,6 @@
 """The contract of a method: a client's half of a round, and the server's half, which merges the uploads.
 
-A new method is one file, or a folder, beside this one with a config and a class, and one file under conf/method.
+A new method is one file with a config and a class: beside this file, or in a project of its own.
 """
 
 from __future__ import annotations
@@ -69,7 +69,8 @@ class Task:
 class Method(ABC, Generic[ConfigT]):
     """A client's half and the server's half of a federated method; the object keeps nothing but its config and task.
 
-    A client's state is in its modules and its memory, the server's in a `ServerState`; checkpoints hold both.
+    A client's state is in its modules and its memory, the server's in a `ServerState`; checkpoints hold both. After
+    construction attributes of the method cannot be set, because a resume would lose them.
 
     Args:
         config: the method's config.
@@ -81,6 +82,18 @@ class Method(ABC, Generic[ConfigT]):
 
     def __init__(self, config: ConfigT, task: Task) -> None:
         self.config, self.task = config, task
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if "_is_complete" in self.__dict__:
+            raise AttributeError(
+                f"method.{name} cannot be set: a resumed run would lack the value."
+                " Keep values of a client in client.memory, and values of the server in the state of server_round."
+            )
+        super().__setattr__(name, value)
+
+    def _complete(self) -> None:
+        """Ends the construction: attributes cannot be set from now on."""
+        self._is_complete = True
 
     def prepare(self, client: FederatedClient) -> None:
         """Attaches modules to a new client; by default none."""

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fedvtc.errors import reason
 from fedvtc.storage.records import records_up_to
 from fedvtc.tracking.base import RunInfo, Tracker
-from fedvtc.tracking.isolation import reason
 from fedvtc.tracking.series import TOTAL_MB, Series, numbers, prefix_of, sample_picture, shows_clients
 from fedvtc.tracking.wandb.local_log import drop_empty, logged_values
 from fedvtc.tracking.wandb.session import close_service, end_service, gone_errors, open_run

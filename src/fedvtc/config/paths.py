@@ -1,0 +1,36 @@
+"""Makes the paths of a config absolute, so that a run resumes from any working folder."""
+
+import dataclasses
+import os
+from typing import Any, TypeVar, get_type_hints
+
+from fedvtc.config.hints import metadata
+from fedvtc.config.job_paths import JOB_VARIABLE
+from fedvtc.config.schema import Config
+from fedvtc.config.section import IsPath, MayChange
+
+SectionT = TypeVar("SectionT")
+
+
+def absolute_paths(config: Config) -> Config:
+    """Returns the config with absolute paths instead of paths relative to the working folder.
+
+    Changes the keys marked `IsPath` that may also change on resume. A path that must not change on resume is part of
+    the fingerprint, so equal configs would differ from folder to folder; a resumed run does not read such a path.
+
+    In the process of a submitted job the paths stay as they are, because Ray deletes the job's working folder.
+    """
+    return config if JOB_VARIABLE in os.environ else _absolute(config)
+
+
+def _absolute(section: SectionT) -> SectionT:
+    changed: dict[str, Any] = {}
+    hints = get_type_hints(type(section), include_extras=True)
+    for field in dataclasses.fields(section):  # type: ignore[arg-type]
+        value = getattr(section, field.name)
+        markers = {type(item) for item in metadata(hints[field.name])}
+        if dataclasses.is_dataclass(value):
+            changed[field.name] = _absolute(value)
+        elif isinstance(value, str) and value and {IsPath, MayChange} <= markers and "://" not in value:
+            changed[field.name] = os.path.abspath(os.path.expanduser(value))
+    return dataclasses.replace(section, **changed)  # type: ignore[type-var]

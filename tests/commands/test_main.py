@@ -4,17 +4,21 @@ import importlib.metadata
 import os
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 import yaml
 
 from fedvtc.__main__ import program
+from fedvtc.commands.file_kinds import SWEEP_KEYS
 from fedvtc.commands.main import main
 from fedvtc.commands.registry import COMMANDS
+from fedvtc.commands.sweep.sweep_file import SweepKeys
 from fedvtc.config import field_docs, load
 from fedvtc.config.names import BACKBONES, DATASETS
 from fedvtc.config.schema import Config
+from fedvtc.config.section import key_of
 from fedvtc.learning.methods import config_classes, names
 
 ROOT = Path(__file__).parents[2]
@@ -67,6 +71,7 @@ def check_imports(words: list[str], code: int, unwanted: tuple[str, ...]):
     """Runs a command in a separate process; checks its exit code and the modules it has imported."""
     program = f"""
 import sys
+from fedvtc.commands.file_kinds import SWEEP_KEYS
 from fedvtc.commands.main import main
 try:
     code = main({words!r})
@@ -245,3 +250,15 @@ def test_a_pipe_that_closes_early_is_not_an_error():
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
     done = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True, env=environment)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_file_of_the_other_kind_is_named(tmp_path: Path, capsys, keys_of, golden):
+    Path("sweep.yaml").write_text("base: []\nset: {run.rounds: 2}\ngrid: {run.seed: [0, 1]}\n")
+    Path("config.yaml").write_text("include: []\nrun: {rounds: 2}\n")
+
+    for words in (["run", "sweep.yaml"], ["submit", "sweep.yaml", "run.rounds=3"], ["sweep", "config.yaml"]):
+        assert main(words) == 2
+        text = capsys.readouterr().err
+        assert keys_of(text) == [words[1]]
+        golden(text)
+    assert SWEEP_KEYS | {"name", "seed"} == {key_of(field.name) for field in fields(SweepKeys)}

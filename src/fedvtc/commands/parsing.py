@@ -5,12 +5,13 @@ Nothing heavy is imported at the top, so that help and errors in a config appear
 
 import argparse
 import os
+import shlex
 import sys
 import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from fedvtc.errors import EXIT_OK, EXIT_USER_ERROR
+from fedvtc.errors import EXIT_OK, EXIT_USER_ERROR, ConfigError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -80,7 +81,16 @@ def load_config(words: Sequence[str]) -> "Config":
     from fedvtc.config import load
 
     files = [word for word in words if _is_file(word)]
-    return load(files, [word for word in words if not _is_file(word)], methods=_methods())
+    try:
+        return load(files, [word for word in words if not _is_file(word)], methods=_methods())
+    except ConfigError:
+        from fedvtc.commands.file_kinds import is_sweep_file
+
+        for file in files:
+            if is_sweep_file(file):
+                what = f"{file}: is a sweep file, not a config"
+                raise ConfigError([f"{what}. Start the sweep: fedvtc sweep {shlex.quote(file)}"]) from None
+        raise
 
 
 def _is_file(word: str) -> bool:

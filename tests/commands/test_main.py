@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import os
+import re
 import subprocess
 import sys
 from dataclasses import fields
@@ -16,6 +17,7 @@ from fedvtc.commands.main import main
 from fedvtc.commands.registry import COMMANDS
 from fedvtc.commands.sweep.sweep_file import SweepKeys
 from fedvtc.config import field_docs, load
+from fedvtc.config.changes import may_change
 from fedvtc.config.names import BACKBONES, DATASETS
 from fedvtc.config.schema import Config
 from fedvtc.config.section import key_of
@@ -71,7 +73,6 @@ def check_imports(words: list[str], code: int, unwanted: tuple[str, ...]):
     """Runs a command in a separate process; checks its exit code and the modules it has imported."""
     program = f"""
 import sys
-from fedvtc.commands.file_kinds import SWEEP_KEYS
 from fedvtc.commands.main import main
 try:
     code = main({words!r})
@@ -182,10 +183,15 @@ def test_the_program_without_arguments_prints_its_help(capsys: pytest.CaptureFix
 def test_each_command_has_help_with_examples(name: str, capsys: pytest.CaptureFixture[str], monkeypatch, golden):
     monkeypatch.setenv("COLUMNS", "100")
     printed = help_of([name, "--help"], capsys)
-    options, _, keys = printed.partition("\nconfig keys: ")
+    options, _, keys = printed.partition("\nconfig keys")
     assert f"examples:\n  fedvtc {name}" in options
-    assert bool(keys) == (name in ("run", "plan", "submit"))
+    assert bool(keys) == (name in ("run", "plan", "resume", "submit"))
     golden(options)
+
+
+def test_the_help_of_resume_names_the_keys_that_may_change(capsys: pytest.CaptureFixture[str]):
+    named = re.findall(r"(?m)^  ([a-z_]+\.[a-z_.]+)=", help_of(["resume", "--help"], capsys))
+    assert set(named) == may_change(config_classes()["fedvtc"])
 
 
 def test_the_help_of_run_names_every_key(capsys: pytest.CaptureFixture[str]):

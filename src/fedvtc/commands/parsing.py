@@ -8,7 +8,7 @@ import os
 import shlex
 import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from fedvtc.errors import EXIT_OK, EXIT_USER_ERROR, ConfigError
@@ -16,7 +16,7 @@ from fedvtc.errors import EXIT_OK, EXIT_USER_ERROR, ConfigError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from fedvtc.config import Config, MethodConfig
+    from fedvtc.config import Config, FieldDoc, MethodConfig
 
 PLAIN_WIDTH = 160
 """Columns of a table when the output is not a terminal; wide enough to keep rows on one line in a log."""
@@ -55,18 +55,29 @@ def make_parser(prog: str, about: str, examples: str, *, add_help: bool = True) 
 
 def config_parser(command: str, about: str, examples: str) -> Parser:
     """Returns a parser of config files and overrides, whose help lists every config key."""
+    parser = make_parser(f"fedvtc {command}", about, examples, add_help=False)
+    words = "config files, merged left to right over the defaults, and config keys, which win over files"
+    parser.add_argument("words", nargs="*", metavar="FILE | key=value", help=words)
+    add_help_with_keys(parser, "show this help and every config key", keys_help)
+    return parser
+
+
+def add_help_with_keys(parser: Parser, text: str, keys: Callable[[], str]) -> None:
+    """Adds `--help`, which prints the help and below it config keys.
+
+    Args:
+        parser: the parser, without `--help`.
+        text: description of the option.
+        keys: returns the text about config keys.
+    """
 
     class Help(argparse.Action):
         def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
             print(parser.format_help())
-            print(_keys_help(), flush=True)
+            print(keys(), flush=True)
             parser.exit(EXIT_OK)
 
-    parser = make_parser(f"fedvtc {command}", about, examples, add_help=False)
-    words = "config files, merged left to right over the defaults, and config keys, which win over files"
-    parser.add_argument("words", nargs="*", metavar="FILE | key=value", help=words)
-    parser.add_argument("-h", "--help", nargs=0, action=Help, help="show this help and every config key")
-    return parser
+    parser.add_argument("-h", "--help", nargs=0, action=Help, help=text)
 
 
 def load_config(words: Sequence[str]) -> "Config":
@@ -105,16 +116,28 @@ def _methods() -> "dict[str, type[MethodConfig]]":
     return config_classes()
 
 
-def _keys_help() -> str:
+def keys_help() -> str:
     """Returns every config key with its default, type and description, by section; then the keys of each method."""
+    return _listed("config keys: KEY=DEFAULT  (TYPE, RANGE)", lambda doc: doc.text)
+
+
+def resume_keys_help() -> str:
+    """Returns every key that a resumed run may change, with the effect of another value, by section and method."""
+    head = "config keys that may change: KEY=DEFAULT  (TYPE, RANGE)"
+    return _listed(head, lambda doc: f"{doc.text} On resume: {doc.effect}" if doc.effect else None)
+
+
+def _listed(head: str, text_of: "Callable[[FieldDoc], str | None]") -> str:
+    """Returns a list of config keys below a head; keys without a text are left out."""
     from fedvtc.config import Config, grouped_docs
 
-    lines = ["config keys: KEY=DEFAULT  (TYPE, RANGE)"]
+    lines = [head]
     for title, docs in grouped_docs(Config, _methods()).items():
-        lines += ["", f"{title}:"]
-        for doc in docs:
+        texts = [(doc, text) for doc in docs if (text := text_of(doc)) is not None]
+        lines += ["", f"{title}:"] if texts else []
+        for doc, text in texts:
             lines.append(f"  {doc.key}={doc.default}  ({', '.join(filter(None, (doc.type, doc.range)))})")
-            lines += textwrap.wrap(doc.text, 110, initial_indent=" " * 6, subsequent_indent=" " * 6)
+            lines += textwrap.wrap(text, 110, initial_indent=" " * 6, subsequent_indent=" " * 6)
     return "\n".join(lines)
 
 

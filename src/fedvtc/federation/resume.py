@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from fedvtc.config import check_resumable, load, to_dict
+from fedvtc.config import changed_keys, check_resumable, load, to_dict
+from fedvtc.config.layers import Layer
 from fedvtc.config.schema import Config
 from fedvtc.errors import RunFolderError
 from fedvtc.federation.attempt import RunSummary, attempt
@@ -75,7 +76,8 @@ def resume_federation(
     folder = RunFolder.open(path)
 
     def change(before: Config) -> Config:
-        return _config_of(folder, overrides) if overrides else before
+        so_far = Layer(str(folder.path / "config.yaml"), to_dict(before))
+        return load([], overrides, methods=config_classes(), layers=[so_far]) if overrides else before
 
     return resume_folder(folder, change, plain=plain, trusted=trusted)
 
@@ -103,12 +105,14 @@ def resume_folder(
     """
     check_owner(folder.path, trusted)
     with folder.lock():
-        before = _config_of(folder)
+        before = load([config_layer(folder.path)], [], methods=config_classes())
         after = change(before)
         check_resumable(before, after)
         console = make_console_tracker(plain)
         if folder.status == "finished" and after.run.rounds == before.run.rounds:
-            console.note(f"{folder.path}: finished after {before.run.rounds} rounds, nothing to resume.")
+            kept = [key for key in changed_keys(before, after) if key != "run.resume"]
+            rest = f"; not changed: {', '.join(kept)}" if kept else ""
+            console.note(f"{folder.path}: finished after {before.run.rounds} rounds, nothing to resume{rest}.")
             return RunSummary(folder.path, None)
         incidents = Incidents(console.note)
         return _continue(Resumption.of(folder, before, after, incidents), console, incidents, trackers)
@@ -130,7 +134,3 @@ def _continue(
     how = f"resuming after round {num_done} of {after.run.rounds}" if num_done else "no checkpoint, starting over"
     console.note(f"{folder.path}: {how}")
     return attempt(after, population, folder, resumption.store, resumption.start, console, incidents, trackers)
-
-
-def _config_of(folder: RunFolder, overrides: Sequence[str] = ()) -> Config:
-    return load([config_layer(folder.path)], overrides, methods=config_classes())

@@ -105,7 +105,8 @@ class FedVTC(Method[FedVTCConfig]):
         if "generator" in broadcast.payload:
             load_weights(generator.decoder, broadcast.payload["generator"])
         with client.randomness("samples"):
-            return self._source(generator, broadcast, client.device).draw(num_per_class)
+            drawn = self._source(generator, broadcast, client.device).draw(num_per_class)
+            return drawn.all(), drawn.labels_N
 
     def largest_upload(self) -> Upload:
         """Builds an upload with statistics of all classes and the weights of a new generator."""
@@ -154,14 +155,18 @@ class FedVTC(Method[FedVTCConfig]):
 
     def _finetune(self, client: FederatedClient, broadcast: Broadcast, epochs: int) -> None:
         """Trains the whole classifier by cross-entropy on images x = psi(v), the same number of each class."""
-        from fedvtc.learning.data.module import random_affine
+        from fedvtc.learning.data.module import draw_affine, moved
+        from fedvtc.learning.methods.fedvtc.images import LazyImages
         from fedvtc.learning.methods.fedvtc.steps import finetune, generator_of
 
         config, source = self.config.finetune, self._source(generator_of(client), broadcast, client.device)
 
-        def draw_epoch() -> tuple[Tensor, Tensor]:
-            images, labels_N = source.draw(config.images_per_class)
-            return (random_affine(images) if config.augment == "affine" else images), labels_N
+        def draw_epoch() -> LazyImages:
+            drawn = source.draw(config.images_per_class)
+            if config.augment == "none":
+                return drawn
+            theta_N23 = draw_affine(len(drawn), client.device)
+            return LazyImages(drawn.labels_N, lambda index_M: moved(drawn.images(index_M), theta_N23[index_M]))
 
         finetune(
             client,

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from fedvtc.learning.client.client import FederatedClient
     from fedvtc.learning.methods.fedvtc.generator import VTCModule
     from fedvtc.learning.methods.fedvtc.images import ImageSource
+    from fedvtc.learning.models.classifier import ClassifierModule
 
 
 class FedVTC(Method[FedVTCConfig]):
@@ -113,6 +114,13 @@ class FedVTC(Method[FedVTCConfig]):
         num_classes, size, form = self.task.num_classes, self.task.feature_size, self.config.statistics.covariance
         statistics = FeatureStatistics.of(np.zeros((num_classes, size)), np.arange(num_classes), form)
         return replace(super().largest_upload(), payload=self._payload(statistics, self._new_generator()))
+
+    def working_bytes(self, classifier: ClassifierModule, *, samples_per_class: int) -> Mapping[str, int]:
+        """Returns the memory of generator training, of fine-tuning, and of a grid of generated images."""
+        from fedvtc.learning.methods.fedvtc.footprint import working_bytes
+
+        decoder = self._new_generator().decoder.to("meta")
+        return working_bytes(self.config, self.task, decoder, classifier, samples_per_class)
 
     def _payload(self, statistics: FeatureStatistics, generator: VTCModule) -> dict[str, Arrays]:
         from fedvtc.learning.models.weights import weights_of

@@ -21,7 +21,12 @@ MAX_LEVELS = 2
 """Number of levels below a given folder that are searched for run folders."""
 
 LEFT_COLUMNS = ("data", "partition", "method", "status")
-PARTITION_PARAMETERS = {"dirichlet": "alpha", "quantity": "alpha", "shards": "classes_per_client"}
+PARTITION_PARAMETERS = {
+    "dirichlet": "alpha",
+    "client_dirichlet": "alpha",
+    "quantity": "alpha",
+    "shards": "classes_per_client",
+}
 """The config key that a row shows beside the kind of partition."""
 LEGEND = (
     "accuracy: generalization accuracy, mean over clients; worst: the worst client; held: on the classes that a client",

@@ -120,18 +120,18 @@ class Scripted:
 
 
 def test_mixes_of_clients_by_hand():
-    rng = Scripted([0.0, 1.0, 0.0], [0.5, 0.5, 0.0])
-    # Six images each. Client 1 wants class 1 alone, which has 2 images; the other 4 come from what is left, [6, 0, 4].
+    rng = Scripted([0.0, 1.0, 0.0], [0.5, 0.5], [0.5, 0.5, 0.0], [1.0])
+    # Six images each. Client 1 wants class 1 alone, which has 2 images; it draws a mix of the other two for the rest.
     sizes_CK = client_mixes(np.array([6, 2, 4]), 2, 3.0, rng)
-    assert rng.concentrations == [[1.5, 0.5, 1.0]] * 2
-    # round(4 * [0.6, 0, 0.4]) is [2, 0, 2]. Client 0 takes class 0 up, then the rest of class 2.
+    assert rng.concentrations[:3] == [[1.5, 0.5, 1.0], [1.5, 1.0], [1.5, 0.5, 1.0]]
     assert sizes_CK[:, 1].tolist() == [2, 2, 2]
+    # Class 1 is gone: client 0 takes class 0 up, then what is left.
     assert sizes_CK[:, 0].tolist() == [4, 0, 2]
 
 
 def test_mixes_of_clients_follow_alpha_and_have_equal_sizes():
     labels_N = np.repeat(np.arange(4), [400, 300, 200, 99])
-    for alpha, least, most in ((1e6, 0.38, 0.46), (0.01, 0.9, 1.0), (1e-9, 0.9, 1.0)):
+    for alpha, least, most in ((1e6, 0.38, 0.46), (0.01, 0.9, 1.0), (1e-300, 0.9, 1.0)):
         parts = make_partition(labels_N, 4, 10, PartitionConfig(kind="client_dirichlet", alpha=alpha), 0)
         assert sorted(map(len, parts)) == [99] + [100] * 9
         counts_KC = class_counts(labels_N, parts, 4)
@@ -162,6 +162,16 @@ def test_shards_of_a_class_with_too_few_images_are_refused(keys_of, golden):
     assert "at most 15," in str(caught.value)
     counts_KC = class_counts(labels_N, make_partition(labels_N, 10, 15, config, 0), 10)
     assert set((counts_KC > 0).sum(axis=1)) == {2}
+
+
+def test_shards_that_the_limit_of_images_leaves_without_a_class_are_refused(keys_of, golden):
+    labels_N = some_labels(1000, 10)
+    with pytest.raises(DataError) as caught:
+        make_partition(labels_N, 10, 8, PartitionConfig(kind="shards", images_per_client=2), 0)
+    assert keys_of(caught.value) == ["partition.images_per_client"]
+    golden(caught.value)
+    parts = make_partition(labels_N, 10, 8, PartitionConfig(kind="shards", images_per_client=20), 0)
+    assert set((class_counts(labels_N, parts, 10) > 0).sum(axis=1)) == {2}
 
 
 def test_quantity_skews_sizes_and_keeps_the_class_mix():

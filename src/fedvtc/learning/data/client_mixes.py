@@ -24,20 +24,31 @@ def client_mixes(
         rng: the source of randomness.
     """
     num_images = int(lengths_C.sum())
+    prior_C = lengths_C / num_images
     left_C = lengths_C.copy()
     sizes_CK = np.zeros((len(lengths_C), num_clients), dtype=np.int64)
     ends_K = np.arange(num_clients + 1) * num_images // num_clients
     for client in rng.permutation(num_clients):
-        mix_C = rng.dirichlet(alpha * lengths_C / num_images)
+        mix_C = _draw_mix(prior_C, alpha, rng)
         num_missing = int(ends_K[client + 1] - ends_K[client])
         while num_missing:
             open_C = np.where(left_C > 0, mix_C, 0.0)
             if open_C.sum() == 0:
-                # The mix holds no class that is left: draw from the classes that are left.
-                open_C = mix_C = left_C / left_C.sum()
+                # The mix of the classes that are left, given a mix in which they have no share, is Dirichlet too.
+                is_left_C = left_C > 0
+                mix_C[is_left_C] = _draw_mix(prior_C[is_left_C], alpha, rng)
+                continue
             # Draws beyond the images that are left are rejected and repeated, as if drawn one after the other.
             taken_C = np.minimum(rng.multinomial(num_missing, open_C / open_C.sum()), left_C)
             sizes_CK[:, client] += taken_C
             left_C -= taken_C
             num_missing -= int(taken_C.sum())
     return sizes_CK
+
+
+def _draw_mix(prior_C: NDArray[np.float64], alpha: float, rng: np.random.Generator) -> NDArray[np.float64]:
+    mix_C = rng.dirichlet(alpha * prior_C)
+    if mix_C.sum() > 0:
+        return mix_C
+    # Numbers this small underflow; in the limit a mix is one class.
+    return rng.multinomial(1, prior_C / prior_C.sum()).astype(np.float64)

@@ -50,6 +50,8 @@ def make_partition(
         parts = _draw_parts(labels_N, num_classes, num_clients, config, rng)
     if config.images_per_client is not None:
         parts = [_capped(part, config.images_per_client, seed, client) for client, part in enumerate(parts)]
+        if config.kind == "shards":
+            _check_kept(labels_N, parts, config)
     return parts
 
 
@@ -169,6 +171,16 @@ def _check_held(
         f" {classes_per_client} classes, because class {labels_N[smallest[0]]} has only"
         f" {len(smallest)} image{'s' * (len(smallest) != 1)}. {fix}"
     )
+
+
+def _check_kept(labels_N: NDArray[Any], parts: Sequence[Indices], config: PartitionConfig) -> None:
+    """Refuses a limit of images per client that takes all images of a class from clients of shards."""
+    num_short = sum(len(np.unique(labels_N[part])) < config.classes_per_client for part in parts)
+    if num_short:
+        raise DataError(
+            f"partition.images_per_client: with {config.images_per_client}, {num_short} of {len(parts)} clients hold"
+            f" fewer than {config.classes_per_client} classes. Set more images, or partition.classes_per_client=1."
+        )
 
 
 def _divide(lengths_G: NDArray[np.int64], shares_GK: NDArray[np.float64]) -> NDArray[np.int64]:

@@ -20,7 +20,7 @@ PROCESS_BYTES = 500_000_000
 """Memory of a process of its own after importing torch and lightning, before it builds a client."""
 LIBRARIES_BYTES = 350_000_000
 """Memory of the libraries' code, which all processes of a node share."""
-KERNELS = 1.25
+KERNELS = 1.5
 """Factor for the working memory inside of PyTorch's kernels and between blocks of memory, as measured on CPUs."""
 
 

@@ -2,19 +2,24 @@
 
 import importlib.metadata
 import os
+import re
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
-import yaml
 
 from fedvtc.__main__ import program
+from fedvtc.commands.file_kinds import SWEEP_KEYS
 from fedvtc.commands.main import main
 from fedvtc.commands.registry import COMMANDS
+from fedvtc.commands.sweep.sweep_file import SweepKeys
 from fedvtc.config import field_docs, load
+from fedvtc.config.changes import may_change
 from fedvtc.config.names import BACKBONES, DATASETS
 from fedvtc.config.schema import Config
+from fedvtc.config.section import key_of
 from fedvtc.learning.methods import config_classes, names
 
 ROOT = Path(__file__).parents[2]
@@ -175,10 +180,15 @@ def test_the_program_without_arguments_prints_its_help(capsys: pytest.CaptureFix
 def test_each_command_has_help_with_examples(name: str, capsys: pytest.CaptureFixture[str], monkeypatch, golden):
     monkeypatch.setenv("COLUMNS", "100")
     printed = help_of([name, "--help"], capsys)
-    options, _, keys = printed.partition("\nconfig keys: ")
+    options, _, keys = printed.partition("\nconfig keys")
     assert f"examples:\n  fedvtc {name}" in options
-    assert bool(keys) == (name in ("run", "plan", "submit"))
+    assert bool(keys) == (name in ("run", "plan", "resume", "submit"))
     golden(options)
+
+
+def test_the_help_of_resume_names_the_keys_that_may_change(capsys: pytest.CaptureFixture[str]):
+    named = re.findall(r"(?m)^  ([a-z_]+\.[a-z_.]+)=", help_of(["resume", "--help"], capsys))
+    assert set(named) == may_change(config_classes()["fedvtc"])
 
 
 def test_the_help_of_run_names_every_key(capsys: pytest.CaptureFixture[str]):
@@ -196,16 +206,19 @@ def test_the_printed_config_is_a_config(capsys: pytest.CaptureFixture[str], tmp_
     assert (config.run.seed, config.method.name) == (5, "local")
 
 
-def test_a_plan_prints_config_tables_and_picture(capsys: pytest.CaptureFixture[str], golden):
+def test_a_plan_prints_tables_and_lines_and_a_picture_on_request(capsys: pytest.CaptureFixture[str], golden):
     words = ["plan", "population.num_clients=4", "placement.pool=inline", "run.participation=0.5", "--picture", "a.png"]
     assert main([*words, "placement.accelerator=cpu"]) == 0
-    title = "Training images by client"
-    config, _, tables = capsys.readouterr().out.partition(title)
-    assert yaml.safe_load(config)["population"]["num_clients"] == 4
-    for name in ("resnet8", "prototypes"):
-        assert name in tables
-    golden("\n".join(line.rstrip() for line in f"{title}{tables}".splitlines()))
+    lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
+    assert lines[0] == "Training images by client"
+    golden(re.sub(r"outputs has .* free", "outputs has SOME free", "\n".join(lines)))
     assert Path("a.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_plan_writes_nothing(capsys: pytest.CaptureFixture[str], tmp_path: Path):
+    assert main(["plan", "population.num_clients=2", "placement.pool=inline", "method.name=local"]) == 0
+    assert "Picture" not in capsys.readouterr().out
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_plan_that_does_not_fit_exits_with_2(capsys: pytest.CaptureFixture[str], keys_of):
@@ -272,3 +285,15 @@ os._exit(os.open(os.devnull, os.O_RDONLY) < 3)
 def test_a_program_without_standard_streams_runs():
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
     assert subprocess.run([sys.executable, "-c", CLOSED], env=environment).returncode == 0
+
+
+def test_a_file_of_the_other_kind_is_named(tmp_path: Path, capsys, keys_of, golden):
+    Path("sweep.yaml").write_text("base: []\nset: {run.rounds: 2}\ngrid: {run.seed: [0, 1]}\n")
+    Path("config.yaml").write_text("include: []\nrun: {rounds: 2}\n")
+
+    for words in (["run", "sweep.yaml"], ["submit", "sweep.yaml", "run.rounds=3"], ["sweep", "config.yaml"]):
+        assert main(words) == 2
+        text = capsys.readouterr().err
+        assert keys_of(text) == [words[1]]
+        golden(text)
+    assert SWEEP_KEYS | {"name", "seed"} == {key_of(field.name) for field in fields(SweepKeys)}

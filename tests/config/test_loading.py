@@ -154,9 +154,22 @@ def test_text_keys_keep_words_that_yaml_reads_as_numbers(write: Write):
     assert load([file], ["run.seed=1_0"], methods=METHODS).run.seed == 10
 
 
+def test_files_and_overrides_read_numbers_alike(write: Write):
+    file = write("a.yaml", "run: {seed: 010, name: 010}\ndata:\n  image_size: 032\n")
+    from_file = load([file], [], methods=METHODS)
+    from_overrides = load([], ["run.seed=010", "run={name: 010}", "data.image_size=032"], methods=METHODS)
+    assert from_file == from_overrides
+    assert (from_file.run.seed, from_file.run.name, from_file.data.image_size) == (10, "010", 32)
+
+
 @pytest.mark.parametrize(
     ("override", "key"),
     [
+        ("run.seed=1:30", "run.seed"),
+        ("run.seed=0b11", "run.seed"),
+        ("run={optimizer.lr: 1}", "run.optimizer.lr"),
+        ("population.backbones={cnn_2x16: 1}", "population.backbones"),
+        ("population.backbones[0].share=0.5", "population.backbones[0].share"),
         ("run.sede=1", "run.sede"),
         ("rnu.seed=1", "rnu"),
         ("checkpoint.async_=true", "checkpoint.async_"),
@@ -242,6 +255,16 @@ def test_problems_in_files_name_the_line(write: Write):
     assert places == {"run.sede": "x.yaml:3", "run.rounds": "x.yaml:4", "population.backbones[0].name": "x.yaml:7"}
 
 
+def test_a_dotted_key_in_a_file_names_the_line(write: Write, golden):
+    write("x.yaml", "run: {seed: 1}\nrun.rounds: 3\ntraining:\n  optimizer.lr: 1\n")
+    first, second = sorted(problems(files=("x.yaml",)))
+    assert first.startswith("run.rounds: ")
+    assert "(x.yaml:2)" in first
+    assert second.startswith("training.optimizer.lr: ")
+    assert "(x.yaml:4)" in second
+    golden(f"{first}\n{second}")
+
+
 def test_a_problem_has_the_place_of_the_last_layer_that_sets_the_key(write: Write):
     write("x.yaml", "run:\n  rounds: 0\n")
     (line,) = problems("run.rounds=-1", files=("x.yaml",))
@@ -305,6 +328,7 @@ def test_an_absent_include_has_the_place_of_the_include(write: Write):
         ("rounds\n", "x.yaml"),
         ("include: 3\n", "include"),
         ("run: 3\n", "run"),
+        ("run: [1]\n", "run"),
         ("1: 2\n", "1"),
     ],
 )

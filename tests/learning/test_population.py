@@ -7,9 +7,13 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
+from fedvtc.config import load
 from fedvtc.config.names import BACKBONES
 from fedvtc.config.schema import BackboneShare, PopulationConfig
-from fedvtc.learning.population import assign_backbones
+from fedvtc.errors import ConfigError
+from fedvtc.learning.data import save_partition
+from fedvtc.learning.methods import config_classes
+from fedvtc.learning.population import Population, assign_backbones
 
 POPULATIONS = sorted((Path(__file__).parents[2] / "conf/population").glob("*.yaml"))
 
@@ -88,3 +92,20 @@ def test_shares_may_miss_a_sum_of_one_by_rounding():
 
 def test_the_populations_that_the_docs_name_are_shipped():
     assert [path.stem for path in POPULATIONS] == ["cnn4", "cnn_sizes", "families", "mixed", "resnets", "uniform"]
+
+
+@pytest.mark.parametrize(
+    ("override", "key"),
+    [("data.path=mine.npz", "data.path"), ("partition.file=partition.npz", "partition.file")],
+)
+def test_a_new_run_refuses_a_file_that_it_would_not_read(tmp_path, keys_of, golden, override, key):
+    config = load([], [override, "population.num_clients=2"], methods=config_classes())
+    with pytest.raises(ConfigError) as caught:
+        Population.of(config)
+    assert keys_of(caught.value) == [key]
+    golden(caught.value)
+    # A run that has begun so goes on.
+    saved = Population.of(load([], ["population.num_clients=2"], methods=config_classes()))
+    save_partition(tmp_path / "partition.npz", [spec.indices_N for spec in saved.specs])
+    resumed = Population.of(config, tmp_path / "partition.npz")
+    assert (resumed.class_counts_KC == saved.class_counts_KC).all()

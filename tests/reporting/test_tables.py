@@ -52,8 +52,19 @@ def test_many_classes_are_cut_to_the_largest():
     counts_KC[0, [3, 50, 7, 99, 20, 21]] = [10, 40, 30, 20, 1, 1]
     counts_KC[1, 5] = 9
     text = shown(class_table(counts_KC, [f"c{label}" for label in range(100)], ["cnn", "vit"]))
-    assert "c50 40, c7 30, c99 20, c3 10, 2 more" in text
-    assert "c5 9 " in text
+    assert "c50: 40, c7: 30, c99: 20, c3: 10, 2 more" in text
+    assert "c5: 9 " in text
+
+
+@pytest.mark.parametrize("width", [52, 64, 65, 80])
+def test_no_word_and_no_number_is_cut_on_a_narrow_terminal(width):
+    counts_KC = np.array([[102, 0, 3, 1], [0, 7, 0, 2]])
+    table = class_table(counts_KC, ["cat", "[red]", "dog", "ox"], ["cnn_2x16", "vit"], max_width=width)
+    words = shown(table, width).replace("\u2502", " ").replace("\u2503", " ").split()
+    assert {"102", "client", "backbone", "images", "classes", "cnn_2x16"} <= {word.strip(",:") for word in words}
+    assert "\u2026" not in "".join(words)
+    # A column for each class takes 65 columns.
+    assert ("largest" in words) == (width < 65)
 
 
 def test_many_clients_are_cut_and_the_others_are_counted():

@@ -5,17 +5,18 @@ Nothing heavy is imported at the top, so that help and errors in a config appear
 
 import argparse
 import os
+import shlex
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from fedvtc.errors import EXIT_OK, EXIT_USER_ERROR
+from fedvtc.errors import EXIT_OK, EXIT_USER_ERROR, ConfigError
 from fedvtc.reporting.lines import complain, is_terminal
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from fedvtc.config import Config, MethodConfig
+    from fedvtc.config import Config, FieldDoc, MethodConfig
 
 PLAIN_WIDTH = 160
 """Columns of a table when the output is not a terminal; wide enough to keep rows on one line in a log."""
@@ -54,21 +55,32 @@ def make_parser(prog: str, about: str, examples: str, *, add_help: bool = True) 
 
 def config_parser(command: str, about: str, examples: str) -> Parser:
     """Returns a parser of config files and overrides, whose help lists every config key."""
-
-    class Help(argparse.Action):
-        def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
-            print(parser.format_help())
-            print(_keys_help(), flush=True)
-            parser.exit(EXIT_OK)
-
     parser = make_parser(f"fedvtc {command}", about, examples, add_help=False)
     words = (
         "config files or names of `fedvtc list configs`, merged left to right over the defaults, and config keys, which"
         " win over files"
     )
     parser.add_argument("words", nargs="*", metavar="FILE | key=value", help=words)
-    parser.add_argument("-h", "--help", nargs=0, action=Help, help="show this help and every config key")
+    add_help_with_keys(parser, "show this help and every config key", keys_help)
     return parser
+
+
+def add_help_with_keys(parser: Parser, text: str, keys: Callable[[], str]) -> None:
+    """Adds `--help`, which prints the help and below it config keys.
+
+    Args:
+        parser: the parser, without `--help`.
+        text: description of the option.
+        keys: returns the text about config keys.
+    """
+
+    class Help(argparse.Action):
+        def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+            print(parser.format_help())
+            print(keys(), flush=True)
+            parser.exit(EXIT_OK)
+
+    parser.add_argument("-h", "--help", nargs=0, action=Help, help=text)
 
 
 def load_config(words: Sequence[str]) -> "Config":
@@ -83,7 +95,16 @@ def load_config(words: Sequence[str]) -> "Config":
     from fedvtc.config import load
 
     files = [word for word in words if _is_file(word)]
-    return load(files, [word for word in words if not _is_file(word)], methods=_methods())
+    try:
+        return load(files, [word for word in words if not _is_file(word)], methods=_methods())
+    except ConfigError:
+        from fedvtc.commands.file_kinds import is_sweep_file
+
+        for file in files:
+            if is_sweep_file(file):
+                what = f"{file}: is a sweep file, not a config"
+                raise ConfigError([f"{what}. Start the sweep: fedvtc sweep {shlex.quote(file)}"]) from None
+        raise
 
 
 def _is_file(word: str) -> bool:
@@ -102,16 +123,28 @@ def _methods() -> "Mapping[str, type[MethodConfig]]":
     return config_classes()
 
 
-def _keys_help() -> str:
+def keys_help() -> str:
     """Returns every config key with its default, type and description, by section; then the keys of each method."""
+    return _listed("config keys: KEY=DEFAULT  (TYPE, RANGE)", lambda doc: doc.text)
+
+
+def resume_keys_help() -> str:
+    """Returns every key that a resumed run may change, with the effect of another value, by section and method."""
+    head = "config keys that may change: KEY=DEFAULT  (TYPE, RANGE)"
+    return _listed(head, lambda doc: f"{doc.text} On resume: {doc.effect}" if doc.effect else None)
+
+
+def _listed(head: str, text_of: "Callable[[FieldDoc], str | None]") -> str:
+    """Returns a list of config keys below a head; keys without a text are left out."""
     from fedvtc.config import Config, grouped_docs
 
-    lines = ["config keys: KEY=DEFAULT  (TYPE, RANGE)"]
+    lines = [head]
     for title, docs in grouped_docs(Config, _methods()).items():
-        lines += ["", f"{title}:"]
-        for doc in docs:
+        texts = [(doc, text) for doc in docs if (text := text_of(doc)) is not None]
+        lines += ["", f"{title}:"] if texts else []
+        for doc, text in texts:
             lines.append(f"  {doc.key}={doc.default}  ({', '.join(filter(None, (doc.type, doc.range)))})")
-            lines += textwrap.wrap(doc.text, 110, initial_indent=" " * 6, subsequent_indent=" " * 6)
+            lines += textwrap.wrap(text, 110, initial_indent=" " * 6, subsequent_indent=" " * 6)
     return "\n".join(lines)
 
 

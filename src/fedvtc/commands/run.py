@@ -3,7 +3,14 @@
 import argparse
 from pathlib import Path
 
-from fedvtc.commands.parsing import Parser, config_parser, load_config, make_parser
+from fedvtc.commands.parsing import (
+    Parser,
+    add_help_with_keys,
+    config_parser,
+    load_config,
+    make_parser,
+    resume_keys_help,
+)
 from fedvtc.errors import EXIT_OK
 from fedvtc.reporting.lines import say
 
@@ -33,9 +40,10 @@ def run_parser() -> Parser:
 def resume_parser() -> Parser:
     """Makes the parser of `fedvtc resume`."""
     about = "Resumes a run from its newest whole checkpoint. A finished run stays as it is."
-    parser = make_parser("fedvtc resume", about, RESUME)
+    parser = make_parser("fedvtc resume", about, RESUME, add_help=False)
     parser.add_argument("folder", type=Path, metavar="RUN", help="the run folder")
-    parser.add_argument("words", nargs="*", metavar="key=value", help="keys that may change; see docs/resuming.md")
+    parser.add_argument("words", nargs="*", metavar="key=value", help="keys that may change, listed below")
+    add_help_with_keys(parser, "show this help and every config key that may change", resume_keys_help)
     _add_run_options(parser)
     parser.set_defaults(command=_resume)
     return parser

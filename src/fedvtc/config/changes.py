@@ -38,6 +38,12 @@ def fingerprint(config: Config) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
+def changed_keys(before: Config, after: Config) -> list[str]:
+    """Returns the keys whose values differ between two configs."""
+    old, new = flat(before), flat(after)
+    return [key for key in {**old, **new} if old.get(key) != new.get(key)]
+
+
 def check_resumable(before: Config, after: Config) -> None:
     """Raises an error if a config changes keys that a resumed run must keep.
 
@@ -50,7 +56,10 @@ def check_resumable(before: Config, after: Config) -> None:
     """
     old, new = flat(before), flat(after)
     free = may_change(type(before.method)) | may_change(type(after.method))
-    changed = [key for key in {**old, **new} if old.get(key) != new.get(key) and key not in free]
+    changed = [key for key in changed_keys(before, after) if key not in free]
+    if "method.name" in changed:
+        # All keys of the two methods differ, and none of them is the reason.
+        changed = [key for key in changed if key == "method.name" or not key.startswith("method.")]
     if changed:
         fix = "Leave the key out to resume, or start a new run."
         values = {key: (show(old.get(key)), show(new.get(key))) for key in changed}

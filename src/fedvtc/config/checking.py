@@ -10,9 +10,10 @@ from typing import Any, Literal, TypeVar, get_origin
 from pydantic import TypeAdapter, ValidationError
 
 from fedvtc.config.hints import choices, element_of, hint_at, long_words, options, section_in
-from fedvtc.config.layers import KeyPath, Layer, dotted
+from fedvtc.config.layers import Layer, dotted
 from fedvtc.config.problems import Problem, did_you_mean, nearest, show
 from fedvtc.config.section import key_of
+from fedvtc.config.yaml_text import KeyPath
 
 SectionT = TypeVar("SectionT")
 
@@ -94,6 +95,9 @@ def _problem(cls: type, loc: KeyPath, kind: str, value: object, prefix: KeyPath)
         if section is not None and hint is None:
             names = [key_of(field.name) for field in fields(section)]
             fix = did_you_mean(str(step), names, prefix=f"{dotted(above)}." if above else "")
+            if "." in str(step):
+                first, _, rest = str(step).partition(".")
+                fix = f"Write the key below its section, {first}: {{{rest}: VALUE}}."
             return path, Problem(dotted((*prefix, *path)), _UNKNOWN, fix=fix)
     key = dotted((*prefix, *path))
     words = long_words(hint)

@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 
 from pydantic.fields import FieldInfo
 
-from fedvtc.config.layers import KeyPath
 from fedvtc.config.section import key_of
+from fedvtc.config.yaml_text import KeyPath
 
 _BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
 _SHORT = {int: "int", float: "float", bool: "bool", str: "text", type(None): "null"}

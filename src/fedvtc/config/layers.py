@@ -2,21 +2,21 @@
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
-from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from fedvtc.config.problems import COMMAND_LINE, Problem, nearest
 from fedvtc.config.shipped import located, nearest_shipped
+from fedvtc.config.yaml_text import KeyPath, parse
 from fedvtc.errors import first_line
 
-KeyPath = tuple[str | int, ...]
-"""A key as steps: `("population", "backbones", 0, "share")`."""
+_UNREADABLE = (OmegaConfBaseException, yaml.YAMLError, ValueError, TypeError)
+"""Errors of `parse`."""
 
 
 @dataclass(frozen=True)
@@ -62,15 +62,30 @@ def dotted(path: KeyPath) -> str:
     return text.removeprefix(".")
 
 
-def decided_at(layers: Sequence[Layer], path: KeyPath) -> str:
-    """Returns `FILE:LINE` or `command line` of the last layer that sets a key; empty if the key has its default."""
-    return next((layer.where(path) for layer in reversed(layers) if layer.sets(path)), "")
-
-
 def placed(problem: Problem, layers: Sequence[Layer]) -> Problem:
     """Returns the problem with `where` filled in: the file and line that set the key, or `command line`."""
-    steps = re.findall(r"\[(\d+)\]|([^.\[\]]+)", problem.key)
-    return replace(problem, where=decided_at(layers, tuple(int(index) if index else key for index, key in steps)))
+    for layer in reversed(layers):
+        path = _path_in(layer.content, problem.key)
+        if path is not None:
+            return replace(problem, where=layer.where(path))
+    return problem
+
+
+def _path_in(node: Any, key: str) -> KeyPath | None:
+    """Returns the path of a key as `dotted` writes the path; None if a layer's content lacks the key.
+
+    A name in the content may contain dots itself. A list sets all values in the list.
+    """
+    if not isinstance(node, dict):
+        steps = re.findall(r"\[(\d+)\]|([^.\[\]]+)", key)
+        within = tuple(int(index) if index else name for index, name in steps)
+        return within if isinstance(node, list) or not within else None
+    for name, inner in node.items():
+        if key == name or key.startswith((f"{name}.", f"{name}[")):
+            below = _path_in(inner, key.removeprefix(name).removeprefix("."))
+            if below is not None:
+                return (name, *below)
+    return None if key else ()
 
 
 def read_files(files: Sequence[Path | str], problems: list[Problem]) -> list[Layer]:
@@ -88,15 +103,22 @@ def read_overrides(overrides: Sequence[str], problems: list[Problem]) -> list[La
             fix = f"Did you mean {near}?" if near else "Write key=value, or the path of a file that ends in .yaml."
             problems.append(Problem(override or "''", "is neither key=value nor a file", COMMAND_LINE, fix))
             continue
+        path = (*key.strip().split("."),)
+        if "[" in key:
+            fix = f"Set the whole list, {key.partition('[')[0]}=[...]."
+            problems.append(Problem(key, "an entry of a list cannot be set alone", COMMAND_LINE, fix))
+            continue
         try:
-            content = OmegaConf.to_container(OmegaConf.from_dotlist([override]), resolve=False)
-        except (OmegaConfBaseException, yaml.YAMLError, ValueError, TypeError) as error:
+            parsed = parse(value)
+        except _UNREADABLE as error:
             what = f"value is not valid YAML: {_reason(error)}"
             problems.append(Problem(key, what, COMMAND_LINE, "Quote the value for the shell: 'key=value'."))
             continue
-        root, path = yaml.compose(value, Loader=yaml.SafeLoader), (*key.strip().split("."),)
-        written = _words([(path, 0, root), *_nodes(root, path)])
-        layers.append(Layer(COMMAND_LINE, _with_text_keys(content), written=written))
+        content = parsed.content
+        for step in reversed(path):
+            content = {step: content}
+        written = {(*path, *inside): word for inside, word in parsed.written.items()}
+        layers.append(Layer(COMMAND_LINE, content, written=written))
     return layers
 
 
@@ -139,47 +161,19 @@ def read_file(file: Path, asked_at: str, problems: list[Problem]) -> Layer | Non
         return None
     try:
         text = file.read_text(encoding="utf-8")
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
-        loaded = OmegaConf.create(text)
+        parsed = parse(text)
     except yaml.MarkedYAMLError as error:
         line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
         problems.append(Problem(f"{file}{line}", f"not valid YAML: {error.problem}"))
         return None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, OmegaConfBaseException) as error:
+    except (OSError, *_UNREADABLE) as error:
         problems.append(Problem(str(file), f"cannot be read: {_reason(error)}"))
         return None
     # A file with comments only is a valid, empty layer.
-    content = {} if root is None else OmegaConf.to_container(loaded, resolve=False)
-    if not isinstance(loaded, DictConfig) or not (root is None or isinstance(root, yaml.MappingNode)):
+    if not isinstance(parsed.root, yaml.MappingNode | None):
         problems.append(Problem(str(file), "must be a mapping", fix="Write lines such as `run: {rounds: 10}`."))
         return None
-    nodes = list(_nodes(root))
-    lines = {path: line for path, line, _ in nodes}
-    return Layer(str(file), _with_text_keys(content), lines, _words(nodes))
-
-
-def _with_text_keys(node: Any) -> Any:
-    if isinstance(node, dict):
-        return {str(key): _with_text_keys(value) for key, value in node.items()}
-    return node
-
-
-def _nodes(node: yaml.Node | None, path: KeyPath = ()) -> Iterator[tuple[KeyPath, int, yaml.Node]]:
-    """Yields path, line and node of every value below a node; the line is the line of the key or of the list entry."""
-    entries: list[tuple[str | int, yaml.Node, yaml.Node]]
-    if isinstance(node, yaml.MappingNode):
-        entries = [(str(key.value), key, value) for key, value in node.value]
-    elif isinstance(node, yaml.SequenceNode):
-        entries = [(index, value, value) for index, value in enumerate(node.value)]
-    else:
-        return
-    for step, at, value in entries:
-        yield (*path, step), at.start_mark.line + 1, value
-        yield from _nodes(value, (*path, step))
-
-
-def _words(nodes: Iterable[tuple[KeyPath, int, yaml.Node | None]]) -> dict[KeyPath, str]:
-    return {path: node.value for path, _, node in nodes if isinstance(node, yaml.ScalarNode)}
+    return Layer(str(file), parsed.content or {}, parsed.lines, parsed.written)
 
 
 def _near_files(file: Path) -> str:

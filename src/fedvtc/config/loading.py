@@ -1,5 +1,6 @@
 """Loads files and overrides as one frozen `Config`, or reports all problems at once."""
 
+import functools
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -12,13 +13,14 @@ from omegaconf.errors import OmegaConfBaseException
 
 from fedvtc.config.checking import as_written, checked
 from fedvtc.config.export import to_dict
-from fedvtc.config.layers import KeyPath, Layer, dotted, placed, read_files, read_overrides
+from fedvtc.config.layers import Layer, dotted, placed, read_files, read_overrides
 from fedvtc.config.own_code import OwnCodeError
 from fedvtc.config.problems import Problem, did_you_mean, show
 from fedvtc.config.schema import Config, MethodConfig
 from fedvtc.config.secrets import hidden
 from fedvtc.config.shipped import is_shipped
 from fedvtc.config.values import validate
+from fedvtc.config.yaml_text import KeyPath
 from fedvtc.errors import ConfigError, first_line
 
 _METHOD = ("method",)
@@ -59,12 +61,13 @@ def load(
     else:
         default = section(name=str(name))
 
-    layers = [as_written(as_written(layer, Config), type(default), _METHOD) for layer in layers]
+    layers = [with_texts(layer, type(default)) for layer in layers]
     defaults = to_dict(replace(Config(), method=default))
-    # OmegaConf would skip `???` without an error.
+    # OmegaConf reads `???` as a value to come.
     marks = [path for layer in layers for path, word in layer.written.items() if word == "???"]
     found = [Problem(dotted(path), "??? is not a value", fix="Give a value, or leave the key out.") for path in marks]
-    values = _resolved(OmegaConf.merge(defaults, *(layer.content for layer in layers)), (), found)
+    merged = functools.reduce(_merged, (layer.content for layer in layers), defaults)
+    values = _resolved(OmegaConf.create(merged), (), found)
     method, wrong_in_method = checked(type(default), values.pop("method", {}), _METHOD)
     config, wrong = checked(Config, values)
     config = replace(config, method=method)
@@ -77,6 +80,11 @@ def load(
         raise ConfigError([hidden(str(problem)) for problem in problems])
     # Expanded here, so that config.yaml names the folder for every reader.
     return replace(config, run=replace(config.run, output_dir=os.path.expanduser(config.run.output_dir)))
+
+
+def with_texts(layer: Layer, method: type[MethodConfig]) -> Layer:
+    """Returns the layer with the user's text as the value of each key that accepts text alone, see `as_written`."""
+    return as_written(as_written(layer, Config), method, _METHOD)
 
 
 def _choose_method(files: list[Layer], overrides: list[Layer]) -> tuple[object, list[Layer]]:
@@ -115,11 +123,20 @@ def _without_method(layer: Layer) -> Layer:
     )
 
 
+def _merged(below: Any, above: Any) -> Any:
+    """Merges mappings key by key; any other value of the layer above replaces the value below."""
+    if not (isinstance(below, dict) and isinstance(above, dict)):
+        return above
+    return {**below, **{key: _merged(below.get(key), value) for key, value in above.items()}}
+
+
 def _resolved(node: BaseContainer, path: KeyPath, problems: list[Problem]) -> Any:
     """Returns plain values with `${...}` resolved; keys that do not resolve are left out and added to `problems`."""
     steps: Iterable[Any] = range(len(node)) if isinstance(node, ListConfig) else node
     kept = {}
     for step in steps:
+        if OmegaConf.is_missing(node, step):
+            continue
         try:
             value = node[step]
         except OmegaConfBaseException as error:

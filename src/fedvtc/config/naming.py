@@ -20,7 +20,8 @@ def default_name(config: "Config") -> str:
 def partition_name(config: "Config") -> str:
     """Returns data and partition as one word for file names."""
     partition = config.partition
-    divided = f"{partition.kind}{partition.alpha:g}" if partition.kind in ("dirichlet", "quantity") else partition.kind
+    has_alpha = partition.kind in ("dirichlet", "client_dirichlet", "quantity")
+    divided = f"{partition.kind}{partition.alpha:g}" if has_alpha else partition.kind
     return file_name(f"{Path(config.data.path).stem if config.data.path else config.data.name}-{divided}")
 
 

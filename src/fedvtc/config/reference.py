@@ -12,6 +12,9 @@ _PAGE_START = """\
 # Config keys
 
 Generated from the fields of the config by `python docs/generate.py`. `fedvtc run --help` prints the same keys.
+
+Values are YAML, in files, on the command line and in sweep files alike. Numbers are those of YAML 1.2: 010 is 10, 0o10
+is 8, 1e3 is 1000; 1_000 is 1000 too. A key of type text takes 010 as text.
 """
 
 _RESUME_START = """

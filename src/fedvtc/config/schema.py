@@ -76,12 +76,14 @@ class DataConfig:
 class PartitionConfig:
     """The division of the training images among the clients."""
 
-    kind: Literal["iid", "dirichlet", "shards", "quantity", "groups", "file"] = "dirichlet"
-    """Rule of the division. `iid`: at random. `dirichlet`: each class is divided by Dir(alpha). `shards`: each client
-    holds `partition.classes_per_client` classes. `quantity`: the same class mix for all, sizes by Dir(alpha). `groups`:
-    each client holds the images of one group, such as a user, that the data name. `file`: the division in a file."""
+    kind: Literal["iid", "dirichlet", "client_dirichlet", "shards", "quantity", "groups", "file"] = "dirichlet"
+    """Rule of the division. `iid`: at random. `dirichlet`: each class is divided by Dir(alpha). `client_dirichlet`:
+    each client draws its class mix by Dir(alpha p), with p the class mix of the data, and all clients have equally many
+    images (Hsu et al. 2019). `shards`: each client holds `partition.classes_per_client` classes. `quantity`: the same
+    class mix for all, sizes by Dir(alpha). `groups`: each client holds the images of one group, such as a user, that
+    the data name. `file`: the division in a file."""
     alpha: Annotated[float, Field(gt=0)] = 0.1
-    """Concentration of `dirichlet` and `quantity`; smaller is more skewed."""
+    """Concentration of `dirichlet`, `client_dirichlet` and `quantity`; smaller is more skewed."""
     classes_per_client: Annotated[int, Field(ge=1)] = 2
     """Number of classes of each client with `shards`."""
     min_images: Annotated[int, Field(ge=1)] = 2

@@ -5,7 +5,8 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from fedvtc.config.layers import KeyPath, dotted
+from fedvtc.config.layers import dotted
+from fedvtc.config.yaml_text import KeyPath
 
 _LOGIN = re.compile(r"([a-z][a-z0-9+.-]*)://([^\s/?#]*)@", re.IGNORECASE)
 _REFERENCE = re.compile(r"\$\{\w+\}")

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from fedvtc.config import absolute_paths, check_resumable, load, to_dict
+from fedvtc.config import absolute_paths, changed_keys, check_resumable, load, to_dict
+from fedvtc.config.layers import Layer
 from fedvtc.config.schema import Config, DataConfig
 from fedvtc.errors import DataError, RunFolderError
 from fedvtc.federation.attempt import RunSummary, attempt
@@ -83,7 +84,8 @@ def resume_federation(
     folder = RunFolder.open(path)
 
     def change(before: Config) -> Config:
-        return _config_of(folder, overrides) if overrides else before
+        so_far = Layer(str(folder.path / "config.yaml"), to_dict(before))
+        return load([], overrides, methods=config_classes(), layers=[so_far]) if overrides else before
 
     return resume_folder(folder, change, plain=plain, trusted=trusted, owns_process=owns_process)
 
@@ -114,12 +116,14 @@ def resume_folder(
     """
     check_owner(folder.path, trusted)
     with folder.lock():
-        before = absolute_paths(_config_of(folder))
+        before = absolute_paths(load([config_layer(folder.path)], [], methods=config_classes()))
         after = absolute_paths(change(before))
         check_resumable(before, after)
         console = make_console_tracker(plain)
         if folder.status == "finished" and after.run.rounds == before.run.rounds:
-            console.note(f"{folder.path}: finished after {before.run.rounds} rounds, nothing to resume.")
+            kept = [key for key in changed_keys(before, after) if key != "run.resume"]
+            rest = f"; not changed: {', '.join(kept)}" if kept else ""
+            console.note(f"{folder.path}: finished after {before.run.rounds} rounds, nothing to resume{rest}.")
             return RunSummary(folder.path, None)
         incidents = Incidents(console.note)
         resumption = Resumption.of(folder, before, after, incidents)
@@ -161,7 +165,3 @@ def check_same_data(folder: RunFolder, config: DataConfig, report: DataReport) -
         where = f"data.path={config.path}" if config.path else f"data.name={config.name}"
         what = "the images or labels are not those that this run was trained on (their hash differs from run.json)"
         raise DataError(f"{where}: {what}. Put the former data back, or start a new run.")
-
-
-def _config_of(folder: RunFolder, overrides: Sequence[str] = ()) -> Config:
-    return load([config_layer(folder.path)], overrides, methods=config_classes())

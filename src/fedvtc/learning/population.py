@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedvtc.config.schema import Config, PopulationConfig
+from fedvtc.errors import ConfigError
 from fedvtc.learning.data import DataReport, Dataset, class_counts, load_dataset, load_partition, make_partition
 
 _MAX_DENOMINATOR = 1_000_000
@@ -75,8 +76,11 @@ class Population:
             partition_file: partition of a resumed run, read instead of drawing a new one.
 
         Raises:
+            ConfigError: a new run names a file that the config does not use.
             DataError: the data set is absent or damaged, or the partition is impossible or belongs to other data.
         """
+        if partition_file is None:
+            _check_used(config)
         dataset = load_dataset(config.data)
         labels_N, num_clients = dataset.train.labels_N, config.population.num_clients
         if partition_file is not None:
@@ -88,3 +92,16 @@ class Population:
         backbones = assign_backbones(config.population)
         specs = [ClientSpec(client, *made) for client, made in enumerate(zip(backbones, parts, strict=True))]
         return cls(dataset, specs, class_counts(labels_N, parts, dataset.num_classes), DataReport.of(dataset))
+
+
+def _check_used(config: Config) -> None:
+    """Refuses files that another key leaves without effect: the run would use other images or another partition."""
+    problems = []
+    if config.data.path is not None and config.data.name not in ("npz", "folder"):
+        fix = "Set data.name=npz or data.name=folder, or data.path=null."
+        problems.append(f"data.path: has no effect with data.name={config.data.name}. {fix}")
+    if config.partition.file is not None and config.partition.kind != "file":
+        fix = "Set partition.kind=file, or partition.file=null."
+        problems.append(f"partition.file: has no effect with partition.kind={config.partition.kind}. {fix}")
+    if problems:
+        raise ConfigError(problems)

@@ -27,7 +27,12 @@ COLUMNS = ("run", "data", "partition", "clients", "method", "seed", "round", *HE
 LEFT_COLUMNS = ("run", "data", "partition", "method", "status")
 RESUMABLE = ("failed", "interrupted", "killed")
 """Statuses of runs that have ended and not finished."""
-PARTITION_PARAMETERS = {"dirichlet": "alpha", "quantity": "alpha", "shards": "classes_per_client"}
+PARTITION_PARAMETERS = {
+    "dirichlet": "alpha",
+    "client_dirichlet": "alpha",
+    "quantity": "alpha",
+    "shards": "classes_per_client",
+}
 """The config key that a row shows beside the kind of partition."""
 LEGEND = (
     "accuracy: generalization accuracy, mean over clients; worst: the worst client; held: on the classes that a client",

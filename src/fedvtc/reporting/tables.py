@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from rich.cells import cell_len
 from rich.table import Table
 from rich.text import Text
 
 MAX_CLIENTS_SHOWN = 40
 MAX_CLASSES_SHOWN = 12
-"""With more classes, a row names the largest classes of a client instead of one column per class."""
+"""With more classes, or on a narrow terminal, a row names the largest classes instead of a column for each class."""
 LARGEST_SHOWN = 4
 
 
@@ -27,7 +28,13 @@ def human_count(num: float) -> str:
     return _human(num, ("", "k", "M", "G", "T"))
 
 
-def class_table(counts_KC: NDArray[Any], class_names: Sequence[str], backbones: Sequence[str]) -> Table:
+def class_table(
+    counts_KC: NDArray[Any],
+    class_names: Sequence[str],
+    backbones: Sequence[str],
+    *,
+    max_width: int | None = None,
+) -> Table:
     """Builds a table with one row per client: backbone, number of training images, images by class.
 
     With many classes, a row names the largest classes of a client only. With many clients, the table holds the first
@@ -37,13 +44,24 @@ def class_table(counts_KC: NDArray[Any], class_names: Sequence[str], backbones: 
         counts_KC: training images by client and class.
         class_names: class names, in class order.
         backbones: backbone names, in client order.
+        max_width: columns of the terminal; with less than a column for each class needs, a row names the largest
+            classes only.
     """
     counts_KC = np.asarray(counts_KC)
-    num_clients, num_classes = counts_KC.shape
-    each_class = num_classes <= MAX_CLASSES_SHOWN
+    if counts_KC.shape[1] <= MAX_CLASSES_SHOWN:
+        table = _class_table(counts_KC, class_names, backbones, each_class=True)
+        # Two spaces and a line for each column.
+        if max_width is None or sum((column.min_width or 0) + 3 for column in table.columns) < max_width:
+            return table
+    return _class_table(counts_KC, class_names, backbones, each_class=False)
+
+
+def _class_table(
+    counts_KC: NDArray[Any], class_names: Sequence[str], backbones: Sequence[str], *, each_class: bool
+) -> Table:
     table = Table(title="Training images by client", title_justify="left", title_style="bold", caption_justify="left")
     table.add_column("client", justify="right")
-    table.add_column("backbone", no_wrap=True)
+    table.add_column("backbone")
     table.add_column("images", justify="right")
     table.add_column("classes", justify="right")
     if each_class:
@@ -58,15 +76,19 @@ def class_table(counts_KC: NDArray[Any], class_names: Sequence[str], backbones: 
             cells = [Text(_largest_classes(counts_C, class_names))]
         held = int(np.count_nonzero(counts_C))
         table.add_row(str(client), Text(backbones[client]), f"{counts_C.sum():d}", str(held), *cells)
-    if num_clients > MAX_CLIENTS_SHOWN:
+    if len(counts_KC) > MAX_CLIENTS_SHOWN:
         rest_KC = counts_KC[MAX_CLIENTS_SHOWN:]
         table.caption = f"and {len(rest_KC)} more clients with {rest_KC.sum():d} images"
+    for column in table.columns:
+        # A narrow console would cut words and numbers.
+        words = [word for cell in (column.header, *column.cells) for word in str(cell).split()]
+        column.min_width = max(map(cell_len, words), default=0)
     return table
 
 
 def _largest_classes(counts_C: NDArray[Any], class_names: Sequence[str]) -> str:
     largest = [label for label in np.argsort(-counts_C, kind="stable")[:LARGEST_SHOWN] if counts_C[label]]
-    words = [f"{class_names[label]} {counts_C[label]:d}" for label in largest]
+    words = [f"{class_names[label]}: {counts_C[label]:d}" for label in largest]
     num_more = int(np.count_nonzero(counts_C)) - len(largest)
     return ", ".join([*words, f"{num_more} more"] if num_more else words)
 

@@ -1,20 +1,25 @@
 """Plans of small configs: packing, bytes, memory, and what a plan prints."""
 
 import re
+from collections import namedtuple
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from fedvtc.commands.plan.data import data_lines
+from fedvtc.commands.plan.footprint import LIBRARIES_BYTES, PROCESS_BYTES
+from fedvtc.commands.plan.limits import disk_lines, memory_lines
 from fedvtc.commands.plan.nodes import nodes_of, pack_clients
-from fedvtc.commands.plan.plan import ACTOR_BYTES, make_plan
+from fedvtc.commands.plan.plan import make_plan
 from fedvtc.commands.plan.printing import placement_lines, save_picture
 from fedvtc.config import Config, load
 from fedvtc.config.schema import DataConfig
 from fedvtc.errors import ClusterError, UserError
 from fedvtc.learning.data import DataReport, load_dataset
 from fedvtc.learning.methods import config_classes
+from fedvtc.learning.methods.fedvtc.generator import VTCModule
+from fedvtc.learning.models import parameter_count
 from fedvtc.runtime.placement import Packing, Resources
 
 
@@ -95,9 +100,11 @@ def test_a_plan_of_the_digits():
     assert sorted(plan.backbones) == ["cnn_2x16", "cnn_3x32", "resnet8", "vit_tiny"]
     # Every training image has one client.
     assert 1000 < counts_KC.sum() == len(plan.population.dataset.train.labels_N) < 1797
-    weights = sum(plan.parameters.values())
-    assert plan.dataset_bytes == 1797 * 64
-    assert plan.memory_bytes == ACTOR_BYTES + 16 * weights + plan.dataset_bytes
+    assert plan.dataset_bytes == plan.memory.images == 1797 * 64
+    assert plan.memory.processes == PROCESS_BYTES + LIBRARIES_BYTES
+    # Weights, gradients and two moments of Adam, of the classifiers and of at least one layer of each generator.
+    weights = sum(client.parameters for client in plan.clients.values())
+    assert 16 * (weights + 4 * 8 * 64) < plan.memory.models < 32 * weights
     up = plan.payload_bytes["up"]
     # 10 classes of 8 float32 features at the least.
     assert up["prototypes"] >= 10 * 8 * 4
@@ -115,7 +122,7 @@ def test_lines_on_the_data(golden):
 def test_the_parameters_include_the_head():
     def parameters(num_features: int) -> int:
         overrides = [f"population.feature_size={num_features}", "population.backbones=[{name: cnn_2x8, share: 1}]"]
-        return make_plan(config("method.name=local", "placement.pool=inline", *overrides)).parameters["cnn_2x8"]
+        return make_plan(config("method.name=local", "placement.pool=inline", *overrides)).clients["cnn_2x8"].parameters
 
     # The layer before the features is linear: each feature adds its input weights, its bias and 10 weights of the head.
     step = parameters(9) - parameters(8)
@@ -169,18 +176,23 @@ def test_a_cluster_without_nodes_yet_suggests_to_wait():
 def test_lines_on_placement_work_and_memory(golden):
     small = ["method.name=local", "population.backbones=[{name: cnn_2x8, share: 1}]", "partition.kind=iid"]
     plan = make_plan(config(*small, "cluster.num_cpus=4", "placement.accelerator=cpu"))
-    lines = placement_lines(plan, 16 * 10**9)
+    lines = [*placement_lines(plan), *memory_lines(plan, 16e9)]
     assert [line.partition(":")[0] for line in lines] == ["Placement", "Work", "Memory"]
     # 8 clients, 4 actors, 1 CPU each, 2 clients per actor, 4 slots.
     assert re.findall(r"\d+", lines[0]) == ["8", "4", "1", "2", "4"]
     assert re.search(r" 1\.0\d times", lines[1])
-    assert "2.5 GB" in lines[2]
+    # Five processes of 500 MB, and the libraries.
+    assert "2.9 GB" in lines[2]
     golden("\n".join(lines))
-    too_small = placement_lines(plan, 10**9)
-    assert too_small[:3] == lines
-    assert "1.0 GB" in too_small[3]
-    assert "cluster.num_cpus" in too_small[3]
-    golden(too_small[3])
+    for free_bytes, fix in (
+        (1.9e9, "cluster.num_cpus=2 "),
+        (1e9, "placement.pool=inline"),
+        (5e8, "more memory"),
+    ):
+        first, too_small = memory_lines(plan, free_bytes)
+        assert first == lines[2]
+        assert fix in too_small
+        golden(too_small)
 
 
 def test_slots_of_a_cluster_are_counted_by_node(golden):
@@ -190,18 +202,66 @@ def test_slots_of_a_cluster_are_counted_by_node(golden):
     nodes = [Resources(3.0), Resources(1.0), Resources(3.0), Resources(0.0)]
     needs, packing = pack_clients(elsewhere, nodes, nodes, "it")
     plan = replace(plan, config=elsewhere, needs=needs, free=nodes, packing=packing)
-    # The memory of this machine does not matter for a cluster elsewhere.
-    first, *others = placement_lines(plan, 10**9)
-    assert len(others) == 2
+    first, work = placement_lines(plan)
+    assert work.startswith("Work: ")
     assert re.findall(r"\d+", first.rpartition("; ")[2]) == ["7", "3", "2", "1", "1", "0", "1"]
     golden(first)
-    golden(placement_lines(replace(plan, free=[]), 10**9)[0])
+    golden(placement_lines(replace(plan, free=[]))[0])
+
+
+def test_nodes_of_a_cluster_with_too_little_memory_are_named(golden):
+    small = ["method.name=local", "population.backbones=[{name: cnn_2x8, share: 1}]", "placement.accelerator=cpu"]
+    plan = make_plan(config(*small, "cluster.num_cpus=4"))
+    elsewhere = replace(plan.config, cluster=replace(plan.config.cluster, address="auto"))
+    nodes = [Resources(4.0, memory_bytes=20e9), Resources(4.0, memory_bytes=1e9), Resources(0.0, memory_bytes=1e8)]
+    # The memory of this machine does not matter.
+    _, line = memory_lines(replace(plan, config=elsewhere, total=nodes), 1e6)
+    assert "1.4 GB" in line
+    assert f"placement.memory_bytes_per_actor={plan.memory.actor}" in line
+    golden(line, {str(plan.memory.actor): "BYTES"})
+
+
+def test_checkpoints_that_the_disk_cannot_hold_are_said(tmp_path: Path, monkeypatch, golden):
+    overrides = ["method.name=local", "placement.pool=inline", f"run.output_dir={tmp_path}/not/yet", "run.rounds=5"]
+    plan = make_plan(config(*overrides))
+    free = namedtuple("free", "free")
+    size = plan.checkpoint_bytes
+    for num_free, num_lines in ((4 * size, 1), (3 * size, 2), (size, 2)):
+        monkeypatch.setattr("shutil.disk_usage", lambda place, num_free=num_free: free(num_free))
+        lines = disk_lines(plan)
+        assert len(lines) == num_lines
+        assert ("checkpoint.keep_best=false" in lines[-1]) == (num_free == 3 * size)
+        golden("\n".join(lines))
+    for key in ("checkpoint.every=null", "checkpoint.dir=s3://bucket/x"):
+        (line,) = disk_lines(replace(plan, config=config(*overrides, key)))
+        golden(line)
+
+
+def test_a_plan_knows_the_size_of_a_checkpoint_and_of_its_steps():
+    small = ["population.num_clients=2", "placement.pool=inline", "population.backbones=[{name: cnn_2x8, share: 1}]"]
+    plan, wide = make_plan(config(*small)), make_plan(config(*small, "method.generator.dm_samples=64"))
+    client = plan.clients["cnn_2x8"]
+    generator = VTCModule(feature_size=64, num_channels=1, image_size=8)
+    num_weights = client.parameters + parameter_count(generator)
+    # The classifier, the generator and the moments of their optimizers.
+    assert client.saved == 12 * num_weights
+    assert client.state == 16 * num_weights
+    assert plan.checkpoint_bytes == 2 * client.saved + sum(plan.payload_bytes["down"].values())
+    # 640 images with gradients instead of 20, and 32 more of the reconstruction.
+    step = wide.clients["cnn_2x8"].working["method.generator.dm_samples"]
+    assert step == pytest.approx(client.working["method.generator.dm_samples"] * 672 / 52, rel=0.25)
+    assert wide.memory.largest_step == "method.generator.dm_samples"
+    assert wide.memory.steps > 2 * plan.memory.steps
+    (line,) = memory_lines(wide, None)
+    assert "method.generator.dm_samples" in line
+    free_bytes = wide.memory.total - wide.memory.steps / 2
+    assert memory_lines(wide, free_bytes)[1].endswith("Set a smaller method.generator.dm_samples.")
 
 
 def test_the_picture_is_a_png(tmp_path: Path, keys_of, golden):
     plan = make_plan(config("method.name=local", "placement.pool=inline", "population.num_clients=4"))
     for name in ("partition.png", "partition.xyz", "partition"):
-        assert save_picture(plan, tmp_path / name) == tmp_path / name
+        save_picture(plan, tmp_path / name)
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
     inside_a_file = tmp_path / "partition.png" / "inside.png"
     with pytest.raises(UserError) as caught:

@@ -207,6 +207,30 @@ def test_text_that_yaml_reads_as_another_type_stays_text(write):
         assert made(trial) == trial.config
 
 
+def test_a_sweep_reads_numbers_as_a_config_does(write):
+    text = (
+        "set: {data.image_size: 032, method.label: 007}\ngrid: {run.seed: [007, 011]}\n"
+        "random: {tracking.wandb.group: {choice: [2026_11]}}"
+    )
+
+    for trial, seed in zip(load_sweep(write("mine.yaml", text)).trials, (7, 11), strict=True):
+        config = trial.config
+        assert (config.run.seed, config.data.image_size, config.method.label) == (seed, 32, "007")
+        assert config.tracking.wandb.group == "2026_11"
+        assert made(trial) == config
+
+
+def test_a_key_that_some_methods_lack_names_the_trials_and_the_line(write, keys_of, golden):
+    text = "set:\n  method.generator.epochs: 3\ngrid: {method.name: [fedvtc, local], run.seed: [0, 1]}"
+
+    (line,) = problems(write("mine.yaml", text))
+
+    assert keys_of(line) == ["method.generator"]
+    assert "(mine.yaml:2)" in line
+    assert "local-seed0, local-seed1" in line
+    golden(line)
+
+
 MISTAKES = {
     "equal configs": ("grid: {run.seed: [0, '0']}", "mine.yaml", ""),
     "section and key": ("set: {run: null}\ngrid: {run.seed: [0, 1]}", "run", "mine.yaml:1"),

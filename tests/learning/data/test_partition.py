@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 from fedvtc.config.schema import PartitionConfig
 from fedvtc.errors import DataError
 from fedvtc.learning.data import class_counts, load_partition, make_partition, save_partition
+from fedvtc.learning.data.client_mixes import client_mixes
 
-KINDS = ("iid", "dirichlet", "shards", "quantity")
+KINDS = ("iid", "dirichlet", "client_dirichlet", "shards", "quantity")
 
 
 def some_labels(num_images: int, num_classes: int) -> np.ndarray:
@@ -99,6 +100,78 @@ def test_dirichlet_shares_have_the_mean_and_the_variance_of_the_distribution():
     assert shares_KC.mean(axis=1) == pytest.approx([0.25] * 4, abs=0.05)
     # Dir(a, .., a) over 4: variance (1/4)(3/4) / (4 a + 1) = 0.0625 for a = 0.5.
     assert shares_KC.var() == pytest.approx(0.0625, abs=0.008)
+
+
+class Scripted:
+    """A source of randomness whose draws are known: client 1 first, mixes in turn, multinomials as expected."""
+
+    def __init__(self, *mixes):
+        self.mixes, self.concentrations = list(mixes), []
+
+    def permutation(self, num_clients):
+        return np.arange(num_clients)[::-1]
+
+    def dirichlet(self, concentration_C):
+        self.concentrations.append(concentration_C.tolist())
+        return np.array(self.mixes.pop(0))
+
+    def multinomial(self, num_draws, mix_C):
+        return np.round(num_draws * mix_C).astype(np.int64)
+
+
+def test_mixes_of_clients_by_hand():
+    rng = Scripted([0.0, 1.0, 0.0], [0.5, 0.5], [0.5, 0.5, 0.0], [1.0])
+    # Six images each. Client 1 wants class 1 alone, which has 2 images; it draws a mix of the other two for the rest.
+    sizes_CK = client_mixes(np.array([6, 2, 4]), 2, 3.0, rng)
+    assert rng.concentrations[:3] == [[1.5, 0.5, 1.0], [1.5, 1.0], [1.5, 0.5, 1.0]]
+    assert sizes_CK[:, 1].tolist() == [2, 2, 2]
+    # Class 1 is gone: client 0 takes class 0 up, then what is left.
+    assert sizes_CK[:, 0].tolist() == [4, 0, 2]
+
+
+def test_mixes_of_clients_follow_alpha_and_have_equal_sizes():
+    labels_N = np.repeat(np.arange(4), [400, 300, 200, 99])
+    for alpha, least, most in ((1e6, 0.38, 0.46), (0.01, 0.9, 1.0), (1e-300, 0.9, 1.0)):
+        parts = make_partition(labels_N, 4, 10, PartitionConfig(kind="client_dirichlet", alpha=alpha), 0)
+        assert sorted(map(len, parts)) == [99] + [100] * 9
+        counts_KC = class_counts(labels_N, parts, 4)
+        shares_K = counts_KC.max(axis=1) / counts_KC.sum(axis=1)
+        assert least < np.median(shares_K) <= most
+
+
+def test_1000_clients_at_a_small_alpha(keys_of, golden):
+    labels_N = some_labels(5000, 10)
+    with pytest.raises(DataError) as caught:
+        make_partition(labels_N, 10, 1000, PartitionConfig(alpha=0.1, min_images=1, max_redraws=5), 0)
+    assert "client_dirichlet" in str(caught.value)
+    assert "min_images," not in str(caught.value)
+    golden(caught.value)
+    parts = make_partition(labels_N, 10, 1000, PartitionConfig(kind="client_dirichlet", min_images=1), 0)
+    assert {len(part) for part in parts} == {5}
+    assert_a_partition(parts, 5000)
+
+
+def test_shards_of_a_class_with_too_few_images_are_refused(keys_of, golden):
+    labels_N = np.repeat(np.arange(10), [3, *[100] * 9])
+    config = PartitionConfig(kind="shards", classes_per_client=2)
+    with pytest.raises(DataError) as caught:
+        make_partition(labels_N, 10, 100, config, 0)
+    assert keys_of(caught.value) == ["partition.classes_per_client"]
+    golden(caught.value)
+    # 15 clients with 2 of 10 classes: 3 holders of each class.
+    assert "at most 15," in str(caught.value)
+    counts_KC = class_counts(labels_N, make_partition(labels_N, 10, 15, config, 0), 10)
+    assert set((counts_KC > 0).sum(axis=1)) == {2}
+
+
+def test_shards_that_the_limit_of_images_leaves_without_a_class_are_refused(keys_of, golden):
+    labels_N = some_labels(1000, 10)
+    with pytest.raises(DataError) as caught:
+        make_partition(labels_N, 10, 8, PartitionConfig(kind="shards", images_per_client=2), 0)
+    assert keys_of(caught.value) == ["partition.images_per_client"]
+    golden(caught.value)
+    parts = make_partition(labels_N, 10, 8, PartitionConfig(kind="shards", images_per_client=20), 0)
+    assert set((class_counts(labels_N, parts, 10) > 0).sum(axis=1)) == {2}
 
 
 def test_quantity_skews_sizes_and_keeps_the_class_mix():

@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from fedvtc.commands.doctor.finding import Finding, fault_of
+from fedvtc.commands.free_memory import free_memory_bytes
 
 MIN_MEMORY_BYTES = 2e9
 MIN_DISK_BYTES = 1e9
@@ -40,7 +41,7 @@ def cpus() -> Iterator[Finding]:
 
 def memory() -> Iterator[Finding]:
     """Checks the free memory, and that Ray's object store fits into /dev/shm."""
-    free = _free_memory()
+    free = free_memory_bytes()
     if free is None:
         return
     scarce = free < MIN_MEMORY_BYTES
@@ -56,19 +57,6 @@ def memory() -> Iterator[Finding]:
         yield Finding("/dev/shm", "warning", found, fix)
     else:
         yield Finding("/dev/shm", "ok", f"{_gb(shared)} free in /dev/shm")
-
-
-def _free_memory() -> float | None:
-    """Free memory in bytes, within the limit of the container; None if the system does not report it."""
-    table = Path("/proc/meminfo")
-    if not table.exists():
-        return None
-    lines = dict(line.split(":", 1) for line in table.read_text().splitlines())
-    free = float(lines["MemAvailable"].split()[0]) * 1024
-    limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
-    if limit.exists() and limit.read_text().strip() != "max":
-        free = min(free, float(limit.read_text()) - float(used.read_text()))
-    return free
 
 
 def ray() -> Iterator[Finding]:

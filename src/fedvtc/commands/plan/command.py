@@ -7,8 +7,8 @@ from fedvtc.commands.parsing import Parser, config_parser, load_config, make_con
 from fedvtc.errors import EXIT_OK
 
 ABOUT = """\
-Shows the config of a run, the images of each client, the size of the models, bytes per round, actors and memory. Trains
-nothing. Also writes a picture of the partition."""
+Shows the images of each client, the size of the models, bytes per round, actors, memory and disk space. Trains
+nothing."""
 
 EXAMPLES = """\
 examples:
@@ -22,8 +22,9 @@ def parser() -> Parser:
     """Returns the parser of `fedvtc plan`."""
     parser = config_parser("plan", ABOUT, EXAMPLES)
     parser.add_argument("--print-config", action="store_true", help="print the config as YAML and nothing else")
-    picture = "file for the picture of the partition; default: plans/DATA-PARTITION-sSEED.png under run.output_dir"
-    parser.add_argument("--picture", type=Path, metavar="PNG", help=picture)
+    parser.add_argument(
+        "--picture", type=Path, metavar="PNG", help="also write a picture of the partition to this file"
+    )
     parser.set_defaults(command=run)
     return parser
 
@@ -34,11 +35,11 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
         UserError: the config, the data or the cluster has a problem, or the picture cannot be written.
     """
-    from fedvtc.config import to_yaml
-
     config = load_config(arguments.words)
-    print(to_yaml(config), end="" if arguments.print_config else "\n", flush=True)
     if arguments.print_config:
+        from fedvtc.config import to_yaml
+
+        print(to_yaml(config), end="", flush=True)
         return EXIT_OK
     # After the config is checked: these load PyTorch.
     from fedvtc.commands.plan.plan import make_plan
@@ -46,5 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     plan = make_plan(config)
     print_plan(plan, make_console())
-    print(f"Picture: {save_picture(plan, arguments.picture)}")
+    if arguments.picture:
+        save_picture(plan, arguments.picture)
+        print(f"Picture: {arguments.picture}")
     return EXIT_OK

@@ -6,10 +6,11 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from fedvtc.commands.free_memory import free_memory_bytes
 from fedvtc.commands.plan.data import print_data
-from fedvtc.commands.plan.nodes import is_local, physical_memory_bytes
+from fedvtc.commands.plan.limits import disk_lines, memory_lines
+from fedvtc.commands.plan.nodes import is_local
 from fedvtc.commands.plan.plan import Plan
-from fedvtc.config.naming import partition_name
 from fedvtc.errors import UserError
 from fedvtc.learning.seeding import choose_participants
 from fedvtc.reporting.figures import partition_picture
@@ -19,71 +20,49 @@ from fedvtc.runtime.placement import slots
 
 
 def print_plan(plan: Plan, console: Console) -> None:
-    """Prints the tables of a plan, then its placement and memory."""
+    """Prints the tables of a plan, then its placement, memory and disk space."""
     population = plan.population
-    tables = (
-        class_table(population.class_counts_KC, population.dataset.class_names, plan.backbones),
-        _parameters_table(plan),
-        _payload_table(plan),
+    images = class_table(
+        population.class_counts_KC, population.dataset.class_names, plan.backbones, max_width=console.width
     )
-    for table in tables:
+    for table in (images, _parameters_table(plan), _payload_table(plan)):
         console.print(table)
         console.print()
     print_data(population.report, console)
-    lines = placement_lines(plan, physical_memory_bytes())
-    console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
+    lines = [*placement_lines(plan), *memory_lines(plan, free_memory_bytes()), *disk_lines(plan)]
+    # A terminal would break a long line inside of a word.
+    console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=not console.is_terminal)
 
 
-def save_picture(plan: Plan, path: Path | None) -> Path:
-    """Writes the partition as a PNG file and returns its path.
-
-    Args:
-        plan: the plan.
-        path: the file, with any suffix; None takes plans/DATA-PARTITION-sSEED.png under `run.output_dir`.
+def save_picture(plan: Plan, path: Path) -> None:
+    """Writes the partition as a PNG file, with any suffix.
 
     Raises:
         UserError: the file cannot be written.
     """
-    run, population = plan.config.run, plan.population
-    path = path or Path(run.output_dir) / "plans" / f"{partition_name(plan.config)}-s{run.seed}.png"
+    population = plan.population
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         partition_picture(population.class_counts_KC, path, population.dataset.class_names, plan.backbones)
     except OSError as error:
         fix = "Name another file with --picture."
         raise UserError(f"{path}: the picture cannot be written ({error.strerror}). {fix}") from None
-    return path
 
 
-def placement_lines(plan: Plan, machine_bytes: int | None) -> list[str]:
-    """Returns lines on actors, slots, work and memory, with a fix if the memory is too small.
-
-    Args:
-        plan: the plan.
-        machine_bytes: memory of this machine; None if unknown.
-    """
+def placement_lines(plan: Plan) -> list[str]:
+    """Returns lines on actors, slots and work."""
     packing, placement = plan.packing, plan.config.placement
     num_clients = plan.config.population.num_clients
-    needed = human_bytes(plan.memory_bytes)
     device = "GPU" if plan.needs.num_gpus > 0 else "CPU"
     if placement.pool == "inline":
-        lines = [f"Placement: {num_clients} clients in this process, one after another, on the {device}, without Ray."]
-    else:
-        most = max(map(len, plan.hosted))
-        lines = [
-            f"Placement: {num_clients} clients in {packing.num_actors} actors with {plan.needs} each, "
-            f"at most {most} client{'s' * (most != 1)} per actor; {_slots(plan)}.",
-            f"Work: the busiest actor does {_imbalance(plan):.2f} times the mean work per actor, on {device}s "
-            "(estimated as images times operations of the backbone).",
-        ]
-    images = human_bytes(plan.dataset_bytes)
-    lines.append(f"Memory: about {needed} in total, without activations; images take {images} per node.")
-    if machine_bytes is not None and is_local(plan.config) and plan.memory_bytes > machine_bytes:
-        fix = "population.num_clients" if packing.num_actors <= 1 else "cluster.num_cpus"
-        lines.append(
-            f"Memory: {needed} do not fit, this machine has {human_bytes(machine_bytes)}. Set a smaller {fix}."
-        )
-    return lines
+        return [f"Placement: {num_clients} clients in this process, one after another, on the {device}, without Ray."]
+    most = max(map(len, plan.hosted))
+    return [
+        f"Placement: {num_clients} clients in {packing.num_actors} actors with {plan.needs} each, "
+        f"at most {most} client{'s' * (most != 1)} per actor; {_slots(plan)}.",
+        f"Work: the busiest actor does {_imbalance(plan):.2f} times the mean work per actor, on {device}s "
+        "(estimated as images times operations of the backbone).",
+    ]
 
 
 def _slots(plan: Plan) -> str:
@@ -113,7 +92,8 @@ def _imbalance(plan: Plan) -> float:
 
 def _parameters_table(plan: Plan) -> Table:
     table = _table("Models, classifier head included", "backbone", "clients", "parameters", "weights")
-    for name, num in plan.parameters.items():
+    for name, client in plan.clients.items():
+        num = client.parameters
         table.add_row(name, str(plan.backbones.count(name)), human_count(num), human_bytes(4 * num))
     return table
 

@@ -8,18 +8,21 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from fedvtc.commands.sweep.checks import check_settings, check_trials, overridden_key, paths_of
 from fedvtc.commands.sweep.sweep_file import read_keys
 from fedvtc.commands.sweep.trial_names import trial_names
 from fedvtc.commands.sweep.trials import Sweep, Trial
 from fedvtc.commands.sweep.variants import FILES, Setting, Variant, settings, variants
 from fedvtc.config import Config, check_submitted, load
-from fedvtc.config.layers import KeyPath, Layer
+from fedvtc.config.layers import Layer
+from fedvtc.config.loading import with_texts
 from fedvtc.config.problems import Problem
 from fedvtc.config.schema import MethodConfig
+from fedvtc.config.yaml_text import KeyPath, parse
 from fedvtc.errors import ConfigError
+
+_TRIALS_NAMED = 3
+"""Maximum number of trials that the line of a problem names."""
 
 
 def load_sweep(file: Path, overrides: Sequence[str] = ()) -> Sweep:
@@ -47,15 +50,16 @@ def load_sweep(file: Path, overrides: Sequence[str] = ()) -> Sweep:
     values = [{setting.key: setting.value for setting in variant} for variant in found]
     trials: list[Trial] = []
     output_dir = ""
-    lines: dict[str, None] = {}
+    lines: dict[str, list[str]] = {}
     for name, own_values, variant in zip(trial_names(values), values, found, strict=True):
         try:
             trial, output_dir = loader.trial(name, own_values, variant)
             trials.append(trial)
         except ConfigError as error:
-            lines |= dict.fromkeys(error.problems)
+            for line in error.problems:
+                lines.setdefault(line, []).append(name)
     if lines:
-        raise ConfigError(list(lines))
+        raise ConfigError([_in_trials(line, names, len(found)) for line, names in lines.items()])
     _raise(check_trials(trials, file))
     path = Path(trials[0].config.run.output_dir)
     return Sweep(loader.sweep_name, file, path, output_dir, tuple(trials), keys.max_concurrent, keys.asha)
@@ -86,6 +90,7 @@ class _Loader:
         overrides = [*self.overrides, f"run.name={name}"]
         config = load(files, overrides, methods=methods, layers=[_as_layer(own, self.layer)])
         check_submitted(config)
+        own = [_with_text(setting, self.layer, type(config.method)) for setting in own]
         placed = _placed(config, self.sweep_name)
         overrides += _placing_overrides(config, placed)
         # Arguments form a single layer, where an overridden method.name does not drop the keys that the sweep file sets
@@ -120,6 +125,7 @@ def _as_layer(given: Sequence[Setting], layer: Layer) -> Layer:
     """Merges settings into one layer that keeps the line of each setting; later settings win."""
     content: dict[str, Any] = {}
     lines: dict[KeyPath, int] = {}
+    written: dict[KeyPath, str] = {}
     for setting in given:
         *above, last = path = tuple(setting.key.split("."))
         node = content
@@ -133,8 +139,29 @@ def _as_layer(given: Sequence[Setting], layer: Layer) -> Layer:
             node[last] = copy.deepcopy(setting.value)
         line = setting.where.rpartition(":")[2]
         if line.isdecimal():
+            # A section has the line of its first key.
+            lines |= {path[:end]: int(line) for end in range(1, len(path)) if path[:end] not in lines}
             lines[path] = int(line)
-    return Layer(layer.source, content, lines)
+        written = {other: word for other, word in written.items() if other[: len(path)] != path}
+        written |= {(*path, *below): word for below, word in setting.written.items()}
+    return Layer(layer.source, content, lines, written)
+
+
+def _in_trials(line: str, names: Sequence[str], num_trials: int) -> str:
+    """Returns the line of a problem, with the trials that have the problem unless all trials have it."""
+    if len(names) == num_trials:
+        return line
+    first, rest = ", ".join(names[:_TRIALS_NAMED]), len(names) - _TRIALS_NAMED
+    some = f"{first} and {rest} more" if rest > 0 else first
+    return f"{line} Only in {len(names)} of {num_trials} trials: {some}."
+
+
+def _with_text(setting: Setting, layer: Layer, method: type[MethodConfig]) -> Setting:
+    """Returns the setting with the user's text as value if the key accepts text alone."""
+    value: Any = with_texts(_as_layer([setting], layer), method).content
+    for step in setting.key.split("."):
+        value = value[step]
+    return replace(setting, value=value)
 
 
 def _gives(
@@ -150,7 +177,7 @@ def _gives(
 def _argument(setting: Setting) -> str:
     """Returns a setting as `key=value`, the value as YAML on one line."""
     value = setting.value
-    plain = isinstance(value, str) and value.isidentifier() and yaml.safe_load(value) == value
+    plain = isinstance(value, str) and value.isidentifier() and parse(value).content == value
     return f"{setting.key}={value if plain else json.dumps(value, ensure_ascii=False)}"
 
 

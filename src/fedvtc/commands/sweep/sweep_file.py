@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
+from fedvtc.commands.file_kinds import is_config
 from fedvtc.config.checking import as_written, checked
 from fedvtc.config.layers import Layer, placed, read_file
 from fedvtc.config.naming import is_folder_name
@@ -66,6 +67,9 @@ def read_keys(file: Path) -> tuple[SweepKeys, Layer]:
     if layer is None:
         raise ConfigError([str(problem) for problem in problems])
     # Not resolved, because `${...}` in a value refers to the config of the trial.
+    if is_config(layer.content):
+        fix = "Start the run with `fedvtc run`, or name the file under `base` in a sweep file."
+        raise ConfigError([str(Problem(str(file), "is a config, not a sweep file", fix=fix))])
     keys, found = checked(SweepKeys, as_written(layer, SweepKeys).content)
     problems += [placed(problem, [layer]) for problem in found]
     # A misspelled key may be the one that defines the trials, so its problem comes alone.

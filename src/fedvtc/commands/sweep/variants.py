@@ -2,14 +2,15 @@
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Any
 
 from fedvtc.commands.sweep.distributions import draw, fault
 from fedvtc.commands.sweep.sweep_file import SweepKeys
-from fedvtc.config.layers import KeyPath, Layer
+from fedvtc.config.layers import Layer
 from fedvtc.config.problems import Problem, show
+from fedvtc.config.yaml_text import KeyPath
 
 FILES = "files"
 """The key of a sweep file that lists config files."""
@@ -19,11 +20,19 @@ TRIES_PER_SAMPLE = 100
 
 @dataclass(frozen=True)
 class Setting:
-    """A key of a sweep file with its value, and `FILE:LINE` of the key."""
+    """A key of a sweep file with its value.
+
+    Attributes:
+        key: the dotted key.
+        value: the value as YAML reads the text.
+        where: `FILE:LINE` of the key.
+        written: the text of each plain value, by the path below the key.
+    """
 
     key: str
     value: Any
     where: str
+    written: Mapping[KeyPath, str] = field(default_factory=dict)
 
 
 Variant = tuple[Setting, ...]
@@ -45,9 +54,10 @@ def _leaves(key: str, value: Any, layer: Layer, path: KeyPath) -> Iterator[Setti
     """Yields a setting for each leaf of a value, so that nested keys merge with keys of other settings."""
     if isinstance(value, Mapping) and value:
         for setting in settings(value, layer, path):
-            yield Setting(f"{key}.{setting.key}", setting.value, setting.where)
+            yield replace(setting, key=f"{key}.{setting.key}")
     else:
-        yield Setting(key, value, layer.where(path))
+        written = {inner[len(path) :]: word for inner, word in layer.written.items() if inner[: len(path)] == path}
+        yield Setting(key, value, layer.where(path), written)
 
 
 def variants(keys: SweepKeys, layer: Layer, problems: list[Problem]) -> list[Variant]:
@@ -114,4 +124,8 @@ def _sample(distributions: Mapping[str, Any], number: int, seed: int, layer: Lay
     for key, distribution in distributions.items():
         # Each key has its own random stream, so that another key or more samples do not change its values.
         value = draw(distribution, Random(f"{seed}/{key}/{number}"))
-        yield from _leaves(key, value, layer, ("random", key))
+        path: KeyPath = ("random", key)
+        if "choice" in distribution:
+            index = next(index for index, choice in enumerate(distribution["choice"]) if choice is value)
+            path = (*path, "choice", index)
+        yield from _leaves(key, value, layer, path)

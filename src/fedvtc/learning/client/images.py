@@ -3,13 +3,15 @@
 Shapes: N images of the client, B images of a batch.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from fedvtc.learning.data import ImageArrays
-from fedvtc.learning.data.module import Augmentation, augment, to_input, to_tensor
+from fedvtc.learning.data.module import Augmentation, augment, draw_shifts, shifted, to_input, to_tensor
 
 
 class OwnImages:
@@ -39,6 +41,11 @@ class OwnImages:
         return to_input(pixels.to(self._device))
 
     @property
+    def image_bytes(self) -> int:
+        """Bytes of one image as floats."""
+        return 4 * int(np.prod(self._shared.images_NCHW.shape[1:]))
+
+    @property
     def labels_N(self) -> Tensor:
         """Class of each image."""
         return torch.from_numpy(self._shared.labels_N[self._indices_N.numpy()]).to(self._device)
@@ -46,3 +53,15 @@ class OwnImages:
     def augmented(self, images: Tensor) -> Tensor:
         """Applies the random changes of `data.augment`; draws from PyTorch's global generator."""
         return augment(images, self._augmentation, torch.default_generator)
+
+    def draw_augmented(self) -> Callable[[Tensor], Tensor]:
+        """Draws the random changes of all N images; returns a function from indices to changed images."""
+        side = min(self._shared.images_NCHW.shape[2:])
+        shifts_2N, mirrored_N = draw_shifts(len(self), side, self._augmentation, torch.default_generator)
+
+        def images(index_B: Tensor) -> Tensor:
+            index_B = index_B.cpu()
+            shifts_2B = None if shifts_2N is None else shifts_2N[:, index_B]
+            return shifted(self.inputs(index_B), shifts_2B, None if mirrored_N is None else mirrored_N[index_B])
+
+        return images

@@ -40,17 +40,39 @@ def augment(images_BCHW: torch.Tensor, kind: Augmentation, generator: torch.Gene
         kind: `none` returns the images unchanged and draws nothing.
         generator: source of random draws; may be on another device than the images.
     """
+    return shifted(images_BCHW, *draw_shifts(len(images_BCHW), min(images_BCHW.shape[2:]), kind, generator))
+
+
+def draw_shifts(
+    num_images: int, side: int, kind: Augmentation, generator: torch.Generator
+) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+    """Draws the random numbers of `augment` for images of a side, in pixels.
+
+    Returns:
+        The shifts of each image (2, B), 0 to twice the reach, and True for each mirrored image (B,); None for a change
+        that `kind` lacks.
+    """
     if kind == "none":
+        return None, None
+    device = generator.device
+    shifts_2B = torch.randint(2 * (side // 8) + 1, (2, num_images), generator=generator, device=device)
+    if kind == "shift":
+        return shifts_2B, None
+    return shifts_2B, torch.rand(num_images, generator=generator, device=device) < 0.5
+
+
+def shifted(images_BCHW: torch.Tensor, shifts_2B: torch.Tensor | None, mirrored_B: torch.Tensor | None) -> torch.Tensor:
+    """Applies the changes of `draw_shifts`."""
+    if shifts_2B is None:
         return images_BCHW
     num_images, _, height, width = images_BCHW.shape
     reach = min(height, width) // 8
-    device, draw_device = images_BCHW.device, generator.device
-    shifts_2B = torch.randint(2 * reach + 1, (2, num_images), generator=generator, device=draw_device).to(device)
+    device = images_BCHW.device
+    shifts_2B = shifts_2B.to(device)
     rows_BH = shifts_2B[0, :, None] + torch.arange(height, device=device)
     columns_BW = shifts_2B[1, :, None] + torch.arange(width, device=device)
-    if kind == "shift_flip":
-        mirrored_B = torch.rand(num_images, generator=generator, device=draw_device).to(device) < 0.5
-        columns_BW = torch.where(mirrored_B[:, None], columns_BW.flip(1), columns_BW)
+    if mirrored_B is not None:
+        columns_BW = torch.where(mirrored_B.to(device)[:, None], columns_BW.flip(1), columns_BW)
     padded_BCHW = torch.nn.functional.pad(images_BCHW, (reach, reach, reach, reach), value=-1.0)
     numbers_B = torch.arange(num_images, device=device)
     shifted_BHWC = padded_BCHW[numbers_B[:, None, None], :, rows_BH[:, :, None], columns_BW[:, None, :]]
@@ -152,16 +174,18 @@ class ClientDataModule(lightning.LightningDataModule):
         return DataLoader(self._test, sampler=batches, batch_size=None)
 
 
-def random_affine(images_BCHW: torch.Tensor) -> torch.Tensor:
-    """Turns images by up to 12 degrees, scales them by 0.9 to 1.1, shifts them by up to a sixteenth of the side.
+def draw_affine(num_images: int, device: torch.device) -> torch.Tensor:
+    """Draws a turn by up to 12 degrees, a scale of 0.9 to 1.1 and a shift of up to a sixteenth of the side per image.
 
-    Pixels from outside the image are black (-1). Draws from PyTorch's global generator.
+    Draws from PyTorch's global generator.
+
+    Returns:
+        A matrix for each image, (B, 2, 3).
     """
-    num_images, device = len(images_BCHW), images_BCHW.device
     angle_B, scale_B, right_B, down_B = (2 * torch.rand(4, num_images, device=device) - 1).unbind()
     angle_B, scale_B = angle_B * (12 * torch.pi / 180), 1 + 0.1 * scale_B
     # Coordinates run from -1 to 1, so an eighth of a unit is a sixteenth of the side.
-    theta_B23 = torch.stack(
+    return torch.stack(
         [
             scale_B * angle_B.cos(),
             -scale_B * angle_B.sin(),
@@ -172,6 +196,10 @@ def random_affine(images_BCHW: torch.Tensor) -> torch.Tensor:
         ],
         dim=1,
     ).view(num_images, 2, 3)
+
+
+def moved(images_BCHW: torch.Tensor, theta_B23: torch.Tensor) -> torch.Tensor:
+    """Turns, scales and shifts images by the matrices of `draw_affine`; pixels from outside are black (-1)."""
     grid = torch.nn.functional.affine_grid(theta_B23, list(images_BCHW.shape), align_corners=False)
     # Black is 0 during resampling, the value outside of the image.
     return torch.nn.functional.grid_sample(images_BCHW + 1.0, grid, align_corners=False) - 1.0

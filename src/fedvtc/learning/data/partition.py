@@ -12,8 +12,12 @@ from numpy.typing import NDArray
 
 from fedvtc.config.schema import PartitionConfig
 from fedvtc.errors import DataError
+from fedvtc.learning.data.client_mixes import client_mixes
 from fedvtc.learning.data.partition_file import Indices, load_partition
 from fedvtc.learning.seeding import SERVER, numpy_generator
+
+_NEARLY = 2
+"""Most clients with too few images in the best draw for which more draws can help."""
 
 
 def make_partition(
@@ -53,6 +57,8 @@ def make_partition(
         parts = _draw_parts(labels_N, num_classes, num_clients, config, rng)
     if config.images_per_client is not None:
         parts = [_capped(part, config.images_per_client, seed, client) for client, part in enumerate(parts)]
+        if config.kind == "shards":
+            _check_kept(labels_N, parts, config)
     return parts
 
 
@@ -93,17 +99,36 @@ def _draw_parts(
     if config.kind == "shards":
         _check_shards(len(groups), num_clients, config.classes_per_client)
     lengths_G = np.array([len(group) for group in groups])
+    if config.kind == "client_dirichlet":
+        return _deal(groups, client_mixes(lengths_G, num_clients, config.alpha, rng), rng)
+    fewest_lacking = num_clients
     for _ in range(config.max_redraws):
         sizes_GK = _divide(lengths_G, _draw_shares(len(groups), num_clients, config, rng))
-        if sizes_GK.sum(axis=0).min() >= config.min_images:
+        num_lacking = int((sizes_GK.sum(axis=0) < config.min_images).sum())
+        if num_lacking == 0:
+            if config.kind == "shards":
+                _check_held(groups, labels_N, sizes_GK, config.classes_per_client)
             return _deal(groups, sizes_GK, rng)
-    remedy = "fewer clients or a smaller partition.min_images"
-    if config.kind != "shards":
-        remedy = f"a larger partition.alpha (now {config.alpha:g}), {remedy}"
+        fewest_lacking = min(fewest_lacking, num_lacking)
     raise DataError(
         f"partition.min_images: none of {config.max_redraws} draws of {config.kind} gave each of {num_clients} clients"
-        f" {config.min_images} images. Set {remedy}, or more partition.max_redraws."
+        f" at least {config.min_images} image{'s' * (config.min_images != 1)}; in the best draw {fewest_lacking}"
+        f" clients had fewer. Set {_remedies(config, fewest_lacking)}."
     )
+
+
+def _remedies(config: PartitionConfig, fewest_lacking: int) -> str:
+    """Returns the settings that can give each client enough images, given the lacking clients of the best draw."""
+    remedies = ["a smaller population.num_clients"]
+    if config.min_images > 1:
+        remedies.append("a smaller partition.min_images")
+    if config.kind != "shards":
+        remedies.append(f"a larger partition.alpha (now {config.alpha:g})")
+    if fewest_lacking <= _NEARLY:
+        remedies.append("more partition.max_redraws")
+    if config.kind == "dirichlet":
+        remedies.append("partition.kind=client_dirichlet, which gives all clients equally many images")
+    return f"{', '.join(remedies[:-1])}, or {remedies[-1]}"
 
 
 def _draw_shares(
@@ -133,6 +158,35 @@ def _check_shards(num_classes: int, num_clients: int, classes_per_client: int) -
         raise DataError(
             f"partition.classes_per_client: {num_clients} clients with {classes_per_client} classes each cannot hold"
             f" all {num_classes} classes. Set at least {-(-num_classes // num_clients)}."
+        )
+
+
+def _check_held(
+    groups: Sequence[Indices], labels_N: NDArray[Any], sizes_GK: NDArray[np.int64], classes_per_client: int
+) -> None:
+    """Refuses shards in which clients get no image of one of their classes, because the class has too few images."""
+    num_short = int(((sizes_GK > 0).sum(axis=0) < classes_per_client).sum())
+    if not num_short:
+        return
+    num_classes, num_clients = sizes_GK.shape
+    smallest = min(groups, key=len)
+    # Every class has at most this many clients, rounded up.
+    most = len(smallest) * num_classes // classes_per_client
+    fix = f"Set population.num_clients to at most {most}, or another partition.kind."
+    raise DataError(
+        f"partition.classes_per_client: {num_short} of {num_clients} clients would hold fewer than"
+        f" {classes_per_client} classes, because class {labels_N[smallest[0]]} has only"
+        f" {len(smallest)} image{'s' * (len(smallest) != 1)}. {fix}"
+    )
+
+
+def _check_kept(labels_N: NDArray[Any], parts: Sequence[Indices], config: PartitionConfig) -> None:
+    """Refuses a limit of images per client that takes all images of a class from clients of shards."""
+    num_short = sum(len(np.unique(labels_N[part])) < config.classes_per_client for part in parts)
+    if num_short:
+        raise DataError(
+            f"partition.images_per_client: with {config.images_per_client}, {num_short} of {len(parts)} clients hold"
+            f" fewer than {config.classes_per_client} classes. Set more images, or partition.classes_per_client=1."
         )
 
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:  # The command line reads the configs of methods without PyTor
 
     from fedvtc.learning.client.client import FederatedClient
     from fedvtc.learning.data import Dataset
+    from fedvtc.learning.models.classifier import ClassifierModule
 
 ConfigT = TypeVar("ConfigT", bound=MethodConfig)
 
@@ -138,3 +139,15 @@ class Method(ABC, Generic[ConfigT]):
         Build the upload with the functions that build real uploads.
         """
         return Upload(client=0, round=1, num_images=self.task.num_classes)
+
+    def working_bytes(self, classifier: ClassifierModule, *, samples_per_class: int) -> Mapping[str, int]:
+        """Returns the memory of the method's own steps on a client, by the config key that makes a step smaller.
+
+        `fedvtc plan` adds the largest step to the memory of a process; local training and evaluation are counted
+        already. By default without steps. `fedvtc.learning.models.live_bytes.peak_bytes` measures a step.
+
+        Args:
+            classifier: a client's model on PyTorch's device `meta`, which keeps shapes only.
+            samples_per_class: generated images of each class that `samples` draws.
+        """
+        return {}

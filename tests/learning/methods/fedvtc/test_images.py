@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from fedvtc.learning.exchange.gaussians import ClassGaussians
-from fedvtc.learning.methods.fedvtc.images import CHUNK, ImageSource
+from fedvtc.learning.methods.fedvtc.images import CHUNK, ImageSource, LazyImages
 from fedvtc.learning.methods.fedvtc.latents import LatentSampler
 
 
@@ -32,7 +32,8 @@ def sampler(classes, means, num_classes=4):
 
 def test_images_are_the_decoders_of_the_latents_as_many_of_each_class():
     source = ImageSource(sampler([0, 2], [3.0, 5.0]), Scale())
-    images, labels_N = source.draw(2)
+    drawn = source.draw(2)
+    images, labels_N = drawn.all(), drawn.labels_N
     assert source.classes == [0, 2]
     assert labels_N.tolist() == [0, 0, 2, 2]
     assert images.flatten().tolist() == [3.0, 3.0, 5.0, 5.0]
@@ -46,7 +47,8 @@ def test_latents_of_each_gaussian_are_decoded_by_the_generator_it_belongs_to():
     decoder = Scale()
     source = ImageSource(sampler([0, 1, 1, 3], [1.0, 2.0, 3.0, 4.0]), decoder, weights_G, torch.tensor([1, 0, 1, 0]))
     torch.manual_seed(0)
-    images, labels_N = source.draw(20)
+    drawn = source.draw(20)
+    images, labels_N = drawn.all(), drawn.labels_N
     values = images.flatten().view(4 - 1, 20)
     assert labels_N.tolist() == [0] * 20 + [1] * 20 + [3] * 20
     assert set(values[0].tolist()) == {100.0}
@@ -59,7 +61,18 @@ def test_latents_of_each_gaussian_are_decoded_by_the_generator_it_belongs_to():
 def test_decoding_in_chunks_loses_no_image(has_generators):
     decoder = Scale()
     others = ([{"factor": torch.tensor(1.0)}], torch.tensor([0])) if has_generators else ()
-    images, labels_N = ImageSource(sampler([0], [7.0]), decoder, *others).draw(2 * CHUNK + 1)
-    assert len(images) == len(labels_N) == 2 * CHUNK + 1
+    drawn = ImageSource(sampler([0], [7.0]), decoder, *others).draw(2 * CHUNK + 1)
+    images = drawn.all()
+    assert len(images) == len(drawn) == 2 * CHUNK + 1
     assert images.unique().tolist() == [7.0]
     assert decoder.largest_batch == CHUNK
+
+
+def test_any_of_the_images_can_be_made_alone_and_joined_with_others():
+    source = ImageSource(sampler([0, 1], [3.0, 5.0]), Scale())
+    joined = source.draw(2).then(LazyImages(torch.tensor([3, 3]), lambda index_M: index_M.view(-1, 1, 1, 1) + 10.0))
+    assert joined.labels_N.tolist() == [0, 0, 1, 1, 3, 3]
+    assert joined.all().flatten().tolist() == [3.0, 3.0, 5.0, 5.0, 10.0, 11.0]
+    for index in range(6):
+        assert torch.equal(joined.images(torch.tensor([index])), joined.all()[index : index + 1])
+    assert joined.images(torch.tensor([1, 2, 5])).flatten().tolist() == [3.0, 5.0, 11.0]

@@ -3,6 +3,7 @@ import pytest
 import torch
 
 from fedvtc.learning.exchange.gaussians import ClassGaussians
+from fedvtc.learning.methods.fedvtc import latents as latents_module
 from fedvtc.learning.methods.fedvtc.latents import LatentSampler
 
 NUM_DRAWS = 40_000
@@ -80,3 +81,13 @@ def test_read_only_arrays_are_copied():
         array.flags.writeable = False
     latents = LatentSampler(ClassGaussians(*arrays), num_classes=1, device=torch.device("cpu"))
     assert latents.draw(torch.tensor([0]))[0].shape == (1, 2)
+
+
+@pytest.mark.parametrize("spread", [np.zeros((3, 2)), np.zeros((3, 2, 2))], ids=["diagonal", "full"])
+def test_many_latents_are_drawn_in_parts_each_of_its_own_class(monkeypatch, spread):
+    monkeypatch.setattr(latents_module, "MOST_NUMBERS", 9)
+    mean = [[1.0, 0.0], [0.0, 2.0], [0.0, 0.0]]
+    labels = torch.arange(3).repeat_interleave(5)
+    drawn, row_N = sampler([0, 1, 2], [1, 1, 1], mean, spread).draw(labels)
+    assert torch.equal(row_N, labels)
+    assert torch.equal(drawn, torch.tensor(mean)[labels])

@@ -4,11 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from fedvtc.config.schema import OptimizerConfig
+from fedvtc.config.schema import DataConfig, OptimizerConfig
 from fedvtc.errors import ClientError
 from fedvtc.learning.client.loop import weights_digest
 from fedvtc.learning.exchange.gaussians import ClassGaussians
+from fedvtc.learning.methods.fedvtc import steps
 from fedvtc.learning.methods.fedvtc.generator import GeneratorTarget
+from fedvtc.learning.methods.fedvtc.images import LazyImages
 from fedvtc.learning.methods.fedvtc.steps import finetune, generator_of, train_generator
 
 
@@ -88,7 +90,7 @@ def finetune_white_and_black(client, epochs=2, mix_real=False, lr=0.01):
     def draw_epoch():
         calls.append(torch.rand(1).item())
         images = torch.cat([torch.ones(4, 1, 8, 8), -torch.ones(4, 1, 8, 8)])
-        return images, torch.tensor([0] * 4 + [2] * 4)
+        return LazyImages(torch.tensor([0] * 4 + [2] * 4), images.__getitem__)
 
     optimizer = OptimizerConfig(lr=lr)
     finetune(client, draw_epoch, epochs=epochs, batch_size=3, optimizer=optimizer, mix_real=mix_real)
@@ -123,6 +125,30 @@ def test_finetuning_may_mix_in_the_clients_own_images(make_client):
     finetune_white_and_black(plain)
     finetune_white_and_black(mixed, mix_real=True)
     assert plain.weights_digest() != mixed.weights_digest()
+
+
+@pytest.mark.parametrize("augment", ["none", "shift_flip"])
+def test_finetuning_in_windows_makes_few_images_at_once_and_gives_the_same_classifier(
+    make_client, monkeypatch, augment
+):
+    digests, largest = set(), {}
+    for num_images in (1000, 7, 1):
+        client = make_client(0, data=DataConfig(augment=augment))
+        monkeypatch.setattr(steps, "WINDOW_BYTES", num_images * client.images.image_bytes)
+        made = []
+
+        def draw_epoch(made=made):
+            images = torch.rand(9, 1, 8, 8)
+            return LazyImages(torch.arange(9) % 3, lambda index_M: made.append(len(index_M)) or images[index_M])
+
+        finetune(client, draw_epoch, epochs=2, batch_size=3, optimizer=OptimizerConfig(), mix_real=True)
+        digests.add(client.weights_digest())
+        largest[num_images] = max(made)
+        assert sum(made) == 2 * 9
+    assert largest[1000] == 9
+    assert largest[7] <= 6
+    assert largest[1] <= 3
+    assert len(digests) == 1
 
 
 def test_finetuning_does_not_change_the_training_optimizer(make_client):

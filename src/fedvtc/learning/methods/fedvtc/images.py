@@ -1,9 +1,10 @@
 """Draws generated images: latents from Gaussians in feature space, decoded by generators.
 
-Shapes: K Gaussians, G generators, N images, D features.
+Shapes: K Gaussians, G generators, N images, M of the N images, D features.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,36 @@ from fedvtc.learning.methods.fedvtc.latents import LatentSampler
 
 CHUNK = 500
 """Latents decoded at a time, so that their maps fit a cache."""
+
+
+@dataclass(frozen=True)
+class LazyImages:
+    """Images that are made when they are asked for, because all images of an epoch may exceed the memory.
+
+    Attributes:
+        labels_N: class of each image.
+        images: returns the images (M, channels, side, side) of M ascending indices; draws no random numbers.
+    """
+
+    labels_N: Tensor
+    images: Callable[[Tensor], Tensor]
+
+    def __len__(self) -> int:
+        return len(self.labels_N)
+
+    def all(self) -> Tensor:
+        """Returns all images."""
+        return self.images(torch.arange(len(self), device=self.labels_N.device))
+
+    def then(self, other: "LazyImages") -> "LazyImages":
+        """Returns these images followed by the images of `other`."""
+
+        def images(index_M: Tensor) -> Tensor:
+            own_M = index_M < len(self)
+            parts = ((self, index_M[own_M]), (other, index_M[~own_M] - len(self)))
+            return torch.cat([part.images(index) for part, index in parts if len(index)])
+
+        return LazyImages(torch.cat([self.labels_N, other.labels_N]), images)
 
 
 class ImageSource:
@@ -64,23 +95,29 @@ class ImageSource:
         """Classes that can be drawn, ascending."""
         return self._sampler.classes
 
-    @torch.no_grad()
-    def draw(self, num_per_class: int) -> tuple[Tensor, Tensor]:
-        """Draws images (N, channels, side, side) in [-1, 1] and labels (N,), the same number of each class."""
-        device = self._sampler.device
-        labels_N = torch.tensor(self.classes, device=device).repeat_interleave(num_per_class)
+    def draw(self, num_per_class: int) -> LazyImages:
+        """Draws the latents of images in [-1, 1], the same number of each class; the images are decoded later."""
+        labels_N = torch.tensor(self.classes, device=self._sampler.device).repeat_interleave(num_per_class)
         latents_ND, row_N = self._sampler.draw(labels_N)
+
+        @torch.no_grad()
+        def images(index_M: Tensor) -> Tensor:
+            return self._decoded(latents_ND[index_M], row_N[index_M])
+
+        return LazyImages(labels_N, images)
+
+    def _decoded(self, latents_MD: Tensor, row_M: Tensor) -> Tensor:
         self._decoder.eval()
         if self._generator_K is None:
-            return torch.cat([self._decoder(chunk) for chunk in latents_ND.split(CHUNK)]), labels_N
-        generator_N = self._generator_K[row_N]
-        # Latents are grouped by generator and decoded; the images return to the order of the labels.
-        order_N = generator_N.argsort(stable=True)
-        sizes = generator_N.bincount(minlength=len(self._weights_G)).tolist()
+            return torch.cat([self._decoder(chunk) for chunk in latents_MD.split(CHUNK)])
+        generator_M = self._generator_K[row_M]
+        # Latents are grouped by generator and decoded; the images return to the order of the latents.
+        order_M = generator_M.argsort(stable=True)
+        sizes = generator_M.bincount(minlength=len(self._weights_G)).tolist()
         decoded = [
             functional_call(self._decoder, dict(weights), (chunk,))
-            for weights, group in zip(self._weights_G, latents_ND[order_N].split(sizes), strict=True)
+            for weights, group in zip(self._weights_G, latents_MD[order_M].split(sizes), strict=True)
             for chunk in group.split(CHUNK)
             if len(chunk)
         ]
-        return torch.cat(decoded)[order_N.argsort()], labels_N
+        return torch.cat(decoded)[order_M.argsort()]

@@ -1,12 +1,17 @@
 """Draws latents of a class from Gaussians in feature space.
 
-Shapes: K Gaussians, C classes, D features, N latents.
+Shapes: K Gaussians, C classes, D features, N latents, M of the N latents.
 """
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from fedvtc.learning.exchange.gaussians import ClassGaussians
+
+MOST_NUMBERS = 2**23
+"""Most numbers of a tensor with a row of weights, or a matrix, per latent; 32 MiB."""
 
 
 class LatentSampler:
@@ -39,8 +44,20 @@ class LatentSampler:
         Returns:
             Latents (N, D), and the row of each latent's Gaussian (N,).
         """
-        row_N = torch.multinomial(self._weight_CK[labels_N], 1).flatten()
+        row_N = torch.cat(
+            [torch.multinomial(self._weight_CK[part], 1).flatten() for part in _parts(labels_N, self._weight_CK[0])]
+        )
         noise_ND = torch.randn(len(labels_N), self._mean_KD.shape[1], device=self._mean_KD.device)
-        spread = self._spread[row_N]
-        scaled_ND = torch.einsum("nij,nj->ni", spread, noise_ND) if spread.ndim == 3 else spread * noise_ND
+        parts = zip(_parts(row_N, self._spread[0]), _parts(noise_ND, self._spread[0]), strict=True)
+        scaled_ND = torch.cat([self._scaled(row_M, noise_MD) for row_M, noise_MD in parts])
         return self._mean_KD[row_N] + scaled_ND, row_N
+
+    def _scaled(self, row_M: Tensor, noise_MD: Tensor) -> Tensor:
+        spread = self._spread[row_M]
+        return torch.einsum("nij,nj->ni", spread, noise_MD) if spread.ndim == 3 else spread * noise_MD
+
+
+def _parts(values: Tensor, like: Tensor) -> Sequence[Tensor]:
+    """Splits the first dimension so that one tensor of the size of `like` per row stays below `MOST_NUMBERS`."""
+    parts: Sequence[Tensor] = values.split(max(1, MOST_NUMBERS // like.numel()))
+    return parts

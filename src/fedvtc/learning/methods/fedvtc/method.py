@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from fedvtc.learning.client.client import FederatedClient
     from fedvtc.learning.methods.fedvtc.generator import VTCModule
     from fedvtc.learning.methods.fedvtc.images import ImageSource
+    from fedvtc.learning.models.classifier import ClassifierModule
 
 
 class FedVTC(Method[FedVTCConfig]):
@@ -105,13 +106,21 @@ class FedVTC(Method[FedVTCConfig]):
         if "generator" in broadcast.payload:
             load_weights(generator.decoder, broadcast.payload["generator"])
         with client.randomness("samples"):
-            return self._source(generator, broadcast, client.device).draw(num_per_class)
+            drawn = self._source(generator, broadcast, client.device).draw(num_per_class)
+            return drawn.all(), drawn.labels_N
 
     def largest_upload(self) -> Upload:
         """Builds an upload with statistics of all classes and the weights of a new generator."""
         num_classes, size, form = self.task.num_classes, self.task.feature_size, self.config.statistics.covariance
         statistics = FeatureStatistics.of(np.zeros((num_classes, size)), np.arange(num_classes), form)
         return replace(super().largest_upload(), payload=self._payload(statistics, self._new_generator()))
+
+    def working_bytes(self, classifier: ClassifierModule, *, samples_per_class: int) -> Mapping[str, int]:
+        """Returns the memory of generator training, of fine-tuning, and of a grid of generated images."""
+        from fedvtc.learning.methods.fedvtc.footprint import working_bytes
+
+        decoder = self._new_generator().decoder.to("meta")
+        return working_bytes(self.config, self.task, decoder, classifier, samples_per_class)
 
     def _payload(self, statistics: FeatureStatistics, generator: VTCModule) -> dict[str, Arrays]:
         from fedvtc.learning.models.weights import weights_of
@@ -154,14 +163,18 @@ class FedVTC(Method[FedVTCConfig]):
 
     def _finetune(self, client: FederatedClient, broadcast: Broadcast, epochs: int) -> None:
         """Trains the whole classifier by cross-entropy on images x = psi(v), the same number of each class."""
-        from fedvtc.learning.data.module import random_affine
+        from fedvtc.learning.data.module import draw_affine, moved
+        from fedvtc.learning.methods.fedvtc.images import LazyImages
         from fedvtc.learning.methods.fedvtc.steps import finetune, generator_of
 
         config, source = self.config.finetune, self._source(generator_of(client), broadcast, client.device)
 
-        def draw_epoch() -> tuple[Tensor, Tensor]:
-            images, labels_N = source.draw(config.images_per_class)
-            return (random_affine(images) if config.augment == "affine" else images), labels_N
+        def draw_epoch() -> LazyImages:
+            drawn = source.draw(config.images_per_class)
+            if config.augment == "none":
+                return drawn
+            theta_N23 = draw_affine(len(drawn), client.device)
+            return LazyImages(drawn.labels_N, lambda index_M: moved(drawn.images(index_M), theta_N23[index_M]))
 
         finetune(
             client,

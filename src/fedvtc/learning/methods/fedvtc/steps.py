@@ -1,9 +1,10 @@
 """The training steps that FedVTC adds to a client: generator training, and fine-tuning on generated images.
 
-Shapes: N images.
+Shapes: N images, W images of a window, B images of a batch.
 """
 
-from collections.abc import Callable, Iterator
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -14,7 +15,11 @@ from fedvtc.config.schema import OptimizerConfig
 from fedvtc.learning.client.client import FederatedClient
 from fedvtc.learning.data.module import epoch_batches
 from fedvtc.learning.methods.fedvtc.generator import GeneratorTarget, VTCModule
+from fedvtc.learning.methods.fedvtc.images import LazyImages
 from fedvtc.learning.models.optimizers import build_optimizer
+
+WINDOW_BYTES = 2**26
+"""Largest size of the float images that fine-tuning makes at once."""
 
 
 def generator_of(client: FederatedClient) -> VTCModule:
@@ -42,7 +47,7 @@ def train_generator(client: FederatedClient, target: GeneratorTarget, *, epochs:
 
 def finetune(
     client: FederatedClient,
-    draw_epoch: Callable[[], tuple[Tensor, Tensor]],
+    draw_epoch: Callable[[], LazyImages],
     *,
     epochs: int,
     batch_size: int,
@@ -53,7 +58,7 @@ def finetune(
 
     Args:
         client: the client whose classifier is trained.
-        draw_epoch: draws the images (N, channels, side, side) and labels of one epoch.
+        draw_epoch: draws the images of one epoch.
         epochs: passes, each over newly drawn images.
         batch_size: images per step.
         optimizer: settings of a new optimizer, dropped after the last step.
@@ -66,15 +71,28 @@ def finetune(
 
     with client.phase("finetune"):
         for _ in range(epochs):
-            images, labels_N = draw_epoch()
+            epoch = draw_epoch()
             if mix_real:
-                images = torch.cat([images, client.images.augmented(client.images.inputs())])
-                labels_N = torch.cat([labels_N, client.images.labels_N])
-            batches = (
-                (images[index_B], labels_N[index_B])
-                for index_B in epoch_batches(len(labels_N), batch_size, torch.default_generator)
-            )
+                epoch = epoch.then(LazyImages(client.images.labels_N, client.images.draw_augmented()))
+            index_batches = list(epoch_batches(len(epoch), batch_size, torch.default_generator))
+            batches = _windows(epoch, index_batches, max(1, WINDOW_BYTES // client.images.image_bytes))
             client.fit("classifier", batches, loss=cross_entropy, optimizer=stepper)
+
+
+def _windows(epoch: LazyImages, index_batches: Sequence[Tensor], num_images: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yields the batches; makes the images of as many batches at once as have at most `num_images` images."""
+    start = 0
+    while start < len(index_batches):
+        sizes = itertools.accumulate(map(len, index_batches[start:]))
+        num_batches = max(1, sum(size <= num_images for size in sizes))
+        window = index_batches[start : start + num_batches]
+        start += num_batches
+        # Ascending, so that an epoch in one window has the same chunks of latents, and so the same bits, in any order.
+        index_W, place_W = torch.cat(list(window)).sort()
+        images = epoch.images(index_W.to(epoch.labels_N.device))
+        for index_B, place_B in zip(window, place_W.argsort().split(list(map(len, window))), strict=True):
+            yield images[place_B], epoch.labels_N[index_B]
+        del images
 
 
 @contextmanager

@@ -17,7 +17,8 @@ from fedvtc.federation.status import has_begun
 from fedvtc.learning.population import Population
 from fedvtc.runtime.device import gpu_names
 from fedvtc.runtime.incidents import Incidents
-from fedvtc.storage.run_folder import RUN_ID_VARIABLE, RunFolder
+from fedvtc.storage.run_folder import RunFolder
+from fedvtc.storage.run_id import RUN_ID_VARIABLE
 from fedvtc.tracking import Tracker
 from fedvtc.tracking.console import make_console_tracker
 

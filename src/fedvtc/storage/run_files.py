@@ -1,7 +1,6 @@
 """Reads run.json and config.yaml of a run folder and checks them before use."""
 
 import json
-import re
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +8,9 @@ import yaml
 
 from fedvtc.config.naming import is_folder_name
 from fedvtc.errors import RunFolderError
+from fedvtc.storage.run_id import RUN_ID
 
 STATUSES = ("running", "finished", "failed", "interrupted")
-RUN_ID = re.compile("[0-9a-f]{8}")
-"""Form of a run's id."""
 
 
 def read_description(path: Path) -> dict[str, Any]:

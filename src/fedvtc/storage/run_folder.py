@@ -5,7 +5,6 @@ import os
 import shutil
 import socket
 import threading
-import uuid
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -22,14 +21,11 @@ from fedvtc.learning.data import save_partition
 from fedvtc.storage import versions
 from fedvtc.storage.atomic import appearing, replaced
 from fedvtc.storage.lock import locked
-from fedvtc.storage.run_files import RUN_ID, read_description
+from fedvtc.storage.run_files import read_description
+from fedvtc.storage.run_id import id_of_new_run
 from fedvtc.storage.run_status import RunStatus, true_status
 
 PARTITION = "partition.npz"
-RUN_ID_VARIABLE = "FEDVTC_RUN_ID"
-"""Environment variable with the id of the run that a submitted job starts."""
-ATTEMPT_VARIABLE = "FEDVTC_ATTEMPT"
-"""Environment variable with the number of a submitted job among the jobs of its run, from 1."""
 
 
 class RunFolder:
@@ -68,16 +64,9 @@ class RunFolder:
             RunFolderError: if the folder cannot be written, or FEDVTC_RUN_ID is not an id.
         """
         path = Path(output_dir) / name
-        run_id = os.environ.get(RUN_ID_VARIABLE) or new_id()
-        if not RUN_ID.fullmatch(run_id):
-            fix = f"Unset {RUN_ID_VARIABLE}; `fedvtc submit` sets it."
-            raise RunFolderError(f"{RUN_ID_VARIABLE}={run_id!r}: must be 8 hex digits. {fix}")
-        if os.environ.get(ATTEMPT_VARIABLE, "1") != "1":
-            # The folder of the earlier jobs is gone. Under their id, trackers would add a second curve to the first.
-            run_id = new_id()
         attempt = _attempt()
         description = {
-            "id": run_id,
+            "id": id_of_new_run(),
             "name": name,
             "status": "running",
             "created": attempt["started"],
@@ -275,11 +264,6 @@ class RunFolder:
     def _write(self) -> None:
         with replaced(self.path / "run.json") as beside:
             beside.write_text(json.dumps(self._description, indent=2) + "\n", encoding="utf-8")
-
-
-def new_id() -> str:
-    """Returns a new run id: 8 hex digits."""
-    return uuid.uuid4().hex[:8]
 
 
 def _now() -> str:

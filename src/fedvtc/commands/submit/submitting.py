@@ -11,7 +11,7 @@ from fedvtc.commands.submit.package import ENTRYPOINT, check_sendable, job_envir
 from fedvtc.config.naming import default_name
 from fedvtc.config.schema import Config
 from fedvtc.errors import UserError
-from fedvtc.storage.run_folder import ATTEMPT_VARIABLE, RUN_ID_VARIABLE, new_id
+from fedvtc.storage.run_id import ATTEMPT_VARIABLE, RUN_ID_VARIABLE, new_id
 
 
 def submit(

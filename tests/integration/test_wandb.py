@@ -6,7 +6,6 @@ import re
 import signal
 import socket
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -57,7 +56,7 @@ class OnceLogged(AtOnce):
 
 
 @pytest.fixture
-def program(tiny_folder):
+def program(tiny_folder, zygote):
     """A folder with the tiny data set, and a function that starts `fedvtc` there with environment variables."""
     folder = tiny_folder("program")
     (folder / "killer.py").write_text(KILLER)
@@ -65,21 +64,13 @@ def program(tiny_folder):
 
     def start(*arguments, **environment):
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
-        process = subprocess.Popen(
-            [sys.executable, "-m", "fedvtc", *arguments],
-            cwd=folder,
-            env=inherited | {"PYTHONPATH": f"{SOURCE}:{folder}", "HOME": str(folder)} | environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        started.append(process)
-        return process
+        inherited |= {"PYTHONPATH": f"{SOURCE}:{folder}", "HOME": str(folder)}
+        started.append(zygote.start(*arguments, cwd=folder, env=inherited | environment))
+        return started[-1]
 
     yield folder, start
     for process in started:
-        if process.poll() is None:
-            process.kill()
+        process.kill()
         process.communicate()
 
 

@@ -101,6 +101,13 @@ def tiny_folder(tmp_path_factory, tiny_dataset):
     return make
 
 
+@pytest.fixture(scope="module")
+def tiny_words(tiny_folder):
+    """Words of `fedvtc run`: a folder of the test file's own for run folders, and the tiny data set."""
+    folder = tiny_folder("runs")
+    return [f"run.output_dir={folder}", f"data.path={folder / 'tiny.npz'}"]
+
+
 @pytest.fixture(scope="session")
 def tiny_specs():
     """Client 0 has 5 images each of classes 0 and 1, client 1 has 14 of all classes, client 2 has 3 of class 2."""

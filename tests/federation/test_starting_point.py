@@ -35,9 +35,8 @@ SETTINGS = (
 
 
 @pytest.fixture(scope="module")
-def words(tiny_folder):
-    folder = tiny_folder("start")
-    return [*SETTINGS, f"run.output_dir={folder}", f"data.path={folder / 'tiny.npz'}"]
+def words(tiny_words):
+    return [*SETTINGS, *tiny_words]
 
 
 @pytest.fixture(scope="module")

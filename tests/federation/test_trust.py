@@ -33,9 +33,8 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give fi
 
 
 @pytest.fixture(scope="module")
-def words(tiny_folder):
-    folder = tiny_folder("trust")
-    return [*SETTINGS, f"run.output_dir={folder}", f"data.path={folder / 'tiny.npz'}"]
+def words(tiny_words):
+    return [*SETTINGS, *tiny_words]
 
 
 @pytest.fixture(scope="module")

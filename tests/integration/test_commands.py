@@ -42,8 +42,9 @@ def in_an_empty_folder(tmp_path, monkeypatch):
 def test_run_then_list_then_plan(zygote):
     done = zygote.run("run", EXPERIMENT, *INLINE, "run.rounds=3", "run.name=mine", "evaluate.every=2")
     assert (done.returncode, done.stderr) == (0, "")
-    first, *rounds, final = done.stdout.splitlines()[:5]
+    first, data, *rounds, final = done.stdout.splitlines()[:6]
     assert first == "mine: 4 clients, 3 rounds, in outputs/mine"
+    assert data.startswith("data: ")
     assert [line.split("  ")[0] for line in rounds] == ["round 1/3", "round 2/3", "round 3/3"]
     assert ["accuracy" in line for line in rounds] == [False, True, True]
     record = json.loads(Path("outputs/mine/metrics.jsonl").read_text().splitlines()[-1])

@@ -200,11 +200,16 @@ def _become(request):
 
 def _main():
     gc.disable()
+    import sklearn.datasets  # noqa: F401
+
+    import fedvtc.commands.run
     import fedvtc.federation.launch
-    import fedvtc.runtime.host
+    import fedvtc.learning.client.client
+    import fedvtc.learning.methods.fedvtc.steps
     import fedvtc.runtime.inline_pool  # noqa: F401
     from fedvtc.__main__ import program
 
+    assert "lightning" in sys.modules
     assert "ray" not in sys.modules
     request = _serve(sys.argv[1])
     if request is not None:

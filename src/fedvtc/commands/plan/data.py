@@ -1,15 +1,8 @@
 """The data report in a plan: facts, images by class, and everything odd about the data."""
 
-from rich.console import Console
-
 from fedvtc.learning.data import DataReport
 
 _CLASSES_SHOWN = 12
-
-
-def print_data(report: DataReport, console: Console) -> None:
-    """Prints the lines of the report."""
-    console.print("\n".join(data_lines(report)), highlight=False, markup=False, soft_wrap=True)
 
 
 def data_lines(report: DataReport) -> list[str]:

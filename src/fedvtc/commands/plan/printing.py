@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fedvtc.commands.free_memory import free_memory_bytes
-from fedvtc.commands.plan.data import print_data
+from fedvtc.commands.plan.data import data_lines
 from fedvtc.commands.plan.limits import disk_lines, memory_lines
 from fedvtc.commands.plan.nodes import is_local
 from fedvtc.commands.plan.plan import Plan
@@ -28,8 +28,12 @@ def print_plan(plan: Plan, console: Console) -> None:
     for table in (images, _parameters_table(plan), _payload_table(plan)):
         console.print(table)
         console.print()
-    print_data(population.report, console)
-    lines = [*placement_lines(plan), *memory_lines(plan, free_memory_bytes()), *disk_lines(plan)]
+    lines = [
+        *data_lines(population.report),
+        *placement_lines(plan),
+        *memory_lines(plan, free_memory_bytes()),
+        *disk_lines(plan),
+    ]
     # A terminal would break a long line inside of a word.
     console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=not console.is_terminal)
 

@@ -111,8 +111,10 @@ def _is_file(word: str) -> bool:
     from fedvtc.config.shipped import is_shipped
 
     # Not Path.exists, which raises for long overrides.
-    if "=" in word or os.path.exists(word):
-        return os.path.exists(word)
+    if os.path.exists(word):
+        return True
+    if "=" in word:
+        return False
     # A missing file must be reported as a file, not as an override.
     return word.endswith((".yaml", ".yml")) or os.path.isfile(f"{word}.yaml") or is_shipped(word)
 

@@ -23,6 +23,7 @@ from fedvtc.config.schema import (
 )
 from fedvtc.learning.data import Dataset, ImageArrays
 from fedvtc.learning.exchange.messages import Broadcast
+from fedvtc.learning.server import Server
 
 FEATURE_SIZE = 6
 
@@ -187,7 +188,8 @@ class TinyFederation:
         """Runs the round after `broadcast`; returns the uploads, the server's state and the next broadcast."""
         broadcast = broadcast or Broadcast()
         uploads = [self.upload(number, broadcast) for number in participants]
-        state, broadcast = self.method.server_round(state or {}, uploads)
+        server = Server(self.method.task.seed, broadcast.round + 1)
+        state, broadcast = self.method.server_round(state or {}, uploads, server)
         return uploads, state, broadcast
 
 

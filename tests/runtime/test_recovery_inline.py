@@ -16,6 +16,7 @@ from fedvtc.learning.exchange.messages import Broadcast
 from fedvtc.learning.methods import Task, build
 from fedvtc.learning.methods.fedproto import FedProtoConfig
 from fedvtc.learning.methods.fedvtc import steps as fedvtc_steps
+from fedvtc.learning.server import Server
 from fedvtc.runtime.host import ClientHost
 from fedvtc.runtime.incidents import Incidents
 from fedvtc.runtime.inline_pool import InlinePool
@@ -70,7 +71,7 @@ class Run:
         """The results of a round, with the errors of skipped clients."""
         results = self.map(ClientHost.run_round, self.broadcast, clients=clients)
         uploads = [result for result in results if not isinstance(result, ClientError)]
-        self.state, self.broadcast = self.method.server_round(self.state, uploads)
+        self.state, self.broadcast = self.method.server_round(self.state, uploads, Server(0, self.broadcast.round + 1))
         return results
 
     def digests(self):

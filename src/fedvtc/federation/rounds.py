@@ -18,6 +18,8 @@ from fedvtc.learning.methods import ServerState, Task, build
 from fedvtc.learning.metrics import RoundTally, aggregate, evaluate_confusion
 from fedvtc.learning.population import Population
 from fedvtc.learning.seeding import choose_participants
+from fedvtc.learning.server import Server
+from fedvtc.runtime.device import PROCESS_THREADS
 from fedvtc.runtime.host import ClientHost
 from fedvtc.runtime.incidents import Incidents
 from fedvtc.runtime.pool import Pool
@@ -96,8 +98,11 @@ class Federation:
         tally = RoundTally(broadcast)
         results = self._each(ClientHost.run_round, self._participants(round), broadcast)
         uploads = tally.watch(self._enough(round, results))
-        state, broadcast = self._method.server_round(state, uploads)
-        record: Record = {"round": round, "phase": "round", **tally.record(), **self._pool.record()}
+        server = Server(self._config.run.seed, round)
+        # As many threads as a client has, because sums of the server's training are formed in their order.
+        with PROCESS_THREADS.held(self._config.placement.threads_per_actor):
+            state, broadcast = self._method.server_round(state, uploads, server)
+        record: Record = {"round": round, "phase": "round", **tally.record(), **server.scalars, **self._pool.record()}
         clients: list[Record] = []
         # Generalization: every client classifies the global test set.
         if round % self._config.evaluate.every == 0 or round == self._config.run.rounds:

@@ -65,6 +65,7 @@ ROUND_METRICS = {
     "loss/distribution_matching": "squared distance of generated images' mean features from the prototypes, unweighted",
     "loss/finetune": "cross-entropy of fine-tuning on generated images",
     "loss/finetune_real": "whole loss of training on real images after fine-tuning",
+    "loss/server/<phase>": "whole loss of the server's training in a phase",
     "bytes/up/<kind>": "bytes that all participants together sent, by payload kind, such as prototypes or generator",
     "bytes/down/<kind>": "bytes that all participants together received, by payload kind",
     "time/train": "seconds of local training, summed over participants",
@@ -73,6 +74,7 @@ ROUND_METRICS = {
     "time/finetune": "seconds of fine-tuning, summed over participants",
     "time/finetune_real": "seconds of training on real images after fine-tuning, summed over participants",
     "time/client": "seconds of a client's whole round, summed over participants",
+    "time/server/<phase>": "seconds of the server's training in a phase",
     "time/evaluate": "seconds of evaluation, wall clock",
     "time/round": "seconds of the whole round, wall clock",
     "time/makespan": "seconds of all clients of the busiest process",
@@ -82,7 +84,7 @@ ROUND_METRICS = {
     "clients/participating": "clients whose upload entered the round; in the final record, clients after a last step",
 }
 ROUND_METRICS |= {f"incidents/{kind}": meaning for kind, meaning in INCIDENTS.items()}
-"""Meaning of the keys of a round's record; `<kind>` stands for any payload kind."""
+"""Meaning of the keys of a round's record; `<kind>` stands for any payload kind, `<phase>` for a method's phase."""
 
 
 def evaluate_confusion(confusion_CC: NDArray[Any], train_counts_C: NDArray[Any]) -> dict[str, float | None]:

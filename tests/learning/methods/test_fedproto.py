@@ -6,6 +6,7 @@ from fedvtc.learning.exchange.messages import Broadcast, Upload
 from fedvtc.learning.methods import Task
 from fedvtc.learning.methods.fedproto import FedProto, FedProtoConfig
 from fedvtc.learning.models.classifier import prototype_distance
+from fedvtc.learning.server import Server
 
 
 def make_upload(client, classes, count, mean, round=1):
@@ -31,17 +32,19 @@ def test_global_prototypes_are_means_over_images_by_hand(method):
         make_upload(1, [0], [3], [[5.0, 6.0]]),
         make_upload(2, [2, 3], [6, 4], [[4.0, 8.0], [7.0, 7.0]]),
     ]
-    _, broadcast = method.server_round({}, iter(uploads))
+    _, broadcast = method.server_round({}, iter(uploads), Server(0, 1))
     assert broadcast.round == 1
     assert rows_of(broadcast) == {0: (4, [4.0, 5.0]), 2: (8, [3.0, 6.0]), 3: (4, [7.0, 7.0])}
 
 
 def test_a_class_that_nobody_holds_keeps_its_last_value(method):
-    state, _ = method.server_round({}, [make_upload(0, [0, 1], [1, 2], [[1.0, 1.0], [2.0, 2.0]])])
-    state, broadcast = method.server_round(state, [make_upload(1, [1, 3], [4, 5], [[9.0, 9.0], [3.0, 3.0]], round=2)])
+    state, _ = method.server_round({}, [make_upload(0, [0, 1], [1, 2], [[1.0, 1.0], [2.0, 2.0]])], Server(0, 1))
+    state, broadcast = method.server_round(
+        state, [make_upload(1, [1, 3], [4, 5], [[9.0, 9.0], [3.0, 3.0]], round=2)], Server(0, 1)
+    )
     assert broadcast.round == 2
     assert rows_of(broadcast) == {0: (1, [1.0, 1.0]), 1: (4, [9.0, 9.0]), 3: (5, [3.0, 3.0])}
-    _, broadcast = method.server_round(state, [make_upload(1, [3], [5], [[4.0, 4.0]], round=3)])
+    _, broadcast = method.server_round(state, [make_upload(1, [3], [5], [[4.0, 4.0]], round=3)], Server(0, 1))
     assert rows_of(broadcast) == {0: (1, [1.0, 1.0]), 1: (4, [9.0, 9.0]), 3: (5, [4.0, 4.0])}
 
 

@@ -4,6 +4,7 @@ import pytest
 from fedvtc.config.schema import TrainingConfig
 from fedvtc.learning.exchange.messages import Broadcast, Upload
 from fedvtc.learning.methods.local import LocalConfig
+from fedvtc.learning.server import Server
 
 
 def test_clients_train_alone_and_send_nothing(tiny_federation, make_client):
@@ -34,4 +35,4 @@ def test_a_client_learns_the_classes_that_it_holds(tiny_federation, tiny_dataset
 @pytest.mark.parametrize("rounds", [(4,), (4, 4)])
 def test_the_round_is_that_of_the_uploads(tiny_federation, rounds):
     uploads = [Upload(client, round, 5) for client, round in enumerate(rounds)]
-    assert tiny_federation(LocalConfig()).method.server_round({}, iter(uploads)) == ({}, Broadcast(4))
+    assert tiny_federation(LocalConfig()).method.server_round({}, iter(uploads), Server(0, 1)) == ({}, Broadcast(4))

@@ -8,20 +8,24 @@ import numpy as np
 import pytest
 
 from fedvtc.config.checking import checked
-from fedvtc.config.schema import MethodConfig
+from fedvtc.config.schema import MethodConfig, OptimizerConfig
 from fedvtc.learning import methods
 from fedvtc.learning.exchange.messages import Broadcast, bytes_by_kind, find_non_finite
 from fedvtc.learning.methods import Method, Task
 from fedvtc.learning.methods.fedproto import FedProtoConfig
 from fedvtc.learning.methods.fedvtc import FedVTCConfig, GeneratorConfig
 from fedvtc.learning.methods.local import LocalConfig
+from fedvtc.learning.server import Server
 
 ROOT = Path(__file__).parents[3]
 TASK = Task(num_classes=3, num_channels=1, image_size=8, feature_size=6, seed=0)
 
 
 def test_the_task_has_the_sizes_of_config_and_data(tiny_config, tiny_dataset):
-    assert Task.of(tiny_config(MethodConfig(name="local")), tiny_dataset) == Task(3, 1, 8, feature_size=6, seed=3)
+    found = Task.of(tiny_config(MethodConfig(name="local")), tiny_dataset)
+    expected = Task(3, 1, 8, feature_size=6, seed=3)
+    assert found == replace(expected, batch_size=4, optimizer=OptimizerConfig(lr=0.01))
+    assert (expected.num_rounds, expected.epochs, expected.batch_size) == (10, 1, 32)
 
 
 def test_every_file_or_folder_is_a_method_known_by_its_name(tmp_path, monkeypatch):
@@ -93,7 +97,7 @@ def test_the_defaults_of_a_method_do_nothing():
         def client_round(self, client, broadcast):
             raise NotImplementedError
 
-        def server_round(self, state, uploads):
+        def server_round(self, state, uploads, server):
             raise NotImplementedError
 
     quiet, broadcast = Quiet(MethodConfig(), TASK), Broadcast(3)
@@ -158,8 +162,10 @@ def test_the_servers_half_is_pure(name, config_of, tiny_federation):
     _, state, broadcast = federation.round()
     uploads = [federation.upload(number, broadcast) for number in range(3)]
     before = frozen(state), frozen(broadcast.payload), [frozen(upload.payload) for upload in uploads]
-    first_state, first = federation.method.server_round(state, iter(uploads))
-    second_state, second = methods.build(config_of[name], federation.method.task).server_round(state, iter(uploads))
+    first_state, first = federation.method.server_round(state, iter(uploads), Server(0, 1))
+    second_state, second = methods.build(config_of[name], federation.method.task).server_round(
+        state, iter(uploads), Server(0, 1)
+    )
     assert first.round == 2
     assert frozen(first.payload) == frozen(second.payload)
     assert frozen(first_state) == frozen(second_state)

@@ -8,10 +8,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
 
-from fedvtc.config.schema import Config, MethodConfig
+from fedvtc.config.schema import Config, MethodConfig, OptimizerConfig, RunConfig, TrainingConfig
 from fedvtc.learning.exchange.messages import Broadcast, Upload
 from fedvtc.learning.seeding import SERVER
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:  # The command line reads the configs of methods without PyTor
     from fedvtc.learning.client.client import FederatedClient
     from fedvtc.learning.data import Dataset
     from fedvtc.learning.models.classifier import ClassifierModule
+    from fedvtc.learning.server import Server
 
 ConfigT = TypeVar("ConfigT", bound=MethodConfig)
 
@@ -30,7 +31,7 @@ ServerState = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Task:
-    """Sizes that all parts of a federation share, and the federation's seed.
+    """Facts that all parts of a federation share: sizes, the seed, and the training of a client in a round.
 
     Attributes:
         num_classes: classes C of the data set.
@@ -38,6 +39,10 @@ class Task:
         image_size: side of the images in pixels.
         feature_size: features p of an image.
         seed: `run.seed`.
+        num_rounds: `run.rounds`, which a resumed run may change.
+        epochs: `training.epochs`.
+        batch_size: `training.batch_size`.
+        optimizer: `training.optimizer`.
     """
 
     num_classes: int
@@ -45,6 +50,10 @@ class Task:
     image_size: int
     feature_size: int
     seed: int
+    num_rounds: int = RunConfig.rounds
+    epochs: int = TrainingConfig.epochs
+    batch_size: int = TrainingConfig.batch_size
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
 
     @classmethod
     def of(cls, config: Config, dataset: Dataset) -> Self:
@@ -55,6 +64,10 @@ class Task:
             image_size=dataset.image_size,
             feature_size=config.population.feature_size,
             seed=config.run.seed,
+            num_rounds=config.run.rounds,
+            epochs=config.training.epochs,
+            batch_size=config.training.batch_size,
+            optimizer=config.training.optimizer,
         )
 
     def shared_randomness(self, purpose: str) -> AbstractContextManager[None]:
@@ -108,8 +121,16 @@ class Method(ABC, Generic[ConfigT]):
         """Runs one local round: receives the broadcast, trains, and uploads values of the trained model."""
 
     @abstractmethod
-    def server_round(self, state: ServerState, uploads: Iterable[Upload]) -> tuple[ServerState, Broadcast]:
-        """Merges the uploads, which come one at a time in client order; returns the next state and broadcast."""
+    def server_round(
+        self, state: ServerState, uploads: Iterable[Upload], server: Server
+    ) -> tuple[ServerState, Broadcast]:
+        """Merges the uploads, which come one at a time in client order; returns the next state and broadcast.
+
+        Args:
+            state: the state after the round before; not changed.
+            uploads: the uploads of the round.
+            server: trains modules, keys random draws, and receives losses and seconds for the record.
+        """
 
     def last_broadcast(self, state: ServerState, broadcast: Broadcast) -> Broadcast:
         """Returns the broadcast that `finish` receives; by default the broadcast of the last round."""

@@ -25,6 +25,7 @@ from fedvtc.learning.methods.base import Method, ServerState
 
 if TYPE_CHECKING:
     from fedvtc.learning.client.client import FederatedClient
+    from fedvtc.learning.server import Server
 
 _UNIT_SPREAD = np.ones((), dtype=np.float32)
 
@@ -51,7 +52,9 @@ class FedProto(Method[FedProtoConfig]):
         payload = _payload(client.statistics("scalar"))
         return Upload(client.id, client.round, client.num_images, payload, dict(client.scalars))
 
-    def server_round(self, state: ServerState, uploads: Iterable[Upload]) -> tuple[ServerState, Broadcast]:
+    def server_round(
+        self, state: ServerState, uploads: Iterable[Upload], server: Server
+    ) -> tuple[ServerState, Broadcast]:
         """Averages prototypes: c^y = sum_k n_k^y c_k^y / sum_k n_k^y over the holders of class y.
 
         A class that no participant holds keeps its last prototype.

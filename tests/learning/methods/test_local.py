@@ -26,7 +26,9 @@ def test_a_client_learns_the_classes_that_it_holds(tiny_federation, tiny_dataset
     state, broadcast = {}, Broadcast()
     for _ in range(3):
         _, state, broadcast = federation.round(state, broadcast)
-    confusion_CC = federation.clients[0].confusion(tiny_dataset.test)
+    confusion_CC = federation.clients[0].confusions(tiny_dataset.test, {"head": federation.clients[0].classifier})[
+        "head"
+    ]
     # Classes 0 and 1 are its own; it has never seen class 2.
     assert np.diagonal(confusion_CC)[:2].sum() >= 9
     assert confusion_CC[2, 2] == 0

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fedvtc.config.checking import checked
-from fedvtc.config.schema import MethodConfig, OptimizerConfig
+from fedvtc.config.schema import Config, MethodConfig, OptimizerConfig
 from fedvtc.learning import methods
 from fedvtc.learning.exchange.messages import Broadcast, bytes_by_kind, find_non_finite
 from fedvtc.learning.methods import Method, Task
@@ -38,7 +38,7 @@ def test_every_file_or_folder_is_a_method_known_by_its_name(tmp_path, monkeypatc
     for name, config_class in methods.config_classes().items():
         config = config_class()
         assert config.name == name
-        assert config.problems() == []
+        assert config.problems(Config()) == []
         method = methods.build(config, TASK)
         assert f"{type(method).__module__}.".startswith(f"fedvtc.learning.methods.{name}.")
         assert method.config is config
@@ -87,7 +87,7 @@ def test_all_values_out_of_range_are_reported_at_once(method, values, keys):
 
 
 def test_exchanged_generators_need_latents_of_clients(golden, keys_of):
-    (problem,) = FedVTCConfig(generator=GeneratorConfig(aggregation="exchange")).problems()
+    (problem,) = FedVTCConfig(generator=GeneratorConfig(aggregation="exchange")).problems(Config())
     assert keys_of(problem) == ["generator.aggregation"]
     golden(problem)
 
@@ -103,7 +103,8 @@ def test_the_defaults_of_a_method_do_nothing():
     quiet, broadcast = Quiet(MethodConfig(), TASK), Broadcast(3)
     assert quiet.start() == ({}, Broadcast())
     assert quiet.last_broadcast({}, broadcast) is broadcast
-    assert not quiet.has_finish
+    assert not any((quiet.has_receive, quiet.has_closing, quiet.has_finish))
+    assert quiet.receive(None, broadcast) is quiet.closing_upload(None, broadcast) is None
     assert quiet.prepare(None) is quiet.finish(None, broadcast) is None
     assert quiet.samples(None, broadcast, num_per_class=1) is None
     assert methods.largest_bytes(quiet, 9) == {"up": {}, "down": {}}
@@ -162,7 +163,7 @@ def test_the_servers_half_is_pure(name, config_of, tiny_federation):
     _, state, broadcast = federation.round()
     uploads = [federation.upload(number, broadcast) for number in range(3)]
     before = frozen(state), frozen(broadcast.payload), [frozen(upload.payload) for upload in uploads]
-    first_state, first = federation.method.server_round(state, iter(uploads), Server(0, 1))
+    first_state, first = federation.method.server_round(state, iter(uploads), Server(0, 2))
     second_state, second = methods.build(config_of[name], federation.method.task).server_round(
         state, iter(uploads), Server(0, 1)
     )

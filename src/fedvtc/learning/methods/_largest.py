@@ -32,4 +32,6 @@ def _broadcast_bytes(method: Method[Any], upload: Upload, num_uploads: int) -> d
     state, _ = method.start()
     uploads = (replace(upload, client=client) for client in range(num_uploads))
     server = Server(method.task.seed, upload.round)
-    return bytes_by_kind(method.last_broadcast(*method.server_round(state, uploads, server)).payload)
+    broadcast = method.last_broadcast(*method.server_round(state, uploads, server))
+    groups = [bytes_by_kind(broadcast.seen_by(backbone).payload) for backbone in broadcast.groups]
+    return max(groups, key=lambda kinds: sum(kinds.values()), default=bytes_by_kind(broadcast.payload))

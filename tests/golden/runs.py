@@ -36,7 +36,8 @@ TWO_ACTORS = ["placement.pool=ray", "placement.clients_per_actor=2", "cluster.nu
 QUICK = ["method.generator.epochs=1", "method.finetune.epochs=1", "method.finetune.images_per_class=20"]
 RUNS = {
     "local": ["conf/method/local.yaml", *INLINE],
-    "fedproto": ["conf/method/fedproto.yaml", *INLINE],
+    # Predicts and sends as the method did when the digests were written.
+    "fedproto": ["conf/method/fedproto.yaml", "method.prediction=head", "method.precision=float64", *INLINE],
     "fedvtc": ["conf/method/fedvtc.yaml", *QUICK, *INLINE],
     "fedvtc_plus": ["conf/method/fedvtc_plus.yaml", *QUICK, *INLINE],
     "fedvtc_plus_two_actors": ["conf/method/fedvtc_plus.yaml", *QUICK, *TWO_ACTORS],

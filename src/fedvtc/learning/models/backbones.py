@@ -10,7 +10,6 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
-from torchvision import models
 
 from fedvtc.config.names import BACKBONES
 from fedvtc.errors import ConfigError
@@ -22,9 +21,9 @@ _CNNS = ((2, 8), (2, 16), (2, 32), (3, 16), (3, 32), (3, 64), (4, 16), (4, 32), 
 _TRUNKS: dict[str, Callable[[int, int], tuple[nn.Module, int]]] = {
     **{f"cnn_{layers}x{width}": partial(cnn.cnn, num_layers=layers, width=width) for layers, width in _CNNS},
     "resnet8": cnn.resnet8,
-    "resnet18": partial(vision.resnet, build=models.resnet18),
-    "resnet34": partial(vision.resnet, build=models.resnet34),
-    "resnet50": partial(vision.resnet, build=models.resnet50),
+    "resnet18": partial(vision.resnet, name="resnet18"),
+    "resnet34": partial(vision.resnet, name="resnet34"),
+    "resnet50": partial(vision.resnet, name="resnet50"),
     "mobilenet_v2": vision.mobilenet_v2,
     "mobilenet_v3_small": vision.mobilenet_v3_small,
     "googlenet": vision.googlenet,

@@ -5,8 +5,7 @@ from torch import nn
 
 from fedvtc.learning.methods.base import Task
 from fedvtc.learning.methods.fedvtc.config import FedVTCConfig
-from fedvtc.learning.methods.fedvtc.images import CHUNK
-from fedvtc.learning.methods.fedvtc.steps import WINDOW_BYTES
+from fedvtc.learning.methods.fedvtc.images import CHUNK, WINDOW_BYTES
 from fedvtc.learning.models.classifier import ClassifierModule
 from fedvtc.learning.models.live_bytes import peak_bytes
 

@@ -48,7 +48,8 @@ FIRST_PLUS = [
 QUICK = ["method.generator.epochs=1", "method.finetune.epochs=1", "method.finetune.images_per_class=20"]
 RUNS = {
     "local": ["conf/method/local.yaml", *INLINE],
-    "fedproto": ["conf/method/fedproto.yaml", *INLINE],
+    # Predicts and sends as the method did when the digests were written.
+    "fedproto": ["conf/method/fedproto.yaml", "method.prediction=head", "method.precision=float64", *INLINE],
     "fedvtc": ["conf/method/fedvtc.yaml", *QUICK, *INLINE],
     "fedvtc_plus": [*FIRST_PLUS, *QUICK, *INLINE],
     "fedvtc_plus_two_actors": [*FIRST_PLUS, *QUICK, *TWO_ACTORS],

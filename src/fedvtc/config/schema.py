@@ -19,14 +19,14 @@ _SAME_IMAGES = MayChange("Images are read from the new location; other images or
 class OptimizerConfig:
     """An optimizer of PyTorch."""
 
-    name: Literal["adam", "sgd"] = "adam"
-    """`adam` (Kingma and Ba 2015) or `sgd`."""
+    name: Literal["adam", "adamw", "sgd"] = "adam"
+    """`adam` (Kingma and Ba 2015), `adamw` (Loshchilov and Hutter 2019) or `sgd`."""
     lr: Annotated[float, Field(gt=0)] = 1e-3
     """Learning rate."""
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    """Momentum of `sgd`; `adam` ignores momentum."""
+    """Momentum of `sgd`; `adam` and `adamw` ignore momentum."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    """L2 penalty added to the gradient."""
+    """L2 penalty added to the gradient; `adamw` shrinks the weights themselves, by this share times the rate."""
 
 
 @section

@@ -240,7 +240,8 @@ def test_absent_data_exit_with_2(capsys: pytest.CaptureFixture[str], keys_of):
 def test_a_list_names_every_choice(capsys: pytest.CaptureFixture[str], golden, kind: str, expected: list[str]):
     assert main(["list", kind]) == 0
     lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
-    assert [line.split()[0] for line in lines[1:]] == list(expected)
+    forms = ["timm:NAME"] * (kind == "backbones") + ["package.module:NAME"]
+    assert [line.split()[0] for line in lines[1:]] == [*expected, *forms]
     golden("\n".join(lines))
 
 

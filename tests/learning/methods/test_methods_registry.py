@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fedvtc.config.checking import checked
-from fedvtc.config.schema import Config, MethodConfig, OptimizerConfig
+from fedvtc.config.schema import BackboneShare, Config, MethodConfig, OptimizerConfig, PopulationConfig
 from fedvtc.learning import methods
 from fedvtc.learning.exchange.messages import Broadcast, bytes_by_kind, find_non_finite
 from fedvtc.learning.methods import Method, Task
@@ -23,7 +23,7 @@ TASK = Task(num_classes=3, num_channels=1, image_size=8, feature_size=6, seed=0)
 
 def test_the_task_has_the_sizes_of_config_and_data(tiny_config, tiny_dataset):
     found = Task.of(tiny_config(MethodConfig(name="local")), tiny_dataset)
-    expected = Task(3, 1, 8, feature_size=6, seed=3)
+    expected = Task(3, 1, 8, feature_size=6, seed=3, backbones=("cnn_2x8",))
     assert found == replace(expected, batch_size=4, optimizer=OptimizerConfig(lr=0.01))
     assert (expected.num_rounds, expected.epochs, expected.batch_size) == (10, 1, 32)
 
@@ -38,7 +38,7 @@ def test_every_file_or_folder_is_a_method_known_by_its_name(tmp_path, monkeypatc
     for name, config_class in methods.config_classes().items():
         config = config_class()
         assert config.name == name
-        assert config.problems(Config()) == []
+        assert config.problems(Config(population=PopulationConfig(backbones=[BackboneShare("cnn_2x8", 1.0)]))) == []
         method = methods.build(config, TASK)
         assert f"{type(method).__module__}.".startswith(f"fedvtc.learning.methods.{name}.")
         assert method.config is config

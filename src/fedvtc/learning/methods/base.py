@@ -44,6 +44,7 @@ class Task:
         epochs: `training.epochs`.
         batch_size: `training.batch_size`.
         optimizer: `training.optimizer`.
+        backbones: the backbones of the population, each once.
     """
 
     num_classes: int
@@ -55,6 +56,7 @@ class Task:
     epochs: int = TrainingConfig.epochs
     batch_size: int = TrainingConfig.batch_size
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    backbones: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, config: Config, dataset: Dataset) -> Self:
@@ -69,6 +71,24 @@ class Task:
             epochs=config.training.epochs,
             batch_size=config.training.batch_size,
             optimizer=config.training.optimizer,
+            backbones=tuple(dict.fromkeys(backbone.name for backbone in config.population.backbones)),
+        )
+
+    def new_classifier(self, backbone: str) -> ClassifierModule:
+        """Builds a client's model with new weights, drawn from PyTorch's global generator.
+
+        Args:
+            backbone: name of the backbone, such as `client.backbone_name`.
+        """
+        from fedvtc.learning.models import build_backbone
+        from fedvtc.learning.models.classifier import ClassifierModule
+
+        sizes = {"num_channels": self.num_channels, "image_size": self.image_size, "feature_size": self.feature_size}
+        return ClassifierModule(
+            build_backbone(backbone, **sizes),
+            feature_size=self.feature_size,
+            num_classes=self.num_classes,
+            optimizer=self.optimizer,
         )
 
     def shared_randomness(self, purpose: str) -> AbstractContextManager[None]:

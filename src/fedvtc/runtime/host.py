@@ -134,12 +134,14 @@ class ClientHost:
 
         None if the method generates no images.
         """
+        from fedvtc.learning.data.generated import to_pixels
+
         client = self._client(client_id)
         drawn = self._method.samples(client, broadcast.seen_by(client.backbone_name), num_per_class=num_per_class)
         if drawn is None:
             return None
         images, labels_N = drawn
-        return ((images + 1.0) * 127.5).round().clamp(0, 255).to(torch.uint8).cpu().numpy(), labels_N.tolist()
+        return to_pixels(images), labels_N.tolist()
 
     def hold(self, client_id: int) -> None:
         """Holds the client's present state for the next `save`, even if the client works before that `save`."""

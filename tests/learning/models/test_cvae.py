@@ -67,11 +67,11 @@ def test_the_loss_is_its_weighted_terms_and_reaches_all_weights(kind):
 
 
 def test_latents_are_normal_within_the_bound():
-    latents_BL = truncated_normal(4000, 3, bound=3.0, device=torch.device("cpu"))
+    latents_BL = truncated_normal(4000, 3, bound=3.0)
     assert latents_BL.abs().max() <= 3.0
     # Truncation to three standard deviations lowers the deviation to 0.9866.
     assert latents_BL.std().item() == pytest.approx(0.9866, abs=0.03)
-    assert truncated_normal(500, 1, bound=0.5, device=torch.device("cpu")).abs().max() <= 0.5
+    assert truncated_normal(500, 1, bound=0.5).abs().max() <= 0.5
 
 
 def test_it_learns_to_draw_classes_under_lightnings_trainer(quiet):

@@ -159,9 +159,9 @@ def kl_to_standard_normal(mean_BL: Tensor, log_variance_BL: Tensor) -> Tensor:
     return 0.5 * (mean_BL.square() + log_variance_BL.exp() - 1.0 - log_variance_BL).sum(dim=1).mean()
 
 
-def truncated_normal(num_latents: int, latent_size: int, *, bound: float, device: torch.device) -> Tensor:
+def truncated_normal(num_latents: int, latent_size: int, *, bound: float) -> Tensor:
     """Draws latents (B, L) from N(0, I) truncated to [-bound, bound], by PyTorch's global generator."""
-    return nn.init.trunc_normal_(torch.empty(num_latents, latent_size, device=device), a=-bound, b=bound)
+    return nn.init.trunc_normal_(torch.empty(num_latents, latent_size), a=-bound, b=bound)
 
 
 def _one_hot(labels_B: Tensor, num_classes: int) -> Tensor:

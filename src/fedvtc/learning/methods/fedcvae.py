@@ -1,0 +1,223 @@
+"""FedCVAE-Ens: each client sends a decoder once, and the server draws a labelled set from all decoders.
+
+Source: C. E. Heinbaugh, E. Luz-Ricca, H. Shao, "Data-Free One-Shot Federated Learning Under Very High Statistical
+Heterogeneity", ICLR 2023. The paper trains one model on the server; here every client trains its own on the set.
+
+Shapes: N images of the set, C classes, B images of a batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import field
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import numpy as np
+from pydantic import Field
+
+from fedvtc.config.schema import MethodConfig, OptimizerConfig
+from fedvtc.config.section import section
+from fedvtc.learning.exchange.messages import Arrays, Broadcast, Upload
+from fedvtc.learning.methods.base import Method, ServerState
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from fedvtc.learning.client.client import FederatedClient
+    from fedvtc.learning.data.generated import GeneratedImages
+    from fedvtc.learning.models.cvae import ConditionalVAE
+    from fedvtc.learning.server import Server
+
+_CHUNK = 500
+"""Latents decoded at a time, so that their maps fit a cache."""
+
+
+@section
+class DecoderConfig:
+    """The conditional variational autoencoder of a client and its training."""
+
+    latent_size: Annotated[int, Field(ge=1)] = 10
+    """Entries of a latent."""
+    width: Annotated[int, Field(ge=1)] = 32
+    """Channels of the decoder's last feature map; coarser maps have more channels."""
+    epochs: Annotated[int, Field(ge=1)] = 15
+    """Passes over the client's images, once, after the last round."""
+    batch_size: Annotated[int, Field(ge=1)] = 32
+    """Images in a training step."""
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    """Optimizer of encoder and decoder."""
+    beta: Annotated[float, Field(ge=0)] = 1.0
+    """Weight of the KL divergence to N(0, I)."""
+
+
+@section
+class SetTrainingConfig:
+    """The training of the clients' models on the generated set."""
+
+    start: Literal["fresh", "trained"] = "fresh"
+    """`fresh`: from the client's first weights, so that the client's rounds have no effect on its model; `trained`:
+    from the weights after the last round."""
+    epochs: Annotated[int, Field(ge=1)] = 5
+    """Passes over the set."""
+    batch_size: Annotated[int, Field(ge=1)] = 32
+    """Images in a training step."""
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    """Optimizer of the client's model, new for this training."""
+    real_data: Literal["none", "mixed"] = "none"
+    """`mixed` shuffles the client's own images among the images of the set (our addition)."""
+
+
+@section
+class FedCVAEConfig(MethodConfig):
+    """The keys of FedCVAE-Ens."""
+
+    name: str = "fedcvae"
+    decoder: DecoderConfig = field(default_factory=DecoderConfig)
+    """The conditional variational autoencoder of a client and its training."""
+    num_images: Annotated[int, Field(ge=1)] = 5000
+    """Images of the generated set."""
+    truncation: Annotated[float, Field(gt=0)] = 3.0
+    """Largest entry of a latent that the server draws from N(0, I)."""
+    finetune: SetTrainingConfig = field(default_factory=SetTrainingConfig)
+    """The training of the clients' models on the generated set."""
+
+
+class FedCVAE(Method[FedCVAEConfig]):
+    """Trains as local; then uploads decoders and label counts once, and broadcasts generated images and labels."""
+
+    config_class = FedCVAEConfig
+
+    def prepare(self, client: FederatedClient) -> None:
+        """Attaches the autoencoder, with equal initial weights on all clients."""
+        client.attach("generator", self._new_generator())
+
+    def client_round(self, client: FederatedClient, broadcast: Broadcast) -> Upload:
+        """Trains on the client's own images; uploads measurements alone."""
+        client.train()
+        return Upload(client.id, client.round, client.num_images, scalars=dict(client.scalars))
+
+    def server_round(
+        self, state: ServerState, uploads: Iterable[Upload], server: Server
+    ) -> tuple[ServerState, Broadcast]:
+        """Returns the state unchanged and an empty broadcast of the round."""
+        round = max(upload.round for upload in uploads)
+        return state, Broadcast(round)
+
+    def closing_upload(self, client: FederatedClient, broadcast: Broadcast) -> Upload:
+        """Trains the autoencoder on the client's own images; uploads its decoder and the images of each class."""
+        config, labels_N = self.config.decoder, client.images.labels_N
+        with client.phase("generator"):
+            for _ in range(config.epochs):
+                batches = (
+                    (client.images.inputs(index_B), labels_N[index_B])
+                    for index_B in client.index_batches(config.batch_size)
+                )
+                client.fit("generator", batches)
+        generator: ConditionalVAE = client.modules["generator"]  # type: ignore[assignment]
+        payload = self._payload(generator, np.bincount(labels_N.cpu().numpy(), minlength=self.task.num_classes))
+        return Upload(client.id, client.round, client.num_images, payload, dict(client.scalars))
+
+    def closing_server(self, state: ServerState, uploads: Iterable[Upload], server: Server) -> Broadcast:
+        """Draws the set: labels by each client's label frequencies, latents from a truncated N(0, I)."""
+        import torch
+
+        from fedvtc.learning.data.generated import GeneratedImages
+        from fedvtc.learning.models.cvae import truncated_normal
+        from fedvtc.learning.models.weights import load_weights
+
+        received, config = list(uploads), self.config
+        decoder = self._new_generator().decoder.eval()
+        numbers = set_shares([upload.num_images for upload in received], config.num_images)
+        images, labels = [], []
+        with server.phase("images"), torch.no_grad():
+            for upload, number in zip(received, numbers, strict=True):
+                if not number:
+                    continue
+                load_weights(decoder, upload.payload["generator"])
+                count_C = torch.tensor(upload.payload["labels"]["count"], dtype=torch.float32)
+                labels_N = torch.multinomial(count_C, number, replacement=True)
+                latents_NL = truncated_normal(number, config.decoder.latent_size, bound=config.truncation)
+                for batch in zip(latents_NL.split(_CHUNK), labels_N.split(_CHUNK), strict=True):
+                    images.append(decoder(*batch))
+                labels.append(labels_N)
+        return Broadcast(server.round, {"images": GeneratedImages.of(images, labels).to_arrays()})
+
+    @property
+    def has_finish(self) -> bool:
+        """True: every client trains on the set."""
+        return True
+
+    def finish(self, client: FederatedClient, broadcast: Broadcast) -> None:
+        """Trains the whole classifier by cross-entropy on the set."""
+        from fedvtc.learning.client.loop import keyed_randomness
+        from fedvtc.learning.data.generated import GeneratedImages
+        from fedvtc.learning.models.optimizers import build_optimizer
+
+        config, generated = self.config.finetune, GeneratedImages.from_arrays(broadcast.payload["images"])
+        if config.start == "fresh":
+            with keyed_randomness(self.task.seed, round=0, client=client.id, purpose="backbone"):
+                fresh = self.task.new_classifier(client.backbone_name)
+            client.classifier.load_state_dict(fresh.state_dict())
+        stepper = build_optimizer(client.classifier.parameters(), config.optimizer)
+        with client.phase("finetune"):
+            for _ in range(config.epochs):
+                batches = self._set_batches(client, generated)
+                client.fit("classifier", batches, optimizer=stepper, record_terms=False)
+
+    def samples(
+        self, client: FederatedClient, broadcast: Broadcast, *, num_per_class: int
+    ) -> tuple[Tensor, Tensor] | None:
+        """Returns the first images of each class of the set; None before the set is drawn."""
+        from fedvtc.learning.data.generated import GeneratedImages
+
+        if "images" not in broadcast.payload:
+            return None
+        return GeneratedImages.from_arrays(broadcast.payload["images"]).first(num_per_class)
+
+    def _set_batches(self, client: FederatedClient, generated: GeneratedImages) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yields one shuffled epoch over the set and, if wanted, the client's own images."""
+        import torch
+
+        from fedvtc.learning.data.module import epoch_batches
+
+        config, num_drawn = self.config.finetune, len(generated)
+        num_images = num_drawn + (client.num_images if config.real_data == "mixed" else 0)
+        for index_B in epoch_batches(num_images, config.batch_size, torch.default_generator):
+            images, labels_B = generated.batch(index_B[index_B < num_drawn], client.device)
+            own_B = index_B[index_B >= num_drawn] - num_drawn
+            if len(own_B):
+                own = client.images.augmented(client.images.inputs(own_B))
+                images, labels_B = torch.cat([images, own]), torch.cat([labels_B, client.images.labels_N[own_B]])
+            yield images, labels_B
+
+    def _payload(self, generator: ConditionalVAE, counts_C: NDArray[np.int64]) -> dict[str, Arrays]:
+        from fedvtc.learning.models.weights import weights_of
+
+        return {"generator": weights_of(generator.decoder), "labels": {"count": counts_C.astype(np.int32)}}
+
+    def _new_generator(self) -> ConditionalVAE:
+        from fedvtc.learning.models.cvae import ConditionalVAE
+
+        config, task = self.config.decoder, self.task
+        with task.shared_randomness("generator"):
+            return ConditionalVAE(
+                latent_size=config.latent_size,
+                num_classes=task.num_classes,
+                num_channels=task.num_channels,
+                image_size=task.image_size,
+                width=config.width,
+                label_in_encoder=False,
+                reconstruction="cross_entropy" if task.num_channels == 1 else "squared_sigmoid",
+                beta=config.beta,
+                optimizer=config.optimizer,
+            )
+
+
+def set_shares(num_owned: Sequence[int], num_images: int) -> list[int]:
+    """Divides the images of a set in proportion to the clients' images, rounded down; the last client has the rest."""
+    shares = [num_images * owned // sum(num_owned) for owned in num_owned[:-1]]
+    return [*shares, num_images - sum(shares)]
+
+
+METHOD = FedCVAE

@@ -65,7 +65,10 @@ class ClassifierModule(LightningModule):
 
     def loss_terms(self, images: Tensor, labels_B: Tensor) -> dict[str, Tensor]:
         """Returns the whole `loss` and its terms: `classification` and, with prototypes, `prototype` (unweighted)."""
-        features_BD = self.features(images)
+        return self.loss_terms_of(self.features(images), labels_B)
+
+    def loss_terms_of(self, features_BD: Tensor, labels_B: Tensor) -> dict[str, Tensor]:
+        """Returns the terms of `loss_terms` for features that are computed already."""
         classification = functional.cross_entropy(self.head(features_BD), labels_B)
         if self._prototypes is None or self._prototype_weight == 0.0:
             return {"loss": classification, "classification": classification}
@@ -105,3 +108,12 @@ def prototype_distance(
     """
     distance_B = ((features_BD - mean_CD[labels_B]) / std_CD[labels_B]).square().mean(dim=1)
     return (distance_B * held_C[labels_B]).mean()
+
+
+def nearest_prototype(features_BD: Tensor, mean_CD: Tensor, allowed_C: Tensor) -> Tensor:
+    """Returns scores (B, C) whose highest is the nearest prototype: -mean_j (g_j - c_j)^2.
+
+    A class that is not allowed scores minus infinity.
+    """
+    distance_BC = (features_BD[:, None] - mean_CD).square().mean(dim=2)
+    return (-distance_BC).masked_fill(~allowed_C, -torch.inf)

@@ -24,6 +24,7 @@ from fedvtc.learning.exchange.messages import Broadcast, Upload
 from fedvtc.learning.methods import Method, Task, build, config_classes
 from fedvtc.learning.metrics import aggregate, evaluate_confusion
 from fedvtc.learning.population import Population
+from fedvtc.learning.server import Server
 from fedvtc.runtime.device import limit_threads
 
 CONF = Path(__file__).parents[1] / "conf"
@@ -109,7 +110,8 @@ def train(config: Config, population: Population) -> tuple[Broadcast, list[dict[
     clients = clients_of(config, population, method)
     state, broadcast = method.start()
     for _ in range(config.run.rounds):
-        state, broadcast = method.server_round(state, uploads_of(clients, method, broadcast))
+        server = Server(config.run.seed, broadcast.round + 1)
+        state, broadcast = method.server_round(state, uploads_of(clients, method, broadcast), server)
     return method.last_broadcast(state, broadcast), [client.state_dict() for client in clients]
 
 

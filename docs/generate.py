@@ -1,21 +1,53 @@
-"""Writes the files that are generated from the fields of the config: docs/reference/config.md and conf/base.yaml.
+"""Writes the files that are generated from the code: the references of config keys and methods, and conf/base.yaml.
 
 python docs/generate.py
 """
 
+from importlib import import_module
 from pathlib import Path
 
 from fedvtc.config.reference import base_yaml, config_page
-from fedvtc.learning.methods import config_classes
+from fedvtc.learning import methods
 
 ROOT = Path(__file__).parents[1]
+METHODS = ROOT / "docs/methods"
+METHODS_PAGE = """# Methods
+
+Every method runs in the same harness: the same partition, backbones, first weights, batches and evaluation. A page
+names the source, what is sent and kept, what predicts, what a server learns of a client, the cost, and each difference
+from paper and authors' code. The keys are in [the reference](../reference/config.md); `conf/method/` has a file for
+each method. [Adding a method](../adding-a-method.md) shows how to write one.
+
+| method | |
+|---|---|
+{rows}
+
+```{{toctree}}
+:hidden:
+:glob:
+
+*
+```
+"""
+
+
+def methods_page() -> str:
+    """Returns the page that lists all methods, each with the first line of its module and a link to its page."""
+    rows = []
+    for name in methods.names():
+        text = (import_module(f"{methods.__name__}.{name}").__doc__ or "").strip().partition("\n")[0]
+        rows.append(
+            f"| [{name}]({name}.md) | {text} |" if (METHODS / f"{name}.md").exists() else f"| {name} | {text} |"
+        )
+    return METHODS_PAGE.format(rows="\n".join(rows))
 
 
 def generated() -> dict[Path, str]:
     """Returns the text of each generated file."""
     return {
-        ROOT / "docs/reference/config.md": config_page(config_classes()),
+        ROOT / "docs/reference/config.md": config_page(methods.config_classes()),
         ROOT / "conf/base.yaml": base_yaml(),
+        METHODS / "index.md": methods_page(),
     }
 
 

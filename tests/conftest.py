@@ -22,7 +22,7 @@ from fedvtc.config.schema import (
     TrainingConfig,
 )
 from fedvtc.learning.data import Dataset, ImageArrays
-from fedvtc.learning.exchange.messages import Broadcast
+from fedvtc.learning.server import Server
 
 FEATURE_SIZE = 6
 
@@ -180,14 +180,22 @@ class TinyFederation:
         self.method, self.clients = method, clients
 
     def upload(self, number, broadcast):
-        self.clients[number].begin_round(broadcast.round + 1)
-        return self.method.client_round(self.clients[number], broadcast)
+        client = self.clients[number]
+        client.begin_round(broadcast.round + 1)
+        broadcast = broadcast.seen_by(client.backbone_name)
+        self.method.receive(client, broadcast)
+        return self.method.client_round(client, broadcast)
 
     def round(self, state=None, broadcast=None, participants=(0, 1, 2)):
-        """Runs the round after `broadcast`; returns the uploads, the server's state and the next broadcast."""
-        broadcast = broadcast or Broadcast()
+        """Runs the round after `broadcast`, by default the first round.
+
+        Returns:
+            The uploads, the server's state and the next broadcast.
+        """
+        broadcast = broadcast or self.method.start()[1]
         uploads = [self.upload(number, broadcast) for number in participants]
-        state, broadcast = self.method.server_round(state or {}, uploads)
+        server = Server(self.method.task.seed, broadcast.round + 1)
+        state, broadcast = self.method.server_round(state or {}, uploads, server)
         return uploads, state, broadcast
 
 

@@ -16,7 +16,7 @@ FLOORS = (
     ("storage",),
     ("reporting", "runtime"),
     ("tracking",),
-    ("federation",),
+    ("federation", "testing"),
     ("commands",),
     ("__main__",),
 )

@@ -101,6 +101,23 @@ class ClientMemoryError(ClientError):
     """A client that ran out of memory; the client's process may be damaged and is replaced."""
 
 
+class ServerError(FedvtcError):
+    """A loss on the server that is not finite.
+
+    Attributes:
+        round: number of the round.
+        phase: phase of the server's step.
+        reason: the fault in words.
+    """
+
+    def __init__(self, round: int, phase: str, reason: str) -> None:
+        super().__init__(round, phase, reason)
+        self.round, self.phase, self.reason = round, phase, reason
+
+    def __str__(self) -> str:
+        return f"server, round {self.round}, {self.phase}: {self.reason}"
+
+
 class DiskError(FedvtcError):
     """A full or read-only disk with `runtime.on_disk_error=stop`."""
 

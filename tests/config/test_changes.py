@@ -76,7 +76,8 @@ def test_every_key_has_a_resume_rule():
 def test_a_key_may_change_on_resume_or_is_refused_by_name(method, key, keys_of):
     before = CONFIGS[method]
     after = changed(before, key.split("."), another(method, key))
-    assert [name for name, value in flat(after).items() if value != flat(before)[name]] == [key]
+    old = flat(before)
+    assert [name for name, value in flat(after).items() if value != old[name]] == [key]
     free = key in may_change(type(before.method))
     assert free == (doc_of(method, key).effect is not None)
     if free:

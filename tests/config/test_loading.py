@@ -27,7 +27,7 @@ class FancyConfig(MethodConfig):
     name: str = "fancy"
     generator: GeneratorConfig = field(default_factory=GeneratorConfig)
 
-    def problems(self) -> list[str]:
+    def problems(self, config: Config) -> list[str]:
         conflict = self.generator.lr == 7 and self.generator.epochs == 7
         return ["generator.lr: cannot be 7 with generator.epochs=7."] if conflict else []
 

@@ -19,21 +19,21 @@ from fedvtc.learning.methods import Task, build, config_classes, largest_bytes
 
 @pytest.fixture
 def shared_proxy(blocks, root, tmp_path, monkeypatch):
-    """The method of docs/adding-a-method.md, installed beside the other methods: the path of its YAML, its test."""
+    """The method of docs/adding-a-method.md, beside the other methods: the path of its YAML, its test, its checks."""
     document = root / "docs/adding-a-method.md"
-    code, _, test = blocks(document, "python")
+    code, _, test, check = blocks(document, "python")
     config, _ = blocks(document, "yaml")
     for name, text in (("shared_proxy.py", code), ("shared_proxy.yaml", config)):
         (tmp_path / name).write_text(text, encoding="utf-8")
     monkeypatch.setattr(methods, "__path__", [*methods.__path__, str(tmp_path)])
     monkeypatch.delitem(sys.modules, "fedvtc.learning.methods.shared_proxy", raising=False)
     monkeypatch.chdir(root)
-    return tmp_path / "shared_proxy.yaml", test
+    return tmp_path / "shared_proxy.yaml", test, check
 
 
 @pytest.mark.slow
 def test_the_example_of_a_method_runs(shared_proxy, tiny_run, tmp_path):
-    file, _ = shared_proxy
+    file, *_ = shared_proxy
     files, overrides = tiny_run
     config = load([*files, file], [*overrides, f"run.output_dir={tmp_path}"], methods=config_classes())
 
@@ -50,9 +50,10 @@ def test_the_example_of_a_method_runs(shared_proxy, tiny_run, tmp_path):
 
 
 def test_the_test_of_the_example_passes(shared_proxy):
-    _, test = shared_proxy
+    _, test, check = shared_proxy
     namespace = {}
     exec(compile(test, "docs/adding-a-method.md", "exec"), namespace)
+    exec(compile(check, "docs/adding-a-method.md", "exec"), {})
 
     tests = [function for name, function in namespace.items() if name.startswith("test_")]
     assert len(tests) == 2
@@ -64,7 +65,7 @@ def test_the_test_of_the_example_passes(shared_proxy):
 def test_the_example_of_a_plain_module_runs_and_resumes_outside_of_the_package(
     blocks, root, tiny_run, tmp_path, monkeypatch
 ):
-    _, code, _ = blocks(root / "docs/adding-a-method.md", "python")
+    _, code, *_ = blocks(root / "docs/adding-a-method.md", "python")
     (tmp_path / "shared_probe.py").write_text(code, encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))

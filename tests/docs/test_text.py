@@ -75,8 +75,10 @@ def test_every_make_target_in_code_exists(document, root):
 
 
 def test_the_index_lists_every_document(root, documents):
-    text = (root / "docs/index.md").read_text(encoding="utf-8")
-    linked = {(root / "docs" / target).resolve() for target in re.findall(r"\]\(([^)#]+\.md)\)", text)}
+    linked = set()
+    for index in (root / "docs/index.md", root / "docs/methods/index.md"):
+        found = re.findall(r"\]\(([^)#]+\.md)\)", index.read_text(encoding="utf-8"))
+        linked |= {(index.parent / target).resolve() for target in found}
 
     assert linked | {root / "docs/index.md"} == set(documents)
 

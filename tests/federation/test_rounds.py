@@ -22,6 +22,7 @@ from fedvtc.learning.methods import Task, build, config_classes
 from fedvtc.learning.metrics import CLIENT_METRICS
 from fedvtc.learning.population import Population
 from fedvtc.learning.seeding import choose_participants
+from fedvtc.learning.server import Server
 from fedvtc.runtime.host import ClientHost
 from fedvtc.runtime.inline_pool import InlinePool
 from fedvtc.storage.checkpoints import CheckpointStore
@@ -184,7 +185,7 @@ def test_bytes_are_payload_bytes_times_participants(config_of, run):
         method = build(config.method, Task.of(config, population.dataset))
         state, broadcast = method.start()
         uploads = list(pool.map(ClientHost.run_round, range(NUM_CLIENTS), broadcast))
-        _, broadcast = method.server_round(state, uploads)
+        _, broadcast = method.server_round(state, uploads, Server(0, 1))
     sent = [bytes_by_kind(upload.payload) for upload in uploads]
     assert traffic(first, "up") == {kind: sum(kinds[kind] for kinds in sent) for kind in sent[0]}
     assert traffic(first, "down") == {}
@@ -290,7 +291,8 @@ def test_a_skipped_client_stays_out_of_the_round(run, config_of, fault, capsys):
         method = build(config.method, Task.of(config, population.dataset))
         state, broadcast = method.start()
         for participants in ([0, 1, 2, 3], [0, 2, 3]):
-            state, broadcast = method.server_round(state, pool.map(ClientHost.run_round, participants, broadcast))
+            uploads = pool.map(ClientHost.run_round, participants, broadcast)
+            state, broadcast = method.server_round(state, uploads, Server(0, broadcast.round + 1))
     found, weights = saved(path, 2)
     assert found["prototypes"].keys() == state["prototypes"].keys()
     for name, array in state["prototypes"].items():

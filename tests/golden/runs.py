@@ -36,7 +36,8 @@ TWO_ACTORS = ["placement.pool=ray", "placement.clients_per_actor=2", "cluster.nu
 QUICK = ["method.generator.epochs=1", "method.finetune.epochs=1", "method.finetune.images_per_class=20"]
 RUNS = {
     "local": ["conf/method/local.yaml", *INLINE],
-    "fedproto": ["conf/method/fedproto.yaml", *INLINE],
+    # Predicts and sends as the method did when the digests were written.
+    "fedproto": ["conf/method/fedproto.yaml", "method.prediction=head", "method.precision=float64", *INLINE],
     "fedvtc": ["conf/method/fedvtc.yaml", *QUICK, *INLINE],
     "fedvtc_plus": ["conf/method/fedvtc_plus.yaml", *QUICK, *INLINE],
     "fedvtc_plus_two_actors": ["conf/method/fedvtc_plus.yaml", *QUICK, *TWO_ACTORS],
@@ -44,8 +45,13 @@ RUNS = {
 }
 STOPPED = "fedvtc_resumed"
 """The run that SIGTERM ends during its first rounds, and that is then resumed."""
-RUN_COMMANDS = "import json, sys; from fedvtc.__main__ import main; sys.exit(max(map(main, json.loads(sys.argv[1]))))"
-"""One process for several commands, because each process imports PyTorch for seconds."""
+RUN_COMMANDS = """
+import json, sys
+from fedvtc.__main__ import main
+
+print("codes", [main(words) for words in json.loads(sys.argv[1])])
+"""
+"""One process for all commands, because each process imports PyTorch for seconds."""
 
 
 def libraries() -> dict[str, str]:
@@ -87,10 +93,14 @@ def run_all() -> dict[str, dict[str, str]]:
             name: ["run", *SMALL, *words, f"run.output_dir={folder}", f"run.name={name}", "--plain"]
             for name, words in RUNS.items()
         }
+        # The run that is stopped comes first, its resume last.
         stopped = Path(folder, STOPPED)
-        _stop_after_records(commands[STOPPED], stopped, 3)
-        commands[STOPPED] = ["resume", str(stopped), "--plain"]
-        _finish(_start([*commands.values()]), 0)
+        first, last = commands.pop(STOPPED), ["resume", str(stopped), "--plain"]
+        process = _start([first, *commands.values(), last])
+        _stop_after_records(process, stopped / "metrics.jsonl", 3)
+        output, _ = process.communicate(timeout=280)
+        if f"codes {[143, *[0] * len(RUNS)]}" not in output:
+            raise RuntimeError(f"{process.args} ended with {process.returncode}:\n{output}")
         return {name: digests(Path(folder, name)) for name in RUNS}
 
 
@@ -102,19 +112,10 @@ def _start(commands: list[list[str]]) -> subprocess.Popen[str]:
     )
 
 
-def _finish(process: subprocess.Popen[str], code: int) -> None:
-    output, _ = process.communicate(timeout=280)
-    if process.returncode != code:
-        raise RuntimeError(f"{process.args} ended with {process.returncode}:\n{output}")
-
-
-def _stop_after_records(command: list[str], folder: Path, num_records: int) -> None:
-    process = _start([command])
-    records = folder / "metrics.jsonl"
+def _stop_after_records(process: subprocess.Popen[str], records: Path, num_records: int) -> None:
     while process.poll() is None and not (records.exists() and records.read_bytes().count(b"\n") >= num_records):
         time.sleep(0.02)
     process.send_signal(signal.SIGTERM)
-    _finish(process, 143)
 
 
 def _digest_tree(tree: object, path: str, digest: "hashlib._Hash") -> None:

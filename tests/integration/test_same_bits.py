@@ -153,7 +153,8 @@ def test_an_error_in_an_actor_names_its_client(cluster):
             list(pool.map(ClientHost.run_round, [2], Broadcast()))
         assert (raised.value.client, raised.value.round, raised.value.phase) == (2, 1, "train")
         # The actor survives the error.
-        assert next(pool.map(ClientHost.evaluate, [3])).sum() == len(population.dataset.test.labels_N)
+        (matrix,) = next(pool.map(ClientHost.evaluate, [3], Broadcast())).values()
+        assert matrix.sum() == len(population.dataset.test.labels_N)
 
 
 def test_images_in_shared_memory_are_read_only_and_not_copied(cluster):

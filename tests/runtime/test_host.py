@@ -10,6 +10,7 @@ from fedvtc.config.schema import MethodConfig, OptimizerConfig, TrainingConfig
 from fedvtc.errors import ClientError
 from fedvtc.learning.exchange.messages import Broadcast
 from fedvtc.learning.methods.fedproto import FedProtoConfig
+from fedvtc.learning.methods.lg_fedavg import LGFedAvgConfig
 from fedvtc.learning.metrics import ROUND_METRICS
 from fedvtc.runtime.host import ClientHost, peak_memory_bytes
 from fedvtc.runtime.inline_pool import InlinePool
@@ -48,10 +49,34 @@ def test_results_of_a_client_do_not_depend_on_other_clients_of_the_host(make_hos
 def test_evaluation_covers_the_whole_test_set_and_changes_nothing(make_host):
     host = make_host()
     digest = host.digest(0)
-    confusion_CC = host.evaluate(0)
-    assert confusion_CC.shape == (3, 3)
+    ((name, confusion_CC),) = host.evaluate(0, Broadcast(1)).items()
+    assert (name, confusion_CC.shape) == ("head", (3, 3))
     assert confusion_CC.sum() == 15
     assert host.digest(0) == digest
+
+
+def test_an_evaluation_receives_the_broadcast_and_the_next_round_has_the_same_bits(make_host, tiny_federation):
+    hosts = [make_host(LGFedAvgConfig()) for _ in range(2)]
+    (_, first), (_, _, broadcast) = (
+        tiny_federation(LGFedAvgConfig()).method.start(),
+        tiny_federation(LGFedAvgConfig()).round(),
+    )
+    for host in hosts:
+        host.run_round(0, first)
+    # A head that names class 2 alone.
+    head = {"weight": np.zeros((3, 6), np.float32), "bias": np.float32([0, 0, 1])}
+    found = hosts[1].evaluate(0, Broadcast(1, {"head": head}))
+    assert list(found) == ["head", "trained"]
+    assert found["head"].sum(axis=0).tolist() == [0, 0, 15]
+    assert found["trained"].sum(axis=0).tolist() != [0, 0, 15]
+    # Received for good, the head predicts without a second call.
+    uploads = [host.run_round(0, broadcast) for host in hosts]
+    assert hosts[0].digest(0) == hosts[1].digest(0)
+    assert all(
+        np.array_equal(array, uploads[1].payload["head"][name]) for name, array in uploads[0].payload["head"].items()
+    )
+    hosts[1].finish(0, Broadcast(2, {"head": head}))
+    assert hosts[1].evaluate(0, Broadcast(2, {"head": head}), True)["head"].sum(axis=0).tolist() == [0, 0, 15]
 
 
 def test_an_upload_that_is_not_finite_is_refused(make_host, golden):

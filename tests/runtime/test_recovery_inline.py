@@ -16,6 +16,7 @@ from fedvtc.learning.exchange.messages import Broadcast
 from fedvtc.learning.methods import Task, build
 from fedvtc.learning.methods.fedproto import FedProtoConfig
 from fedvtc.learning.methods.fedvtc import steps as fedvtc_steps
+from fedvtc.learning.server import Server
 from fedvtc.runtime.host import ClientHost
 from fedvtc.runtime.incidents import Incidents
 from fedvtc.runtime.inline_pool import InlinePool
@@ -70,7 +71,7 @@ class Run:
         """The results of a round, with the errors of skipped clients."""
         results = self.map(ClientHost.run_round, self.broadcast, clients=clients)
         uploads = [result for result in results if not isinstance(result, ClientError)]
-        self.state, self.broadcast = self.method.server_round(self.state, uploads)
+        self.state, self.broadcast = self.method.server_round(self.state, uploads, Server(0, self.broadcast.round + 1))
         return results
 
     def digests(self):
@@ -219,16 +220,17 @@ def test_every_error_of_a_step_names_client_round_and_phase(run_of, config_of, f
 def test_an_evaluation_is_retried_but_never_skips_a_client(run_of, config_of, fault):
     expected = run_of(config_of())
     expected.round()
-    fault("confusion", 1, 1, ZeroDivisionError())
+    fault("confusions", 1, 1, ZeroDivisionError())
     retried = run_of(config_of(on_client_error="retry"))
     retried.round()
-    assert np.array_equal(retried.map(ClientHost.evaluate), expected.map(ClientHost.evaluate))
+    found, wanted = (run.map(ClientHost.evaluate, run.broadcast) for run in (retried, expected))
+    assert [matrices["head"].tolist() for matrices in found] == [matrices["head"].tolist() for matrices in wanted]
     assert retried.incidents.totals == {"steps_retried": 1}
-    fault("confusion", 1, 1, ZeroDivisionError())
+    fault("confusions", 1, 1, ZeroDivisionError())
     skipping = run_of(config_of(on_client_error="skip"))
     skipping.round()
     with pytest.raises(ClientError) as raised:
-        skipping.map(ClientHost.evaluate)
+        skipping.map(ClientHost.evaluate, skipping.broadcast)
     assert (raised.value.client, raised.value.round, raised.value.phase) == (1, 1, "evaluate")
 
 
@@ -423,7 +425,7 @@ def test_a_shard_holds_the_held_state(host_of, store, tmp_path):
         host.hold(client)
     assert train(host, 1, 2) != held[1]
     # An evaluation does not change a client.
-    host.evaluate(0)
+    host.evaluate(0, Broadcast(2))
     shards = [host.save(client, store, draft) for client in EVERYONE]
     assert [shard.name for shard in shards] == ["client_0000.pt", "client_0001.pt", "client_0002.pt"]
     assert {client: saved_weights(tmp_path, draft, client, host_of) for client in EVERYONE} == held

@@ -152,8 +152,12 @@ class MethodConfig:
     label: Annotated[str | None, MayChange("Changes the name in tables.")] = None
     """Name of the method in tables; null shows `method.name`."""
 
-    def problems(self) -> list[str]:
-        """Returns a text `KEY: PROBLEM. FIX.` for each conflict between keys; KEY is without `method.`."""
+    def problems(self, config: "Config") -> list[str]:
+        """Returns a text `KEY: PROBLEM. FIX.` for each conflict between keys; KEY is without `method.`.
+
+        Args:
+            config: the whole config, whose other keys may not fit the method.
+        """
         return []
 
 

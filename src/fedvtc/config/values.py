@@ -158,7 +158,7 @@ def _wandb(config: Config) -> Iterator[Problem]:
 
 
 def _method(config: Config) -> Iterator[Problem]:
-    for text in config.method.problems():
+    for text in config.method.problems(config):
         key, _, rest = text.partition(": ")
         what, _, fix = rest.partition(". ")
         yield Problem(f"method.{key}", what.rstrip("."), fix=fix)

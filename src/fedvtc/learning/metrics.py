@@ -7,13 +7,14 @@ federation is its mean over clients.
 Shape suffix: C classes of the data set.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fedvtc.learning.exchange.messages import Broadcast, Upload, bytes_by_kind
+from fedvtc.learning.exchange.messages import Broadcast, Payload, Upload, bytes_by_kind
 
 INCIDENTS = {
     "processes_lost": "processes that died, hung or ran out of memory; their clients were rebuilt",
@@ -47,6 +48,16 @@ TEST_METRICS = {f"test/{name}/mean": f"mean over clients: {meaning}" for name, m
 TEST_METRICS |= SPREAD_METRICS
 """Meaning of the keys of an evaluation record."""
 
+PREDICTOR_METRICS = {
+    "accuracy/<predictor>": "generalization accuracy of another way to predict: `trained` is the model before it"
+    " received the newest broadcast; a method's page names others, such as `prototype`",
+}
+"""Further columns of clients.csv."""
+PREDICTOR_METRICS |= {
+    f"test/{name}/mean": f"mean over clients: {meaning}" for name, meaning in PREDICTOR_METRICS.items()
+}
+"""Meaning of the keys that a method with several predictors adds; `<predictor>` stands for their names."""
+
 HEADLINE_METRICS = {
     "accuracy": "test/accuracy/mean",
     "worst": "test/accuracy/min",
@@ -65,14 +76,18 @@ ROUND_METRICS = {
     "loss/distribution_matching": "squared distance of generated images' mean features from the prototypes, unweighted",
     "loss/finetune": "cross-entropy of fine-tuning on generated images",
     "loss/finetune_real": "whole loss of training on real images after fine-tuning",
+    "loss/server/<phase>": "whole loss of the server's training in a phase",
     "bytes/up/<kind>": "bytes that all participants together sent, by payload kind, such as prototypes or generator",
     "bytes/down/<kind>": "bytes that all participants together received, by payload kind",
+    "bytes/up/closing/<kind>": "bytes that all clients together sent in the closing exchange, after the last round",
+    "bytes/down/closing/<kind>": "bytes that all clients together received at the end of the closing exchange",
     "time/train": "seconds of local training, summed over participants",
     "time/statistics": "seconds of feature statistics, summed over participants",
     "time/generator": "seconds of generator training, summed over participants",
     "time/finetune": "seconds of fine-tuning, summed over participants",
     "time/finetune_real": "seconds of training on real images after fine-tuning, summed over participants",
     "time/client": "seconds of a client's whole round, summed over participants",
+    "time/server/<phase>": "seconds of the server's training in a phase",
     "time/evaluate": "seconds of evaluation, wall clock",
     "time/round": "seconds of the whole round, wall clock",
     "time/makespan": "seconds of all clients of the busiest process",
@@ -82,7 +97,7 @@ ROUND_METRICS = {
     "clients/participating": "clients whose upload entered the round; in the final record, clients after a last step",
 }
 ROUND_METRICS |= {f"incidents/{kind}": meaning for kind, meaning in INCIDENTS.items()}
-"""Meaning of the keys of a round's record; `<kind>` stands for any payload kind."""
+"""Meaning of the keys of a round's record; `<kind>` stands for any payload kind, `<phase>` for a method's phase."""
 
 
 def evaluate_confusion(confusion_CC: NDArray[Any], train_counts_C: NDArray[Any]) -> dict[str, float | None]:
@@ -130,10 +145,12 @@ def aggregate(per_client: Sequence[Mapping[str, float | None]]) -> dict[str, flo
     """Computes the record of one evaluation: means over clients, and the spread of generalization accuracy.
 
     Args:
-        per_client: values of `evaluate_confusion` for each client; other keys are ignored.
+        per_client: values of `evaluate_confusion` for each client, and `accuracy/NAME` of further predictors; other
+            keys are ignored.
 
     Returns:
-        Values by the names of `TEST_METRICS`. A value of None is skipped, and a metric that no client has is absent.
+        Values by the names of `TEST_METRICS` and `PREDICTOR_METRICS`. A value of None is skipped, and a metric that no
+        client has is absent.
 
     Raises:
         ValueError: there is no client.
@@ -141,7 +158,8 @@ def aggregate(per_client: Sequence[Mapping[str, float | None]]) -> dict[str, flo
     if not per_client:
         raise ValueError("no client to aggregate over")
     record: dict[str, float] = {}
-    for name in CLIENT_METRICS:
+    others = [name for name in per_client[0] if name.startswith("accuracy/") and name not in CLIENT_METRICS]
+    for name in (*CLIENT_METRICS, *others):
         values = [value for metrics in per_client if (value := metrics.get(name)) is not None]
         if values:
             record[f"test/{name}/mean"] = float(np.mean(values))
@@ -163,36 +181,52 @@ def _weighted_mean(values_C: NDArray[np.float64], weights_C: NDArray[np.float64]
 
 
 class RoundTally:
-    """Sums up the measurements and bytes of one round, while the uploads pass to the method."""
+    """Sums up the measurements and bytes of one round, while the uploads pass to the method.
 
-    def __init__(self, broadcast: Broadcast) -> None:
-        self._bytes_down = bytes_by_kind(broadcast.payload)
-        self._bytes_up: dict[str, int] = {}
+    Attributes:
+        uploaders: the clients whose uploads have passed, in order.
+    """
+
+    def __init__(self) -> None:
+        self.uploaders: list[int] = []
+        self._bytes: dict[str, int] = {}
         self._scalars: dict[str, list[float]] = {}
-        self._num_uploads = 0
+        self._num_clients = 0
 
-    def watch(self, uploads: Iterable[Upload]) -> Iterator[Upload]:
-        """Yields the uploads unchanged, counts the uploads and their bytes, and keeps no upload."""
+    def watch(self, uploads: Iterable[Upload], exchange: str = "") -> Iterator[Upload]:
+        """Yields the uploads unchanged, counts the uploads and their bytes, and keeps no upload.
+
+        Args:
+            uploads: the uploads of one exchange.
+            exchange: prefix of the kinds, such as `closing/`.
+        """
         for upload in uploads:
-            self._num_uploads += 1
-            for kind, num_bytes in bytes_by_kind(upload.payload).items():
-                self._bytes_up[kind] = self._bytes_up.get(kind, 0) + num_bytes
+            self.uploaders.append(upload.client)
+            self._num_clients = len(self.uploaders)
+            self._count(f"bytes/up/{exchange}", upload.payload)
             self.add_scalars(upload.scalars)
             yield upload
+
+    def add_received(self, broadcast: Broadcast, backbones: Sequence[str], exchange: str = "") -> None:
+        """Counts the bytes of a broadcast.
+
+        Args:
+            broadcast: the broadcast.
+            backbones: the backbone of each client that received the broadcast.
+            exchange: prefix of the kinds, such as `closing/`.
+        """
+        self._num_clients = len(backbones)
+        for backbone, number in Counter(backbones).items():
+            self._count(f"bytes/down/{exchange}", broadcast.seen_by(backbone).payload, number)
 
     def add_scalars(self, scalars: Mapping[str, float]) -> None:
         """Adds one client's measurements."""
         for name, value in scalars.items():
             self._scalars.setdefault(name, []).append(value)
 
-    def record(self, num_receivers: int | None = None) -> dict[str, float]:
-        """Builds the record: losses as means over clients, seconds and bytes as sums, memory as the maximum.
-
-        Args:
-            num_receivers: clients that received the broadcast; None takes the number of uploads.
-        """
-        num_receivers = self._num_uploads if num_receivers is None else num_receivers
-        record: dict[str, float] = {"clients/participating": num_receivers}
+    def record(self) -> dict[str, float]:
+        """Builds the record: losses as means over clients, seconds and bytes as sums, memory as the maximum."""
+        record: dict[str, float] = {"clients/participating": self._num_clients}
         for name, values in self._scalars.items():
             if name.startswith("time/"):
                 record[name] = sum(values)
@@ -200,6 +234,8 @@ class RoundTally:
                 record[name] = max(values)
             else:
                 record[name] = float(np.mean(values))
-        record |= {f"bytes/up/{kind}": num_bytes for kind, num_bytes in self._bytes_up.items()}
-        record |= {f"bytes/down/{kind}": size * num_receivers for kind, size in self._bytes_down.items()}
-        return record
+        return {**record, **self._bytes}
+
+    def _count(self, prefix: str, payload: Payload, times: int = 1) -> None:
+        for kind, num_bytes in bytes_by_kind(payload).items():
+            self._bytes[f"{prefix}{kind}"] = self._bytes.get(f"{prefix}{kind}", 0) + times * num_bytes

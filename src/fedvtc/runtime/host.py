@@ -12,6 +12,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -80,19 +81,16 @@ class ClientHost:
         Raises:
             ClientError: the client failed, or its upload or the outputs of its model are not finite.
         """
-        client = self._begun(client_id, broadcast)
-        began_s = time.perf_counter()
-        upload = self._method.client_round(client, broadcast)
-        broken = find_non_finite(upload.payload)
-        if broken is not None:
-            raise ClientError(client_id, client.round, "upload", f"{broken} is not finite")
-        client.check_outputs()
-        scalars = {
-            **upload.scalars,
-            "time/client": time.perf_counter() - began_s,
-            "memory/peak_bytes": peak_memory_bytes(),
-        }
-        return Upload(upload.client, upload.round, upload.num_images, upload.payload, scalars)
+        return self._uploaded(client_id, broadcast, self._method.client_round)
+
+    @changes_client
+    def closing_upload(self, client_id: int, broadcast: Broadcast) -> Upload:
+        """Runs the client's half of the closing exchange, keyed by the round number after the last round.
+
+        Raises:
+            ClientError: as in `run_round`.
+        """
+        return self._uploaded(client_id, broadcast, self._method.closing_upload)
 
     @changes_client
     def finish(self, client_id: int, broadcast: Broadcast) -> dict[str, float]:
@@ -102,13 +100,31 @@ class ClientHost:
             ClientError: the client failed, or the outputs of its model are not finite.
         """
         client = self._begun(client_id, broadcast)
+        broadcast = broadcast.seen_by(client.backbone_name)
+        self._method.receive(client, broadcast)
         self._method.finish(client, broadcast)
         client.check_outputs()
         return {**client.scalars, "memory/peak_bytes": peak_memory_bytes()}
 
-    def evaluate(self, client_id: int) -> NDArray[np.int64]:
-        """Returns the client's confusion matrix (C, C) on the global test set."""
-        return self._client(client_id).confusion(self._dataset.test)
+    def evaluate(self, client_id: int, broadcast: Broadcast, is_finished: bool = False) -> dict[str, NDArray[np.int64]]:
+        """Returns the confusion matrices (C, C) of the client's predictors on the global test set, ranked one first.
+
+        Args:
+            client_id: the client's number.
+            broadcast: the newest broadcast, which the client receives for the evaluation only.
+            is_finished: True if the client has already received the broadcast for good, in `finish`.
+        """
+        client, method, test = self._client(client_id), self._method, self._dataset.test
+        broadcast = broadcast.seen_by(client.backbone_name)
+        if is_finished or not method.has_receive:
+            return client.confusions(test, method.predictors(client, broadcast))
+        # The thread that writes a checkpoint must not see the received weights.
+        self._snapshots.before_change(client_id, self._saver(client_id))
+        with client.restored():
+            trained = next(iter(method.predictors(client, broadcast).values()))
+            before = client.confusions(test, {"trained": trained})
+            method.receive(client, broadcast)
+            return client.confusions(test, method.predictors(client, broadcast)) | before
 
     def samples(
         self, client_id: int, broadcast: Broadcast, num_per_class: int
@@ -117,7 +133,8 @@ class ClientHost:
 
         None if the method generates no images.
         """
-        drawn = self._method.samples(self._client(client_id), broadcast, num_per_class=num_per_class)
+        client = self._client(client_id)
+        drawn = self._method.samples(client, broadcast.seen_by(client.backbone_name), num_per_class=num_per_class)
         if drawn is None:
             return None
         images, labels_N = drawn
@@ -177,6 +194,27 @@ class ClientHost:
     def process_id(self, client_id: int) -> int:
         """Returns the id of the process that hosts the client."""
         return os.getpid()
+
+    def _uploaded(
+        self, client_id: int, broadcast: Broadcast, step: Callable[[FederatedClient, Broadcast], Upload | None]
+    ) -> Upload:
+        client = self._begun(client_id, broadcast)
+        began_s = time.perf_counter()
+        broadcast = broadcast.seen_by(client.backbone_name)
+        self._method.receive(client, broadcast)
+        upload = step(client, broadcast)
+        if upload is None:
+            upload = Upload(client.id, client.round, client.num_images, scalars=dict(client.scalars))
+        broken = find_non_finite(upload.payload)
+        if broken is not None:
+            raise ClientError(client_id, client.round, "upload", f"{broken} is not finite")
+        client.check_outputs()
+        scalars = {
+            **upload.scalars,
+            "time/client": time.perf_counter() - began_s,
+            "memory/peak_bytes": peak_memory_bytes(),
+        }
+        return replace(upload, scalars=scalars)
 
     def _client(self, client_id: int) -> FederatedClient:
         if client_id in self._unbuilt:

@@ -66,7 +66,7 @@ class InlinePool:
             self._workload.begin([clients])
         for client in clients:
             result = self._result(task, client, arguments, step, retries)
-            if isinstance(result, Upload):
+            if task is ClientHost.run_round and isinstance(result, Upload):
                 self._workload.done(client, self._host, result.scalars["time/client"])
             yield result
 

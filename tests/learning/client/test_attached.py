@@ -16,6 +16,7 @@ from fedvtc.learning.client.loop import weights_digest
 from fedvtc.learning.exchange.messages import Broadcast, Upload, WeightedMean
 from fedvtc.learning.methods import Method, Task
 from fedvtc.learning.models.weights import load_weights, weights_of
+from fedvtc.learning.server import Server
 from fedvtc.storage.checkpoints.trees import read_tree, write_tree
 
 
@@ -200,7 +201,7 @@ class Counting(Method[MethodConfig]):
                 client.fit("probe", client.batches(), loss=loss)
         return Upload(client.id, client.round, client.num_images, {"probe": weights_of(probe)}, dict(client.scalars))
 
-    def server_round(self, state, uploads):
+    def server_round(self, state, uploads, server):
         mean, round = WeightedMean(), 0
         for upload in uploads:
             mean.add(upload.payload["probe"], upload.num_images)
@@ -227,7 +228,7 @@ def rounds_of(method, clients, broadcast, numbers):
         for client in clients[: 2 + number % 2]:
             client.begin_round(number)
             uploads.append(method.client_round(client, broadcast))
-        _, broadcast = method.server_round({}, uploads)
+        _, broadcast = method.server_round({}, uploads, Server(0, 1))
     return broadcast
 
 

@@ -106,7 +106,7 @@ def test_statistics_are_of_eval_mode(make_client, tiny_dataset, tiny_specs):
 def test_a_confusion_matrix_counts_every_test_image_once(make_client, tiny_dataset):
     client = make_client(1)
     client.train()
-    confusion_CC = client.confusion(tiny_dataset.test)
+    confusion_CC = client.confusions(tiny_dataset.test, {"head": client.classifier})["head"]
     assert confusion_CC.sum() == 15
     assert confusion_CC.sum(axis=1).tolist() == [5, 5, 5]
     with torch.no_grad():
@@ -119,7 +119,7 @@ def test_a_confusion_matrix_counts_every_test_image_once(make_client, tiny_datas
 
 def test_training_after_evaluation_works_and_is_in_train_mode(make_client, tiny_dataset):
     client = make_client(1)
-    client.confusion(tiny_dataset.test)
+    client.confusions(tiny_dataset.test, {"head": client.classifier})["head"]
     assert not client.classifier.training
     before = client.weights_digest()
     client.train()

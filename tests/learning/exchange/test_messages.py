@@ -90,3 +90,10 @@ def test_the_mean_is_numpys_weighted_average(pairs):
         mean.add({"w": np.array([value])}, weight)
     values, weights = zip(*pairs, strict=True)
     assert mean.value()["w"][0] == pytest.approx(np.average(values, weights=weights), abs=1e-9)
+
+
+def test_a_client_sees_the_kinds_of_its_own_group():
+    head, model = {"w": np.zeros(1)}, {"w": np.ones(1)}
+    broadcast = Broadcast(2, {"head": head}, {"cnn": {"model": model}})
+    assert broadcast.seen_by("cnn") == Broadcast(2, {"head": head, "model": model})
+    assert broadcast.seen_by("vit") == Broadcast(2, {"head": head})

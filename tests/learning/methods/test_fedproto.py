@@ -5,7 +5,8 @@ import torch
 from fedvtc.learning.exchange.messages import Broadcast, Upload
 from fedvtc.learning.methods import Task
 from fedvtc.learning.methods.fedproto import FedProto, FedProtoConfig
-from fedvtc.learning.models.classifier import prototype_distance
+from fedvtc.learning.models.classifier import nearest_prototype, prototype_distance
+from fedvtc.learning.server import Server
 
 
 def make_upload(client, classes, count, mean, round=1):
@@ -31,17 +32,19 @@ def test_global_prototypes_are_means_over_images_by_hand(method):
         make_upload(1, [0], [3], [[5.0, 6.0]]),
         make_upload(2, [2, 3], [6, 4], [[4.0, 8.0], [7.0, 7.0]]),
     ]
-    _, broadcast = method.server_round({}, iter(uploads))
+    _, broadcast = method.server_round({}, iter(uploads), Server(0, 1))
     assert broadcast.round == 1
     assert rows_of(broadcast) == {0: (4, [4.0, 5.0]), 2: (8, [3.0, 6.0]), 3: (4, [7.0, 7.0])}
 
 
 def test_a_class_that_nobody_holds_keeps_its_last_value(method):
-    state, _ = method.server_round({}, [make_upload(0, [0, 1], [1, 2], [[1.0, 1.0], [2.0, 2.0]])])
-    state, broadcast = method.server_round(state, [make_upload(1, [1, 3], [4, 5], [[9.0, 9.0], [3.0, 3.0]], round=2)])
+    state, _ = method.server_round({}, [make_upload(0, [0, 1], [1, 2], [[1.0, 1.0], [2.0, 2.0]])], Server(0, 1))
+    state, broadcast = method.server_round(
+        state, [make_upload(1, [1, 3], [4, 5], [[9.0, 9.0], [3.0, 3.0]], round=2)], Server(0, 2)
+    )
     assert broadcast.round == 2
     assert rows_of(broadcast) == {0: (1, [1.0, 1.0]), 1: (4, [9.0, 9.0]), 3: (5, [3.0, 3.0])}
-    _, broadcast = method.server_round(state, [make_upload(1, [3], [5], [[4.0, 4.0]], round=3)])
+    _, broadcast = method.server_round(state, [make_upload(1, [3], [5], [[4.0, 4.0]], round=3)], Server(0, 1))
     assert rows_of(broadcast) == {0: (1, [1.0, 1.0]), 1: (4, [9.0, 9.0]), 3: (5, [4.0, 4.0])}
 
 
@@ -98,3 +101,45 @@ def test_without_weight_it_trains_as_local_does(tiny_federation, make_client):
     alone.begin_round(2)
     alone.train()
     assert federation.clients[0].weights_digest() == alone.weights_digest()
+
+
+@pytest.mark.parametrize(("aggregation", "expected"), [("images", 1.0), ("clients", 2.0)])
+def test_prototypes_weigh_by_images_or_by_clients(aggregation, expected):
+    task = Task(num_classes=1, num_channels=1, image_size=8, feature_size=1, seed=0)
+    method = FedProto(FedProtoConfig(aggregation=aggregation), task)
+    uploads = [make_upload(0, [0], [30], [[0.0]]), make_upload(1, [0], [10], [[4.0]])]
+    _, broadcast = method.server_round({}, uploads, Server(0, 1))
+    assert broadcast.payload["prototypes"]["mean"].tolist() == [[expected]]
+
+
+def test_prototypes_are_sent_in_the_precision_of_the_config(tiny_federation):
+    sizes = {}
+    for precision in ("float64", "float32"):
+        uploads, _, _ = tiny_federation(FedProtoConfig(precision=precision)).round()
+        assert uploads[1].payload["prototypes"]["mean"].dtype == precision
+        sizes[precision] = uploads[1].payload["prototypes"]["mean"].nbytes
+    # Three classes of six features.
+    assert sizes == {"float64": 8 * 18, "float32": 4 * 18}
+
+
+def test_the_nearest_prototype_of_all_classes_or_of_those_held(tiny_federation):
+    scores = nearest_prototype(
+        torch.tensor([[0.0, 0.0], [3.0, 1.0]]),
+        torch.tensor([[1.0, 1.0], [4.0, 0.0], [0.0, 0.0]]),
+        torch.tensor([True, True, False]),
+    )
+    assert scores.tolist() == [[-1.0, -8.0, -torch.inf], [-2.0, -1.0, -torch.inf]]
+
+    for prediction, right in (("prototype", [0, 1, 2]), ("prototype_held", [0, 1])):
+        federation = tiny_federation(FedProtoConfig(prediction=prediction))
+        client = federation.clients[0]
+        features_ND, labels_N = client.features().numpy(), client.images.labels_N.numpy()
+        # Classes 0 and 1 lie where the client's features do, class 2, which the client does not hold, at image 0.
+        means = [features_ND[labels_N == 0].mean(0), features_ND[labels_N == 1].mean(0), features_ND[0]]
+        prototypes = {"classes": np.arange(3), "count": np.ones(3, dtype=np.int64), "mean": np.float32(means)}
+        predictors = federation.method.predictors(client, Broadcast(1, {"prototypes": prototypes}))
+        assert list(predictors) == [prediction, "head"]
+        assert predictors["head"] is client.classifier
+        named = predictors[prediction](client.images.inputs()).argmax(dim=1)
+        assert set(named.tolist()) <= set(right)
+        assert (named[0] == 2) == (prediction == "prototype")

@@ -8,20 +8,24 @@ import numpy as np
 import pytest
 
 from fedvtc.config.checking import checked
-from fedvtc.config.schema import MethodConfig
+from fedvtc.config.schema import Config, MethodConfig, OptimizerConfig
 from fedvtc.learning import methods
 from fedvtc.learning.exchange.messages import Broadcast, bytes_by_kind, find_non_finite
 from fedvtc.learning.methods import Method, Task
 from fedvtc.learning.methods.fedproto import FedProtoConfig
 from fedvtc.learning.methods.fedvtc import FedVTCConfig, GeneratorConfig
 from fedvtc.learning.methods.local import LocalConfig
+from fedvtc.learning.server import Server
 
 ROOT = Path(__file__).parents[3]
 TASK = Task(num_classes=3, num_channels=1, image_size=8, feature_size=6, seed=0)
 
 
 def test_the_task_has_the_sizes_of_config_and_data(tiny_config, tiny_dataset):
-    assert Task.of(tiny_config(MethodConfig(name="local")), tiny_dataset) == Task(3, 1, 8, feature_size=6, seed=3)
+    found = Task.of(tiny_config(MethodConfig(name="local")), tiny_dataset)
+    expected = Task(3, 1, 8, feature_size=6, seed=3)
+    assert found == replace(expected, batch_size=4, optimizer=OptimizerConfig(lr=0.01))
+    assert (expected.num_rounds, expected.epochs, expected.batch_size) == (10, 1, 32)
 
 
 def test_every_file_or_folder_is_a_method_known_by_its_name(tmp_path, monkeypatch):
@@ -34,7 +38,7 @@ def test_every_file_or_folder_is_a_method_known_by_its_name(tmp_path, monkeypatc
     for name, config_class in methods.config_classes().items():
         config = config_class()
         assert config.name == name
-        assert config.problems() == []
+        assert config.problems(Config()) == []
         method = methods.build(config, TASK)
         assert f"{type(method).__module__}.".startswith(f"fedvtc.learning.methods.{name}.")
         assert method.config is config
@@ -83,7 +87,7 @@ def test_all_values_out_of_range_are_reported_at_once(method, values, keys):
 
 
 def test_exchanged_generators_need_latents_of_clients(golden, keys_of):
-    (problem,) = FedVTCConfig(generator=GeneratorConfig(aggregation="exchange")).problems()
+    (problem,) = FedVTCConfig(generator=GeneratorConfig(aggregation="exchange")).problems(Config())
     assert keys_of(problem) == ["generator.aggregation"]
     golden(problem)
 
@@ -93,13 +97,14 @@ def test_the_defaults_of_a_method_do_nothing():
         def client_round(self, client, broadcast):
             raise NotImplementedError
 
-        def server_round(self, state, uploads):
+        def server_round(self, state, uploads, server):
             raise NotImplementedError
 
     quiet, broadcast = Quiet(MethodConfig(), TASK), Broadcast(3)
     assert quiet.start() == ({}, Broadcast())
     assert quiet.last_broadcast({}, broadcast) is broadcast
-    assert not quiet.has_finish
+    assert not any((quiet.has_receive, quiet.has_closing, quiet.has_finish))
+    assert quiet.receive(None, broadcast) is quiet.closing_upload(None, broadcast) is None
     assert quiet.prepare(None) is quiet.finish(None, broadcast) is None
     assert quiet.samples(None, broadcast, num_per_class=1) is None
     assert methods.largest_bytes(quiet, 9) == {"up": {}, "down": {}}
@@ -158,8 +163,10 @@ def test_the_servers_half_is_pure(name, config_of, tiny_federation):
     _, state, broadcast = federation.round()
     uploads = [federation.upload(number, broadcast) for number in range(3)]
     before = frozen(state), frozen(broadcast.payload), [frozen(upload.payload) for upload in uploads]
-    first_state, first = federation.method.server_round(state, iter(uploads))
-    second_state, second = methods.build(config_of[name], federation.method.task).server_round(state, iter(uploads))
+    first_state, first = federation.method.server_round(state, iter(uploads), Server(0, 2))
+    second_state, second = methods.build(config_of[name], federation.method.task).server_round(
+        state, iter(uploads), Server(0, 1)
+    )
     assert first.round == 2
     assert frozen(first.payload) == frozen(second.payload)
     assert frozen(first_state) == frozen(second_state)

@@ -8,6 +8,7 @@ from fedvtc.config import load, to_yaml
 from fedvtc.errors import ConfigError
 from fedvtc.learning.exchange.messages import Broadcast, Upload
 from fedvtc.learning.methods import Task, build, config_classes
+from fedvtc.learning.server import Server
 
 SOURCE = """
 from typing import Annotated
@@ -32,7 +33,7 @@ class Mine(Method[MineConfig]):
     def client_round(self, client, broadcast):
         return Upload(0, 1, 2)
 
-    def server_round(self, state, uploads):
+    def server_round(self, state, uploads, server):
         self.rounds = 1
         return state, Broadcast()
 
@@ -115,5 +116,5 @@ def test_code_is_not_imported_where_it_is_refused(golden, keys_of):
 def test_an_attribute_set_on_a_method_is_refused(golden):
     method = build(loaded("method.name=own_methods:Mine").method, Task(2, 1, 8, feature_size=2, seed=0))
     with pytest.raises(AttributeError) as refused:
-        method.server_round({}, [])
+        method.server_round({}, [], Server(0, 1))
     golden(refused.value)

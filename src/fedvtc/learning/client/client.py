@@ -3,6 +3,7 @@
 No method and no Ray here. Shapes: N images of the client, B images of a batch, D features, C classes.
 """
 
+import copy
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -10,17 +11,18 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fedvtc.config.schema import Config
 from fedvtc.errors import ClientError
+from fedvtc.learning.client.evaluation import Predictor, confusions, is_finite
 from fedvtc.learning.client.images import OwnImages
 from fedvtc.learning.client.loop import Learner, Loss, keyed_randomness, make_fabric
 from fedvtc.learning.client.state import ClientState
 from fedvtc.learning.data import Dataset, ImageArrays
-from fedvtc.learning.data.module import epoch_batches, to_input, to_tensor
+from fedvtc.learning.data.module import epoch_batches
 from fedvtc.learning.exchange.gaussians import ClassGaussians
 from fedvtc.learning.exchange.statistics import FeatureStatistics, Form
 from fedvtc.learning.models import build_backbone
@@ -127,9 +129,18 @@ class FederatedClient:
         self.classifier.set_prototypes(*dense, weight=weight)
 
     def begin_round(self, round: int) -> None:
-        """Starts a round: keys random draws by the round's number, empties `scalars` and removes prototypes."""
+        """Starts a round: keys random draws by the round's number, empties `scalars` and removes prototypes.
+
+        All modules are in eval mode until they train, whatever the client did before: an evaluation, or a resume.
+        """
         self.round, self.phase_name, self.scalars = round, "", {}
         self.classifier.clear_prototypes()
+        self.eval()
+
+    def eval(self) -> None:
+        """Sets all modules to eval mode."""
+        for module in self.modules.values():
+            module.eval()
 
     def randomness(self, purpose: str) -> AbstractContextManager[None]:
         """Returns a context in which the key (seed, round, client, purpose) seeds PyTorch's draws."""
@@ -226,19 +237,21 @@ class FederatedClient:
         with self.phase("statistics"):
             return FeatureStatistics.of(self.features().cpu().numpy(), self.images.labels_N.cpu().numpy(), form)
 
-    @torch.inference_mode()
-    def confusion(self, images: ImageArrays) -> npt.NDArray[np.int64]:
-        """Returns image counts (C, C) of the classifier in eval mode: rows are true classes, columns predicted ones."""
-        self.classifier.eval()
-        counts = np.zeros((self.num_classes, self.num_classes), dtype=np.int64)
+    def confusions(self, images: ImageArrays, predictors: Mapping[str, Predictor]) -> dict[str, NDArray[np.int64]]:
+        """Returns image counts (C, C) of each predictor, all modules in eval mode; rows are true classes."""
+        self.eval()
         size = self._config.evaluate.batch_size
-        for start in range(0, len(images.labels_N), size):
-            batch = to_tensor(images.images_NCHW[start : start + size]).to(self.device)
-            predicted_B = self.classifier(to_input(batch)).argmax(dim=1).cpu().numpy()
-            np.add.at(counts, (images.labels_N[start : start + size], predicted_B), 1)
-        return counts
+        return confusions(images, predictors, num_classes=self.num_classes, batch_size=size, device=self.device)
 
-    @torch.inference_mode()
+    @contextmanager
+    def restored(self) -> Iterator[None]:
+        """Restores modules, optimizers and memory at the end of the block to their bits before the block."""
+        before = copy.deepcopy(self.state_dict())
+        try:
+            yield
+        finally:
+            self.load_state_dict(before)
+
     def check_outputs(self) -> None:
         """Checks the classifier's logits after a round, because a step's loss belongs to the weights before the step.
 
@@ -246,8 +259,7 @@ class FederatedClient:
             ClientError: the logits of some of the client's own images are not finite.
         """
         self.classifier.eval()
-        logits_BC = self.classifier(self.images.inputs(torch.arange(min(_NUM_PROBES, self.num_images))))
-        if not logits_BC.isfinite().all():
+        if not is_finite(self.classifier, self.images.inputs(torch.arange(min(_NUM_PROBES, self.num_images)))):
             raise ClientError(self.id, self.round, "outputs", "the logits of the client's own images are not finite")
 
     def state_dict(self) -> dict[str, Any]:

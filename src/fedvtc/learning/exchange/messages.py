@@ -21,10 +21,17 @@ class Broadcast:
     Attributes:
         round: round whose uploads the server merged into the message; 0 before the first round.
         payload: values that the method shares; empty if there are none.
+        groups: values for the clients of one architecture, by the name of their backbone. A client sees the kinds of
+            its own group in `payload`; bytes count for receivers only.
     """
 
     round: int = 0
     payload: Payload = field(default_factory=dict)
+    groups: Mapping[str, Payload] = field(default_factory=dict)
+
+    def seen_by(self, backbone: str) -> "Broadcast":
+        """Returns the message that a client of an architecture receives: the payload and that of its group."""
+        return Broadcast(self.round, {**self.payload, **self.groups.get(backbone, {})}) if self.groups else self
 
 
 @dataclass(frozen=True)
@@ -37,6 +44,7 @@ class Upload:
         num_images: training images of the client; the weight of the upload in means.
         payload: values that the method shares; empty if there are none.
         scalars: named measurements (losses, seconds) for the record of the round; bytes of scalars are not counted.
+        backbone: `client.backbone_name`, if the server groups clients by architecture.
     """
 
     client: int
@@ -44,6 +52,7 @@ class Upload:
     num_images: int
     payload: Payload = field(default_factory=dict)
     scalars: Mapping[str, float] = field(default_factory=dict)
+    backbone: str = ""
 
 
 def bytes_by_kind(payload: Payload) -> dict[str, int]:

@@ -16,7 +16,7 @@ from fedvtc.config.schema import MethodConfig
 from fedvtc.learning.methods._largest import largest_bytes
 from fedvtc.learning.methods.base import Method, ServerState, Task
 
-__all__ = ["Method", "ServerState", "Task", "build", "config_classes", "largest_bytes", "names"]
+__all__ = ["Method", "ServerState", "Task", "build", "config_classes", "largest_bytes", "method_class", "names"]
 
 
 def names() -> list[str]:
@@ -47,7 +47,7 @@ class ConfigClasses(Mapping[str, type[MethodConfig]]):
             raise KeyError(name)
         if self._refusal and is_import_path(name):
             raise OwnCodeError(f"{name} is code that is not imported here", self._refusal)
-        return _method_class(name).config_class
+        return method_class(name).config_class
 
     def __contains__(self, name: object) -> bool:
         """Returns True for built-in methods and for import paths."""
@@ -69,12 +69,17 @@ def config_classes(refusal: str = "") -> ConfigClasses:
 
 def build(config: MethodConfig, task: Task) -> Method[Any]:
     """Builds the method that a config names."""
-    method = _method_class(config.name)(config, task)
+    method = method_class(config.name)(config, task)
     method._complete()
     return method
 
 
-def _method_class(name: str) -> type[Method[Any]]:
+def method_class(name: str) -> type[Method[Any]]:
+    """Returns the class of a method: of a built-in one, or of one of the user's own as `package.module:Class`.
+
+    Raises:
+        OwnCodeError: the class cannot be imported, or is no method.
+    """
     method: type[Method[Any]]
     if not is_import_path(name):
         method = import_module(f"{__name__}.{name}").METHOD

@@ -5,6 +5,7 @@ from typing import Any
 
 from fedvtc.learning.exchange.messages import Upload, bytes_by_kind
 from fedvtc.learning.methods.base import Method
+from fedvtc.learning.server import Server
 
 
 def largest_bytes(method: Method[Any], num_clients: int) -> dict[str, dict[str, int]]:
@@ -30,4 +31,7 @@ def largest_bytes(method: Method[Any], num_clients: int) -> dict[str, dict[str, 
 def _broadcast_bytes(method: Method[Any], upload: Upload, num_uploads: int) -> dict[str, int]:
     state, _ = method.start()
     uploads = (replace(upload, client=client) for client in range(num_uploads))
-    return bytes_by_kind(method.last_broadcast(*method.server_round(state, uploads)).payload)
+    server = Server(method.task.seed, upload.round)
+    broadcast = method.last_broadcast(*method.server_round(state, uploads, server))
+    groups = [bytes_by_kind(broadcast.seen_by(backbone).payload) for backbone in broadcast.groups]
+    return max(groups, key=lambda kinds: sum(kinds.values()), default=bytes_by_kind(broadcast.payload))

@@ -8,10 +8,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
 
-from fedvtc.config.schema import Config, MethodConfig
+from fedvtc.config.schema import Config, MethodConfig, OptimizerConfig, RunConfig, TrainingConfig
 from fedvtc.learning.exchange.messages import Broadcast, Upload
 from fedvtc.learning.seeding import SERVER
 
@@ -19,8 +19,10 @@ if TYPE_CHECKING:  # The command line reads the configs of methods without PyTor
     from torch import Tensor
 
     from fedvtc.learning.client.client import FederatedClient
+    from fedvtc.learning.client.evaluation import Predictor as Predictor
     from fedvtc.learning.data import Dataset
     from fedvtc.learning.models.classifier import ClassifierModule
+    from fedvtc.learning.server import Server
 
 ConfigT = TypeVar("ConfigT", bound=MethodConfig)
 
@@ -30,7 +32,7 @@ ServerState = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Task:
-    """Sizes that all parts of a federation share, and the federation's seed.
+    """Facts that all parts of a federation share: sizes, the seed, and the training of a client in a round.
 
     Attributes:
         num_classes: classes C of the data set.
@@ -38,6 +40,10 @@ class Task:
         image_size: side of the images in pixels.
         feature_size: features p of an image.
         seed: `run.seed`.
+        num_rounds: `run.rounds`, which a resumed run may change.
+        epochs: `training.epochs`.
+        batch_size: `training.batch_size`.
+        optimizer: `training.optimizer`.
     """
 
     num_classes: int
@@ -45,6 +51,10 @@ class Task:
     image_size: int
     feature_size: int
     seed: int
+    num_rounds: int = RunConfig.rounds
+    epochs: int = TrainingConfig.epochs
+    batch_size: int = TrainingConfig.batch_size
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
 
     @classmethod
     def of(cls, config: Config, dataset: Dataset) -> Self:
@@ -55,6 +65,10 @@ class Task:
             image_size=dataset.image_size,
             feature_size=config.population.feature_size,
             seed=config.run.seed,
+            num_rounds=config.run.rounds,
+            epochs=config.training.epochs,
+            batch_size=config.training.batch_size,
+            optimizer=config.training.optimizer,
         )
 
     def shared_randomness(self, purpose: str) -> AbstractContextManager[None]:
@@ -103,24 +117,73 @@ class Method(ABC, Generic[ConfigT]):
         """Returns the server's state and broadcast before the first round; by default both empty."""
         return {}, Broadcast()
 
+    def receive(self, client: FederatedClient, broadcast: Broadcast) -> None:
+        """Installs the shared parts of a broadcast in a client's modules, such as a head; by default nothing.
+
+        Called before `client_round`, before `finish`, and before an evaluation, after which the client's own weights
+        are restored. Without random draws; a second call changes nothing. The payload is empty before the first round.
+        """
+
+    @property
+    def has_receive(self) -> bool:
+        """True if the method defines `receive`, so that clients are evaluated before and after the call."""
+        return type(self).receive is not Method.receive
+
     @abstractmethod
     def client_round(self, client: FederatedClient, broadcast: Broadcast) -> Upload:
-        """Runs one local round: receives the broadcast, trains, and uploads values of the trained model."""
+        """Runs one local round after `receive`: trains, and uploads values of the trained model."""
 
     @abstractmethod
-    def server_round(self, state: ServerState, uploads: Iterable[Upload]) -> tuple[ServerState, Broadcast]:
-        """Merges the uploads, which come one at a time in client order; returns the next state and broadcast."""
+    def server_round(
+        self, state: ServerState, uploads: Iterable[Upload], server: Server
+    ) -> tuple[ServerState, Broadcast]:
+        """Merges the uploads, which come one at a time in client order; returns the next state and broadcast.
+
+        Args:
+            state: the state after the round before; not changed.
+            uploads: the uploads of the round.
+            server: trains modules, keys random draws, and receives losses and seconds for the record.
+        """
+
+    def predictors(self, client: FederatedClient, broadcast: Broadcast) -> Mapping[str, Predictor]:
+        """Returns functions from images to scores, by name; by default the client's model as `head`.
+
+        The first function is ranked, and its results are the rows of clients.csv. The accuracies of the others are
+        `test/accuracy/NAME/mean`. With `receive`, `trained` is the first function before the call. All modules are in
+        eval mode.
+
+        Args:
+            client: the client, after `receive`, or after `finish`.
+            broadcast: the newest broadcast, which has a payload if the method sends one.
+        """
+        return {"head": client.classifier}
 
     def last_broadcast(self, state: ServerState, broadcast: Broadcast) -> Broadcast:
-        """Returns the broadcast that `finish` receives; by default the broadcast of the last round."""
+        """Returns the broadcast after the last round, which `finish` or the closing exchange receives.
+
+        By default the broadcast that the last `server_round` returned.
+        """
         return broadcast
 
+    def closing_upload(self, client: FederatedClient, broadcast: Broadcast) -> Upload | None:
+        """Uploads once more after the last round and `receive`; every client, keyed as one round more."""
+        return None
+
+    def closing_server(self, state: ServerState, uploads: Iterable[Upload], server: Server) -> Broadcast:
+        """Merges the closing uploads, in client order, into the broadcast that `finish` receives."""
+        raise NotImplementedError(f"{type(self).__name__} defines closing_upload, and needs closing_server.")
+
+    @property
+    def has_closing(self) -> bool:
+        """True if there is a closing exchange after the last round: the method defines `closing_upload`."""
+        return type(self).closing_upload is not Method.closing_upload
+
     def finish(self, client: FederatedClient, broadcast: Broadcast) -> None:
-        """Runs a client's step after the last round; by default nothing."""
+        """Runs a client's step after the last round, the closing exchange and `receive`; by default nothing."""
 
     @property
     def has_finish(self) -> bool:
-        """True if `finish` changes clients, so that the clients are evaluated again."""
+        """True if `finish` changes clients more than `receive`, so that the clients are evaluated again."""
         return False
 
     def samples(

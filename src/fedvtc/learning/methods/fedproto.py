@@ -9,22 +9,26 @@ Shapes: K classes held, C classes, D features.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
 from pydantic import Field
 
 from fedvtc.config.schema import MethodConfig
-from fedvtc.config.section import section
+from fedvtc.config.section import AddedLater, section
 from fedvtc.learning.exchange.gaussians import ClassGaussians
 from fedvtc.learning.exchange.messages import Arrays, Broadcast, Upload
 from fedvtc.learning.exchange.statistics import FeatureStatistics
 from fedvtc.learning.methods.base import Method, ServerState
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from fedvtc.learning.client.client import FederatedClient
+    from fedvtc.learning.client.evaluation import Predictor
+    from fedvtc.learning.server import Server
 
 _UNIT_SPREAD = np.ones((), dtype=np.float32)
 
@@ -36,6 +40,15 @@ class FedProtoConfig(MethodConfig):
     name: str = "fedproto"
     prototype_weight: Annotated[float, Field(ge=0)] = 1.0
     """Weight lambda of the distance to the global prototype."""
+    aggregation: Annotated[Literal["images", "clients"], AddedLater()] = "images"
+    """Mean of the clients' prototypes of a class. `images`: weighted by the images of the class; `clients`: each client
+    counts once, as in the authors' code."""
+    prediction: Annotated[Literal["head", "prototype", "prototype_held"], AddedLater()] = "head"
+    """What is ranked. `head`: the client's own model. `prototype`: the nearest global prototype, as in the paper.
+    `prototype_held`: the nearest one of the client's own classes, as in the authors' code, so that missing classes are
+    never named. With the last two, the accuracy of the head is in the record too."""
+    precision: Annotated[Literal["float64", "float32"], AddedLater()] = "float64"
+    """Type of uploaded prototypes; `float32` halves the bytes of uploads."""
 
 
 class FedProto(Method[FedProtoConfig]):
@@ -48,34 +61,57 @@ class FedProto(Method[FedProtoConfig]):
         if broadcast.payload:
             client.set_prototypes(_read(broadcast.payload["prototypes"]), self.config.prototype_weight)
         client.train()
-        payload = _payload(client.statistics("scalar"))
+        payload = self._payload(client.statistics("scalar"))
         return Upload(client.id, client.round, client.num_images, payload, dict(client.scalars))
 
-    def server_round(self, state: ServerState, uploads: Iterable[Upload]) -> tuple[ServerState, Broadcast]:
+    def server_round(
+        self, state: ServerState, uploads: Iterable[Upload], server: Server
+    ) -> tuple[ServerState, Broadcast]:
         """Averages prototypes: c^y = sum_k n_k^y c_k^y / sum_k n_k^y over the holders of class y.
 
-        A class that no participant holds keeps its last prototype.
+        With `aggregation: clients` each n_k^y is 1. A class that no participant holds keeps its last prototype.
         """
-        merged, round = FeatureStatistics.empty(self.task.feature_size, "scalar"), 0
+        merged = FeatureStatistics.empty(self.task.feature_size, "scalar")
         for upload in uploads:
-            round = upload.round
-            arrays = {**upload.payload, "covariance": {"scatter": np.zeros(())}}
+            prototypes = upload.payload["prototypes"]
+            if self.config.aggregation == "clients":
+                prototypes = {**prototypes, "count": np.ones_like(prototypes["count"])}
+            arrays = {"prototypes": prototypes, "covariance": {"scatter": np.zeros(())}}
             merged += FeatureStatistics.from_arrays(arrays, "scalar")
-        prototypes = ClassGaussians(merged.classes_K, merged.count_K, merged.mean_KD.astype(np.float32), _UNIT_SPREAD)
+        means = ClassGaussians(merged.classes_K, merged.count_K, merged.mean_KD.astype(np.float32), _UNIT_SPREAD)
         if "prototypes" in state:
-            prototypes = prototypes.keeping(_read(state["prototypes"]))
-        payload = {"prototypes": prototypes.to_payload()["prototypes"]}
-        return payload, Broadcast(round, payload)
+            means = means.keeping(_read(state["prototypes"]))
+        payload = {"prototypes": means.to_payload()["prototypes"]}
+        return payload, Broadcast(server.round, payload)
+
+    def predictors(self, client: FederatedClient, broadcast: Broadcast) -> Mapping[str, Predictor]:
+        """Names the class of the nearest prototype: argmin_y mean_j (g(x)_j - c_j^y)^2; the head beside it."""
+        import torch
+
+        from fedvtc.learning.models.classifier import nearest_prototype
+
+        head = super().predictors(client, broadcast)
+        if self.config.prediction == "head" or not broadcast.payload:
+            return head
+        mean_CD, _, held_C = _read(broadcast.payload["prototypes"]).dense(self.task.num_classes)
+        if self.config.prediction == "prototype_held":
+            held_C = held_C & (np.bincount(client.images.labels_N.cpu(), minlength=self.task.num_classes) > 0)
+        prototypes, allowed_C = (torch.tensor(array, device=client.device) for array in (mean_CD, held_C))
+
+        def nearest(images: Tensor) -> Tensor:
+            return nearest_prototype(client.classifier.features(images), prototypes, allowed_C)
+
+        return {self.config.prediction: nearest, **head}
 
     def largest_upload(self) -> Upload:
         """Builds an upload with prototypes of all classes."""
         num_classes, size = self.task.num_classes, self.task.feature_size
         statistics = FeatureStatistics.of(np.zeros((num_classes, size)), np.arange(num_classes), "scalar")
-        return replace(super().largest_upload(), payload=_payload(statistics))
+        return replace(super().largest_upload(), payload=self._payload(statistics))
 
-
-def _payload(statistics: FeatureStatistics) -> dict[str, Arrays]:
-    return {"prototypes": statistics.to_arrays()["prototypes"]}
+    def _payload(self, statistics: FeatureStatistics) -> dict[str, Arrays]:
+        prototypes = statistics.to_arrays()["prototypes"]
+        return {"prototypes": {**prototypes, "mean": prototypes["mean"].astype(self.config.precision)}}
 
 
 def _read(prototypes: Arrays) -> ClassGaussians:

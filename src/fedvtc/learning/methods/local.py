@@ -12,6 +12,7 @@ from fedvtc.learning.methods.base import Method, ServerState
 
 if TYPE_CHECKING:
     from fedvtc.learning.client.client import FederatedClient
+    from fedvtc.learning.server import Server
 
 
 @section
@@ -31,7 +32,9 @@ class Local(Method[LocalConfig]):
         client.train()
         return Upload(client.id, client.round, client.num_images, scalars=dict(client.scalars))
 
-    def server_round(self, state: ServerState, uploads: Iterable[Upload]) -> tuple[ServerState, Broadcast]:
+    def server_round(
+        self, state: ServerState, uploads: Iterable[Upload], server: Server
+    ) -> tuple[ServerState, Broadcast]:
         """Returns the state unchanged and an empty broadcast of the round."""
         round = max(upload.round for upload in uploads)
         return state, Broadcast(round)

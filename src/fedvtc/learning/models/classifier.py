@@ -105,3 +105,12 @@ def prototype_distance(
     """
     distance_B = ((features_BD - mean_CD[labels_B]) / std_CD[labels_B]).square().mean(dim=1)
     return (distance_B * held_C[labels_B]).mean()
+
+
+def nearest_prototype(features_BD: Tensor, mean_CD: Tensor, allowed_C: Tensor) -> Tensor:
+    """Returns scores (B, C) whose highest is the nearest prototype: -mean_j (g_j - c_j)^2.
+
+    A class that is not allowed scores minus infinity.
+    """
+    distance_BC = (features_BD[:, None] - mean_CD).square().mean(dim=2)
+    return (-distance_BC).masked_fill(~allowed_C, -torch.inf)

@@ -1,8 +1,11 @@
-"""Converts the weights of a module to NumPy arrays for a message, and back."""
+"""Converts the weights of a module and the state of an optimizer to NumPy arrays, and back."""
+
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import nn, tensor
+from torch import Tensor, nn, tensor
+from torch.optim import Optimizer
 
 from fedvtc.learning.exchange.messages import Arrays
 
@@ -15,3 +18,26 @@ def weights_of(module: nn.Module) -> dict[str, NDArray[np.generic]]:
 def load_weights(module: nn.Module, arrays: Arrays) -> None:
     """Replaces all parameters and buffers of a module by the arrays of `weights_of`; the arrays may be read-only."""
     module.load_state_dict({name: tensor(array) for name, array in arrays.items()})
+
+
+def optimizer_arrays(optimizer: Optimizer) -> dict[str, NDArray[np.generic]]:
+    """Returns copies of an optimizer's state, as `NUMBER/NAME` such as `0/exp_avg`; empty before the first step.
+
+    Numbers are those of the parameters, in the order in which the optimizer received them. Learning rates and other
+    settings are left out, because they follow from the config and the round.
+    """
+    return {
+        f"{number}/{name}": value.detach().cpu().numpy().copy()
+        for number, state in optimizer.state_dict()["state"].items()
+        for name, value in state.items()
+        if isinstance(value, Tensor)
+    }
+
+
+def load_optimizer(optimizer: Optimizer, arrays: Arrays) -> None:
+    """Replaces the state of an optimizer by `optimizer_arrays`; the settings of the optimizer stay."""
+    state: dict[int, dict[str, Any]] = {}
+    for key, array in arrays.items():
+        number, _, name = key.partition("/")
+        state.setdefault(int(number), {})[name] = tensor(array)
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

@@ -27,6 +27,8 @@ def write_server(store: CheckpointStore, draft: str, server: tuple[ServerState, 
         OSError: if the shard cannot be written.
     """
     tree = {"state": server[0], "broadcast": server[1].payload} if server else {}
+    if server and server[1].groups:
+        tree["groups"] = server[1].groups
     return store.write(draft, SERVER_SHARD, partial(write_tree, arrays_to_tensors(tree)))
 
 
@@ -40,13 +42,13 @@ def read_server(store: CheckpointStore, manifest: Manifest) -> tuple[ServerState
     tree: Any = read_tree(store.read(manifest, SERVER_SHARD), where)
     # A right hash only proves that the file is as written, not that a server wrote the file.
     try:
-        halves = tensors_to_arrays(tree["state"]), tensors_to_arrays(tree["broadcast"])
+        parts = [tensors_to_arrays(part) for part in (tree["state"], tree["broadcast"], tree.get("groups", {}))]
     except (KeyError, TypeError, AttributeError, IndexError, RuntimeError) as error:
         raise _no_server(where) from error
-    if not all(isinstance(half, dict) for half in halves):
+    if not all(isinstance(part, dict) for part in parts):
         raise _no_server(where)
-    state, payload = halves
-    return state, Broadcast(manifest.round, payload)
+    state, payload, groups = parts
+    return state, Broadcast(manifest.round, payload, groups)
 
 
 def _no_server(where: str) -> CheckpointError:

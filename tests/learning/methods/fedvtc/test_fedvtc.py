@@ -12,6 +12,7 @@ from fedvtc.learning.methods import Task
 from fedvtc.learning.methods.fedvtc import FedVTC, FedVTCConfig, FinetuneConfig, GeneratorConfig, StatisticsConfig
 from fedvtc.learning.methods.fedvtc.steps import generator_of
 from fedvtc.learning.models.weights import weights_of
+from fedvtc.learning.server import Server
 
 FORMS = ["scalar", "client_diagonal", "class_diagonal", "class_full"]
 # Steps so small that no weight changes by more than rounding.
@@ -49,7 +50,7 @@ def test_the_server_averages_by_images_by_hand():
         make_upload(0, [[1.0, 2.0], [3.0, 4.0]], [0, 0], weight=1.0),
         make_upload(1, [[5.0, 6.0], [9.0, 9.0], [7.0, 9.0], [8.0, 9.0]], [0, 2, 2, 2], weight=4.0),
     ]
-    _, broadcast = server().server_round({}, iter(uploads))
+    _, broadcast = server().server_round({}, iter(uploads), Server(0, 1))
     assert broadcast.round == 1
     assert set(broadcast.payload) == {"prototypes", "covariance", "generator"}
     # Class 0: (1 + 3 + 5) / 3 and (2 + 4 + 6) / 3.
@@ -71,7 +72,7 @@ def test_merged_gaussians_are_those_of_all_features_in_one_place(form):
     parts = np.split(np.arange(30), [4, 5, 19])
     uploads = [make_upload(k, features_BD[part], labels_B[part], form=form) for k, part in enumerate(parts)]
     method = server(form)
-    _, broadcast = method.server_round({}, iter(uploads))
+    _, broadcast = method.server_round({}, iter(uploads), Server(0, 1))
     whole = method._gaussians(FeatureStatistics.of(features_BD, labels_B, form))
     assert_same_arrays(broadcast.payload["prototypes"], whole.to_payload()["prototypes"], atol=1e-6)
     np.testing.assert_allclose(broadcast.payload["covariance"]["spread"], whole.spread, rtol=1e-5, atol=1e-6)
@@ -80,18 +81,20 @@ def test_merged_gaussians_are_those_of_all_features_in_one_place(form):
 @pytest.mark.parametrize("form", FORMS)
 def test_a_class_that_nobody_holds_keeps_its_last_gaussian(form):
     method = server(form)
-    state, first = method.server_round({}, [make_upload(0, [[1.0, 1.0], [2.0, 2.0], [2.0, 4.0]], [0, 1, 1], form=form)])
+    state, first = method.server_round(
+        {}, [make_upload(0, [[1.0, 1.0], [2.0, 2.0], [2.0, 4.0]], [0, 1, 1], form=form)], Server(0, 1)
+    )
     now = make_upload(1, [[9.0, 9.0], [3.0, 3.0], [3.0, 5.0]], [1, 3, 3], form=form, round=2)
-    state, broadcast = method.server_round(state, [now])
+    state, broadcast = method.server_round(state, [now], Server(0, 1))
     anchors = anchors_of(broadcast)
     assert rows_of(anchors) == {0: [1.0, 1.0], 1: [9.0, 9.0], 3: [3.0, 4.0]}
     if form.startswith("class_"):
         assert np.array_equal(anchors.spread[0], anchors_of(first).spread[0])
     else:
-        alone, _ = method.server_round({}, [now])
+        alone, _ = method.server_round({}, [now], Server(0, 1))
         assert np.array_equal(anchors.spread, alone["anchors"]["covariance"]["spread"])
     # The class is kept for all later rounds.
-    _, broadcast = method.server_round(state, [make_upload(1, [[3.0, 3.0]], [3], form=form, round=3)])
+    _, broadcast = method.server_round(state, [make_upload(1, [[3.0, 3.0]], [3], form=form, round=3)], Server(0, 1))
     assert rows_of(anchors_of(broadcast))[0] == [1.0, 1.0]
 
 
@@ -102,9 +105,9 @@ def test_the_mixture_has_each_clients_own_gaussians_and_the_last_of_absent_ones(
         make_upload(0, [[1.0, 1.0], [2.0, 4.0], [4.0, 4.0]], [0, 1, 1]),
         make_upload(2, [[5.0, 5.0], [5.0, 7.0]], [1, 1]),
     ]
-    state, _ = method.server_round({}, iter(first))
+    state, _ = method.server_round({}, iter(first), Server(0, 1))
     second = make_upload(2, [[6.0, 6.0], [6.0, 9.0], [8.0, 9.0]], [3, 3, 3], round=2)
-    state, broadcast = method.server_round(state, iter([second]))
+    state, broadcast = method.server_round(state, iter([second]), Server(0, 1))
     assert ("mixture" in broadcast.payload) == (when != "end")
     last = method.last_broadcast(state, broadcast)
     mixture = last.payload["mixture"]
@@ -122,11 +125,12 @@ def test_exchanged_generators_are_the_clients_own_and_the_last_of_absent_ones():
     method = server(
         generator=GeneratorConfig(aggregation="exchange"), finetune=FinetuneConfig(latents="client_mixture")
     )
-    state, broadcast = method.server_round(
-        {}, [make_upload(client, [[1.0, 1.0]], [client], weight=client + 1.0) for client in range(3)]
-    )
+    uploads = [make_upload(client, [[1.0, 1.0]], [client], weight=client + 1.0) for client in range(3)]
+    state, broadcast = method.server_round({}, uploads, Server(0, 1))
     assert set(broadcast.payload) == {"prototypes", "covariance"}
-    state, broadcast = method.server_round(state, [make_upload(1, [[1.0, 1.0]], [1], weight=9.0, round=2)])
+    state, broadcast = method.server_round(
+        state, [make_upload(1, [[1.0, 1.0]], [1], weight=9.0, round=2)], Server(0, 1)
+    )
     last = method.last_broadcast(state, broadcast)
     assert last.payload["generators"]["w"].tolist() == [[1.0, 2.0], [9.0, 18.0], [3.0, 6.0]]
 
@@ -136,7 +140,9 @@ def test_the_server_keeps_generators_only_to_exchange_them(aggregation):
     method = server(
         generator=GeneratorConfig(aggregation=aggregation), finetune=FinetuneConfig(latents="client_mixture")
     )
-    state, _ = method.server_round({}, [make_upload(client, [[1.0, 1.0]], [0], weight=1.0) for client in range(3)])
+    state, _ = method.server_round(
+        {}, [make_upload(client, [[1.0, 1.0]], [0], weight=1.0) for client in range(3)], Server(0, 1)
+    )
     assert [dict(kept.get("generator", {})) for kept in state["clients"].values()] == [{}] * 3
 
 

@@ -20,6 +20,7 @@ from fedvtc.learning.methods import Method, ServerState
 
 if TYPE_CHECKING:
     from fedvtc.learning.client.client import FederatedClient
+    from fedvtc.learning.server import Server
 
 
 @section
@@ -46,7 +47,9 @@ class SharedHead(Method[SharedHeadConfig]):
         client.train()
         return Upload(client.id, client.round, client.num_images, {"head": weights_of(head)}, dict(client.scalars))
 
-    def server_round(self, state: ServerState, uploads: Iterable[Upload]) -> tuple[ServerState, Broadcast]:
+    def server_round(
+        self, state: ServerState, uploads: Iterable[Upload], server: Server
+    ) -> tuple[ServerState, Broadcast]:
         """Averages heads: sum_k n_k h_k / sum_k n_k over the participants."""
         mean, round = WeightedMean(), 0
         for upload in uploads:

@@ -4,6 +4,7 @@ import numpy as np
 from fedvtc.config import load
 from fedvtc.learning.exchange.messages import Upload
 from fedvtc.learning.methods import Task, build, config_classes
+from fedvtc.learning.server import Server
 
 from shared_head import SharedHeadConfig, mixed
 
@@ -17,7 +18,7 @@ def test_the_mean_head_weighs_clients_by_images() -> None:
         for client, (num_images, bias) in enumerate(heads)
     ]
 
-    _, broadcast = method.server_round({}, uploads)
+    _, broadcast = method.server_round({}, uploads, Server(seed=0, round=1))
 
     assert broadcast.round == 1
     assert broadcast.payload["head"]["bias"].tolist() == [1.0, 3.0]

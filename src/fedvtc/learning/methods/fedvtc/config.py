@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from fedvtc.config.schema import MethodConfig, OptimizerConfig
+from fedvtc.config.schema import Config, MethodConfig, OptimizerConfig
 from fedvtc.config.section import section
 from fedvtc.learning.exchange.statistics import Form
 
@@ -98,7 +98,7 @@ class FedVTCConfig(MethodConfig):
         """True if the server keeps the last Gaussians of each client, to draw latents from."""
         return self.finetune.latents == "client_mixture"
 
-    def problems(self) -> list[str]:
+    def problems(self, config: Config) -> list[str]:
         """Returns one text for each conflict between keys."""
         if self.generator.aggregation == "exchange" and not self.keeps_clients:
             return [

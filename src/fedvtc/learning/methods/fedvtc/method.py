@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from fedvtc.learning.methods.fedvtc.generator import VTCModule
     from fedvtc.learning.methods.fedvtc.images import ImageSource
     from fedvtc.learning.models.classifier import ClassifierModule
+    from fedvtc.learning.server import Server
 
 
 class FedVTC(Method[FedVTCConfig]):
@@ -49,7 +50,9 @@ class FedVTC(Method[FedVTCConfig]):
         payload = self._payload(statistics, generator_of(client))
         return Upload(client.id, client.round, client.num_images, payload, dict(client.scalars))
 
-    def server_round(self, state: ServerState, uploads: Iterable[Upload]) -> tuple[ServerState, Broadcast]:
+    def server_round(
+        self, state: ServerState, uploads: Iterable[Upload], server: Server
+    ) -> tuple[ServerState, Broadcast]:
         """Merges statistics exactly and averages generators, weighted by images."""
         config, mean_generator, round = self.config, WeightedMean(), 0
         merged = FeatureStatistics.empty(self.task.feature_size, config.statistics.covariance)

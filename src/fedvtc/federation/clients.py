@@ -1,0 +1,98 @@
+"""All clients of one run: tasks on them, with the progress for the trackers, and their evaluation.
+
+Shape suffixes: K clients, C classes.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from fedvtc.config.schema import Config
+from fedvtc.errors import ClientError
+from fedvtc.learning.exchange.messages import Broadcast
+from fedvtc.learning.metrics import aggregate, evaluate_confusion
+from fedvtc.learning.population import Population
+from fedvtc.learning.seeding import choose_participants
+from fedvtc.runtime.host import ClientHost
+from fedvtc.runtime.pool import Pool
+from fedvtc.runtime.tasks import Arguments, Result
+from fedvtc.tracking import Tracker
+
+Record = dict[str, Any]
+
+
+class Clients:
+    """The clients of a population in a pool.
+
+    Args:
+        config: the run's config.
+        population: the data set and the clients.
+        pool: runs tasks on the clients.
+        trackers: receive the progress of each task.
+
+    Attributes:
+        everyone: the numbers of all clients.
+    """
+
+    def __init__(self, config: Config, population: Population, pool: Pool, trackers: Sequence[Tracker]) -> None:
+        self._config, self._population, self._pool, self._trackers = config, population, pool, trackers
+        self.everyone = [spec.client for spec in population.specs]
+
+    def backbones(self, clients: Sequence[int]) -> list[str]:
+        """Returns the backbone of each of the clients."""
+        return [self._population.specs[client].backbone for client in clients]
+
+    def participants(self, round: int) -> list[int]:
+        """Returns the clients that take part in a round."""
+        run = self._config.run
+        return choose_participants(
+            run.seed, round=round, num_clients=len(self.everyone), participation=run.participation
+        )
+
+    def each(
+        self, task: Callable[[ClientHost, int, *Arguments], Result], clients: Sequence[int], *arguments: *Arguments
+    ) -> Iterator[Result]:
+        """Yields the result of each client and notifies the trackers; a skipped client has no result."""
+        for num_done, (client, result) in enumerate(
+            zip(clients, self._pool.map(task, clients, *arguments), strict=True), start=1
+        ):
+            for tracker in self._trackers:
+                tracker.client_done(client, num_done, len(clients))
+            if not isinstance(result, ClientError):
+                yield result
+
+    def evaluate(self, record: Record, broadcast: Broadcast, *, is_finished: bool = False) -> list[Record]:
+        """Evaluates every client on the global test set, adds the aggregate to the record, returns a row per client.
+
+        Args:
+            record: gets the aggregate.
+            broadcast: the newest broadcast.
+            is_finished: True if the clients have received the broadcast for good.
+        """
+        began_s = time.perf_counter()
+        rows: list[Record] = []
+        found = self.each(ClientHost.evaluate, self.everyone, broadcast, is_finished)
+        for spec, counts_C, matrices in zip(
+            self._population.specs, self._population.class_counts_KC, found, strict=True
+        ):
+            about = {
+                "client": spec.client,
+                "backbone": spec.backbone,
+                "num_images": len(spec.indices_N),
+                "num_classes": int((counts_C > 0).sum()),
+            }
+            ranked, *others = matrices
+            rows.append({**about, **evaluate_confusion(matrices[ranked], counts_C)})
+            for name in others:
+                rows[-1][f"accuracy/{name}"] = evaluate_confusion(matrices[name], counts_C)["accuracy"]
+        record |= aggregate(rows)
+        record["time/evaluate"] = time.perf_counter() - began_s
+        return rows
+
+    def show_samples(self, round: int, broadcast: Broadcast) -> None:
+        """Passes generated images of a participant of the round to the trackers, if the method generates images."""
+        client = self.participants(round)[0]
+        (drawn,) = self._pool.map(ClientHost.samples, [client], broadcast, self._config.evaluate.samples_per_class)
+        if drawn is not None and not isinstance(drawn, ClientError):
+            for tracker in self._trackers:
+                tracker.show_samples(round, *drawn)

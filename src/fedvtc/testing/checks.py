@@ -1,0 +1,168 @@
+"""The checks of `check_method`."""
+
+from collections.abc import Collection
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from fedvtc.config.schema import MethodConfig
+from fedvtc.learning.exchange.messages import Payload, bytes_by_kind
+from fedvtc.learning.methods import Method, largest_bytes
+from fedvtc.learning.metrics import CLIENT_METRICS, SPREAD_METRICS
+from fedvtc.testing.federation import LOST_CLASS, PARTS, Results, TinyFederation, digest, modules_of
+from fedvtc.testing.watch import Watch
+
+_TAKEN = {"trained"} | {name.rpartition("/")[2] for name in [*CLIENT_METRICS, *SPREAD_METRICS]}
+"""Names that other metrics have in a record."""
+
+
+def check_method(
+    method: type[Method[Any]],
+    config: MethodConfig | None = None,
+    *,
+    bytes_vary: bool = False,
+    untrained: Collection[str] = (),
+) -> str:
+    """Runs a method in a federation of four clients on 8 x 8 images, and checks what holds for every method.
+
+    * Uploads are those of the model trained in the round; the server stores and sends what it trains.
+    * A resume after any round, another division of the clients among processes, or an evaluation changes no bit.
+    * An upload of a client that holds every class has the bytes of `largest_upload`.
+    * Clients of one image or of one class keep finite weights, and a class that nobody holds keeps its values.
+    * A second `receive` changes nothing. The server changes no state and no upload in place.
+    * A module that trains changes, and sends no gradient into another module of a client.
+
+    Args:
+        method: the class, at the top level of a module that can be imported.
+        config: keys of the method; None takes the defaults. Fewer epochs and smaller networks make the checks faster.
+        bytes_vary: True if the bytes of an upload depend on its values, as with compression. Then `largest_upload` is
+            an upper bound.
+        untrained: payload kinds of uploads that do not depend on training, such as counts of labels.
+
+    Returns:
+        The SHA-256 of all results: equal digests mean equal bits.
+
+    Raises:
+        AssertionError: a check fails; the text names the fault.
+    """
+    federation = TinyFederation(method, config or method.config_class())
+    straight = federation.run()
+    _check_finite(straight)
+    _check_clients(federation, straight)
+    _check_bytes(federation, straight, bytes_vary)
+    _check_training(federation, straight, untrained)
+    _check_lost_class(straight)
+    _check_repeats(federation, straight)
+    return straight.digest()
+
+
+def _check_finite(straight: Results) -> None:
+    for client, state in enumerate(straight.clients):
+        for name, part in state.items():
+            weights = part.get("module", part)
+            finite = all(bool(torch.isfinite(torch.as_tensor(weight)).all()) for weight in weights.values())
+            assert finite, f"client {client} of {len(PARTS[client])} images ends with {name} not finite"
+
+
+def _check_clients(federation: TinyFederation, straight: Results) -> None:
+    """Checks `receive` and `predictors` on a client with the broadcast of the first round."""
+    host, broadcast = federation.hosts()[0], straight.broadcasts[0]
+    client, broadcast = host._client(0), broadcast.seen_by(host._client(0).backbone_name)
+    federation.method.receive(client, broadcast)
+    before = digest(client.state_dict())
+    federation.method.receive(client, broadcast)
+    assert digest(client.state_dict()) == before, "a second receive changes the client"
+    client.eval()
+    predictors = federation.method.predictors(client, broadcast)
+    taken = sorted(_TAKEN & predictors.keys())
+    assert not taken, f"a predictor cannot have the name {', '.join(taken)}, which is that of another metric"
+    images = client.images.inputs()
+    for name, predictor in predictors.items():
+        with torch.inference_mode():
+            scores_BC = predictor(images)
+        assert scores_BC.shape == (len(images), 3), f"predictor {name} returns {tuple(scores_BC.shape)}, not (B, C)"
+        assert not scores_BC.isnan().any(), f"predictor {name} returns NaN"
+
+
+def _check_bytes(federation: TinyFederation, straight: Results, bytes_vary: bool) -> None:
+    """Compares `largest_upload`, and the broadcast of two such uploads, with those of client 0 in the first round."""
+    upload = straight.uploads[0][0]
+    planned, sent = largest_bytes(federation.method, 2), bytes_by_kind(upload.payload)
+    if bytes_vary:
+        fits = sent.keys() == planned["up"].keys() and all(sent[kind] <= planned["up"][kind] for kind in sent)
+        assert fits, f"an upload of every class has {sent} bytes, more than {planned['up']} of largest_upload"
+        return
+    assert sent == planned["up"], f"an upload of every class has {sent} bytes, largest_upload {planned['up']}"
+    if not sent:
+        return
+    method, uploads = federation.method, [replace(upload, client=client) for client in range(2)]
+    broadcast = method.last_broadcast(*method.server_round(method.start()[0], iter(uploads), federation.server(1)))
+    received = bytes_by_kind(broadcast.seen_by(upload.backbone).payload)
+    assert received == planned["down"], f"two uploads give a broadcast of {received} bytes, not {planned['down']}"
+
+
+def _check_training(federation: TinyFederation, straight: Results, untrained: Collection[str]) -> None:
+    """Repeats the first round without the effect of training: what a method sends must differ."""
+    hosts, (state, broadcast) = federation.hosts(), federation.method.start()
+    watch = Watch(lambda: modules_of(hosts), is_idle=True)
+    with watch.on():
+        idle = hosts[0].run_round(0, broadcast)
+    trained = straight.uploads[0][0].payload
+    stale = [kind for kind in _same_floats(idle.payload, trained) if kind not in untrained] if watch.num_fits else []
+    assert not stale, f"the upload of {', '.join(stale)} does not depend on the training of its round"
+    watch = Watch(dict, is_idle=True)
+    with watch.on():
+        after, sent = federation.method.server_round(state, iter(straight.uploads[0]), federation.server(1))
+    if watch.num_fits:
+        stored = digest(after) != digest(straight.states[0])
+        assert stored, "the state does not depend on the server's training: store what is trained"
+        first = straight.broadcasts[0]
+        is_sent = digest([sent.payload, sent.groups]) != digest([first.payload, first.groups])
+        assert is_sent, "the broadcast does not depend on the server's training: send what is trained"
+
+
+def _same_floats(one: Payload, other: Payload) -> list[str]:
+    """Returns the kinds with floats, all of which are equal in both payloads."""
+    floats = {
+        kind: [name for name, array in arrays.items() if np.issubdtype(array.dtype, np.floating)]
+        for kind, arrays in one.items()
+    }
+    return [
+        kind
+        for kind, named in floats.items()
+        if named and all(np.array_equal(one[kind][name], other[kind][name]) for name in named)
+    ]
+
+
+def _check_lost_class(straight: Results) -> None:
+    """Checks kinds with rows by class: a class that nobody held in the second round has its values of the first.
+
+    A server that trains may change the values.
+    """
+    first, second = straight.broadcasts[:2]
+    is_trained = any(name.startswith("loss/server/") for name in straight.scalars[1])
+    for kind, before in first.payload.items():
+        classes_K = before.get("classes", np.zeros(0))
+        if LOST_CLASS not in classes_K or len(np.unique(classes_K)) < len(classes_K):
+            continue
+        after = second.payload.get(kind, {})
+        lost = f"{kind}: class {LOST_CLASS}, which nobody held in a round,"
+        assert LOST_CLASS in after.get("classes", ()), f"{lost} is no longer in the broadcast"
+        old, new = (list(arrays["classes"]).index(LOST_CLASS) for arrays in (before, after))
+        for name, array in before.items():
+            if array.ndim and len(array) == len(classes_K) and not is_trained:
+                assert np.array_equal(array[old], after[name][new]), f"{lost} has another {name}"
+
+
+def _check_repeats(federation: TinyFederation, straight: Results) -> None:
+    """Runs once more in three processes, with restarts and evaluations; on a difference, finds the cause."""
+    packing = ((3,), (2, 0), (1,))
+    expected = straight.digest()
+    if federation.run(packing, restarts=True, evaluates=True).digest() == expected:
+        return
+    assert federation.run().digest() == expected, "two equal runs differ: a random draw has no key"
+    assert federation.run(packing).digest() == expected, "another division of the clients among processes changes bits"
+    assert federation.run(evaluates=True).digest() == expected, "an evaluation changes the rounds that follow"
+    raise AssertionError("a resume changes bits: some state is in neither client.modules, client.memory nor the state")

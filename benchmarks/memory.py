@@ -1,8 +1,9 @@
 """Compares the memory that `fedvtc plan` expects with the peak of a run in one process.
 
-    .venv/bin/python benchmarks/memory.py [--classes 200] [--side 64] [--backbone cnn_2x16] [KEY=VALUE ...]
+    .venv/bin/python benchmarks/memory.py [--classes 200] [--side 64] [--backbone cnn_2x16] \
+        [--method fedvtc] [KEY=VALUE ...]
 
-Runs two clients for two rounds of FedVTC on colour images of noise, in this process alone (placement.pool=inline), and
+Runs two clients for two rounds on colour images of noise, in this process alone (placement.pool=inline), and
 prints the planned and the measured peak of the resident memory. Exits with 1 if they differ by more than 20 %.
 """
 
@@ -29,6 +30,7 @@ def main() -> int:
     parser.add_argument("--classes", type=int, default=200)
     parser.add_argument("--side", type=int, default=64, help="side of the images in pixels")
     parser.add_argument("--backbone", default="cnn_2x16")
+    parser.add_argument("--method", default="fedvtc", help="a file of conf/method/")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="more config keys")
     words = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -46,9 +48,11 @@ def main() -> int:
             "method.finetune.epochs=1",
             *words.overrides,
         ]
-        planned = make_plan(load([], overrides, methods=config_classes())).memory
+        files = [Path(__file__).parents[1] / f"conf/method/{words.method}.yaml"]
+        planned = make_plan(load(files, overrides, methods=config_classes())).memory
         print(f"planned   {planned.total / 1e9:.2f} GB, largest step {planned.largest_step}", flush=True)
-        subprocess.run([sys.executable, "-m", "fedvtc", "run", *overrides, "--plain"], check=True, stdout=sys.stderr)
+        command = [sys.executable, "-m", "fedvtc", "run", *map(str, files), *overrides, "--plain"]
+        subprocess.run(command, check=True, stdout=sys.stderr)
     measured = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     difference = measured / planned.total - 1
     print(f"measured  {measured / 1e9:.2f} GB, {difference:+.0%}")

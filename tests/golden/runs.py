@@ -33,14 +33,26 @@ SMALL = [
 ]
 INLINE = ["placement.pool=inline"]
 TWO_ACTORS = ["placement.pool=ray", "placement.clients_per_actor=2", "cluster.num_cpus=2"]
+FIRST_PLUS = [
+    "conf/method/fedvtc.yaml",
+    "method.label=FedVTC+",
+    "method.statistics.covariance=class_full",
+    "method.generator.aggregation=exchange",
+    "method.generator.sigma=learned",
+    "method.generator.beta=0.01",
+    "method.generator.gamma=0",
+    "method.finetune.latents=client_mixture",
+    "method.finetune.augment=affine",
+]
+"""The first recipe of FedVTC+, key by key."""
 QUICK = ["method.generator.epochs=1", "method.finetune.epochs=1", "method.finetune.images_per_class=20"]
 RUNS = {
     "local": ["conf/method/local.yaml", *INLINE],
     # Predicts and sends as the method did when the digests were written.
     "fedproto": ["conf/method/fedproto.yaml", "method.prediction=head", "method.precision=float64", *INLINE],
     "fedvtc": ["conf/method/fedvtc.yaml", *QUICK, *INLINE],
-    "fedvtc_plus": ["conf/method/fedvtc_plus.yaml", *QUICK, *INLINE],
-    "fedvtc_plus_two_actors": ["conf/method/fedvtc_plus.yaml", *QUICK, *TWO_ACTORS],
+    "fedvtc_plus": [*FIRST_PLUS, *QUICK, *INLINE],
+    "fedvtc_plus_two_actors": [*FIRST_PLUS, *QUICK, *TWO_ACTORS],
     "fedvtc_resumed": ["conf/method/fedvtc.yaml", *QUICK, *INLINE, "run.rounds=12"],
 }
 STOPPED = "fedvtc_resumed"

@@ -51,7 +51,7 @@ def partition_picture(
     width = 3.6 + (0.52 * max(num_classes, 6) if bubbles else 7.0)
     height = 1.5 + (0.36 * max(num_clients, 3) if bubbles else float(np.clip(0.05 * num_clients, 4.5, 11.0)))
     figure = Figure(figsize=(width, height), dpi=150, layout="constrained")
-    canvas = FigureCanvasAgg(figure)
+    canvas: Any = FigureCanvasAgg(figure)
     classes, images = figure.subplots(1, 2, sharey=True, width_ratios=[4, 1.2])
     if bubbles:
         _draw_bubbles(classes, counts_KC)

@@ -65,7 +65,10 @@ class ClassifierModule(LightningModule):
 
     def loss_terms(self, images: Tensor, labels_B: Tensor) -> dict[str, Tensor]:
         """Returns the whole `loss` and its terms: `classification` and, with prototypes, `prototype` (unweighted)."""
-        features_BD = self.features(images)
+        return self.loss_terms_of(self.features(images), labels_B)
+
+    def loss_terms_of(self, features_BD: Tensor, labels_B: Tensor) -> dict[str, Tensor]:
+        """Returns the terms of `loss_terms` for features that are computed already."""
         classification = functional.cross_entropy(self.head(features_BD), labels_B)
         if self._prototypes is None or self._prototype_weight == 0.0:
             return {"loss": classification, "classification": classification}

@@ -51,6 +51,9 @@ def run(tiny_federation, tiny_fedvtc):
 FULL = {"statistics": {"covariance": "class_full"}}
 MIXTURE = {"finetune": {"latents": "client_mixture"}}
 EVERY_ROUND = {"finetune": {"when": "every_round"}}
+JOINT = {"generator": {"training": "joint"}}
+DECAYED = OptimizerConfig(name="adamw", weight_decay=0.1)
+PENALISED = OptimizerConfig(name="adam", weight_decay=0.1)
 SLOW = OptimizerConfig(name="sgd", lr=1e-4)
 
 
@@ -73,6 +76,9 @@ SLOW = OptimizerConfig(name="sgd", lr=1e-4)
         ({"generator": {"gamma": 9.0}}, {}, "generator2"),
         ({"generator": {"dm_samples": 3}}, {}, "generator2"),
         ({"generator": {"dm_classes": "held"}}, {}, "generator2"),
+        (JOINT, {}, "classifier1"),
+        ({"generator": {"training": "joint", "reconstruction_weight": 0.5}}, JOINT, "classifier1"),
+        ({"generator": {"training": "joint", "noise": 0.5}}, JOINT, "classifier1"),
         (EVERY_ROUND, {}, "classifier2"),
         ({"finetune": {"when": "both"}}, {}, "classifier2"),
         ({"finetune": {"when": "both"}}, EVERY_ROUND, "finished"),
@@ -82,6 +88,9 @@ SLOW = OptimizerConfig(name="sgd", lr=1e-4)
         ({"finetune": {"images_per_class": 5}}, {}, "finished"),
         ({"finetune": {"batch_size": 4}}, {}, "finished"),
         ({"finetune": {"optimizer": SLOW}}, {}, "finished"),
+        ({"finetune": {"optimizer": DECAYED}}, {"finetune": {"optimizer": PENALISED}}, "finished"),
+        ({"finetune": {"schedule": "cosine"}}, {}, "finished"),
+        ({"finetune": {"pool": 4}}, {}, "finished"),
         (MIXTURE, {}, "finished"),
         (MIXTURE | FULL, FULL, "finished"),
         ({"finetune": {"augment": "affine"}}, {}, "finished"),
@@ -111,13 +120,15 @@ def test_every_switch_is_tested():
     }
     assert choices == {
         ("StatisticsConfig", "covariance"): {"scalar", "client_diagonal", "class_diagonal", "class_full"},
+        ("GeneratorConfig", "training"): {"alternating", "joint"},
         ("GeneratorConfig", "aggregation"): {"mean", "none", "exchange"},
         ("GeneratorConfig", "sigma"): {"statistics", "learned"},
         ("GeneratorConfig", "dm_classes"): {"all", "held"},
         ("FinetuneConfig", "when"): {"end", "every_round", "both", "never"},
+        ("FinetuneConfig", "schedule"): {"constant", "cosine"},
         ("FinetuneConfig", "latents"): {"class", "client_mixture"},
         ("FinetuneConfig", "augment"): {"none", "affine"},
-        ("FinetuneConfig", "real_data"): {"none", "after", "mixed"},
+        ("FinetuneConfig", "real_data"): {"none", "after", "mixed", "balanced"},
     }
     assert fedvtc.METHOD.config_class is FedVTCConfig
 

@@ -83,17 +83,16 @@ def test_the_generators_losses_are_recorded_by_name(make_generating):
     assert client.scalars["loss/generator"] == pytest.approx(whole, rel=1e-6)
 
 
-def finetune_white_and_black(client, epochs=2, mix_real=False, lr=0.01):
+def finetune_white_and_black(client, epochs=2, lr=0.01, **keys):
     """Fine-tunes on white images of class 0 and black images of class 2; returns one random number per draw."""
     calls = []
 
-    def draw_epoch():
+    def draw_pass():
         calls.append(torch.rand(1).item())
         images = torch.cat([torch.ones(4, 1, 8, 8), -torch.ones(4, 1, 8, 8)])
         return LazyImages(torch.tensor([0] * 4 + [2] * 4), images.__getitem__)
 
-    optimizer = OptimizerConfig(lr=lr)
-    finetune(client, draw_epoch, epochs=epochs, batch_size=3, optimizer=optimizer, mix_real=mix_real)
+    finetune(client, draw_pass, epochs=epochs, batch_size=3, optimizer=OptimizerConfig(lr=lr), **keys)
     return calls
 
 
@@ -120,11 +119,19 @@ def test_finetuning_has_no_pull_towards_prototypes_and_later_training_has(make_c
     assert plain.weights_digest() != pulled.weights_digest()
 
 
-def test_finetuning_may_mix_in_the_clients_own_images(make_client):
-    plain, mixed = make_client(0), make_client(0)
-    finetune_white_and_black(plain)
-    finetune_white_and_black(mixed, mix_real=True)
-    assert plain.weights_digest() != mixed.weights_digest()
+def test_a_cosine_ends_with_steps_of_almost_nothing(make_client, monkeypatch):
+    rates = []
+    build = steps.build_optimizer
+
+    def watched(parameters, config):
+        optimizer = build(parameters, config)
+        optimizer.register_step_pre_hook(lambda stepper, *_: rates.append(stepper.param_groups[0]["lr"]))
+        return optimizer
+
+    monkeypatch.setattr(steps, "build_optimizer", watched)
+    finetune_white_and_black(make_client(0), epochs=4, schedule="cosine")
+    # Four passes of three steps: 0.01 * (1 + cos(pi * step / 12)) / 2.
+    assert rates == pytest.approx([0.005 * (1 + np.cos(np.pi * step / 12)) for step in range(12)])
 
 
 @pytest.mark.parametrize("augment", ["none", "shift_flip"])
@@ -137,11 +144,12 @@ def test_finetuning_in_windows_makes_few_images_at_once_and_gives_the_same_class
         monkeypatch.setattr(steps, "WINDOW_BYTES", num_images * client.images.image_bytes)
         made = []
 
-        def draw_epoch(made=made):
+        def draw_pass(made=made, own=client.images):
             images = torch.rand(9, 1, 8, 8)
-            return LazyImages(torch.arange(9) % 3, lambda index_M: made.append(len(index_M)) or images[index_M])
+            drawn = LazyImages(torch.arange(9) % 3, lambda index_M: made.append(len(index_M)) or images[index_M])
+            return drawn.then(LazyImages(own.labels_N, own.draw_augmented()))
 
-        finetune(client, draw_epoch, epochs=2, batch_size=3, optimizer=OptimizerConfig(), mix_real=True)
+        finetune(client, draw_pass, epochs=2, batch_size=3, optimizer=OptimizerConfig())
         digests.add(client.weights_digest())
         largest[num_images] = max(made)
         assert sum(made) == 2 * 9

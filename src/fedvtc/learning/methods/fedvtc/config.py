@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from fedvtc.config.schema import Config, MethodConfig, OptimizerConfig
-from fedvtc.config.section import section
+from fedvtc.config.section import AddedLater, section
 from fedvtc.learning.exchange.statistics import Form
 
 
@@ -27,6 +27,14 @@ class StatisticsConfig:
 class GeneratorConfig:
     """The generator (VTC) and its training."""
 
+    training: Annotated[Literal["alternating", "joint"], AddedLater()] = "alternating"
+    """Order of training in a round. `alternating`: the classifier for `training.epochs` passes, then the generator
+    against the frozen classifier. `joint` (our addition): both together, for `method.generator.epochs` passes in
+    batches of `method.generator.batch_size`; the error of reconstruction trains the backbone too."""
+    reconstruction_weight: Annotated[float, Field(ge=0), AddedLater()] = 0.02
+    """Weight mu of the reconstruction in the loss of `joint`."""
+    noise: Annotated[float, Field(ge=0), AddedLater()] = 0.3
+    """Standard deviation s of the noise on features in `joint`; features have unit variance."""
     epochs: Annotated[int, Field(ge=1)] = 2
     """Passes over the client's images in a round."""
     batch_size: Annotated[int, Field(ge=1)] = 32
@@ -65,18 +73,27 @@ class FinetuneConfig:
     """Passes in a round, with fine-tuning in every round."""
     images_per_class: Annotated[int, Field(ge=1)] = 200
     """Images of each class in a pass."""
+    pool: Annotated[int, Field(ge=0), AddedLater()] = 0
+    """Images of each class that are drawn once, and from which each pass takes its images; 0: each pass draws new
+    images."""
     batch_size: Annotated[int, Field(ge=1)] = 32
     """Images in a training step."""
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     """Optimizer of the classifier, new for each fine-tuning."""
+    schedule: Annotated[Literal["constant", "cosine"], AddedLater()] = "constant"
+    """Learning rate over the steps of a fine-tuning. `cosine`: falls from the optimizer's rate to 0 along half a
+    cosine."""
     latents: Literal["class", "client_mixture"] = "class"
     """Distribution of latents. `class`: N(c^y, sigma^2) of the server; `client_mixture`: the clients' own Gaussians of
     class y."""
     augment: Literal["none", "affine"] = "none"
-    """`affine`: generated images are turned, scaled and shifted a little, at random."""
-    real_data: Literal["none", "after", "mixed"] = "none"
-    """Use of the client's own images. `mixed`: shuffled among the generated images; `after`: followed by a local
-    training as in a round."""
+    """`affine`: generated images, and own images of `balanced`, are turned, scaled and shifted a little, at random."""
+    real_data: Literal["none", "after", "mixed", "balanced"] = "none"
+    """Use of the client's own images. `mixed`: all shuffled among the generated images; `after`: followed by a local
+    training as in a round; `balanced`: in each class that the client has 10 images of, own images replace the share
+    `method.finetune.real_share` of the generated images."""
+    real_share: Annotated[float, Field(gt=0, le=1), AddedLater()] = 0.25
+    """Share of own images in a class with `balanced`; an image is repeated at most 4 times in a pass."""
 
 
 @section
@@ -100,9 +117,20 @@ class FedVTCConfig(MethodConfig):
 
     def problems(self, config: Config) -> list[str]:
         """Returns one text for each conflict between keys."""
+        found, pool, num_images = [], self.finetune.pool, self.finetune.images_per_class
         if self.generator.aggregation == "exchange" and not self.keeps_clients:
-            return [
+            found.append(
                 "generator.aggregation: exchange decodes each client's latents with the client's own generator. "
                 "Set method.finetune.latents=client_mixture."
-            ]
-        return []
+            )
+        if 0 < pool < num_images:
+            found.append(
+                f"finetune.pool: {pool} images of a class are fewer than the {num_images} of a pass. "
+                f"Set method.finetune.pool={num_images} or more."
+            )
+        if self.generator.training == "joint" and self.generator.sigma == "learned":
+            found.append(
+                "generator.sigma: learned belongs to alternating training; joint training adds method.generator.noise. "
+                "Set method.generator.sigma=statistics."
+            )
+        return found

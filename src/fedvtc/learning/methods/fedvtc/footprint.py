@@ -5,8 +5,7 @@ from torch import nn
 
 from fedvtc.learning.methods.base import Task
 from fedvtc.learning.methods.fedvtc.config import FedVTCConfig
-from fedvtc.learning.methods.fedvtc.images import CHUNK
-from fedvtc.learning.methods.fedvtc.steps import WINDOW_BYTES
+from fedvtc.learning.methods.fedvtc.images import CHUNK, WINDOW_BYTES
 from fedvtc.learning.models.classifier import ClassifierModule
 from fedvtc.learning.models.live_bytes import peak_bytes
 
@@ -33,6 +32,12 @@ def working_bytes(
         images = decoder(torch.empty(generator.batch_size, task.feature_size))
         (features_BD.sum() + images.sum()).backward()
 
+    def train_jointly() -> None:
+        """Classifies a batch, and reconstructs the batch from its features."""
+        shape = (generator.batch_size, task.num_channels, task.image_size, task.image_size)
+        features_BD = classifier.train().features(torch.empty(shape))
+        (classifier.head(features_BD).sum() + decoder(features_BD).sum()).backward()
+
     def train_classifier() -> None:
         shape = (finetune.batch_size, task.num_channels, task.image_size, task.image_size)
         classifier.train()(torch.empty(shape)).sum().backward()
@@ -47,12 +52,20 @@ def working_bytes(
     num_in_window = min(task.num_classes * finetune.images_per_class, WINDOW_BYTES // image_bytes + 1)
     # Resampling needs the images, the coordinates of their pixels, and the result.
     copies = 5 if finetune.augment == "affine" else 2
+    num_in_pool = task.num_classes * finetune.pool
+    keeps_pool = num_in_pool * image_bytes <= WINDOW_BYTES
+    # Drawing needs the latents, the means of their Gaussians, and the noise.
+    pool = num_in_pool * (3 * 4 * task.feature_size + keeps_pool * image_bytes)
     moments = 2 * 4 * sum(weight.numel() for weight in classifier.parameters())
     window = decoding(num_in_window, copies)
     batch = num_in_window * image_bytes + peak_bytes(train_classifier)
-    classifier.eval().requires_grad_(False)
+    if generator.training == "joint":
+        training = {"method.generator.batch_size": peak_bytes(train_jointly)}
+    else:
+        classifier.eval().requires_grad_(False)
+        training = {"method.generator.dm_samples": peak_bytes(train_generator)}
     return {
-        "method.generator.dm_samples": peak_bytes(train_generator),
-        "method.finetune.batch_size": 0 if finetune.when == "never" else moments + max(window, batch),
+        **training,
+        "method.finetune.batch_size": 0 if finetune.when == "never" else moments + pool + max(window, batch),
         "evaluate.samples_per_class": decoding(task.num_classes * samples_per_class, 3),
     }

@@ -16,6 +16,8 @@ from fedvtc.learning.methods.fedvtc.latents import LatentSampler
 
 CHUNK = 500
 """Latents decoded at a time, so that their maps fit a cache."""
+WINDOW_BYTES = 2**26
+"""Largest size of the float images that fine-tuning makes at once, and of a pool whose images are kept."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,8 @@ class LazyImages:
 
     Attributes:
         labels_N: class of each image.
-        images: returns the images (M, channels, side, side) of M ascending indices; draws no random numbers.
+        images: returns the images (M, channels, side, side) of M indices, ascending after `then`; draws no random
+            numbers.
     """
 
     labels_N: Tensor
@@ -36,6 +39,15 @@ class LazyImages:
     def all(self) -> Tensor:
         """Returns all images."""
         return self.images(torch.arange(len(self), device=self.labels_N.device))
+
+    def kept(self) -> "LazyImages":
+        """Makes all images now and returns the same images, which are then kept in memory."""
+        return LazyImages(self.labels_N, self.all().__getitem__)
+
+    def select(self, index_N: Tensor) -> "LazyImages":
+        """Returns the images of N indices, of which some may repeat."""
+        index_N = index_N.to(self.labels_N.device)
+        return LazyImages(self.labels_N[index_N], lambda index_M: self.images(index_N[index_M]))
 
     def then(self, other: "LazyImages") -> "LazyImages":
         """Returns these images followed by the images of `other`."""
@@ -95,9 +107,15 @@ class ImageSource:
         """Classes that can be drawn, ascending."""
         return self._sampler.classes
 
-    def draw(self, num_per_class: int) -> LazyImages:
-        """Draws the latents of images in [-1, 1], the same number of each class; the images are decoded later."""
-        labels_N = torch.tensor(self.classes, device=self._sampler.device).repeat_interleave(num_per_class)
+    def draw(self, num_per_class: int | Tensor) -> LazyImages:
+        """Draws the latents of images in [-1, 1]; the images are decoded later.
+
+        Args:
+            num_per_class: images of every class, or of each class of `classes`.
+        """
+        device = self._sampler.device
+        num = num_per_class if isinstance(num_per_class, int) else num_per_class.to(device)
+        labels_N = torch.tensor(self.classes, device=device).repeat_interleave(num)
         latents_ND, row_N = self._sampler.draw(labels_N)
 
         @torch.no_grad()

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from fedvtc.learning.client.client import FederatedClient
     from fedvtc.learning.methods.fedvtc.generator import VTCModule
     from fedvtc.learning.methods.fedvtc.images import ImageSource
+    from fedvtc.learning.methods.fedvtc.joint import JointModule
     from fedvtc.learning.models.classifier import ClassifierModule
     from fedvtc.learning.server import Server
 
@@ -35,18 +36,28 @@ class FedVTC(Method[FedVTCConfig]):
 
     def prepare(self, client: FederatedClient) -> None:
         """Attaches the generator, with equal initial weights on all clients."""
-        client.attach("generator", self._new_generator())
+        generator = self._new_generator()
+        if self.config.generator.training == "joint":
+            client.attach("generator", generator, self._joint(client, generator).configure_optimizers())
+        else:
+            client.attach("generator", generator)
 
     def client_round(self, client: FederatedClient, broadcast: Broadcast) -> Upload:
-        """Trains the classifier, then the generator (steps 1 to 5 of docs/method.md)."""
-        from fedvtc.learning.methods.fedvtc.steps import generator_of
+        """Trains the classifier and the generator, in turn or together (steps 1 to 5 of docs/method.md)."""
+        from fedvtc.learning.methods.fedvtc.steps import generator_of, train_jointly
 
-        anchors = self._receive(client, broadcast)
-        client.train()
+        anchors, config = self._receive(client, broadcast), self.config.generator
+        is_joint = config.training == "joint"
+        if is_joint:
+            joint = self._joint(client, generator_of(client))
+            train_jointly(client, joint, epochs=config.epochs, batch_size=config.batch_size)
+        else:
+            client.train()
         if self.config.finetune.when in ("every_round", "both") and anchors is not None:
             self._finetune(client, broadcast, self.config.finetune.epochs_per_round)
         statistics = client.statistics(self.config.statistics.covariance)
-        self._train_generator(client, statistics, anchors)
+        if not is_joint:
+            self._train_generator(client, statistics, anchors)
         payload = self._payload(statistics, generator_of(client))
         return Upload(client.id, client.round, client.num_images, payload, dict(client.scalars))
 
@@ -166,26 +177,17 @@ class FedVTC(Method[FedVTCConfig]):
 
     def _finetune(self, client: FederatedClient, broadcast: Broadcast, epochs: int) -> None:
         """Trains the whole classifier by cross-entropy on images x = psi(v), the same number of each class."""
-        from fedvtc.learning.data.module import draw_affine, moved
-        from fedvtc.learning.methods.fedvtc.images import LazyImages
+        from fedvtc.learning.methods.fedvtc.passes import Passes
         from fedvtc.learning.methods.fedvtc.steps import finetune, generator_of
 
         config, source = self.config.finetune, self._source(generator_of(client), broadcast, client.device)
-
-        def draw_epoch() -> LazyImages:
-            drawn = source.draw(config.images_per_class)
-            if config.augment == "none":
-                return drawn
-            theta_N23 = draw_affine(len(drawn), client.device)
-            return LazyImages(drawn.labels_N, lambda index_M: moved(drawn.images(index_M), theta_N23[index_M]))
-
         finetune(
             client,
-            draw_epoch,
+            Passes(source, client.images, config).draw,
             epochs=epochs,
             batch_size=config.batch_size,
             optimizer=config.optimizer,
-            mix_real=config.real_data == "mixed",
+            schedule=config.schedule,
         )
         if config.real_data == "after":
             client.train(phase="finetune_real")
@@ -216,6 +218,13 @@ class FedVTC(Method[FedVTCConfig]):
     def _gaussians(self, statistics: FeatureStatistics) -> ClassGaussians:
         config = self.config.statistics
         return ClassGaussians.of(statistics, sigma_floor=config.sigma_floor, prior_count=config.prior_count)
+
+    def _joint(self, client: FederatedClient, generator: VTCModule) -> JointModule:
+        from fedvtc.learning.methods.fedvtc.joint import JointModule
+
+        config = self.config.generator
+        weight = config.reconstruction_weight
+        return JointModule(client.classifier, generator, reconstruction_weight=weight, noise=config.noise)
 
     def _new_generator(self) -> VTCModule:
         from fedvtc.learning.methods.fedvtc.generator import VTCModule

@@ -6,20 +6,20 @@ Shapes: N images, W images of a window, B images of a batch.
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from fedvtc.config.schema import OptimizerConfig
 from fedvtc.learning.client.client import FederatedClient
 from fedvtc.learning.data.module import epoch_batches
 from fedvtc.learning.methods.fedvtc.generator import GeneratorTarget, VTCModule
-from fedvtc.learning.methods.fedvtc.images import LazyImages
+from fedvtc.learning.methods.fedvtc.images import WINDOW_BYTES, LazyImages
+from fedvtc.learning.methods.fedvtc.joint import JointModule
 from fedvtc.learning.models.optimizers import build_optimizer
-
-WINDOW_BYTES = 2**26
-"""Largest size of the float images that fine-tuning makes at once."""
 
 
 def generator_of(client: FederatedClient) -> VTCModule:
@@ -45,38 +45,57 @@ def train_generator(client: FederatedClient, target: GeneratorTarget, *, epochs:
             client.fit("generator", batches)
 
 
+def train_jointly(client: FederatedClient, joint: JointModule, *, epochs: int, batch_size: int) -> None:
+    """Trains the classifier and the generator together, by the optimizer that the generator was attached with."""
+    with client.phase("train"):
+        joint.train()
+        for _ in range(epochs):
+            client.fit("generator", client.batches(batch_size), loss=joint.loss_terms)
+
+
 def finetune(
     client: FederatedClient,
-    draw_epoch: Callable[[], LazyImages],
+    draw_pass: Callable[[], LazyImages],
     *,
     epochs: int,
     batch_size: int,
     optimizer: OptimizerConfig,
-    mix_real: bool,
+    schedule: Literal["constant", "cosine"] = "constant",
 ) -> None:
     """Trains the whole classifier by cross-entropy on drawn images.
 
     Args:
         client: the client whose classifier is trained.
-        draw_epoch: draws the images of one epoch.
-        epochs: passes, each over newly drawn images.
+        draw_pass: draws the images of one pass, the same number for each.
+        epochs: passes.
         batch_size: images per step.
         optimizer: settings of a new optimizer, dropped after the last step.
-        mix_real: True shuffles the client's own images among the drawn images.
+        schedule: learning rate over the steps; `cosine` falls to 0.
     """
     stepper = build_optimizer(client.classifier.parameters(), optimizer)
+    scheduler: CosineAnnealingLR | None = None
 
     def cross_entropy(images: Tensor, labels_B: Tensor) -> Tensor:
         return functional.cross_entropy(client.classifier(images), labels_B)
 
     with client.phase("finetune"):
         for _ in range(epochs):
-            epoch = draw_epoch()
-            if mix_real:
-                epoch = epoch.then(LazyImages(client.images.labels_N, client.images.draw_augmented()))
-            index_batches = list(epoch_batches(len(epoch), batch_size, torch.default_generator))
-            batches = _windows(epoch, index_batches, max(1, WINDOW_BYTES // client.images.image_bytes))
-            client.fit("classifier", batches, loss=cross_entropy, optimizer=stepper)
+            drawn = draw_pass()
+            index_batches = list(epoch_batches(len(drawn), batch_size, torch.default_generator))
+            if schedule == "cosine" and scheduler is None:
+                scheduler = CosineAnnealingLR(stepper, T_max=epochs * len(index_batches))
+            batches = _windows(drawn, index_batches, max(1, WINDOW_BYTES // client.images.image_bytes))
+            client.fit("classifier", _scheduled(batches, scheduler), loss=cross_entropy, optimizer=stepper)
+
+
+def _scheduled(
+    batches: Iterator[tuple[Tensor, Tensor]], scheduler: CosineAnnealingLR | None
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yields the batches; changes the learning rate after each step."""
+    for batch in batches:
+        yield batch
+        if scheduler is not None:
+            scheduler.step()
 
 
 def _windows(epoch: LazyImages, index_batches: Sequence[Tensor], num_images: int) -> Iterator[tuple[Tensor, Tensor]]:

@@ -26,7 +26,7 @@ class OptimizerConfig:
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     """Momentum of `sgd`; `adam` and `adamw` ignore momentum."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    """L2 penalty added to the gradient; `adamw` shrinks the weights themselves, by this share times the rate."""
+    """L2 penalty in the gradient; with `adamw` the share of the rate by which weights shrink."""
 
 
 @section

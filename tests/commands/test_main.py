@@ -78,14 +78,6 @@ def test_light_commands_import_nothing_heavy_and_help_no_config(commands, unwant
     assert done.returncode == 0, done.stderr
 
 
-def test_a_coordinator_of_actors_does_not_import_lightning():
-    code = "import sys, fedvtc.federation.launch, fedvtc.runtime.actors.pool; "
-    code += "print({'lightning', 'torchmetrics'} & set(sys.modules))"
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "set()\n", "")
-
-
 PROGRAM = """
 import atexit, os, sys
 from fedvtc import __main__
@@ -240,7 +232,8 @@ def test_absent_data_exit_with_2(capsys: pytest.CaptureFixture[str], keys_of):
 def test_a_list_names_every_choice(capsys: pytest.CaptureFixture[str], golden, kind: str, expected: list[str]):
     assert main(["list", kind]) == 0
     lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
-    assert [line.split()[0] for line in lines[1:]] == list(expected)
+    forms = ["timm:NAME"] * (kind == "backbones") + ["package.module:NAME"]
+    assert [line.split()[0] for line in lines[1:]] == [*expected, *forms]
     golden("\n".join(lines))
 
 

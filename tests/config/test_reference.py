@@ -20,4 +20,4 @@ def test_a_key_of_base_yaml_stands_on_one_line():
     lines = base_yaml().splitlines()
     assert [line for line in lines if len(line) > 120] == []
     assert "  rounds: 10  # Number of rounds." in lines
-    assert "    name: adam  # `adam` (Kingma and Ba 2015) or `sgd`." in lines
+    assert "    name: adam  # `adam` (Kingma and Ba 2015), `adamw` (Loshchilov and Hutter 2019) or `sgd`." in lines

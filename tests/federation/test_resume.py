@@ -211,6 +211,8 @@ def untouched(path):
 # Kills the process of each run in round 3, when the record is written and the rows of clients are not.
 LOST = """
 import json, os, sys
+# Imported once, before the forks.
+import fedvtc.learning.client.client, fedvtc.learning.methods.fedvtc.steps
 from fedvtc.config import load
 from fedvtc.learning.methods import config_classes
 from fedvtc.federation.launch import run_federation

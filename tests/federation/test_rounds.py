@@ -13,7 +13,8 @@ import pytest
 
 from fedvtc.commands.main import main
 from fedvtc.config import load
-from fedvtc.errors import ClientError, ClusterError, RunExistsError
+from fedvtc.config.job_paths import JOB_VARIABLE
+from fedvtc.errors import ClientError, ClusterError, ConfigError, RunExistsError
 from fedvtc.federation.launch import run_federation
 from fedvtc.federation.resume import resume_federation
 from fedvtc.learning.client.client import FederatedClient
@@ -348,6 +349,15 @@ def test_a_user_error_before_the_first_round_leaves_no_folder(config_of, folder,
     with pytest.raises(RunExistsError) as error:
         run_federation(config)
     golden(error.value, {str(folder): "OUTPUTS"})
+
+
+def test_a_job_with_a_relative_output_folder_is_refused(config_of, monkeypatch, tmp_path, keys_of):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(JOB_VARIABLE, "{}")
+    with pytest.raises(ConfigError) as refused:
+        run_federation(config_of("run.output_dir=outputs"))
+    assert keys_of(refused.value) == ["run.output_dir"]
+    assert not list(tmp_path.iterdir())
 
 
 def test_unnamed_runs_of_the_same_second_have_different_folders(config_of, folder, monkeypatch):

@@ -25,9 +25,10 @@ SMALL: dict[str, dict[str, Any]] = {
         "finetune": {"epochs": 1, "images_per_class": 4, "latents": "client_mixture"},
         "statistics": {"covariance": "class_full"},
     },
+    **{name: {"proxy": "cnn_2x8"} for name in ("fedkd", "fedkwaz", "fedmrl", "fedtype", "fml")},
 }
 """Keys of a method that make its checks fast; all other methods run with their defaults."""
-OPTIONS: dict[str, dict[str, Any]] = {}
+OPTIONS: dict[str, dict[str, Any]] = {"fedkd": {"bytes_vary": True}}
 """Arguments of `check_method`, by method."""
 
 

@@ -57,8 +57,13 @@ RUNS = {
 }
 STOPPED = "fedvtc_resumed"
 """The run that SIGTERM ends during its first rounds, and that is then resumed."""
-RUN_COMMANDS = "import json, sys; from fedvtc.__main__ import main; sys.exit(max(map(main, json.loads(sys.argv[1]))))"
-"""One process for several commands, because each process imports PyTorch for seconds."""
+RUN_COMMANDS = """
+import json, sys
+from fedvtc.__main__ import main
+
+print("codes", [main(words) for words in json.loads(sys.argv[1])])
+"""
+"""One process for all commands, because each process imports PyTorch for seconds."""
 
 
 def libraries() -> dict[str, str]:
@@ -100,10 +105,14 @@ def run_all() -> dict[str, dict[str, str]]:
             name: ["run", *SMALL, *words, f"run.output_dir={folder}", f"run.name={name}", "--plain"]
             for name, words in RUNS.items()
         }
+        # The run that is stopped comes first, its resume last.
         stopped = Path(folder, STOPPED)
-        _stop_after_records(commands[STOPPED], stopped, 3)
-        commands[STOPPED] = ["resume", str(stopped), "--plain"]
-        _finish(_start([*commands.values()]), 0)
+        first, last = commands.pop(STOPPED), ["resume", str(stopped), "--plain"]
+        process = _start([first, *commands.values(), last])
+        _stop_after_records(process, stopped / "metrics.jsonl", 3)
+        output, _ = process.communicate(timeout=280)
+        if f"codes {[143, *[0] * len(RUNS)]}" not in output:
+            raise RuntimeError(f"{process.args} ended with {process.returncode}:\n{output}")
         return {name: digests(Path(folder, name)) for name in RUNS}
 
 
@@ -115,19 +124,10 @@ def _start(commands: list[list[str]]) -> subprocess.Popen[str]:
     )
 
 
-def _finish(process: subprocess.Popen[str], code: int) -> None:
-    output, _ = process.communicate(timeout=280)
-    if process.returncode != code:
-        raise RuntimeError(f"{process.args} ended with {process.returncode}:\n{output}")
-
-
-def _stop_after_records(command: list[str], folder: Path, num_records: int) -> None:
-    process = _start([command])
-    records = folder / "metrics.jsonl"
+def _stop_after_records(process: subprocess.Popen[str], records: Path, num_records: int) -> None:
     while process.poll() is None and not (records.exists() and records.read_bytes().count(b"\n") >= num_records):
         time.sleep(0.02)
     process.send_signal(signal.SIGTERM)
-    _finish(process, 143)
 
 
 def _digest_tree(tree: object, path: str, digest: "hashlib._Hash") -> None:

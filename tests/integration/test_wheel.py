@@ -66,10 +66,11 @@ def test_a_new_project_runs_from_the_wheel(run):
     printed = run(
         "fedvtc init mine; cd mine\n"
         "fedvtc run experiment.yaml run.rounds=1 population.num_clients=2 cluster.num_cpus=1 run.name=mine --plain\n"
-        "fedvtc run experiment.yaml method/local cluster/inline run.rounds=1 population.num_clients=2 --plain\n"
+        "fedvtc plan experiment.yaml method/local cluster/inline --print-config\n"
         "fedvtc list\n"
         "fedvtc sweep sweep.yaml --print\n"
         "python -m pytest -q -p no:cacheprovider"
     )
     assert "Shared head" in printed
+    assert "\n  pool: inline" in printed
     assert "3 passed" in printed

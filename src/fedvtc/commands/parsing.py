@@ -8,6 +8,7 @@ import os
 import shlex
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from fedvtc.errors import EXIT_OK, EXIT_USER_ERROR, ConfigError
@@ -23,7 +24,18 @@ PLAIN_WIDTH = 160
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser that reports a mistake in one line, like every other user error, and exits with code 2."""
+    """A parser that reports a mistake in one line, like every other user error, and exits with code 2.
+
+    Attributes:
+        words: the arguments that are no options; known before `--help` prints.
+    """
+
+    words: Sequence[str] = ()
+
+    def parse_intermixed_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parses arguments with positionals on both sides of an option."""
+        self.words = [word for word in args or () if not word.startswith("-")]
+        return super().parse_intermixed_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
         """Prints the message and exits."""
@@ -65,19 +77,19 @@ def config_parser(command: str, about: str, examples: str) -> Parser:
     return parser
 
 
-def add_help_with_keys(parser: Parser, text: str, keys: Callable[[], str]) -> None:
+def add_help_with_keys(parser: Parser, text: str, keys: Callable[[Sequence[str]], str]) -> None:
     """Adds `--help`, which prints the help and below it config keys.
 
     Args:
         parser: the parser, without `--help`.
         text: description of the option.
-        keys: returns the text about config keys.
+        keys: returns the text about config keys, given the words of the command line.
     """
 
     class Help(argparse.Action):
         def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
             print(parser.format_help())
-            print(keys(), flush=True)
+            print(keys(parser.words if isinstance(parser, Parser) else ()), flush=True)
             parser.exit(EXIT_OK)
 
     parser.add_argument("-h", "--help", nargs=0, action=Help, help=text)
@@ -119,29 +131,52 @@ def _is_file(word: str) -> bool:
     return word.endswith((".yaml", ".yml")) or os.path.isfile(f"{word}.yaml") or is_shipped(word)
 
 
+def _known_methods(words: Sequence[str]) -> "tuple[dict[str, type[MethodConfig]], list[str]]":
+    """Returns the sections of built-in and registered methods and of the method of a config, and a line per fault."""
+    from fedvtc.config.own_code import OwnCodeError
+    from fedvtc.config.registered import registered
+
+    methods, known, faults = _methods(), {}, []
+    for name in dict.fromkeys([*methods, *registered("methods")]):
+        try:
+            known[name] = methods[name]
+        except OwnCodeError as error:
+            faults.append(f"method.name={name}: {error.what}. {error.fix}")
+    # Help does not depend on a correct config.
+    with suppress(ConfigError):
+        method = load_config(words).method
+        known.setdefault(method.name, type(method))
+    return known, faults
+
+
 def _methods() -> "Mapping[str, type[MethodConfig]]":
     from fedvtc.learning.methods import config_classes
 
     return config_classes()
 
 
-def keys_help() -> str:
-    """Returns every config key with its default, type and description, by section; then the keys of each method."""
-    return _listed("config keys: KEY=DEFAULT  (TYPE, RANGE)", lambda doc: doc.text)
+def keys_help(words: Sequence[str] = ()) -> str:
+    """Returns every config key with its default, type and description, by section; then the keys of each method.
+
+    Args:
+        words: config files and overrides; the text has the keys of their method, too.
+    """
+    return _listed("config keys: KEY=DEFAULT  (TYPE, RANGE)", lambda doc: doc.text, words)
 
 
-def resume_keys_help() -> str:
+def resume_keys_help(words: Sequence[str] = ()) -> str:
     """Returns every key that a resumed run may change, with the effect of another value, by section and method."""
     head = "config keys that may change: KEY=DEFAULT  (TYPE, RANGE)"
-    return _listed(head, lambda doc: f"{doc.text} On resume: {doc.effect}" if doc.effect else None)
+    return _listed(head, lambda doc: f"{doc.text} On resume: {doc.effect}" if doc.effect else None, ())
 
 
-def _listed(head: str, text_of: "Callable[[FieldDoc], str | None]") -> str:
+def _listed(head: str, text_of: "Callable[[FieldDoc], str | None]", words: Sequence[str]) -> str:
     """Returns a list of config keys below a head; keys without a text are left out."""
     from fedvtc.config import Config, grouped_docs
 
-    lines = [head]
-    for title, docs in grouped_docs(Config, _methods()).items():
+    methods, broken = _known_methods(words)
+    lines = [head, *([""] if broken else []), *broken]
+    for title, docs in grouped_docs(Config, methods).items():
         texts = [(doc, text) for doc in docs if (text := text_of(doc)) is not None]
         lines += ["", f"{title}:"] if texts else []
         for doc, text in texts:

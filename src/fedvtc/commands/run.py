@@ -13,6 +13,7 @@ from fedvtc.commands.parsing import (
 )
 from fedvtc.errors import EXIT_OK
 from fedvtc.reporting.lines import say
+from fedvtc.runtime.heavy_imports import collector_off
 
 RUN = """\
 examples:
@@ -60,14 +61,16 @@ def _run(words: argparse.Namespace) -> int:
     if config.placement.pool != "inline":
         # At once, because the next imports take seconds, and Ray and its actors take more.
         say(f"loading PyTorch and the data set {config.data.name}")
-    from fedvtc.federation.launch import run_federation
+    with collector_off():
+        from fedvtc.federation.launch import run_federation
 
     run_federation(config, plain=words.plain, trusted=words.trust, owns_process=True)
     return EXIT_OK
 
 
 def _resume(words: argparse.Namespace) -> int:
-    from fedvtc.federation.resume import resume_federation
+    with collector_off():
+        from fedvtc.federation.resume import resume_federation
 
     resume_federation(words.folder, words.words, plain=words.plain, trusted=words.trust, owns_process=True)
     return EXIT_OK

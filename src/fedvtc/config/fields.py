@@ -5,6 +5,7 @@ import inspect
 import textwrap
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass
+from functools import cache
 from typing import Any, get_type_hints
 
 from fedvtc.config.hints import bounds, metadata, short_words
@@ -76,12 +77,9 @@ def field_docs(cls: type, prefix: str = "") -> list[FieldDoc]:
         cls: a section with a docstring below each field.
         prefix: first part of each key, such as `method`.
     """
-    texts: dict[type, dict[str, str]] = {}
     docs = []
     for leaf in leaves(cls, prefix):
-        if leaf.owner not in texts:
-            texts[leaf.owner] = _texts(leaf.owner)
-        text = texts[leaf.owner].get(leaf.name, "")
+        text = _texts(leaf.owner).get(leaf.name, "")
         effect = leaf.may_change.effect if leaf.may_change else None
         docs.append(FieldDoc(leaf.key, short_words(leaf.hint), as_yaml(leaf.default), text, bounds(leaf.hint), effect))
     return docs
@@ -119,6 +117,7 @@ def as_yaml(value: Any) -> str:
     return str(value)
 
 
+@cache
 def _texts(cls: type) -> dict[str, str]:
     """Returns the docstring below each field on one line, also of fields of base classes."""
     texts: dict[str, str] = {}

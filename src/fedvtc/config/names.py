@@ -13,7 +13,13 @@ DATASETS = {
     "npz": "your own images in one file, data.path",
     "folder": "your own images in folders below data.path",
 }
-"""Values of `data.name`, each with the description that `fedvtc list data` prints."""
+"""Values of `data.name` that need no import path, each with the description that `fedvtc list data` prints."""
+
+
+def has_own_files(dataset: str) -> bool:
+    """Returns True if a value of `data.name` reads the user's own images, from `data.path`."""
+    return dataset in ("npz", "folder") or dataset not in DATASETS
+
 
 BACKBONES = (
     "cnn_2x8",
@@ -36,7 +42,10 @@ BACKBONES = (
     "shufflenet_v2",
     "vit_tiny",
 )
-"""Values of `population.backbones[].name`."""
+"""Values of `population.backbones[].name` that need no import path."""
+
+TIMM = "timm:"
+"""Start of the name of a backbone of the library timm."""
 
 TRACKERS = ("wandb", "tensorboard")
 """Trackers of `tracking.trackers` that need no import path."""

@@ -26,7 +26,7 @@ class OptimizerConfig:
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     """Momentum of `sgd`; `adam` and `adamw` ignore momentum."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    """L2 penalty added to the gradient; `adamw` shrinks the weights themselves, by this share times the rate."""
+    """L2 penalty in the gradient; with `adamw` the share of the rate by which weights shrink."""
 
 
 @section
@@ -55,18 +55,19 @@ class DataConfig:
     """The images and their labels."""
 
     name: str = "digits"
-    """A data set of `fedvtc list data`. `npz` and `folder` also need `data.path`."""
+    """A data set of `fedvtc list data`, or a function of your own as `package.module:function`. `npz` and `folder` also
+    need `data.path`."""
     root: Annotated[str | None, _SAME_IMAGES, IsPath()] = None
     """Folder of data sets; null takes FEDVTC_DATA from the environment, else ./data."""
     path: Annotated[str | None, _SAME_IMAGES, IsPath()] = None
-    """File of `npz` (x_train, y_train, x_test, y_test), or folder of `folder` (train/CLASS/, test/CLASS/)."""
+    """File of `npz` (x_train, y_train, x_test, y_test), or folder of `folder` (train/CLASS/, test/CLASS/). A
+    function of your own gets the path."""
     download: Annotated[bool, _SAME_IMAGES] = True
     """True downloads a data set that `data.root` lacks."""
     image_size: Annotated[int | None, Field(ge=1)] = None
     """Side in pixels that images are resized to; null keeps the size."""
     pixel_max: Annotated[float | None, Field(gt=0), AddedLater()] = None
-    """Pixel of white in the files of `npz` and `folder`, such as 16 or 4095. null stands for 255, or 1 in arrays of
-    floats."""
+    """Pixel of white in your own images, such as 16 or 4095. null stands for 255, or 1 in arrays of floats."""
     augment: Literal["none", "shift", "shift_flip"] = "none"
     """Random changes of training images. `shift` moves an image by up to 1/8 of its side; `shift_flip` also mirrors
     half of the images."""
@@ -102,7 +103,8 @@ class BackboneShare:
     """One architecture of the population."""
 
     name: str
-    """A backbone of `fedvtc list backbones`."""
+    """A backbone of `fedvtc list backbones`, `timm:NAME` for an image model of timm, or a function of your own as
+    `package.module:function`."""
     # At least one client in a million, so that the clients can be dealt out.
     share: Annotated[float, Field(ge=1e-6, le=1)]
     """Share of the clients; the shares of a population add up to 1."""

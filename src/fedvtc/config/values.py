@@ -2,14 +2,15 @@
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from fedvtc.config.export import to_dict
-from fedvtc.config.names import BACKBONES, DATASETS, TRACKERS
+from fedvtc.config.names import BACKBONES, DATASETS, TIMM, TRACKERS, has_own_files
 from fedvtc.config.naming import is_folder_name
-from fedvtc.config.own_code import is_import_path
+from fedvtc.config.own_code import OwnCodeError, is_import_path
 from fedvtc.config.participation import round_half_up
 from fedvtc.config.problems import Problem, did_you_mean, show
+from fedvtc.config.registered import NOUNS, Kind, import_path, registered
 from fedvtc.config.schema import Config
 from fedvtc.config.secrets import carries_secret, secrets_in, texts
 
@@ -44,14 +45,22 @@ def _names(config: Config) -> Iterator[Problem]:
     elif name is not None and name.startswith("-"):
         # A command would read the name as an option.
         yield Problem("run.name", "cannot start with '-'")
-    if config.data.name not in DATASETS:
-        fix = did_you_mean(config.data.name, DATASETS)
-        yield Problem("data.name", f"unknown data set {show(config.data.name)}", fix=fix)
+    yield from _name_of_code("data.name", "data", config.data.name, DATASETS)
     for index, backbone in enumerate(config.population.backbones):
-        if backbone.name not in BACKBONES:
-            key = f"population.backbones[{index}].name"
-            fix = did_you_mean(backbone.name, BACKBONES)
-            yield Problem(key, f"unknown backbone {show(backbone.name)}", fix=fix)
+        if not backbone.name.startswith(TIMM):
+            yield from _name_of_code(f"population.backbones[{index}].name", "backbones", backbone.name, BACKBONES)
+
+
+def _name_of_code(key: str, kind: Kind, name: str, builtin: Collection[str]) -> Iterator[Problem]:
+    """Yields a problem if a name is neither built-in nor registered by a package nor an import path."""
+    try:
+        path = import_path(kind, name, builtin)
+    except OwnCodeError as error:
+        yield Problem(key, error.what, fix=error.fix)
+        return
+    if path is None and name not in builtin:
+        fix = did_you_mean(name, [*builtin, *registered(kind)])
+        yield Problem(key, f"unknown {NOUNS[kind]} {show(name)}", fix=fix)
 
 
 def _shares(config: Config) -> Iterator[Problem]:
@@ -77,7 +86,7 @@ def _sizes_and_files(config: Config) -> Iterator[Problem]:
     if data.name in ("npz", "folder") and not data.path:
         example = "FILE.npz" if data.name == "npz" else "FOLDER"
         yield Problem("data.path", f"is required with data.name={data.name}", fix=f"Set data.path={example}.")
-    if data.name not in ("npz", "folder") and data.pixel_max is not None:
+    if not has_own_files(data.name) and data.pixel_max is not None:
         what = f"has no effect with data.name={data.name}, whose pixels are known"
         yield Problem("data.pixel_max", what, fix="Leave the key out.")
 

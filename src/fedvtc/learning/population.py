@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from fedvtc.config.names import has_own_files
 from fedvtc.config.schema import Config, PopulationConfig
 from fedvtc.errors import ConfigError
 from fedvtc.learning.data import DataReport, Dataset, class_counts, load_dataset, load_partition, make_partition
@@ -97,7 +98,7 @@ class Population:
 def _check_used(config: Config) -> None:
     """Refuses files that another key leaves without effect: the run would use other images or another partition."""
     problems = []
-    if config.data.path is not None and config.data.name not in ("npz", "folder"):
+    if config.data.path is not None and not has_own_files(config.data.name):
         fix = "Set data.name=npz or data.name=folder, or data.path=null."
         problems.append(f"data.path: has no effect with data.name={config.data.name}. {fix}")
     if config.partition.file is not None and config.partition.kind != "file":

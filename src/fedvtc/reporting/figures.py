@@ -51,7 +51,7 @@ def partition_picture(
     width = 3.6 + (0.52 * max(num_classes, 6) if bubbles else 7.0)
     height = 1.5 + (0.36 * max(num_clients, 3) if bubbles else float(np.clip(0.05 * num_clients, 4.5, 11.0)))
     figure = Figure(figsize=(width, height), dpi=150, layout="constrained")
-    FigureCanvasAgg(figure)
+    canvas: Any = FigureCanvasAgg(figure)
     classes, images = figure.subplots(1, 2, sharey=True, width_ratios=[4, 1.2])
     if bubbles:
         _draw_bubbles(classes, counts_KC)
@@ -67,7 +67,9 @@ def partition_picture(
     _draw_totals(images, counts_KC.sum(axis=1), backbones)
     title = f"{counts_KC.sum():,d} training images of {num_classes} classes on {num_clients} clients"
     figure.suptitle(title, fontsize=11, color=INK)
-    figure.savefig(path, format="png")
+    # Not savefig, which draws the whole figure twice.
+    canvas.draw()
+    Image.fromarray(np.asarray(canvas.buffer_rgba())).save(path, format="PNG")
 
 
 def sample_grid(images_NCHW: NDArray[np.uint8], path: Path | IO[bytes], labels: Sequence[str]) -> None:
@@ -110,7 +112,9 @@ def _draw_bubbles(axes: Axes, counts_KC: NDArray[Any]) -> None:
     counts = counts_KC[clients, labels]
     axes.scatter(labels, clients, s=420 * counts / counts_KC.max(), color=BUBBLE, linewidths=0)
     for client, label, count in zip(clients.tolist(), labels.tolist(), counts.tolist(), strict=True):
-        axes.text(label, client, f"{count:d}", ha="center", va="center_baseline", fontsize=6.5, color=INK)
+        number = axes.text(label, client, f"{count:d}", ha="center", va="center_baseline", fontsize=6.5, color=INK)
+        # The numbers lie inside the axes; the layout would measure each of them twice.
+        number.set_in_layout(False)
     # Lines between the rows keep the small numbers legible.
     axes.hlines(np.arange(len(counts_KC) + 1) - 0.5, -0.5, counts_KC.shape[1] - 0.5, color=FAINT, linewidth=0.5)
     axes.set_ylim(len(counts_KC) - 0.5, -0.5)

@@ -25,6 +25,7 @@ from fedvtc.learning.data import Dataset
 from fedvtc.learning.exchange.messages import Broadcast, Upload, find_non_finite
 from fedvtc.learning.methods import Method, Task, build
 from fedvtc.learning.population import ClientSpec
+from fedvtc.runtime.heavy_imports import collector_off
 from fedvtc.runtime.lineage import History
 from fedvtc.runtime.snapshots import Snapshots
 from fedvtc.runtime.tasks import Arguments, Result, changes_client
@@ -223,7 +224,8 @@ class ClientHost:
         return self._clients[client_id]
 
     def _built(self, spec: ClientSpec) -> FederatedClient:
-        from fedvtc.learning.client.client import FederatedClient
+        with collector_off():
+            from fedvtc.learning.client.client import FederatedClient
 
         client = FederatedClient(spec, self._config, self._dataset, self._device)
         self._method.prepare(client)

@@ -23,10 +23,12 @@ class PictureTracker(Tracker):
         self._folder = Path()
 
     def start(self, run: RunInfo) -> None:
-        """Draws the partition."""
+        """Draws the partition, unless an earlier attempt of the run has drawn it."""
         self._folder = run.folder / "samples"
-        with replaced(run.folder / "partition.png") as beside:
-            partition_picture(run.class_counts_KC, beside, self._class_names, run.backbones)
+        path = run.folder / "partition.png"
+        if not path.exists():
+            with replaced(path) as beside:
+                partition_picture(run.class_counts_KC, beside, self._class_names, run.backbones)
 
     def show_samples(self, round: int, images_NCHW: NDArray[np.uint8], labels_N: Sequence[int]) -> None:
         """Draws one row of images per class."""

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from fedvtc.config.schema import Config
+from fedvtc.errors import FAILURES, ConfigError, reason
 from fedvtc.learning.client.client import FederatedClient
 from fedvtc.learning.data import Dataset
 from fedvtc.learning.methods import Method
@@ -75,7 +76,11 @@ class Footprint:
 def clients_by_backbone(
     config: Config, dataset: Dataset, specs: Sequence[ClientSpec], method: Method[Any]
 ) -> dict[str, ClientBytes]:
-    """Builds one client of each backbone and measures the client on shapes alone."""
+    """Builds one client of each backbone and measures the client on shapes alone.
+
+    Raises:
+        ConfigError: a backbone of the user's own does not work on shapes alone.
+    """
     first = {spec.backbone: spec for spec in reversed(specs)}
     order = dict.fromkeys(spec.backbone for spec in specs)
     return {backbone: _client_bytes(config, dataset, first[backbone], method) for backbone in order}
@@ -135,7 +140,12 @@ def _client_bytes(config: Config, dataset: Dataset, spec: ClientSpec, method: Me
         num_images = min(config.evaluate.batch_size, max(len(dataset.test.labels_N), len(spec.indices_N)))
         classifier.eval()(torch.empty(num_images, *shape))
 
-    working = {"training.batch_size": peak_bytes(train), "evaluate.batch_size": peak_bytes(evaluate)}
+    try:
+        working = {"training.batch_size": peak_bytes(train), "evaluate.batch_size": peak_bytes(evaluate)}
+    except FAILURES as error:
+        what = f"{spec.backbone} fails on tensors without content (device meta), so that its memory is unknown"
+        fix = "Register tensors of the module as buffers, and let no step depend on values."
+        raise ConfigError([f"population.backbones: {what} ({reason(error)}). {fix}"]) from None
     for parameter in classifier.parameters():
         parameter.grad = None
     own = method.working_bytes(classifier, samples_per_class=config.evaluate.samples_per_class)

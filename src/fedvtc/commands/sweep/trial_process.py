@@ -13,6 +13,7 @@ from typing import Any
 from fedvtc.config.schema import Config
 from fedvtc.config.secrets import carries_secret
 from fedvtc.errors import ClientError, FedvtcError, Interrupted
+from fedvtc.runtime.heavy_imports import collector_off
 from fedvtc.tracking import Tracker
 from fedvtc.tracking.wandb.session import VARIABLES
 
@@ -113,7 +114,8 @@ def run_trial(task: TrialTask) -> None:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
     apply_environment(task)
     with task.log.open("a", 1, "utf-8", "backslashreplace") as log, redirect_stdout(log), redirect_stderr(log):
-        from fedvtc.federation.launch import run_federation
+        with collector_off():
+            from fedvtc.federation.launch import run_federation
 
         trackers = [TuneReporter(task.metric, task.config.run.rounds)] if task.metric else []
         try:

@@ -11,12 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedvtc.config.names import DATASETS
+from fedvtc.config.own_code import OwnCodeError
+from fedvtc.config.registered import import_path
 from fedvtc.config.schema import DataConfig
 from fedvtc.errors import DataError
 from fedvtc.learning.data import image_files, image_folders, standard
 from fedvtc.learning.data.checks import check_loaded
 from fedvtc.learning.data.labels import numbered
 from fedvtc.learning.data.npz import read_npz
+from fedvtc.learning.data.own_loader import read_own
 from fedvtc.learning.data.pixels import refuse_dark
 from fedvtc.learning.data.readers import Arrays, Loaded
 
@@ -75,11 +78,7 @@ def load_dataset(config: DataConfig) -> Dataset:
     Raises:
         DataError: the data set is unknown, absent or damaged, or surely not as the user means it.
     """
-    if config.name not in _LOADERS:
-        near = difflib.get_close_matches(config.name, DATASETS, n=1)
-        hint = f"Did you mean {near[0]}?" if near else f"Choose one of {', '.join(DATASETS)}."
-        raise DataError(f"data.name: {config.name} is not a data set. {hint}")
-    loaded = _LOADERS[config.name](config)
+    loaded = _loaded(config)
     # Files of the user are known by their path, standard data sets by their name.
     where = f"data.path={config.path}" if config.path else f"data.name={config.name}"
     check_loaded(where, loaded, config.image_size)
@@ -94,6 +93,20 @@ def load_dataset(config: DataConfig) -> Dataset:
         dtype=loaded.dtype,
         groups_N=loaded.groups_N,
     )
+
+
+def _loaded(config: DataConfig) -> Loaded:
+    try:
+        path = import_path("data", config.name, DATASETS)
+        if path is not None:
+            return read_own(path, config)
+    except OwnCodeError as error:
+        raise DataError(f"data.name: {error.what}. {error.fix}") from None
+    if config.name not in _LOADERS:
+        near = difflib.get_close_matches(config.name, DATASETS, n=1)
+        hint = f"Did you mean {near[0]}?" if near else f"Choose one of {', '.join(DATASETS)}."
+        raise DataError(f"data.name: {config.name} is not a data set. {hint}")
+    return _LOADERS[config.name](config)
 
 
 def _sized(arrays: Arrays, image_size: int | None) -> ImageArrays:

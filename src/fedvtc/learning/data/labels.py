@@ -54,14 +54,14 @@ def as_texts(array: NDArray[Any]) -> NDArray[np.str_]:
     return np.char.decode(array, "utf-8", "replace") if array.dtype.kind == "S" else array.astype(np.str_)
 
 
-def classes_of(path: Path, train: NDArray[Any], test: NDArray[Any], names: Sequence[str] | None) -> Classes:
+def classes_of(path: Path | str, train: NDArray[Any], test: NDArray[Any], names: Sequence[str] | None) -> Classes:
     """Numbers the classes 0 to C-1.
 
     Labels 0 to C-1 stay as they are; so do labels that do not fit the names, which the check of the data set refuses.
     Any other labels become classes in ascending order, named by `names` or by the labels themselves.
 
     Args:
-        path: the file of the labels, for the error.
+        path: the origin of the labels, for the error.
         train: labels of the training images, from `one_per_image`.
         test: labels of the test images, from `one_per_image`.
         names: class names of the file; None if the file has none.

@@ -1,4 +1,4 @@
-"""Reads a data set of the user from one .npz file.
+"""Reads a data set of the user from the named arrays of an .npz file, or from a mapping with such arrays.
 
 Images are uint8, N x C x H x W with C 1 (grey) or 3 (RGB); labels int64, N.
 """
@@ -43,7 +43,7 @@ def read_npz(path: Path, pixel_max: float | None) -> Loaded:
                 raise DataError(f"{path}: is no .npz file, or only a part of one. {_SAVE_AGAIN}")
             file.seek(0)
             with np.load(file, allow_pickle=False) as archive:
-                return _loaded(path, archive, pixel_max)
+                return read_arrays(path, archive, pixel_max)
     except FileNotFoundError:
         raise DataError(f"{path}: no such file. Set data.path to an .npz file.") from None
     except IsADirectoryError:
@@ -53,7 +53,17 @@ def read_npz(path: Path, pixel_max: float | None) -> Loaded:
         raise DataError(f"{path}: cannot be read ({_short(error)}). {_SAVE_AGAIN}") from None
 
 
-def _loaded(path: Path, archive: Mapping[str, NDArray[Any]], pixel_max: float | None) -> Loaded:
+def read_arrays(path: Path | str, archive: Mapping[str, NDArray[Any]], pixel_max: float | None) -> Loaded:
+    """Reads images and labels for training and test and, if present, `class_names` and the group of each image.
+
+    Args:
+        path: the origin of the arrays, for the error.
+        archive: the arrays by name.
+        pixel_max: value of white, `data.pixel_max`.
+
+    Raises:
+        DataError: an array is absent or wrong.
+    """
     keys = _keys_by_part(path, list(archive))
     images, labels, dtypes = {}, {}, {}
     for split in ("train", "test"):
@@ -83,7 +93,7 @@ def _loaded(path: Path, archive: Mapping[str, NDArray[Any]], pixel_max: float | 
     )
 
 
-def _keys_by_part(path: Path, keys: list[str]) -> dict[str, str]:
+def _keys_by_part(path: Path | str, keys: list[str]) -> dict[str, str]:
     """Finds the arrays by their usual names: `x_train`, `train_images`, `X_train`, `trainX` and so on."""
     found: dict[str, list[str]] = {}
     for part, words in _WORDS.items():
@@ -102,7 +112,7 @@ def _keys_by_part(path: Path, keys: list[str]) -> dict[str, str]:
     return {part: name for part, (name,) in found.items()}
 
 
-def _array(path: Path, archive: Mapping[str, NDArray[Any]], key: str) -> NDArray[Any]:
+def _array(path: Path | str, archive: Mapping[str, NDArray[Any]], key: str) -> NDArray[Any]:
     try:
         return archive[key]
     except ValueError as error:
@@ -112,7 +122,7 @@ def _array(path: Path, archive: Mapping[str, NDArray[Any]], key: str) -> NDArray
         raise DataError(f"{path}: {what}. Store one array of numbers or texts.") from None
 
 
-def _as_images(path: Path, key: str, images: NDArray[Any], pixel_max: float | None) -> NDArray[np.uint8]:
+def _as_images(path: Path | str, key: str, images: NDArray[Any], pixel_max: float | None) -> NDArray[np.uint8]:
     if images.ndim == 3:
         images = images[:, None]
     elif images.ndim == 4 and images.shape[1] not in (1, 3) and images.shape[3] in (1, 3):
@@ -122,7 +132,7 @@ def _as_images(path: Path, key: str, images: NDArray[Any], pixel_max: float | No
     return np.ascontiguousarray(to_uint8(images, pixel_max, f"{path}: {key}"))
 
 
-def _class_names(path: Path, archive: Mapping[str, NDArray[Any]]) -> tuple[str, ...]:
+def _class_names(path: Path | str, archive: Mapping[str, NDArray[Any]]) -> tuple[str, ...]:
     names = _array(path, archive, "class_names")
     if names.ndim != 1 or names.dtype.kind not in "iuUS":
         what = f"class_names holds {names.dtype} of the shape {names.shape}"

@@ -1,7 +1,8 @@
 """Federated methods: one file each, or a folder where a method is long. Training loops and messages lie elsewhere.
 
 Every module here defines `METHOD`, and the name of the module is the name of the method. Exceptions are `base` and
-helpers that begin with `_`. A method elsewhere has the name `package.module:Class`.
+helpers that begin with `_`. A method elsewhere has the name `package.module:Class`, or a short name that an installed
+package registers for the class.
 Importing this package or a method does not import PyTorch.
 """
 
@@ -12,6 +13,7 @@ from importlib import import_module
 from typing import Any
 
 from fedvtc.config.own_code import OwnCodeError, is_import_path, own_class
+from fedvtc.config.registered import import_path, registered
 from fedvtc.config.schema import MethodConfig
 from fedvtc.learning.methods._largest import largest_bytes
 from fedvtc.learning.methods.base import Method, ServerState, Task
@@ -28,7 +30,8 @@ def names() -> list[str]:
 class ConfigClasses(Mapping[str, type[MethodConfig]]):
     """The section of each method, by the name of the method.
 
-    Holds `package.module:Class` too, and imports the class when asked for; iterating yields built-in methods only.
+    Holds registered names and `package.module:Class` too, and imports the class when asked for; iterating yields
+    built-in methods only.
 
     Args:
         refusal: the remedy of the error for a class of the user's own; empty imports such a class.
@@ -50,8 +53,10 @@ class ConfigClasses(Mapping[str, type[MethodConfig]]):
         return method_class(name).config_class
 
     def __contains__(self, name: object) -> bool:
-        """Returns True for built-in methods and for import paths."""
-        return name in self._names or (isinstance(name, str) and is_import_path(name))
+        """Returns True for built-in methods, registered names and import paths."""
+        return name in self._names or (
+            isinstance(name, str) and (is_import_path(name) or name in registered("methods"))
+        )
 
     def __iter__(self) -> Iterator[str]:
         """Yields the names of built-in methods, sorted."""
@@ -81,10 +86,11 @@ def method_class(name: str) -> type[Method[Any]]:
         OwnCodeError: the class cannot be imported, or is no method.
     """
     method: type[Method[Any]]
-    if not is_import_path(name):
+    path = import_path("methods", name, names())
+    if path is None:
         method = import_module(f"{__name__}.{name}").METHOD
         return method
-    method = own_class(name, Method, "fedvtc.learning.methods.Method")
+    method = own_class(path, Method, "fedvtc.learning.methods.Method")
     section = method.config_class
     keys = {field.name for field in fields(section)}
     if lost := [key for key in vars(section).get("__annotations__", {}) if key not in keys]:

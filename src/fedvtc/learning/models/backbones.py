@@ -10,11 +10,12 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
-from torchvision import models
 
-from fedvtc.config.names import BACKBONES
+from fedvtc.config.names import BACKBONES, TIMM
+from fedvtc.config.own_code import OwnCodeError
+from fedvtc.config.registered import import_path
 from fedvtc.errors import ConfigError
-from fedvtc.learning.models.zoo import cnn, vision, vit
+from fedvtc.learning.models.zoo import cnn, own, timm_models, vision, vit
 
 _MIN_IMAGE_SIZE = 8
 
@@ -22,9 +23,9 @@ _CNNS = ((2, 8), (2, 16), (2, 32), (3, 16), (3, 32), (3, 64), (4, 16), (4, 32), 
 _TRUNKS: dict[str, Callable[[int, int], tuple[nn.Module, int]]] = {
     **{f"cnn_{layers}x{width}": partial(cnn.cnn, num_layers=layers, width=width) for layers, width in _CNNS},
     "resnet8": cnn.resnet8,
-    "resnet18": partial(vision.resnet, build=models.resnet18),
-    "resnet34": partial(vision.resnet, build=models.resnet34),
-    "resnet50": partial(vision.resnet, build=models.resnet50),
+    "resnet18": partial(vision.resnet, name="resnet18"),
+    "resnet34": partial(vision.resnet, name="resnet34"),
+    "resnet50": partial(vision.resnet, name="resnet50"),
     "mobilenet_v2": vision.mobilenet_v2,
     "mobilenet_v3_small": vision.mobilenet_v3_small,
     "googlenet": vision.googlenet,
@@ -57,22 +58,39 @@ def build_backbone(name: str, *, num_channels: int, image_size: int, feature_siz
     """Builds a backbone with new weights, drawn from PyTorch's global generator.
 
     Args:
-        name: one of `config.names.BACKBONES`.
+        name: a value of `population.backbones[].name`.
         num_channels: channels C of the images.
         image_size: side S of the images in pixels, at least 8.
         feature_size: features p of an image.
 
     Raises:
-        ConfigError: the name is unknown, or the images are too small.
+        ConfigError: the name is unknown, the images are too small, or the user's own code fails.
     """
-    if name not in _TRUNKS:
-        raise ConfigError([f"population.backbones: {name!r} is not a backbone. Known: {', '.join(BACKBONES)}."])
     if image_size < _MIN_IMAGE_SIZE:
         raise ConfigError(
             [f"data.image_size: {image_size} pixels are too few for a backbone. Set data.image_size={_MIN_IMAGE_SIZE}."]
         )
-    trunk, num_trunk_features = _TRUNKS[name](num_channels, image_size)
+    try:
+        trunk, num_trunk_features = _builder(name)(num_channels, image_size)
+    except OwnCodeError as error:
+        raise ConfigError([f"population.backbones: {error.what}. {error.fix}"]) from None
     return Backbone(trunk, num_trunk_features, feature_size)
+
+
+def _builder(name: str) -> Callable[[int, int], tuple[nn.Module, int]]:
+    """Returns the function of channels and side that builds a trunk.
+
+    Raises:
+        OwnCodeError: the name is unknown, or no installed code belongs to the name.
+    """
+    if name.startswith(TIMM):
+        return partial(timm_models.timm_model, name=name)
+    path = import_path("backbones", name, BACKBONES)
+    if path is not None:
+        return partial(own.own_trunk, path=path)
+    if name not in _TRUNKS:
+        raise OwnCodeError(f"{name!r} is not a backbone", f"Known: {', '.join(BACKBONES)}.")
+    return _TRUNKS[name]
 
 
 def parameter_counts(names: Iterable[str], *, num_channels: int, image_size: int, feature_size: int) -> dict[str, int]:
@@ -83,10 +101,14 @@ def parameter_counts(names: Iterable[str], *, num_channels: int, image_size: int
 
 @cache
 def flops_of_image(name: str, *, num_channels: int, image_size: int, feature_size: int) -> int:
-    """Counts the floating-point operations of one image in a backbone's forward pass, without running the pass."""
-    with torch.device("meta"):
+    """Counts the floating-point operations of one image in a backbone's forward pass.
+
+    A built-in backbone is counted on its shapes alone, without running the pass. Other code may not work without
+    content in its tensors.
+    """
+    with torch.device("meta" if name in _TRUNKS else "cpu"), torch.random.fork_rng(devices=[]):
         backbone = build_backbone(name, num_channels=num_channels, image_size=image_size, feature_size=feature_size)
-        image = torch.empty(1, num_channels, image_size, image_size)
+        image = torch.zeros(1, num_channels, image_size, image_size)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         backbone.eval()(image)
     return int(counter.get_total_flops())

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import ray
 
+from fedvtc.runtime.heavy_imports import collector_off
+
 if TYPE_CHECKING:
     from fedvtc.config.schema import Config
     from fedvtc.learning.data import Dataset
@@ -38,8 +40,9 @@ class ClientActor:
 
         # Imported now, because the seconds of this import must not count as a client's step, and because the limit on
         # threads holds only for libraries that are loaded.
-        import fedvtc.learning.client.client
-        import fedvtc.runtime.host  # noqa: F401
+        with collector_off():
+            import fedvtc.learning.client.client
+            import fedvtc.runtime.host  # noqa: F401
         from fedvtc.runtime.device import limit_threads
 
         limit_threads(config.placement.threads_per_actor)

@@ -3,7 +3,6 @@
 import math
 
 from torch import nn
-from torchvision.models.resnet import BasicBlock
 
 from fedvtc.learning.models.zoo.norm import group_norm
 
@@ -38,6 +37,9 @@ def cnn(num_channels: int, image_size: int, *, num_layers: int, width: int) -> t
 
 def resnet8(num_channels: int, image_size: int) -> tuple[nn.Module, int]:
     """Builds three stages of one basic block, 16, 32 and 64 channels: He et al. (2016), section 4.2, with n = 1."""
+    # Imported only where used, because torchvision takes seconds to import and the CNNs do not need it.
+    from torchvision.models.resnet import BasicBlock
+
     layers: list[nn.Module] = [
         nn.Conv2d(num_channels, 16, 3, padding=1, bias=False),
         group_norm(16),

@@ -21,10 +21,13 @@ def group_norm(num_channels: int) -> nn.GroupNorm:
 
 
 def replace_batch_norms(module: nn.Module) -> None:
-    """Replaces every BatchNorm2d inside the module by a new `group_norm`."""
+    """Replaces every BatchNorm inside the module by a new `group_norm`; an activation in the BatchNorm stays."""
     for name, child in module.named_children():
-        if isinstance(child, nn.BatchNorm2d):
-            setattr(module, name, group_norm(child.num_features))
+        if isinstance(child, nn.BatchNorm1d | nn.BatchNorm2d):
+            norm = group_norm(child.num_features)
+            # A norm of timm ends with a dropout and an activation.
+            rest = [step for step in (getattr(child, "drop", None), getattr(child, "act", None)) if step is not None]
+            setattr(module, name, nn.Sequential(norm, *rest) if rest else norm)
         else:
             replace_batch_norms(child)
 

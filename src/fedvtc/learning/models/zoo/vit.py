@@ -3,7 +3,6 @@
 import math
 
 from torch import nn
-from torchvision.models import VisionTransformer
 
 _PATCHES_PER_SIDE = 8
 _MIN_PATCH_SIDE = 2
@@ -15,6 +14,8 @@ def vit_tiny(num_channels: int, image_size: int) -> tuple[nn.Module, int]:
 
     Images whose side is not a multiple of the patch's side are padded right and below with zeros, which are mid-grey.
     """
+    from torchvision.models import VisionTransformer
+
     patch_size = max(_MIN_PATCH_SIDE, math.ceil(image_size / _PATCHES_PER_SIDE))
     padded_size = math.ceil(image_size / patch_size) * patch_size
     trunk = VisionTransformer(

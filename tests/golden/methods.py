@@ -24,14 +24,17 @@ SMALL: dict[str, dict[str, Any]] = {
     "fedavg": {"prox_mu": 0.1},
     "fedcvae": {"decoder": {"epochs": 1, "width": 4}, "num_images": 24, "finetune": {"epochs": 1}},
     "gefl": {"generator": {"epochs": 1, "width": 4}},
+    "fedgen": {"server_steps": 4, "hidden_size": 8},
+    "fedtgp": {"server_epochs": 2},
     "fedvtc": {
         "generator": {"epochs": 1, "width": 4},
         "finetune": {"epochs": 1, "images_per_class": 4, "latents": "client_mixture"},
         "statistics": {"covariance": "class_full"},
     },
+    **{name: {"proxy": "cnn_2x8"} for name in ("fedkd", "fedkwaz", "fedmrl", "fedtype", "fml")},
 }
 """Keys of a method that make its checks fast; all other methods run with their defaults."""
-OPTIONS: dict[str, dict[str, Any]] = {}
+OPTIONS: dict[str, dict[str, Any]] = {"fedkd": {"bytes_vary": True}}
 """Arguments of `check_method`, by method."""
 
 

@@ -124,7 +124,7 @@ def _check_training(federation: TinyFederation, straight: Results, untrained: Co
 
 
 def _same_floats(one: Payload, other: Payload) -> list[str]:
-    """Returns the kinds with floats, all of which are equal in both payloads."""
+    """Returns the kinds with floats, all of which are equal in both payloads; compression may change their names."""
     floats = {
         kind: [name for name, array in arrays.items() if np.issubdtype(array.dtype, np.floating)]
         for kind, arrays in one.items()
@@ -132,7 +132,7 @@ def _same_floats(one: Payload, other: Payload) -> list[str]:
     return [
         kind
         for kind, named in floats.items()
-        if named and all(np.array_equal(one[kind][name], other[kind][name]) for name in named)
+        if named and all(np.array_equal(one[kind][name], other[kind].get(name, np.nan)) for name in named)
     ]
 
 

@@ -24,7 +24,7 @@ TASK = Task(num_classes=3, num_channels=1, image_size=8, feature_size=6, seed=0)
 def test_the_task_has_the_sizes_of_config_and_data(tiny_config, tiny_dataset):
     found = Task.of(tiny_config(MethodConfig(name="local")), tiny_dataset)
     expected = Task(3, 1, 8, feature_size=6, seed=3, backbones=("cnn_2x8",))
-    assert found == replace(expected, batch_size=4, optimizer=OptimizerConfig(lr=0.01))
+    assert found == replace(expected, num_clients=3, batch_size=4, optimizer=OptimizerConfig(lr=0.01))
     assert (expected.num_rounds, expected.epochs, expected.batch_size) == (10, 1, 32)
 
 

@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
 
-from fedvtc.config.schema import Config, MethodConfig, OptimizerConfig, RunConfig, TrainingConfig
+from fedvtc.config.schema import Config, MethodConfig, OptimizerConfig, PopulationConfig, RunConfig, TrainingConfig
 from fedvtc.learning.exchange.messages import Broadcast, Upload
 from fedvtc.learning.seeding import SERVER
 
@@ -41,6 +41,7 @@ class Task:
         feature_size: features p of an image.
         seed: `run.seed`.
         num_rounds: `run.rounds`, which a resumed run may change.
+        num_clients: `population.num_clients`.
         epochs: `training.epochs`.
         batch_size: `training.batch_size`.
         optimizer: `training.optimizer`.
@@ -53,6 +54,7 @@ class Task:
     feature_size: int
     seed: int
     num_rounds: int = RunConfig.rounds
+    num_clients: int = PopulationConfig.num_clients
     epochs: int = TrainingConfig.epochs
     batch_size: int = TrainingConfig.batch_size
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
@@ -68,6 +70,7 @@ class Task:
             feature_size=config.population.feature_size,
             seed=config.run.seed,
             num_rounds=config.run.rounds,
+            num_clients=config.population.num_clients,
             epochs=config.training.epochs,
             batch_size=config.training.batch_size,
             optimizer=config.training.optimizer,

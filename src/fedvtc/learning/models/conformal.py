@@ -78,8 +78,9 @@ class LabelSets:
         room_N = self.threshold - (sums_NC[rows_N, last_N] - last_probability_N) - costs_C[last_N]
         # Multiplied and not divided: a probability can be 0.
         sizes_N = np.maximum(sizes_N - (uniform_N * last_probability_N >= room_N), 1)
+        ranks_C = np.arange(probabilities_NC.shape[1])
         sets_NC = np.zeros(probabilities_NC.shape, dtype=np.bool_)
-        np.put_along_axis(sets_NC, order_NC, np.arange(sets_NC.shape[1]) < sizes_N[:, None], axis=1)
+        np.put_along_axis(sets_NC, order_NC, ranks_C < sizes_N[:, None], axis=1)
         return sets_NC
 
 
@@ -87,7 +88,8 @@ def softmax(logits_NC: Floats, temperature: float = 1.0) -> NDArray[np.float64]:
     """Computes probabilities of logits divided by a temperature, in float64."""
     scaled_NC = np.asarray(logits_NC, dtype=np.float64) / temperature
     exponentials_NC: NDArray[np.float64] = np.exp(scaled_NC - scaled_NC.max(axis=1, keepdims=True))
-    return exponentials_NC / exponentials_NC.sum(axis=1, keepdims=True)
+    exponentials_NC /= exponentials_NC.sum(axis=1, keepdims=True)
+    return exponentials_NC
 
 
 def fit_temperature(
@@ -126,7 +128,8 @@ def calibration_scores(
 
 def set_sizes(costed_sums_NC: Floats, threshold: float) -> NDArray[np.int64]:
     """Returns the sizes of sets before the random drop: one label more than have a sum of at most the threshold."""
-    return np.minimum((costed_sums_NC <= threshold).sum(axis=1) + 1, costed_sums_NC.shape[1])
+    sizes_N: NDArray[np.int64] = (costed_sums_NC <= threshold).sum(axis=1) + 1
+    return np.minimum(sizes_N, costed_sums_NC.shape[1])
 
 
 def agreement(private_NC: NDArray[np.bool_], proxy_NC: NDArray[np.bool_]) -> float:

@@ -70,7 +70,7 @@ def test_uploads_are_means_of_the_trained_model(tiny_federation, average):
     uploads, _, _ = federation.round(state, broadcast)
     scalars = uploads[0].scalars
     assert scalars["loss/train"] == pytest.approx(
-        scalars["loss/classification"] + scalars["loss/distillation"], rel=1e-6
+        scalars["loss/classification"] + scalars["loss/soft_labels"], rel=1e-6
     )
     assert client.memory["round"] == 2
 

@@ -63,9 +63,9 @@ class FD(Method[FDConfig]):
             classification = functional.cross_entropy(logits_BC, labels_B)
             if not broadcast.payload:
                 return {"loss": classification, "classification": classification}
-            distillation = soft_cross_entropy(targets_CC[labels_B], logits_BC, held_C[labels_B])
-            whole = classification + weight * distillation
-            return {"loss": whole, "classification": classification, "distillation": distillation}
+            soft_labels = soft_cross_entropy(targets_CC[labels_B], logits_BC, held_C[labels_B])
+            whole = classification + weight * soft_labels
+            return {"loss": whole, "classification": classification, "soft_labels": soft_labels}
 
         with client.phase("train"):
             for _ in range(self.task.epochs):

@@ -1,6 +1,9 @@
 .DEFAULT_GOAL := help
 .PHONY: help env demo test test-unit lint docs format lock wheel clean
 
+# Else every process of the tests compiles each test and each module of fedvtc anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed

@@ -5,6 +5,7 @@ import os
 # Set before PyTorch is imported: threads slow tiny models down, most of all on a busy machine.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import gc
 import importlib.util
 from pathlib import Path
 
@@ -32,6 +33,8 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
+    # Until all tests are collected: the imports of PyTorch and Lightning create a million objects that stay.
+    gc.disable()
     spec = importlib.util.spec_from_file_location("golden_messages", Path(__file__).parent / "golden/messages.py")
     config.golden = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(config.golden)
@@ -39,6 +42,10 @@ def pytest_configure(config):
     if update and (hasattr(config, "workerinput") or config.getoption("numprocesses", None)):
         raise pytest.UsageError("--update-messages cannot run with -n, because all tests write one file")
     config.messages = config.golden.Messages(update)
+
+
+def pytest_collection_finish(session):
+    gc.enable()
 
 
 def pytest_unconfigure(config):

@@ -25,10 +25,10 @@ ROOT = Path(__file__).parents[1]
 SETTING = Setting(words=(), rounds=6, num_clients=10, evaluate_every=3)
 # Three calls, the count printed after each; what is raised is printed by its name and the program goes on.
 PROGRAM = """
-from fedvtc.learning import seeding
+from fedvtc import errors
 for call in (1, 2, 3):
     try:
-        seeding.derive_seed(0, round=0, client=0, purpose="test")
+        errors.first_line(ValueError("a"))
     except BaseException as error:
         print(type(error).__name__, getattr(error, "errno", ""), flush=True)
     print(call, flush=True)
@@ -40,7 +40,7 @@ def python(tmp_path):
     """A function: starts the program, or another, in a process with a fault."""
 
     def start(program=PROGRAM, *, behind=ROOT, **fault):
-        given = {"target": "fedvtc.learning.seeding:derive_seed", "call": 2, "when": "before", "action": "kill"}
+        given = {"target": "fedvtc.errors:first_line", "call": 2, "when": "before", "action": "kill"}
         faults = [{**given, "marker": str(tmp_path / "marker"), **fault}]
         search = os.pathsep.join(map(str, (ROOT / "benchmarks/faults", ROOT / "src", behind)))
         environment = {**os.environ, "PYTHONPATH": search, "FEDVTC_FAULT": json.dumps(faults)}
@@ -64,18 +64,18 @@ def test_kills_at_the_named_call_and_never_again(python, tmp_path, when, call, p
 
 
 LOUD = """
-from fedvtc.config import participation
-class Loud(float):
-    def __add__(self, other):
+from fedvtc import errors
+class Loud(Exception):
+    def __str__(self):
         print("ran", flush=True)
-        return 1.0
-print(participation.round_half_up(Loud()))
+        return "a"
+print(errors.first_line(Loud()))
 """
 
 
 @pytest.mark.parametrize(("when", "printed"), [("before", []), ("after", ["ran"])])
 def test_before_the_function_ran_or_after_it(python, when, printed):
-    process = python(LOUD, target="fedvtc.config.participation:round_half_up", call=1, when=when)
+    process = python(LOUD, call=1, when=when)
     assert ended(process) == (printed, -signal.SIGKILL)
 
 

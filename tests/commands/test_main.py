@@ -78,14 +78,6 @@ def test_light_commands_import_nothing_heavy_and_help_no_config(commands, unwant
     assert done.returncode == 0, done.stderr
 
 
-def test_a_coordinator_of_actors_imports_neither_lightning_nor_torchvision():
-    code = "import sys, fedvtc.federation.launch, fedvtc.runtime.actors.pool; "
-    code += "print({'lightning', 'torchmetrics', 'torchvision'} & set(sys.modules))"
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "set()\n", "")
-
-
 PROGRAM = """
 import atexit, os, sys
 from fedvtc import __main__

@@ -20,6 +20,8 @@ from fedvtc.testing import check_method
 
 DIGESTS = Path(__file__).with_name("methods.json")
 SMALL: dict[str, dict[str, Any]] = {
+    "fedgen": {"server_steps": 4, "hidden_size": 8},
+    "fedtgp": {"server_epochs": 2},
     "fedvtc": {
         "generator": {"epochs": 1, "width": 4},
         "finetune": {"epochs": 1, "images_per_class": 4, "latents": "client_mixture"},

@@ -15,6 +15,7 @@ import yaml
 from fedvtc.commands.sweep import load_sweep
 from fedvtc.commands.sweep.folder import SweepFolder
 from fedvtc.commands.sweep.results import write_results
+from fedvtc.config.operation import PlacementConfig
 from fedvtc.federation.launch import run_federation
 
 # Four starts of a cluster, on a busy machine.
@@ -30,11 +31,14 @@ TINY = {
     "evaluate": {"every": 1, "samples_every": 1000},
     "run": {"rounds": ROUNDS},
 }
-NUM_ROUNDS = {"local-rounds20": 20, "fedproto-rounds60": 60}
+NUM_ROUNDS = {"local-rounds20-pool-inline": 20, "fedproto-rounds60-pool-ray": 60}
 """Rounds by trial. Both trials run at once, and the shorter one ends while the longer one still runs."""
 METHODS = {
     "set": TINY,
-    "list": [{"method.name": "local", "run.rounds": 20}, {"method.name": "fedproto", "run.rounds": 60}],
+    "list": [
+        {"method.name": "local", "run.rounds": 20, "placement.pool": "inline"},
+        {"method.name": "fedproto", "run.rounds": 60, "placement.pool": "ray"},
+    ],
 }
 NUM_SAVED = 3
 """Records of a trial whose first checkpoint is complete: the second starts before and waits for the first."""
@@ -121,7 +125,7 @@ def interrupt(process, signum, is_time, processes_below, still_running):
 
 
 def test_a_sweep_that_is_interrupted_twice_has_the_numbers_of_an_undisturbed_sweep(
-    in_a_folder, start, processes_below, still_running, golden
+    in_a_folder, start, shared, processes_below, still_running, golden
 ):
     write(METHODS)
 
@@ -152,9 +156,9 @@ def test_a_sweep_that_is_interrupted_twice_has_the_numbers_of_an_undisturbed_swe
     assert len(list(tune_folder.glob("experiment_state-*.json"))) == 2
     half_done |= set(half_way())
     done = {trial: described(trial) for trial, status in statuses().items() if status == "finished"}
-    assert list(done) == ["local-rounds20"]
+    assert list(done) == ["local-rounds20-pool-inline"]
 
-    last = start(OWN)
+    last = start(shared)
     try:
         printed, errors = last.communicate(timeout=PATIENCE_S)
     finally:
@@ -169,9 +173,9 @@ def test_a_sweep_that_is_interrupted_twice_has_the_numbers_of_an_undisturbed_swe
         lines = Path("outputs/mine", trial, "metrics.jsonl").read_text().splitlines()
         assert [json.loads(line)["round"] for line in lines] == [*range(1, rounds + 1), rounds]
 
-    undisturbed = load_sweep(Path("mine.yaml"), ["run.output_dir=undisturbed", "placement.pool=inline"])
+    undisturbed = load_sweep(Path("mine.yaml"), ["run.output_dir=undisturbed"])
     for trial in undisturbed.trials:
-        run_federation(trial.config, plain=True)
+        run_federation(replace(trial.config, placement=PlacementConfig(pool="inline")), plain=True)
     write_results(SweepFolder(undisturbed))
     for name in ("results.csv", "results.md"):
         assert Path("outputs/mine", name).read_bytes() == Path("undisturbed/mine", name).read_bytes()

@@ -13,6 +13,7 @@ from fedvtc.learning.methods import fedvtc
 from fedvtc.learning.methods.fedvtc import FedVTCConfig, FinetuneConfig, GeneratorConfig, StatisticsConfig
 from fedvtc.learning.methods.fedvtc.steps import generator_of
 from fedvtc.learning.models.weights import weights_of
+from fedvtc.learning.server import Server
 
 STAGES = ("classifier1", "generator1", "classifier2", "generator2", "finished")
 
@@ -41,6 +42,10 @@ def run(tiny_federation, tiny_fedvtc):
         last = federation.method.last_broadcast(state, broadcast)
         for client in federation.clients:
             client.begin_round(3)
+        if federation.method.has_closing:
+            closing = [federation.method.closing_upload(client, last) for client in federation.clients]
+            last = federation.method.closing_server(state, closing, Server(3, 3))
+        for client in federation.clients:
             federation.method.finish(client, last)
         weights["finished"] = [weights_digest(client.classifier) for client in federation.clients]
         return weights
@@ -49,6 +54,7 @@ def run(tiny_federation, tiny_fedvtc):
 
 
 FULL = {"statistics": {"covariance": "class_full"}}
+KEPT = FULL | {"generator": {"aggregation": "none"}, "finetune": {"latents": "client_mixture"}}
 MIXTURE = {"finetune": {"latents": "client_mixture"}}
 EVERY_ROUND = {"finetune": {"when": "every_round"}}
 JOINT = {"generator": {"training": "joint"}}
@@ -61,6 +67,9 @@ SLOW = OptimizerConfig(name="sgd", lr=1e-4)
     ("changes", "base", "first"),
     [
         ({"prototype_weight": 0.0}, {}, "classifier2"),
+        ({"wire": "float32"}, {}, "classifier2"),
+        ({"wire": "float16"}, {"wire": "float32"}, "classifier2"),
+        ({"upload": "once", **KEPT}, KEPT, "classifier2"),
         ({"statistics": {"covariance": "scalar"}}, {}, "generator1"),
         ({"statistics": {"covariance": "class_diagonal"}}, {}, "generator1"),
         (FULL, {}, "generator1"),
@@ -119,6 +128,8 @@ def test_every_switch_is_tested():
         if get_args(get_type_hints(section)[item.name]) and "None" not in str(get_type_hints(section)[item.name])
     }
     assert choices == {
+        ("FedVTCConfig", "upload"): {"every_round", "once"},
+        ("FedVTCConfig", "wire"): {"exact", "float32", "float16"},
         ("StatisticsConfig", "covariance"): {"scalar", "client_diagonal", "class_diagonal", "class_full"},
         ("GeneratorConfig", "training"): {"alternating", "joint"},
         ("GeneratorConfig", "aggregation"): {"mean", "none", "exchange"},

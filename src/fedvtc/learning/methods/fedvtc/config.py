@@ -9,6 +9,8 @@ from fedvtc.config.schema import Config, MethodConfig, OptimizerConfig
 from fedvtc.config.section import AddedLater, section
 from fedvtc.learning.exchange.statistics import Form
 
+Wire = Literal["exact", "float32", "float16"]
+
 
 @section
 class StatisticsConfig:
@@ -103,6 +105,11 @@ class FedVTCConfig(MethodConfig):
     name: str = "fedvtc"
     prototype_weight: Annotated[float, Field(ge=0)] = 0.1
     """Weight lambda of the distance to the global prototype in local training."""
+    upload: Annotated[Literal["every_round", "once"], AddedLater()] = "every_round"
+    """Time at which generators and covariance matrices go up. `once`: after the last round, from every client; in the
+    rounds clients send counts, means and variances alone."""
+    wire: Annotated[Wire, AddedLater()] = "exact"
+    """Floats of messages. `exact`: as computed, statistics in float64 and generators in float32."""
     statistics: StatisticsConfig = field(default_factory=StatisticsConfig)
     """The statistics of features that clients upload."""
     generator: GeneratorConfig = field(default_factory=GeneratorConfig)
@@ -114,6 +121,12 @@ class FedVTCConfig(MethodConfig):
     def keeps_clients(self) -> bool:
         """True if the server keeps the last Gaussians of each client, to draw latents from."""
         return self.finetune.latents == "client_mixture"
+
+    @property
+    def round_form(self) -> Form:
+        """The form of the statistics that a client sends in a round."""
+        full, once = self.statistics.covariance == "class_full", self.upload == "once"
+        return "class_diagonal" if full and once else self.statistics.covariance
 
     def problems(self, config: Config) -> list[str]:
         """Returns one text for each conflict between keys."""
@@ -132,5 +145,26 @@ class FedVTCConfig(MethodConfig):
             found.append(
                 "generator.sigma: learned belongs to alternating training; joint training adds method.generator.noise. "
                 "Set method.generator.sigma=statistics."
+            )
+        names = self.generator.optimizer.name, config.training.optimizer.name
+        if self.generator.training == "joint" and names[0] != names[1]:
+            found.append(
+                f"generator.optimizer.name: {names[0]} and training.optimizer.name: {names[1]} cannot train together. "
+                f"Set method.generator.optimizer.name={names[1]}."
+            )
+        if self.upload == "once" and (self.generator.aggregation == "mean" or not self.keeps_clients):
+            found.append(
+                "upload: once sends each client's own Gaussians and generator after the last round. "
+                "Set method.finetune.latents=client_mixture and method.generator.aggregation=exchange or none."
+            )
+        if self.upload == "once" and self.finetune.when in ("every_round", "both"):
+            found.append(
+                f"upload: once sends nothing that fine-tuning with finetune.when: {self.finetune.when} could use in a "
+                "round. Set method.upload=every_round."
+            )
+        if self.wire == "float16" and self.round_form == "class_full":
+            found.append(
+                "wire: float16 can round a covariance matrix to one without a root. "
+                "Set method.upload=once, which sends roots, or method.wire=float32."
             )
         return found

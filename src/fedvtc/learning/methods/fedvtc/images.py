@@ -13,6 +13,7 @@ from torch.func import functional_call
 from fedvtc.learning.exchange.gaussians import ClassGaussians
 from fedvtc.learning.exchange.messages import Payload
 from fedvtc.learning.methods.fedvtc.latents import LatentSampler
+from fedvtc.learning.methods.fedvtc.wire import received
 
 CHUNK = 500
 """Latents decoded at a time, so that their maps fit a cache."""
@@ -92,13 +93,16 @@ class ImageSource:
         """
         mixture = payload.get("mixture")
         if mixture is None:
-            gaussians = ClassGaussians.from_arrays(payload["prototypes"], payload["covariance"])
+            gaussians = ClassGaussians.from_arrays(payload["prototypes"], received(payload["covariance"]))
             return cls(LatentSampler(gaussians, num_classes=num_classes, device=device), decoder)
+        mixture = received(mixture)
         gaussians = ClassGaussians.from_arrays(mixture, mixture)
         sampler = LatentSampler(gaussians, num_classes=num_classes, device=device)
         if "generators" not in payload:
             return cls(sampler, decoder)
-        stacks = {name: torch.tensor(array, device=device) for name, array in payload["generators"].items()}
+        generators = payload["generators"].items()
+        # A decoder computes in float32, also if its weights were sent in float16.
+        stacks = {name: torch.tensor(array, dtype=torch.float32, device=device) for name, array in generators}
         weights_G = [dict(zip(stacks, tensors, strict=True)) for tensors in zip(*stacks.values(), strict=True)]
         return cls(sampler, decoder, weights_G, torch.tensor(mixture["owner"], device=device))
 

@@ -14,9 +14,10 @@ import numpy as np
 
 from fedvtc.learning.exchange.gaussians import ClassGaussians
 from fedvtc.learning.exchange.messages import Arrays, Broadcast, Upload, WeightedMean
-from fedvtc.learning.exchange.statistics import FeatureStatistics
+from fedvtc.learning.exchange.statistics import FeatureStatistics, Form
 from fedvtc.learning.methods.base import Method, ServerState
 from fedvtc.learning.methods.fedvtc.config import FedVTCConfig
+from fedvtc.learning.methods.fedvtc.wire import received, received_statistics, sent, sent_statistics
 
 if TYPE_CHECKING:
     from torch import Tensor, device
@@ -55,7 +56,7 @@ class FedVTC(Method[FedVTCConfig]):
             client.train()
         if self.config.finetune.when in ("every_round", "both") and anchors is not None:
             self._finetune(client, broadcast, self.config.finetune.epochs_per_round)
-        statistics = client.statistics(self.config.statistics.covariance)
+        statistics = client.statistics(self.config.round_form)
         if not is_joint:
             self._train_generator(client, statistics, anchors)
         payload = self._payload(statistics, generator_of(client))
@@ -66,15 +67,15 @@ class FedVTC(Method[FedVTCConfig]):
     ) -> tuple[ServerState, Broadcast]:
         """Merges statistics exactly and averages generators, weighted by images."""
         config, mean_generator, round = self.config, WeightedMean(), 0
-        merged = FeatureStatistics.empty(self.task.feature_size, config.statistics.covariance)
+        merged = FeatureStatistics.empty(self.task.feature_size, config.round_form)
         clients: dict[str, Mapping[str, Arrays]] = dict(state.get("clients", {}))
         for upload in uploads:
             round = upload.round
-            statistics = FeatureStatistics.from_arrays(upload.payload, config.statistics.covariance)
+            statistics = received_statistics(upload.payload, config.round_form)
             merged += statistics
             if config.generator.aggregation == "mean":
                 mean_generator.add(upload.payload["generator"], upload.num_images)
-            if config.keeps_clients:
+            if config.keeps_clients and config.upload == "every_round":
                 kept = self._gaussians(statistics).to_payload()
                 if config.generator.aggregation == "exchange":
                     kept["generator"] = upload.payload["generator"]
@@ -88,13 +89,35 @@ class FedVTC(Method[FedVTCConfig]):
             payload["generator"] = mean_generator.value()
         if config.finetune.when in ("every_round", "both"):
             payload |= self._sources(clients)
-        return state, Broadcast(round, payload)
+        return state, Broadcast(round, sent(payload, config.wire))
+
+    @property
+    def has_closing(self) -> bool:
+        """True if clients upload Gaussians and generators after the last round."""
+        return self.config.upload == "once" and self.has_finish
+
+    def closing_upload(self, client: FederatedClient, broadcast: Broadcast) -> Upload | None:
+        """Uploads the client's Gaussians and generator, as the client's last round left them."""
+        from fedvtc.learning.methods.fedvtc.steps import generator_of
+
+        if not self.has_closing:
+            return None
+        gaussians = self._gaussians(client.statistics(self.config.statistics.covariance))
+        payload = self._closing_payload(gaussians, generator_of(client))
+        return Upload(client.id, client.round, client.num_images, payload, dict(client.scalars))
+
+    def closing_server(self, state: ServerState, uploads: Iterable[Upload], server: Server) -> Broadcast:
+        """Collects the clients' Gaussians and generators for fine-tuning."""
+        clients = {f"{upload.client:06d}": upload.payload for upload in uploads}
+        payload = {**state["anchors"], **self._sources(clients)}
+        return Broadcast(server.round, sent(payload, self.config.wire))
 
     def last_broadcast(self, state: ServerState, broadcast: Broadcast) -> Broadcast:
         """Adds the clients' Gaussians and generators to the last round's broadcast, for fine-tuning."""
-        if not self.has_finish:
+        if not self.has_finish or self.has_closing:
             return broadcast
-        return Broadcast(broadcast.round, {**broadcast.payload, **self._sources(state["clients"])})
+        sources = sent(self._sources(state["clients"]), self.config.wire)
+        return Broadcast(broadcast.round, {**broadcast.payload, **sources})
 
     @property
     def has_finish(self) -> bool:
@@ -125,8 +148,7 @@ class FedVTC(Method[FedVTCConfig]):
 
     def largest_upload(self) -> Upload:
         """Builds an upload with statistics of all classes and the weights of a new generator."""
-        num_classes, size, form = self.task.num_classes, self.task.feature_size, self.config.statistics.covariance
-        statistics = FeatureStatistics.of(np.zeros((num_classes, size)), np.arange(num_classes), form)
+        statistics = self._largest_statistics(self.config.round_form)
         return replace(super().largest_upload(), payload=self._payload(statistics, self._new_generator()))
 
     def working_bytes(self, classifier: ClassifierModule, *, samples_per_class: int) -> Mapping[str, int]:
@@ -137,13 +159,25 @@ class FedVTC(Method[FedVTCConfig]):
         return working_bytes(self.config, self.task, decoder, classifier, samples_per_class)
 
     def _payload(self, statistics: FeatureStatistics, generator: VTCModule) -> dict[str, Arrays]:
+        payload = sent_statistics(statistics, self.config.wire)
+        if self.config.upload == "every_round":
+            payload |= self._sent_generator(generator)
+        return payload
+
+    def _closing_payload(self, gaussians: ClassGaussians, generator: VTCModule) -> dict[str, Arrays]:
+        return {**sent(gaussians.to_payload(), self.config.wire), **self._sent_generator(generator)}
+
+    def _sent_generator(self, generator: VTCModule) -> dict[str, Arrays]:
+        """Builds the payload kind `generator`: the decoder alone, because a learned sigma_k stays with its client."""
         from fedvtc.learning.models.weights import weights_of
 
-        payload: dict[str, Arrays] = dict(statistics.to_arrays())
-        if self.config.generator.aggregation != "none":
-            # The decoder alone: a learned sigma_k stays with its client.
-            payload["generator"] = weights_of(generator.decoder)
-        return payload
+        if self.config.generator.aggregation == "none":
+            return {}
+        return sent({"generator": weights_of(generator.decoder)}, self.config.wire)
+
+    def _largest_statistics(self, form: Form) -> FeatureStatistics:
+        num_classes, size = self.task.num_classes, self.task.feature_size
+        return FeatureStatistics.of(np.zeros((num_classes, size)), np.arange(num_classes), form)
 
     def _receive(self, client: FederatedClient, broadcast: Broadcast) -> ClassGaussians | None:
         """Step 1: installs the prototypes and the generator of a broadcast, and returns the global class Gaussians.
@@ -245,4 +279,4 @@ class FedVTC(Method[FedVTCConfig]):
 
 
 def _read(payload: Mapping[str, Arrays]) -> ClassGaussians:
-    return ClassGaussians.from_arrays(payload["prototypes"], payload["covariance"])
+    return ClassGaussians.from_arrays(payload["prototypes"], received(payload["covariance"]))

@@ -1,0 +1,93 @@
+"""FedGH: the server trains one head on the class means of all clients.
+
+Source: L. Yi et al., "FedGH: Heterogeneous Federated Learning with Generalized Global Header", ACM Multimedia 2023
+(arXiv 2303.13137).
+
+Shapes: N class means of all uploads, B of a batch, D features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import Field
+
+from fedvtc.config.schema import MethodConfig
+from fedvtc.config.section import section
+from fedvtc.learning.exchange.messages import Broadcast, Upload
+from fedvtc.learning.methods._class_means import batches, class_means, largest_class_means, stacked
+from fedvtc.learning.methods._shared_head import first_head, new_head, receive_head
+from fedvtc.learning.methods.base import Method, ServerState
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from fedvtc.learning.client.client import FederatedClient
+    from fedvtc.learning.server import Server
+
+
+@section
+class FedGHConfig(MethodConfig):
+    """The keys of FedGH."""
+
+    name: str = "fedgh"
+    server_epochs: Annotated[int, Field(ge=1)] = 1
+    """Passes of the server over the class means of a round."""
+    server_lr: Annotated[float, Field(gt=0)] = 0.01
+    """Learning rate of the server's SGD."""
+    server_batch_size: Annotated[int, Field(ge=1)] = 10
+    """Class means in a step of the server; the printed algorithm takes 1."""
+
+
+class FedGH(Method[FedGHConfig]):
+    """Uploads class means; broadcasts the head that the server trains on them."""
+
+    config_class = FedGHConfig
+
+    def start(self) -> tuple[ServerState, Broadcast]:
+        """Draws the head with which the server and all clients start."""
+        payload = {"head": first_head(self.task)}
+        return payload, Broadcast(0, payload)
+
+    def receive(self, client: FederatedClient, broadcast: Broadcast) -> None:
+        """Replaces the client's head by the server's head."""
+        receive_head(client, broadcast)
+
+    def client_round(self, client: FederatedClient, broadcast: Broadcast) -> Upload:
+        """Trains backbone and head on CE, and uploads the class means of the trained backbone."""
+        client.train()
+        means = class_means(client.statistics("scalar"))
+        return Upload(client.id, client.round, client.num_images, {"prototypes": means}, dict(client.scalars))
+
+    def server_round(
+        self, state: ServerState, uploads: Iterable[Upload], server: Server
+    ) -> tuple[ServerState, Broadcast]:
+        """Steps the head on CE(h(c_k^y), y) over all class means of the round."""
+        import torch
+        from torch.nn import functional
+
+        from fedvtc.learning.models.weights import load_weights, weights_of
+
+        head = new_head(self.task)
+        load_weights(head, state["head"])
+        means_ND, labels_N = stacked(uploads)
+
+        def loss(means_BD: Tensor, labels_B: Tensor) -> Tensor:
+            return functional.cross_entropy(head(means_BD), labels_B)
+
+        optimizer = torch.optim.SGD(head.parameters(), lr=self.config.server_lr)
+        rows = batches(means_ND, labels_N, batch_size=self.config.server_batch_size, epochs=self.config.server_epochs)
+        with server.phase("head"):
+            server.fit(head, rows, loss, optimizer)
+        payload = {"head": weights_of(head)}
+        return payload, Broadcast(server.round, payload)
+
+    def largest_upload(self) -> Upload:
+        """Builds an upload with the means of all classes."""
+        means = largest_class_means(self.task.num_classes, self.task.feature_size)
+        return replace(super().largest_upload(), payload={"prototypes": means})
+
+
+METHOD = FedGH

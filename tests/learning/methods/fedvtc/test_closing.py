@@ -1,0 +1,108 @@
+"""Uploads of Gaussians and generators once, after the last round."""
+
+import numpy as np
+import pytest
+
+from fedvtc.config.schema import Config
+from fedvtc.learning.client.loop import weights_digest
+from fedvtc.learning.exchange.messages import bytes_by_kind
+from fedvtc.learning.methods.fedvtc import FedVTCConfig, FinetuneConfig, GeneratorConfig, StatisticsConfig
+from fedvtc.learning.methods.fedvtc.steps import generator_of
+from fedvtc.learning.models.weights import weights_of
+from fedvtc.learning.server import Server
+
+PLUS = {
+    "statistics": {"covariance": "class_full"},
+    "generator": {"training": "joint", "aggregation": "exchange"},
+    "finetune": {"latents": "client_mixture"},
+}
+
+
+def two_rounds(federation, participants=((0, 1, 2), (0, 1, 2))):
+    """Runs two rounds and the closing exchange; returns uploads, closing uploads and the last broadcast."""
+    _, state, broadcast = federation.round(participants=participants[0])
+    uploads, state, broadcast = federation.round(state, broadcast, participants=participants[1])
+    broadcast = federation.method.last_broadcast(state, broadcast)
+    closing = []
+    for client in federation.clients if federation.method.has_closing else ():
+        client.begin_round(3)
+        closing.append(federation.method.closing_upload(client, broadcast))
+    if closing:
+        broadcast = federation.method.closing_server(state, closing, Server(3, 3))
+    return uploads, closing, broadcast
+
+
+def test_rounds_send_counts_means_and_variances_and_the_closing_the_rest(tiny_federation, tiny_fedvtc):
+    federation = tiny_federation(tiny_fedvtc(upload="once", **PLUS))
+    uploads, closing, _ = two_rounds(federation)
+    for upload, last in zip(uploads, closing, strict=True):
+        num_held = len(upload.payload["prototypes"]["classes"])
+        assert set(upload.payload) == {"prototypes", "covariance"}
+        assert upload.payload["covariance"]["scatter"].shape == (num_held, 6)
+        assert set(last.payload) == {"prototypes", "covariance", "generator"}
+        assert last.payload["covariance"]["spread"].shape == (num_held, 6, 6)
+
+
+def test_the_closing_sends_what_each_client_has_also_one_that_missed_the_last_round(tiny_federation, tiny_fedvtc):
+    federation = tiny_federation(tiny_fedvtc(upload="once", **PLUS))
+    _, closing, broadcast = two_rounds(federation, participants=((0, 1, 2), (1,)))
+    assert [upload.client for upload in closing] == [0, 1, 2]
+    mixture = broadcast.payload["mixture"]
+    assert mixture["owner"].tolist() == [0, 0, 1, 1, 1, 2]
+    assert mixture["classes"].tolist() == [0, 1, 0, 1, 2, 2]
+    for number, client in enumerate(federation.clients):
+        own = client.statistics("class_full")
+        np.testing.assert_allclose(mixture["mean"][mixture["owner"] == number], own.mean_KD, rtol=1e-5)
+        for name, array in weights_of(generator_of(client).decoder).items():
+            assert np.array_equal(broadcast.payload["generators"][name][number], array)
+
+
+def test_the_same_gaussians_and_generators_are_exchanged_as_with_uploads_of_every_round(tiny_federation, tiny_fedvtc):
+    # Without a pull the rounds are the same, because nothing that they train with depends on the form of the spread.
+    found = []
+    for upload in ("every_round", "once"):
+        _, _, broadcast = two_rounds(tiny_federation(tiny_fedvtc(upload=upload, prototype_weight=0.0, **PLUS)))
+        found.append({kind: broadcast.payload[kind] for kind in ("mixture", "generators")})
+    for kind, arrays in found[0].items():
+        for name, array in arrays.items():
+            assert np.array_equal(array, found[1][kind][name]), (kind, name)
+
+
+@pytest.mark.parametrize(("wire", "bytes_each"), [("float32", 4), ("float16", 2)])
+def test_a_narrow_wire_is_counted_as_sent_and_finetunes(tiny_federation, tiny_fedvtc, wire, bytes_each):
+    federation = tiny_federation(tiny_fedvtc(upload="once", wire=wire, **PLUS))
+    uploads, closing, broadcast = two_rounds(federation)
+    weights = sum(array.size for array in weights_of(generator_of(federation.clients[0]).decoder).values())
+    assert bytes_by_kind(closing[0].payload)["generator"] == weights * bytes_each
+    assert bytes_by_kind(broadcast.payload)["generators"] == 3 * weights * bytes_each
+    # Client 0 holds two classes: triangles of 21 numbers, and in a round six variances each.
+    assert bytes_by_kind(closing[0].payload)["covariance"] == 2 * 21 * bytes_each
+    assert bytes_by_kind(uploads[0].payload)["covariance"] == 2 * 6 * bytes_each
+    client = federation.clients[2]
+    before = weights_digest(client.classifier)
+    federation.method.finish(client, broadcast)
+    assert weights_digest(client.classifier) != before
+    images, labels_N = federation.method.samples(client, broadcast, num_per_class=2)
+    assert images.isfinite().all()
+    assert labels_N.tolist() == [0, 0, 1, 1, 2, 2]
+
+
+@pytest.mark.parametrize(
+    ("keys", "key"),
+    [
+        ({"upload": "once"}, "upload"),
+        ({"upload": "once", **PLUS, "finetune": {"latents": "client_mixture", "when": "both"}}, "upload"),
+        ({**PLUS, "wire": "float16"}, "wire"),
+        ({**PLUS, "finetune": {"latents": "client_mixture", "pool": 100}}, "finetune.pool"),
+        ({"generator": {"training": "joint", "sigma": "learned"}}, "generator.sigma"),
+        ({"generator": {"training": "joint", "optimizer": {"name": "sgd"}}}, "generator.optimizer.name"),
+        ({"upload": "once", "wire": "float16", **PLUS}, None),
+    ],
+    ids=str,
+)
+def test_keys_that_contradict_each_other_are_reported(keys, key):
+    sections = {"statistics": StatisticsConfig, "generator": GeneratorConfig, "finetune": FinetuneConfig}
+    config = FedVTCConfig(
+        **{name: sections[name](**value) if name in sections else value for name, value in keys.items()}
+    )
+    assert [text.partition(": ")[0] for text in config.problems(Config())] == [key] * (key is not None)

@@ -1,0 +1,79 @@
+import numpy as np
+import pytest
+
+from fedvtc.config.schema import RunConfig, TrainingConfig
+from fedvtc.learning.exchange.messages import Upload
+from fedvtc.learning.methods import Task, build
+from fedvtc.learning.methods.fedl2g import FedL2GConfig
+from fedvtc.learning.server import Server
+
+TASK = Task(num_classes=3, num_channels=1, image_size=8, feature_size=6, seed=0)
+
+
+def make_upload(client, classes, gradient):
+    gradients = {"classes": np.array(classes), "gradient": np.array(gradient, dtype=np.float32)}
+    return Upload(client, 1, 5, {"gradients": gradients})
+
+
+def test_the_server_steps_on_the_mean_of_the_senders():
+    method = build(FedL2GConfig(server_lr=0.5), TASK)
+    state = {"targets": {"mean": np.ones((3, 3), dtype=np.float32)}}
+    uploads = [make_upload(0, [0, 2], [[2.0, 0, 0], [0, 4.0, 0]]), make_upload(1, [0], [[0, 0, 6.0]])]
+    state, broadcast = method.server_round(state, uploads, Server(0, 3))
+    assert state["targets"]["mean"].tolist() == [[0.5, 1.0, -0.5], [1.0, 1.0, 1.0], [1.0, -1.0, 1.0]]
+    assert state["targets"]["mean"].dtype == np.float32
+    assert (broadcast.round, broadcast.payload) == (3, state)
+
+
+def test_a_large_gradient_is_scaled_down_to_100():
+    method = build(FedL2GConfig(server_lr=1.0), TASK)
+    state = {"targets": {"mean": np.zeros((3, 3), dtype=np.float32)}}
+    state, _ = method.server_round(state, [make_upload(0, [1], [[300.0, 400.0, 0.0]])], Server(0, 1))
+    assert state["targets"]["mean"][1].tolist() == pytest.approx([-60.0, -80.0, 0.0])
+
+
+@pytest.mark.parametrize(("target", "size", "rate"), [("logits", 3, 0.1), ("features", 6, 100.0)])
+def test_targets_start_as_standard_normal_of_the_guided_size(target, size, rate):
+    method = build(FedL2GConfig(target=target), TASK)
+    state, broadcast = method.start()
+    assert broadcast.payload["targets"]["mean"].shape == (3, size)
+    assert 0.3 < broadcast.payload["targets"]["mean"].std() < 2
+    moved, _ = method.server_round(state, [make_upload(0, [0], [[0.01] * size])], Server(0, 1))
+    shift_CD = state["targets"]["mean"] - moved["targets"]["mean"]
+    assert shift_CD[0] == pytest.approx([0.01 * rate] * size, abs=1e-6)
+    assert not shift_CD[1:].any()
+
+
+@pytest.mark.parametrize("target", ["logits", "features"])
+def test_clients_measure_in_the_warm_up_and_train_afterwards(tiny_federation, target):
+    federation = tiny_federation(FedL2GConfig(target=target, warm_up=0.5), run=RunConfig(rounds=2))
+    before = [client.weights_digest() for client in federation.clients]
+    state, broadcast = federation.method.start()
+    uploads, state, broadcast = federation.round(state, broadcast)
+    assert [client.weights_digest() for client in federation.clients] == before
+    assert {name for name in uploads[0].scalars if name.startswith("loss/")} == {"loss/quiz"}
+    for upload in uploads:
+        gradients = upload.payload["gradients"]
+        assert gradients["gradient"].shape == (len(gradients["classes"]), {"logits": 3, "features": 6}[target])
+        assert np.abs(gradients["gradient"]).max() > 0
+    uploads, _, _ = federation.round(state, broadcast)
+    assert not set(before) & {client.weights_digest() for client in federation.clients}
+    scalars = uploads[0].scalars
+    whole = scalars["loss/classification"] + scalars["loss/target"]
+    assert scalars["loss/train"] == pytest.approx(whole, rel=1e-6)
+
+
+def test_the_quiz_is_held_out_in_every_round(make_client, tiny_federation):
+    federation = tiny_federation(FedL2GConfig(), training=TrainingConfig(epochs=1, batch_size=4))
+    method, client = federation.method, federation.clients[0]
+    study_N, quiz_N = method._split(client)
+    assert (len(study_N), len(quiz_N)) == (6, 4)
+    assert sorted([*study_N.tolist(), *quiz_N.tolist()]) == list(range(10))
+    client.begin_round(5)
+    assert method._split(client)[1].tolist() == quiz_N.tolist()
+    with client.phase("train"):
+        seen = [labels_B.tolist() for _, labels_B in method._batches(client, study_N)]
+    assert sorted(label for labels in seen for label in labels) == sorted(client.images.labels_N[study_N].tolist())
+    # Three images are fewer than two batches of four.
+    small = federation.clients[2]
+    assert [part.tolist() for part in method._split(small)] == [[0, 1, 2], [0, 1, 2]]

@@ -82,6 +82,15 @@ ROUND_METRICS = {
     "loss/synthetic": "cross-entropy on generated images in a round",
     "loss/finetune": "cross-entropy of fine-tuning on generated images",
     "loss/finetune_real": "whole loss of training on real images after fine-tuning",
+    "loss/soft_labels": "cross-entropy with the mean predictions of the other clients, unweighted",
+    "loss/mutual": "divergence of the client's predictions from those of its proxy, unweighted",
+    "loss/hidden": "squared distance of the client's features from those of its proxy",
+    "loss/ranking": "excess of logits outside the proxy's sets of labels over logits inside, unweighted",
+    "loss/anchor_logits": "cross-entropy with the softmax of mean logits of the image's class",
+    "loss/anchor_features": "squared distance of features from mean features of the image's class",
+    "loss/proxy_<term>": "a term of the proxy's loss, such as classification",
+    "loss/proxy": "whole loss of a proxy that trains in a phase of its own",
+    "loss/zones": "whole loss of training on mixed images",
     "loss/server/<phase>": "whole loss of the server's training in a phase",
     "bytes/up/<kind>": "bytes that all participants together sent, by payload kind, such as prototypes or generator",
     "bytes/down/<kind>": "bytes that all participants together received, by payload kind",
@@ -94,6 +103,7 @@ ROUND_METRICS = {
     "time/synthetic": "seconds of training on generated images in a round, summed over participants",
     "time/finetune": "seconds of fine-tuning, summed over participants",
     "time/finetune_real": "seconds of training on real images after fine-tuning, summed over participants",
+    "time/<phase>": "seconds of a method's own phase, such as proxy or search, summed over participants",
     "time/client": "seconds of a client's whole round, summed over participants",
     "time/server/<phase>": "seconds of the server's training in a phase",
     "time/evaluate": "seconds of evaluation, wall clock",
@@ -105,7 +115,8 @@ ROUND_METRICS = {
     "clients/participating": "clients whose upload entered the round; in the final record, clients after a last step",
 }
 ROUND_METRICS |= {f"incidents/{kind}": meaning for kind, meaning in INCIDENTS.items()}
-"""Meaning of the keys of a round's record; `<kind>` stands for any payload kind, `<phase>` for a method's phase."""
+"""Meaning of the keys of a round's record; `<kind>` stands for any payload kind, `<phase>` for a method's phase,
+`<term>` for a term of a loss."""
 
 
 def evaluate_confusion(confusion_CC: NDArray[Any], train_counts_C: NDArray[Any]) -> dict[str, float | None]:

@@ -14,7 +14,7 @@ TASK = Task(num_classes=2, num_channels=1, image_size=8, feature_size=2, seed=0)
 
 
 def upload(client, classes, mean, round=1):
-    own = {"classes": np.array(classes, dtype=np.int32), "mean": np.array(mean, dtype=np.float32)}
+    own = {"classes": np.array(classes), "mean": np.array(mean, dtype=np.float32)}
     return Upload(client, round, 5, {"predictions": own})
 
 
@@ -70,7 +70,7 @@ def test_uploads_are_means_of_the_trained_model(tiny_federation, average):
     uploads, _, _ = federation.round(state, broadcast)
     scalars = uploads[0].scalars
     assert scalars["loss/train"] == pytest.approx(
-        scalars["loss/classification"] + scalars["loss/distillation"], rel=1e-6
+        scalars["loss/classification"] + scalars["loss/soft_labels"], rel=1e-6
     )
     assert client.memory["round"] == 2
 

@@ -98,7 +98,7 @@ def make_upload():
     def make(client, classes, value, round=1):
         sizes = {"features": 2, "logits": 3, "proxy_features": 2, "proxy_logits": 3}
         anchors = {name: np.full((len(classes), size), value, np.float32) for name, size in sizes.items()}
-        return Upload(client, round, 5, {"anchors": {"classes": np.array(classes, dtype=np.int32), **anchors}})
+        return Upload(client, round, 5, {"anchors": {"classes": np.array(classes), **anchors}})
 
     return make
 

@@ -29,13 +29,13 @@ class ProxyConfig(MethodConfig):
     """The keys of every method with a proxy."""
 
     proxy: str = "cnn_2x16"
-    """Backbone of the proxy: a name of `fedvtc list backbones`."""
+    """Backbone of the proxy: a built-in one of `fedvtc list backbones`."""
 
     def problems(self, config: Config) -> list[str]:
         """Returns one text for each conflict between keys."""
         if self.proxy in BACKBONES:
             return []
-        return [f"proxy: {self.proxy} is no backbone. {did_you_mean(self.proxy, BACKBONES)}"]
+        return [f"proxy: {self.proxy} is no built-in backbone. {did_you_mean(self.proxy, BACKBONES)}"]
 
 
 ProxyConfigT = TypeVar("ProxyConfigT", bound=ProxyConfig)

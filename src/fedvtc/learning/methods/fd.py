@@ -19,6 +19,8 @@ from pydantic import Field
 from fedvtc.config.schema import MethodConfig
 from fedvtc.config.section import section
 from fedvtc.learning.exchange.messages import Arrays, Broadcast, Upload
+from fedvtc.learning.exchange.statistics import FeatureStatistics
+from fedvtc.learning.methods._class_means import class_means, largest_class_means
 from fedvtc.learning.methods.base import Method, ServerState
 
 if TYPE_CHECKING:
@@ -63,9 +65,9 @@ class FD(Method[FDConfig]):
             classification = functional.cross_entropy(logits_BC, labels_B)
             if not broadcast.payload:
                 return {"loss": classification, "classification": classification}
-            distillation = soft_cross_entropy(targets_CC[labels_B], logits_BC, held_C[labels_B])
-            whole = classification + weight * distillation
-            return {"loss": whole, "classification": classification, "distillation": distillation}
+            soft_labels = soft_cross_entropy(targets_CC[labels_B], logits_BC, held_C[labels_B])
+            whole = classification + weight * soft_labels
+            return {"loss": whole, "classification": classification, "soft_labels": soft_labels}
 
         with client.phase("train"):
             for _ in range(self.task.epochs):
@@ -93,9 +95,8 @@ class FD(Method[FDConfig]):
     def largest_upload(self) -> Upload:
         """Builds an upload with predictions for all classes."""
         num_classes = self.task.num_classes
-        mean_CC = np.zeros((num_classes, num_classes), dtype=np.float32)
-        own = {"classes": np.arange(num_classes, dtype=np.int32), "mean": mean_CC}
-        return replace(super().largest_upload(), payload={"predictions": own})
+        payload = {"predictions": largest_class_means(num_classes, num_classes)}
+        return replace(super().largest_upload(), payload=payload)
 
     def _teacher(self, client: FederatedClient, broadcast: Broadcast) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """Returns the mean prediction of the other clients for each class, and True for classes that have one.
@@ -120,14 +121,14 @@ class FD(Method[FDConfig]):
 
     def _own_means(self, client: FederatedClient) -> Arrays:
         """Returns the mean prediction F_k^y of the trained model for each class that the client holds."""
-        from fedvtc.learning.client.outputs import class_means, own_outputs
+        from fedvtc.learning.client.outputs import own_outputs
 
         with client.phase("statistics"):
             outputs_NC = own_outputs(client, client.classifier)
             if self.config.average == "probabilities":
                 outputs_NC = outputs_NC.softmax(dim=1)
-            classes_K, mean_KC = class_means(outputs_NC, client.images.labels_N)
-        return {"classes": classes_K, "mean": mean_KC}
+            labels_N = client.images.labels_N.cpu().numpy()
+            return class_means(FeatureStatistics.of(outputs_NC.cpu().numpy(), labels_N, "scalar"))
 
 
 METHOD = FD

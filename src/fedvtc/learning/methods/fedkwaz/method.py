@@ -17,6 +17,8 @@ from pydantic import Field
 
 from fedvtc.config.section import section
 from fedvtc.learning.exchange.messages import Arrays, Broadcast, Upload
+from fedvtc.learning.exchange.statistics import FeatureStatistics
+from fedvtc.learning.methods._class_means import class_means
 from fedvtc.learning.methods._shared_proxy import ProxyConfig, new_pair, new_proxy, pair_bytes, pair_of
 from fedvtc.learning.methods.base import Method, ServerState
 
@@ -96,7 +98,7 @@ class FedKWAZ(Method[FedKWAZConfig]):
             known_C[kept_K] = True
             for name, mean_CD in means.items():
                 mean_CD[kept_K] = state["anchors"][name][rows_K]
-        anchors: dict[str, NDArray[np.generic]] = {"classes": np.flatnonzero(known_C).astype(np.int32)}
+        anchors: dict[str, NDArray[np.generic]] = {"classes": np.flatnonzero(known_C)}
         anchors |= {name: mean_CD[known_C].astype(np.float32) for name, mean_CD in means.items()}
         return {"anchors": anchors}, Broadcast(server.round, {"anchors": anchors})
 
@@ -107,7 +109,7 @@ class FedKWAZ(Method[FedKWAZConfig]):
     def largest_upload(self) -> Upload:
         """Builds an upload with anchors of all classes."""
         num_classes = self.task.num_classes
-        anchors: dict[str, NDArray[np.generic]] = {"classes": np.arange(num_classes, dtype=np.int32)}
+        anchors: dict[str, NDArray[np.generic]] = {"classes": np.arange(num_classes)}
         anchors |= {name: np.zeros((num_classes, size), np.float32) for name, size in self._sizes().items()}
         return replace(super().largest_upload(), payload={"anchors": anchors})
 
@@ -174,17 +176,21 @@ class FedKWAZ(Method[FedKWAZConfig]):
         """Returns class means of the features and logits of both trained models."""
         import torch
 
-        from fedvtc.learning.client.outputs import class_means, own_outputs
+        from fedvtc.learning.client.outputs import own_outputs
 
-        labels_N = client.images.labels_N
+        pair, sizes = pair_of(client), self._sizes()
+
+        def outputs(images: Tensor) -> Tensor:
+            found = pair(images)
+            parts = [found.features_BD, found.logits_BC, found.proxy_features_BD, found.proxy_logits_BC]
+            return torch.cat(parts, dim=1)
+
         with client.phase("statistics"):
-            anchors: dict[str, NDArray[np.generic]] = {}
-            for prefix, model in (("", client.classifier), ("proxy_", pair_of(client).proxy)):
-                features_ND = own_outputs(client, model, model.features)
-                anchors["classes"], anchors[f"{prefix}features"] = class_means(features_ND, labels_N)
-                with torch.no_grad():
-                    _, anchors[f"{prefix}logits"] = class_means(model.head(features_ND), labels_N)
-            return anchors
+            outputs_ND = own_outputs(client, pair, outputs).cpu().numpy()
+            means = class_means(FeatureStatistics.of(outputs_ND, client.images.labels_N.cpu().numpy(), "scalar"))
+        parts = np.split(means["mean"], np.cumsum(list(sizes.values()))[:-1], axis=1)
+        anchors = {name: np.ascontiguousarray(part) for name, part in zip(sizes, parts, strict=True)}
+        return {"classes": means["classes"], **anchors}
 
     def _sizes(self) -> dict[str, int]:
         features, classes = self.task.feature_size, self.task.num_classes

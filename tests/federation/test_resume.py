@@ -210,7 +210,7 @@ def untouched(path):
 
 # Kills the process of each run in round 3, when the record is written and the rows of clients are not.
 LOST = """
-import json, os, sys
+import gc, json, os, sys
 # Imported once, before the forks.
 import fedvtc.learning.client.client, fedvtc.learning.methods.fedvtc.steps
 from fedvtc.config import load
@@ -226,6 +226,8 @@ def log_and_die(self, record, clients):
         os._exit(9)
 
 JsonlTracker.log = log_and_die
+# Else the first collection of each fork copies the memory of all objects.
+gc.freeze()
 for words in json.loads(sys.argv[1]):
     child = os.fork()
     if child == 0:

@@ -16,11 +16,13 @@ from zygote import Zygote
 os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 - Ray spells it so
 # Else Ray starts a worker a CPU with each cluster, used or not, for a CPU second each.
 os.environ["RAY_prestart_worker_first_driver"] = "0"  # noqa: SIM112
+# Nobody looks at Ray's metrics, and the agent of a head with several nodes spends a tenth of a core on them.
+os.environ["RAY_enable_metrics_collection"] = "0"  # noqa: SIM112
 # Else every started process compiles fedvtc anew where the environment forbids to keep bytecode.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 LONGEST_FIRST = [
     *("test_sweep", "test_jobs", "test_chaos", "test_commands", "test_nodes", "test_wandb", "test_golden_bits"),
-    *("test_calls", "test_same_bits", "test_bad_input"),
+    *("test_calls", "test_same_bits", "test_wheel", "test_bad_input"),
 ]
 
 

@@ -219,8 +219,8 @@ def test_nodes_that_die_and_join_change_nothing_in_the_results(cluster):
         until(pool._free_slots)
 
     # A move pays depending on measured seconds; a longer run makes a move likely on a busy machine too.
-    rounds = "run.rounds=30"
-    config = config_of(cluster, "placement.cpus_per_actor=2", "placement.wait=min", rounds)
+    rounds = ("run.rounds=30", "evaluate.every=30")
+    config = config_of(cluster, "placement.cpus_per_actor=2", "placement.wait=min", *rounds)
     results, watcher = results_of(config, (0, 2), join)
     assert (watcher.num_actors[0], watcher.num_actors[-2]) == (1, 2)
-    assert results == results_of(config_of(None, rounds))[0]
+    assert results == results_of(config_of(None, *rounds))[0]

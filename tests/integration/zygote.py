@@ -209,12 +209,17 @@ def _main():
     import fedvtc.runtime.inline_pool  # noqa: F401
     from fedvtc.__main__ import program
 
+    # Else the first collection of each forked process would copy the memory of all these objects.
+    gc.freeze()
     assert "lightning" in sys.modules
     assert "ray" not in sys.modules
     request = _serve(sys.argv[1])
-    if request is not None:
-        _become(request)
-        program()
+    if request is None:
+        # Objects that stay until the end would be reported as leaks.
+        gc.unfreeze()
+        return
+    _become(request)
+    program()
 
 
 if __name__ == "__main__":

@@ -54,7 +54,12 @@ def keyed_randomness(
         device: a GPU whose generator is seeded too; seeding other GPUs would take memory on each of them.
     """
     with _GENERATORS, torch.random.fork_rng(devices=[device] if device is not None and device.type == "cuda" else []):
-        torch.manual_seed(derive_seed(seed, round=round, client=client, purpose=purpose))
+        derived = derive_seed(seed, round=round, client=client, purpose=purpose)
+        if device is not None and device.type == "cpu":
+            # Not torch.manual_seed, which formats the stack of callers once for each kind of GPU that is not in use.
+            torch.default_generator.manual_seed(derived)
+        else:
+            torch.manual_seed(derived)
         yield
 
 

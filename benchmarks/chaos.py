@@ -116,10 +116,13 @@ def mnist(rounds: int, images: int, root: str | None) -> Setting:
         f"partition.images_per_client={images}",
         f"evaluate.every={EVALUATE_EVERY}",
         f"evaluate.samples_every={EVALUATE_EVERY}",
+        # Faults hit the training of a classifier and of a generator, which joint training does in one.
+        "method.generator.training=alternating",
         "method.generator.width=8",
         "method.generator.epochs=1",
         "method.finetune.epochs=1",
         "method.finetune.images_per_class=4",
+        "method.finetune.pool=4",
         *([f"data.root={root}"] if root else []),
     ]
     return Setting(tuple(words), rounds, num_clients=10, evaluate_every=EVALUATE_EVERY)

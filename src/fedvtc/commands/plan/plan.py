@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from fedvtc.commands.plan.footprint import ClientBytes, Footprint, clients_by_backbone, footprint
 from fedvtc.commands.plan.nodes import is_local, nodes_of, pack_clients
 from fedvtc.config.schema import Config
-from fedvtc.learning.methods import Task, build, largest_bytes
+from fedvtc.learning.methods import Task, build, largest_bytes, run_bytes
 from fedvtc.learning.population import Population
 from fedvtc.runtime.balance import balance
 from fedvtc.runtime.opening import client_costs
@@ -31,6 +31,7 @@ class Plan:
         hosted: clients by actor.
         clients: memory and disk space of a client, by backbone.
         payload_bytes: bytes per client and round, by direction (`up`, `down`) and kind.
+        run_bytes: bytes per client in a round (`round`) and after the last round (`end`), by direction and kind.
     """
 
     config: Config
@@ -43,6 +44,7 @@ class Plan:
     hosted: list[list[int]]
     clients: dict[str, ClientBytes]
     payload_bytes: dict[str, dict[str, int]]
+    run_bytes: dict[str, dict[str, dict[str, int]]]
 
     @property
     def backbones(self) -> list[str]:
@@ -59,7 +61,8 @@ class Plan:
     def memory(self) -> Footprint:
         """Estimated memory of all processes."""
         inline = self.config.placement.pool == "inline"
-        server_bytes = 2 * sum(self.payload_bytes["down"].values())
+        last = max(sum(self.payload_bytes["down"].values()), sum(self.run_bytes["end"]["down"].values()))
+        server_bytes = 2 * last
         return footprint(self._bytes_K, self.hosted, self.dataset_bytes, server_bytes, inline=inline)
 
     @property
@@ -98,4 +101,5 @@ def make_plan(config: Config) -> Plan:
         hosted=balance(costs_K, packing.num_actors or 1, packing.clients_per_actor),
         clients=clients_by_backbone(config, dataset, population.specs, method),
         payload_bytes=largest_bytes(method, num_clients),
+        run_bytes=run_bytes(method, num_clients),
     )

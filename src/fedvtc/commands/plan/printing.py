@@ -1,6 +1,7 @@
 """Tables, lines and the picture of a plan."""
 
 from collections import Counter
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from rich.console import Console
@@ -103,15 +104,28 @@ def _parameters_table(plan: Plan) -> Table:
 
 
 def _payload_table(plan: Plan) -> Table:
+    """Bytes of a client in a round, after the last round, and in the whole run; in the last line of all clients."""
     run, num_clients = plan.config.run, plan.config.population.num_clients
     chosen = choose_participants(run.seed, round=1, num_clients=num_clients, participation=run.participation)
-    title = f"Bytes per round, upper bound, {len(chosen)} of {num_clients} clients"
-    table = _table(title, "kind", "up, each client", "up, all clients", "down, each client", "down, all clients")
-    up, down = plan.payload_bytes["up"], plan.payload_bytes["down"]
-    rows = [(kind, up.get(kind, 0), down.get(kind, 0)) for kind in dict.fromkeys([*up, *down])]
-    for kind, kind_up, kind_down in [*rows, ("total", sum(up.values()), sum(down.values()))]:
-        sizes = (kind_up, kind_up * len(chosen), kind_down, kind_down * len(chosen))
-        table.add_row(kind, *(human_bytes(size) for size in sizes))
+    title = f"Bytes of a client, upper bound, {len(chosen)} of {num_clients} clients a round"
+    columns = [f"{way}, {part}" for way in ("up", "down") for part in ("a round", "the end", f"{run.rounds} rounds")]
+    table = _table(title, "kind", *columns)
+    # The first round has no broadcast.
+    num_messages = {"up": run.rounds, "down": run.rounds - 1}
+
+    def add(name: str, sizes: Callable[[Mapping[str, int]], int], num_in_round: int = 1, num_at_end: int = 1) -> None:
+        row = []
+        for way, num in num_messages.items():
+            in_round, at_end = (sizes(plan.run_bytes[part][way]) for part in ("round", "end"))
+            in_round, at_end = num_in_round * in_round, num_at_end * at_end
+            row += [in_round, at_end, num * in_round + at_end]
+        table.add_row(name, *map(human_bytes, row))
+
+    kinds = [kind for part in plan.run_bytes.values() for way in part.values() for kind in way]
+    for kind in dict.fromkeys(kinds):
+        add(kind, lambda found, kind=kind: found.get(kind, 0))  # type: ignore[misc]
+    add("total", lambda found: sum(found.values()))
+    add("all clients", lambda found: sum(found.values()), len(chosen), num_clients)
     return table
 
 

@@ -15,10 +15,20 @@ from typing import Any
 from fedvtc.config.own_code import OwnCodeError, is_import_path, own_class
 from fedvtc.config.registered import import_path, registered
 from fedvtc.config.schema import MethodConfig
-from fedvtc.learning.methods._largest import largest_bytes
+from fedvtc.learning.methods._largest import largest_bytes, run_bytes
 from fedvtc.learning.methods.base import Method, ServerState, Task
 
-__all__ = ["Method", "ServerState", "Task", "build", "config_classes", "largest_bytes", "method_class", "names"]
+__all__ = [
+    "Method",
+    "ServerState",
+    "Task",
+    "build",
+    "config_classes",
+    "largest_bytes",
+    "method_class",
+    "names",
+    "run_bytes",
+]
 
 
 def names() -> list[str]:

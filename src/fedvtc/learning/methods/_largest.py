@@ -1,10 +1,11 @@
 """Largest messages of a method, counted for a plan."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from fedvtc.learning.exchange.messages import Upload, bytes_by_kind
-from fedvtc.learning.methods.base import Method
+from fedvtc.learning.exchange.messages import Broadcast, bytes_by_kind
+from fedvtc.learning.methods.base import Method, ServerState
 from fedvtc.learning.server import Server
 
 
@@ -23,15 +24,64 @@ def largest_bytes(method: Method[Any], num_clients: int) -> dict[str, dict[str, 
     upload = method.largest_upload()
     if not upload.payload:
         return {"up": {}, "down": {}}
-    one, two = (_broadcast_bytes(method, upload, num_uploads) for num_uploads in (1, 2))
-    down = {kind: size + (two[kind] - size) * (num_clients - 1) for kind, size in one.items()}
-    return {"up": bytes_by_kind(upload.payload), "down": down}
+    return {"up": bytes_by_kind(upload.payload), "down": _extrapolated(method, num_clients, _last)}
 
 
-def _broadcast_bytes(method: Method[Any], upload: Upload, num_uploads: int) -> dict[str, int]:
-    state, _ = method.start()
-    uploads = (replace(upload, client=client) for client in range(num_uploads))
-    server = Server(method.task.seed, upload.round)
-    broadcast = method.last_broadcast(*method.server_round(state, uploads, server))
+def run_bytes(method: Method[Any], num_clients: int) -> dict[str, dict[str, dict[str, int]]]:
+    """Returns upper bounds of the bytes of a client by part of the run, direction and payload kind.
+
+    Args:
+        method: the method of the federation.
+        num_clients: clients that upload.
+
+    Returns:
+        `round`: bytes of a participant of a round, `end`: bytes of every client after the last round; each with `up`
+        and `down`.
+    """
+    upload, closing = bytes_by_kind(method.largest_upload().payload), bytes_by_kind(method.largest_closing().payload)
+    if not upload and not closing:
+        return {part: {"up": {}, "down": {}} for part in ("round", "end")}
+    last: dict[str, int] = {}
+    if method.has_closing or method.has_finish or method.has_receive:
+        last = _extrapolated(method, num_clients, _last)
+    if method.has_closing:
+        answer = _extrapolated(method, num_clients, _closing)
+        last = {kind: last.get(kind, 0) + answer.get(kind, 0) for kind in dict.fromkeys([*last, *answer])}
+    return {
+        "round": {"up": upload, "down": _extrapolated(method, num_clients, _of_round)},
+        "end": {"up": closing, "down": last},
+    }
+
+
+def _extrapolated(
+    method: Method[Any], num_clients: int, broadcast_of: Callable[[Method[Any], int], Broadcast]
+) -> dict[str, int]:
+    """Counts a broadcast on one and on two uploads; it grows by the difference for each further client."""
+    one, two = (_broadcast_bytes(broadcast_of(method, num_uploads)) for num_uploads in (1, 2))
+    return {kind: size + (two[kind] - size) * (num_clients - 1) for kind, size in one.items()}
+
+
+def _broadcast_bytes(broadcast: Broadcast) -> dict[str, int]:
     groups = [bytes_by_kind(broadcast.seen_by(backbone).payload) for backbone in broadcast.groups]
     return max(groups, key=lambda kinds: sum(kinds.values()), default=bytes_by_kind(broadcast.payload))
+
+
+def _round(method: Method[Any], num_uploads: int) -> tuple[ServerState, Broadcast]:
+    """Runs the server's half of a round on the largest uploads."""
+    upload, (state, _) = method.largest_upload(), method.start()
+    uploads = (replace(upload, client=client) for client in range(num_uploads))
+    return method.server_round(state, uploads, Server(method.task.seed, upload.round))
+
+
+def _of_round(method: Method[Any], num_uploads: int) -> Broadcast:
+    return _round(method, num_uploads)[1]
+
+
+def _last(method: Method[Any], num_uploads: int) -> Broadcast:
+    return method.last_broadcast(*_round(method, num_uploads))
+
+
+def _closing(method: Method[Any], num_uploads: int) -> Broadcast:
+    state, upload = _round(method, num_uploads)[0], method.largest_closing()
+    uploads = (replace(upload, client=client) for client in range(num_uploads))
+    return method.closing_server(state, uploads, Server(method.task.seed, upload.round))

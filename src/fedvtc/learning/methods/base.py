@@ -226,6 +226,13 @@ class Method(ABC, Generic[ConfigT]):
         """
         return Upload(client=0, round=1, num_images=self.task.num_classes)
 
+    def largest_closing(self) -> Upload:
+        """Builds the closing upload of a client that holds every class, with zeros; by default without payload.
+
+        `fedvtc plan` counts the bytes of this upload and of the broadcast of `closing_server`.
+        """
+        return Upload(client=0, round=1, num_images=self.task.num_classes)
+
     def working_bytes(self, classifier: ClassifierModule, *, samples_per_class: int) -> Mapping[str, int]:
         """Returns the memory of the method's own steps on a client, by the config key that makes a step smaller.
 

@@ -6,6 +6,7 @@ import pytest
 from fedvtc.config.schema import Config
 from fedvtc.learning.client.loop import weights_digest
 from fedvtc.learning.exchange.messages import bytes_by_kind
+from fedvtc.learning.methods import run_bytes
 from fedvtc.learning.methods.fedvtc import FedVTCConfig, FinetuneConfig, GeneratorConfig, StatisticsConfig
 from fedvtc.learning.methods.fedvtc.steps import generator_of
 from fedvtc.learning.models.weights import weights_of
@@ -32,13 +33,13 @@ def two_rounds(federation, participants=((0, 1, 2), (0, 1, 2))):
     return uploads, closing, broadcast
 
 
-def test_rounds_send_counts_means_and_variances_and_the_closing_the_rest(tiny_federation, tiny_fedvtc):
+def test_rounds_send_counts_means_and_one_spread_and_the_closing_the_rest(tiny_federation, tiny_fedvtc):
     federation = tiny_federation(tiny_fedvtc(upload="once", **PLUS))
     uploads, closing, _ = two_rounds(federation)
     for upload, last in zip(uploads, closing, strict=True):
         num_held = len(upload.payload["prototypes"]["classes"])
         assert set(upload.payload) == {"prototypes", "covariance"}
-        assert upload.payload["covariance"]["scatter"].shape == (num_held, 6)
+        assert upload.payload["covariance"]["scatter"].shape == (6,)
         assert set(last.payload) == {"prototypes", "covariance", "generator"}
         assert last.payload["covariance"]["spread"].shape == (num_held, 6, 6)
 
@@ -75,9 +76,9 @@ def test_a_narrow_wire_is_counted_as_sent_and_finetunes(tiny_federation, tiny_fe
     weights = sum(array.size for array in weights_of(generator_of(federation.clients[0]).decoder).values())
     assert bytes_by_kind(closing[0].payload)["generator"] == weights * bytes_each
     assert bytes_by_kind(broadcast.payload)["generators"] == 3 * weights * bytes_each
-    # Client 0 holds two classes: triangles of 21 numbers, and in a round six variances each.
+    # Client 0 holds two classes: triangles of 21 numbers, and in a round one vector of six variances.
     assert bytes_by_kind(closing[0].payload)["covariance"] == 2 * 21 * bytes_each
-    assert bytes_by_kind(uploads[0].payload)["covariance"] == 2 * 6 * bytes_each
+    assert bytes_by_kind(uploads[0].payload)["covariance"] == 6 * bytes_each
     client = federation.clients[2]
     before = weights_digest(client.classifier)
     federation.method.finish(client, broadcast)
@@ -85,6 +86,23 @@ def test_a_narrow_wire_is_counted_as_sent_and_finetunes(tiny_federation, tiny_fe
     images, labels_N = federation.method.samples(client, broadcast, num_per_class=2)
     assert images.isfinite().all()
     assert labels_N.tolist() == [0, 0, 1, 1, 2, 2]
+
+
+@pytest.mark.parametrize("keys", [{}, {"upload": "once"}, {"upload": "once", "wire": "float16"}], ids=str)
+def test_planned_bytes_of_a_run_are_those_of_its_messages(tiny_federation, tiny_fedvtc, keys):
+    federation = tiny_federation(tiny_fedvtc(**keys, **PLUS), indices=range(6))
+    method = federation.method
+    uploads, state, broadcast = federation.round()
+    closing, answer = {}, bytes_by_kind(method.last_broadcast(state, broadcast).payload)
+    if method.has_closing:
+        all_closing = [method.closing_upload(client, broadcast) for client in federation.clients]
+        closing = bytes_by_kind(all_closing[0].payload)
+        closed = bytes_by_kind(method.closing_server(state, all_closing, Server(3, 2)).payload)
+        answer = {kind: answer.get(kind, 0) + size for kind, size in closed.items()}
+    assert run_bytes(method, 3) == {
+        "round": {"up": bytes_by_kind(uploads[0].payload), "down": bytes_by_kind(broadcast.payload)},
+        "end": {"up": closing, "down": answer},
+    }
 
 
 @pytest.mark.parametrize(

@@ -69,7 +69,7 @@ SLOW = OptimizerConfig(name="sgd", lr=1e-4)
         ({"prototype_weight": 0.0}, {}, "classifier2"),
         ({"wire": "float32"}, {}, "classifier2"),
         ({"wire": "float16"}, {"wire": "float32"}, "classifier2"),
-        ({"upload": "once", **KEPT}, KEPT, "classifier2"),
+        ({"upload": "once", **KEPT}, KEPT, "generator1"),
         ({"statistics": {"covariance": "scalar"}}, {}, "generator1"),
         ({"statistics": {"covariance": "class_diagonal"}}, {}, "generator1"),
         (FULL, {}, "generator1"),

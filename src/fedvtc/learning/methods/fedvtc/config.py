@@ -107,7 +107,7 @@ class FedVTCConfig(MethodConfig):
     """Weight lambda of the distance to the global prototype in local training."""
     upload: Annotated[Literal["every_round", "once"], AddedLater()] = "every_round"
     """Time at which generators and covariance matrices go up. `once`: after the last round, from every client; in the
-    rounds clients send counts, means and variances alone."""
+    rounds clients send counts, means and at most a spread per class and feature."""
     wire: Annotated[Wire, AddedLater()] = "exact"
     """Floats of messages. `exact`: as computed, statistics in float64 and generators in float32."""
     statistics: StatisticsConfig = field(default_factory=StatisticsConfig)
@@ -126,7 +126,8 @@ class FedVTCConfig(MethodConfig):
     def round_form(self) -> Form:
         """The form of the statistics that a client sends in a round."""
         full, once = self.statistics.covariance == "class_full", self.upload == "once"
-        return "class_diagonal" if full and once else self.statistics.covariance
+        # A class of few images has a small spread of its own, in which unit the pull would draw its features together.
+        return "client_diagonal" if full and once else self.statistics.covariance
 
     def problems(self, config: Config) -> list[str]:
         """Returns one text for each conflict between keys."""

@@ -151,6 +151,13 @@ class FedVTC(Method[FedVTCConfig]):
         statistics = self._largest_statistics(self.config.round_form)
         return replace(super().largest_upload(), payload=self._payload(statistics, self._new_generator()))
 
+    def largest_closing(self) -> Upload:
+        """Builds a closing upload with Gaussians of all classes and the weights of a new generator."""
+        if not self.has_closing:
+            return super().largest_closing()
+        gaussians = self._gaussians(self._largest_statistics(self.config.statistics.covariance))
+        return replace(super().largest_closing(), payload=self._closing_payload(gaussians, self._new_generator()))
+
     def working_bytes(self, classifier: ClassifierModule, *, samples_per_class: int) -> Mapping[str, int]:
         """Returns the memory of generator training, of fine-tuning, and of a grid of generated images."""
         from fedvtc.learning.methods.fedvtc.footprint import working_bytes

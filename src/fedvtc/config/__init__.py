@@ -4,6 +4,8 @@ from fedvtc.config.changes import changed_keys as changed_keys
 from fedvtc.config.changes import check_resumable as check_resumable
 from fedvtc.config.changes import fingerprint as fingerprint
 from fedvtc.config.changes import same_place as same_place
+from fedvtc.config.code_hash import changed_code as changed_code
+from fedvtc.config.code_hash import code_hashes as code_hashes
 from fedvtc.config.export import to_dict as to_dict
 from fedvtc.config.export import to_yaml as to_yaml
 from fedvtc.config.fields import FieldDoc as FieldDoc

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fedvtc.config import to_dict
+from fedvtc.config import changed_code, code_hashes, to_dict
 from fedvtc.config.schema import Config
 from fedvtc.errors import CheckpointError, RunFolderError
 from fedvtc.federation.checkpointer import Checkpointer
@@ -68,7 +68,11 @@ def attempt(
         Interrupted: a signal ended the run.
     """
     number = len(folder.attempts)
-    _prepare_disk(folder, store, population)
+    hashes = code_hashes(config)
+    if changed := changed_code(folder.attempts, hashes):
+        what = f"{folder.path}: the code of {', '.join(changed)} has changed since the last attempt"
+        console.note(f"{what}; the rounds that follow use the present code")
+    _prepare_disk(folder, store, population, hashes)
     stopper = Stopper(console.note, config.runtime.stop_timeout_s, owns_process=owns_process)
     lineage = Lineage(store, start)
     class_names = population.dataset.class_names
@@ -115,9 +119,10 @@ def attempt(
     return RunSummary(folder.path, record)
 
 
-def _prepare_disk(folder: RunFolder, store: CheckpointStore, population: Population) -> None:
-    """Saves data report and partition and deletes unfinished checkpoints, so that a full disk is reported early."""
+def _prepare_disk(folder: RunFolder, store: CheckpointStore, population: Population, hashes: Mapping[str, str]) -> None:
+    """Saves hashes of code, data report and partition and deletes drafts, so that a full disk is reported early."""
     try:
+        folder.save_code(hashes)
         folder.save_data(population.report.as_dict())
         folder.save_partition([spec.indices_N for spec in population.specs], population.dataset.train.labels_N)
     except OSError as error:

@@ -136,7 +136,7 @@ class RunFolder:
 
     @property
     def attempts(self) -> Sequence[Mapping[str, Any]]:
-        """All attempts: `started`, `host`, `pid`, `incidents` and, from the second attempt on, `resumed_round`."""
+        """All attempts: `started`, `host`, `pid`, `incidents`, `code` and, from the second on, `resumed_round`."""
         return tuple(self._description["attempts"])
 
     @property
@@ -255,6 +255,13 @@ class RunFolder:
         if self.data_hash is None:
             with self._changing:
                 self._description["data"] = dict(report)
+                self._write()
+
+    def save_code(self, hashes: Mapping[str, str]) -> None:
+        """Writes the hashes of the user's own code by name into the present attempt; may raise an OSError."""
+        if hashes:
+            with self._changing:
+                self._description["attempts"][-1]["code"] = dict(hashes)
                 self._write()
 
     def discard(self) -> None:

@@ -3,7 +3,7 @@
 import importlib.metadata
 import platform
 
-PACKAGES = ("fedvtc", "torch", "torchvision", "lightning", "ray", "numpy")
+PACKAGES = ("fedvtc", "torch", "torchvision", "lightning", "ray", "numpy", "timm")
 
 
 def installed() -> dict[str, str]:

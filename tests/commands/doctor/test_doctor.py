@@ -15,7 +15,7 @@ from rich.console import Console
 from fedvtc.commands.doctor import examine as examination
 from fedvtc.commands.doctor import machine
 from fedvtc.commands.doctor.finding import findings_table
-from fedvtc.commands.doctor.run_folder import check_partition, examine_run
+from fedvtc.commands.doctor.run_folder import check_data, check_partition, examine_run
 from fedvtc.commands.main import main
 from fedvtc.config import load
 from fedvtc.federation.launch import run_federation
@@ -498,3 +498,9 @@ def test_the_command_exits_with_2_on_a_fault(run, no_machine, monkeypatch, capsy
     assert [line.split()[0] for line in intact[1].splitlines()[:3]] == ["check", "outputs", "run.json"]
     assert "client_0000.pt" in damaged[1]
     assert damaged[1].splitlines()[-1].startswith("1 fault")
+
+
+def test_code_of_another_users_folder_is_not_imported():
+    config = load([], ["data.name=own_images:load"], methods=config_classes())
+    (row,) = check_data(None, config, "Give --trust.")
+    assert (row.what, row.state, row.fix) == ("data", "warning", "Give --trust.")

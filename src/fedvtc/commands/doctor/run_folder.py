@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from fedvtc.commands.doctor import checkpoints, records
 from fedvtc.commands.doctor.finding import Finding, fault_of, safely
 from fedvtc.config import Config, load
+from fedvtc.config.own_code import is_import_path
 from fedvtc.config.secrets import secrets_in
 from fedvtc.errors import ConfigError, DataError, RunFolderError
 from fedvtc.learning.methods import config_classes
@@ -38,7 +39,8 @@ def examine_run(path: Path, overrides: Sequence[str] = (), *, trusted: bool = Fa
         fix = "Make .lock readable, on a file system that supports locks."
         yield Finding(".lock", "fault", f"cannot be examined ({error.strerror})", fix)
         status = RunStatus(folder.status, holder="perhaps a process")
-    config, found = _config(folder, overrides, trusted)
+    refusal = _refusal(folder, trusted)
+    config, found = _config(folder, overrides, refusal)
     yield _status(folder, status)
     yield from safely("secrets", partial(_secrets, path), "fault")
     yield from found
@@ -49,16 +51,20 @@ def examine_run(path: Path, overrides: Sequence[str] = (), *, trusted: bool = Fa
     if config is not None:
         yield from safely("partition.npz", partial(check_partition, path, config), "fault")
         if status.name != "finished" and status.holder is None:
-            yield from safely("data", partial(check_data, folder, config))
+            yield from safely("data", partial(check_data, folder, config, refusal))
         check = partial(checkpoints.examine, folder, config, trusted=trusted, is_live=status.holder is not None)
         yield from safely("checkpoints", check, "fault")
 
 
-def _config(folder: RunFolder, overrides: Sequence[str], trusted: bool) -> tuple[Config | None, list[Finding]]:
-    """The config of the run, None if it does not load, and the rows for config.yaml."""
+def _refusal(folder: RunFolder, trusted: bool) -> str:
+    """Returns the remedy for code that is not imported because another user owns the folder, or an empty text."""
     from fedvtc.federation.trust import is_owned
 
-    refusal = "" if trusted or is_owned(folder.path) else "Give --trust if you trust the owner of the folder."
+    return "" if trusted or is_owned(folder.path) else "Give --trust if you trust the owner of the folder."
+
+
+def _config(folder: RunFolder, overrides: Sequence[str], refusal: str) -> tuple[Config | None, list[Finding]]:
+    """The config of the run, None if it does not load, and the rows for config.yaml."""
     try:
         config = load([config_layer(folder.path)], overrides, methods=config_classes(refusal))
     except ConfigError as error:
@@ -99,11 +105,20 @@ def check_partition(path: Path, config: Config) -> Iterator[Finding]:
     yield Finding("partition.npz", "ok", f"{num_clients} clients, {sum(map(len, parts))} images")
 
 
-def check_data(folder: RunFolder, config: Config) -> Iterator[Finding]:
-    """Yields the row for the data set of a run that can be resumed; downloads nothing."""
+def check_data(folder: RunFolder, config: Config, refusal: str = "") -> Iterator[Finding]:
+    """Yields the row for the data set of a run that can be resumed; downloads nothing.
+
+    Args:
+        folder: the run folder.
+        config: the run's config.
+        refusal: the remedy if a function of the user's own is not called; empty calls the function.
+    """
     from fedvtc.federation.resume import check_same_data
     from fedvtc.learning.data import DataReport, load_dataset
 
+    if refusal and is_import_path(config.data.name):
+        yield Finding("data", "warning", f"{config.data.name} is code that is not imported here", refusal)
+        return
     try:
         report = DataReport.of(load_dataset(replace(config.data, download=False)))
         check_same_data(folder, config.data, report)

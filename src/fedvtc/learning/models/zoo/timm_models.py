@@ -1,6 +1,7 @@
 """Builds trunks of timm's image models, untrained, at the size of the images."""
 
 import difflib
+from typing import Any
 
 from torch import nn
 
@@ -38,7 +39,7 @@ def timm_model(num_channels: int, image_size: int, *, name: str) -> tuple[nn.Mod
         raise OwnCodeError(f"{name} is not a model of timm {timm.__version__}", fix)
     config = timm.get_pretrained_cfg(model)
     # Transformers have a fixed size, and other models refuse the argument.
-    size = {"img_size": image_size} if config is not None and config.fixed_input_size else {}
+    size: dict[str, Any] = {"img_size": image_size} if config is not None and config.fixed_input_size else {}
     try:
         trunk = timm.create_model(model, pretrained=False, num_classes=0, in_chans=num_channels, **size)
         replace_batch_norms(trunk)

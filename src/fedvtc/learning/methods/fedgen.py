@@ -17,7 +17,7 @@ from pydantic import Field
 
 from fedvtc.config.schema import MethodConfig
 from fedvtc.config.section import section
-from fedvtc.learning.exchange.messages import Broadcast, Upload, WeightedMean
+from fedvtc.learning.exchange.messages import Broadcast, Payload, Upload, WeightedMean
 from fedvtc.learning.methods._shared_head import first_head, receive_head
 from fedvtc.learning.methods.base import Method, ServerState
 
@@ -87,7 +87,7 @@ class FedGen(Method[FedGenConfig]):
         else:
             client.train()
         count_C = np.bincount(client.images.labels_N.cpu().numpy(), minlength=self.task.num_classes)
-        payload = {"head": weights_of(client.classifier.head), "labels": {"count": count_C.astype(np.int32)}}
+        payload: Payload = {"head": weights_of(client.classifier.head), "labels": {"count": count_C.astype(np.int32)}}
         return Upload(client.id, client.round, client.num_images, payload, dict(client.scalars))
 
     def server_round(

@@ -68,7 +68,8 @@ class FedL2G(Method[FedL2GConfig]):
         from fedvtc.learning.models.lookahead import guided_loss, target_gradients
 
         targets_CD = torch.tensor(broadcast.payload["targets"]["mean"], device=client.device)
-        outputs, weights = self._outputs(client), dict(client.classifier.named_parameters())
+        outputs = self._outputs(client)
+        weights: dict[str, Tensor] = dict(client.classifier.named_parameters())
         study_N, quiz_N = self._split(client)
 
         def loss(images: Tensor, labels_B: Tensor) -> dict[str, Tensor]:

@@ -12,6 +12,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+import torch
 from runs import libraries
 
 from fedvtc.config.checking import checked
@@ -51,6 +52,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--write", action="store_true", help="replace methods.json")
     is_written = parser.parse_args().write
+    # As in the tests: sums of several threads have other bits.
+    torch.set_num_threads(1)
     found = {"libraries": libraries(), "methods": {name: digest(name) for name in methods.names()}}
     if is_written:
         DIGESTS.write_text(json.dumps(found, indent=2) + "\n")

@@ -141,7 +141,8 @@ def finish(
         client.load_state_dict(deepcopy(state))
         client.begin_round(broadcast.round + 1)
         method.finish(client, broadcast)
-        rows.append(evaluate_confusion(client.confusion(population.dataset.test), counts_C))
+        (matrix_CC,) = client.confusions(population.dataset.test, {"head": client.classifier}).values()
+        rows.append(evaluate_confusion(matrix_CC, counts_C))
     return aggregate(rows)
 
 

@@ -49,7 +49,7 @@ def another(method, key):
         case bool():
             return not value
         case int() | float():
-            return next(number for number in (value + 1, value / 2, value + 0.5) if is_in_range(method, key, number))
+            return next(number for number in (value + 1, value + 0.5, value / 2) if is_in_range(method, key, number))
         case str():
             return f"{value}x"
         case list():

@@ -164,6 +164,27 @@ def test_a_client_that_is_lost_after_the_closing_exchange_is_rebuilt_with_the_sa
         assert list(pool.map(ClientHost.digest, everyone)) == finished
 
 
+def test_a_resumed_run_has_the_same_validation_images_and_ensemble(config_of):
+    words = ["evaluate.validation_share=0.3", "evaluate.ensemble=true", "partition.kind=all", "method.name=lg_fedavg"]
+    whole = run_federation(config_of("run.name=validated", "run.rounds=2", *words), plain=True).folder
+    parts = run_federation(config_of("run.name=validated-in-parts", "run.rounds=1", *words), plain=True).folder
+    resume_federation(parts, ["run.rounds=2"], plain=True)
+    assert records_of(parts) == records_of(whole)
+    *_, last, final = records_of(whole)
+    keys = {"test/ensemble/mean", "test/ensemble/vote", "validation/accuracy/mean", "test/accuracy/trained/mean"}
+    assert keys < last.keys()
+    # The clients have received the last head for good, and the final record repeats its evaluation.
+    received = {"bytes/down/head": last["bytes/down/head"], "clients/participating": 4}
+    evaluated = {key: value for key, value in last.items() if key.startswith(("test/", "validation/"))}
+    assert final == {"round": 2, "phase": "final", **received, **evaluated}
+    with (whole / "clients.csv").open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["phase"] == "final"]
+    # 36 images, of which 3 of each class are for validation.
+    assert [row["num_images"] for row in rows] == ["27"] * 4
+    found = [float(row["validation/accuracy"]) for row in rows]
+    assert np.mean(found) == pytest.approx(final["validation/accuracy/mean"])
+
+
 def test_too_few_closing_uploads_end_the_run(config_of, monkeypatch, golden):
     config = config_of("run.rounds=1", "runtime.min_clients=4", "runtime.on_client_error=skip")
     monkeypatch.setattr(ClientHost, "closing_upload", _failing(ClientHost.closing_upload))

@@ -1,12 +1,13 @@
 import os
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
 from fedvtc.config.operation import PlacementConfig
-from fedvtc.config.schema import MethodConfig, OptimizerConfig, TrainingConfig
+from fedvtc.config.schema import EvaluateConfig, MethodConfig, OptimizerConfig, TrainingConfig
 from fedvtc.errors import ClientError
 from fedvtc.learning.exchange.messages import Broadcast
 from fedvtc.learning.methods.fedproto import FedProtoConfig
@@ -49,7 +50,7 @@ def test_results_of_a_client_do_not_depend_on_other_clients_of_the_host(make_hos
 def test_evaluation_covers_the_whole_test_set_and_changes_nothing(make_host):
     host = make_host()
     digest = host.digest(0)
-    ((name, confusion_CC),) = host.evaluate(0, Broadcast(1)).items()
+    ((name, confusion_CC),) = host.evaluate(0, Broadcast(1)).confusions.items()
     assert (name, confusion_CC.shape) == ("head", (3, 3))
     assert confusion_CC.sum() == 15
     assert host.digest(0) == digest
@@ -65,7 +66,7 @@ def test_an_evaluation_receives_the_broadcast_and_the_next_round_has_the_same_bi
         host.run_round(0, first)
     # A head that names class 2 alone.
     head = {"weight": np.zeros((3, 6), np.float32), "bias": np.float32([0, 0, 1])}
-    found = hosts[1].evaluate(0, Broadcast(1, {"head": head}))
+    found = hosts[1].evaluate(0, Broadcast(1, {"head": head})).confusions
     assert list(found) == ["head", "trained"]
     assert found["head"].sum(axis=0).tolist() == [0, 0, 15]
     assert found["trained"].sum(axis=0).tolist() != [0, 0, 15]
@@ -76,7 +77,29 @@ def test_an_evaluation_receives_the_broadcast_and_the_next_round_has_the_same_bi
         np.array_equal(array, uploads[1].payload["head"][name]) for name, array in uploads[0].payload["head"].items()
     )
     hosts[1].finish(0, Broadcast(2, {"head": head}))
-    assert hosts[1].evaluate(0, Broadcast(2, {"head": head}), True)["head"].sum(axis=0).tolist() == [0, 0, 15]
+    assert hosts[1].evaluate(0, Broadcast(2, {"head": head}), True).confusions["head"].sum(axis=0).tolist() == [
+        0,
+        0,
+        15,
+    ]
+
+
+def test_validation_images_and_probabilities_belong_to_an_evaluation_if_asked_for(
+    tiny_config, tiny_dataset, tiny_specs
+):
+    spec = replace(tiny_specs[2], validation_M=np.array([11, 14, 17, 18]))
+    config = tiny_config(LOCAL, evaluate=EvaluateConfig(batch_size=4, ensemble=True))
+    host = ClientHost(config, tiny_dataset, [spec], torch.device("cpu"))
+    assert host.run_round(2, Broadcast()).num_images == 3
+    # Three of the validation images have class 2.
+    for bias, accuracy in (([0.0, 99.0, 0.0], 0.0), ([0.0, 0.0, 99.0], 0.75)):
+        host._client(2).classifier.head.bias.data = torch.tensor(bias)
+        found = host.evaluate(2, Broadcast(1))
+        assert found.validation_accuracy == accuracy
+    assert found.probabilities_NC.shape == (15, 3)
+    assert found.probabilities_NC.sum(axis=1) == pytest.approx(np.ones(15))
+    counts = np.bincount(found.probabilities_NC.argmax(axis=1), minlength=3)
+    assert counts.tolist() == found.confusions["head"].sum(axis=0).tolist()
 
 
 def test_an_upload_that_is_not_finite_is_refused(make_host, golden):

@@ -77,12 +77,12 @@ class DataConfig:
 class PartitionConfig:
     """The division of the training images among the clients."""
 
-    kind: Literal["iid", "dirichlet", "client_dirichlet", "shards", "quantity", "groups", "file"] = "dirichlet"
+    kind: Literal["iid", "dirichlet", "client_dirichlet", "shards", "quantity", "groups", "file", "all"] = "dirichlet"
     """Rule of the division. `iid`: at random. `dirichlet`: each class is divided by Dir(alpha). `client_dirichlet`:
     each client draws its class mix by Dir(alpha p), with p the class mix of the data, and all clients have equally many
     images (Hsu et al. 2019). `shards`: each client holds `partition.classes_per_client` classes. `quantity`: the same
     class mix for all, sizes by Dir(alpha). `groups`: each client holds the images of one group, such as a user, that
-    the data name. `file`: the division in a file."""
+    the data name. `file`: the division in a file. `all`: each client holds every image, the ceiling of a comparison."""
     alpha: Annotated[float, Field(gt=0)] = 0.1
     """Concentration of `dirichlet`, `client_dirichlet` and `quantity`; smaller is more skewed."""
     classes_per_client: Annotated[int, Field(ge=1)] = 2
@@ -171,6 +171,11 @@ class EvaluateConfig:
     """Rounds between evaluations on the global test set; the last round is always evaluated."""
     batch_size: Annotated[int, Field(ge=1)] = 500
     """Images in an evaluation batch."""
+    ensemble: Annotated[bool, MayChange(), AddedLater()] = False
+    """Also scores the clients together: by the mean of their probabilities, and by a vote. No client has this model."""
+    validation_share: Annotated[float, Field(ge=0, lt=1), AddedLater()] = 0.0
+    """Share of the images of each client and class that the client never trains on, rounded down. The accuracy on these
+    images is in the record, to choose settings without a look at the test set."""
     samples_every: Annotated[int, Field(ge=1), MayChange()] = 10
     """Rounds between grids of generated images; the last round always has a grid."""
     samples_per_class: Annotated[int, Field(ge=1), MayChange()] = 8

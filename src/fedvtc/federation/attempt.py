@@ -124,7 +124,7 @@ def _prepare_disk(folder: RunFolder, store: CheckpointStore, population: Populat
     try:
         folder.save_code(hashes)
         folder.save_data(population.report.as_dict())
-        folder.save_partition([spec.indices_N for spec in population.specs], population.dataset.train.labels_N)
+        folder.save_partition([spec.held for spec in population.specs], population.dataset.train.labels_N)
     except OSError as error:
         what = f"{folder.path}: cannot be written ({error.strerror or error})"
         raise RunFolderError(f"{what}. Free disk space, or set run.output_dir to another disk.") from None

@@ -9,6 +9,7 @@ from typing import Any
 
 from fedvtc.config.schema import Config
 from fedvtc.errors import ClientError
+from fedvtc.learning.ensemble import Ensemble
 from fedvtc.learning.exchange.messages import Broadcast
 from fedvtc.learning.metrics import aggregate, evaluate_confusion
 from fedvtc.learning.population import Population
@@ -71,21 +72,26 @@ class Clients:
         """
         began_s = time.perf_counter()
         rows: list[Record] = []
+        population, dataset = self._population, self._population.dataset
+        ensemble = Ensemble(dataset.test.labels_N, dataset.num_classes) if self._config.evaluate.ensemble else None
         found = self.each(ClientHost.evaluate, self.everyone, broadcast, is_finished)
-        for spec, counts_C, matrices in zip(
-            self._population.specs, self._population.class_counts_KC, found, strict=True
-        ):
+        for spec, counts_C, evaluation in zip(population.specs, population.class_counts_KC, found, strict=True):
             about = {
                 "client": spec.client,
                 "backbone": spec.backbone,
                 "num_images": len(spec.indices_N),
                 "num_classes": int((counts_C > 0).sum()),
             }
-            ranked, *others = matrices
-            rows.append({**about, **evaluate_confusion(matrices[ranked], counts_C)})
-            for name in others:
-                rows[-1][f"accuracy/{name}"] = evaluate_confusion(matrices[name], counts_C)["accuracy"]
-        record |= aggregate(rows)
+            (_, ranked_CC), *others = evaluation.confusions.items()
+            row = {**about, **evaluate_confusion(ranked_CC, counts_C)}
+            for name, matrix_CC in others:
+                row[f"accuracy/{name}"] = evaluate_confusion(matrix_CC, counts_C)["accuracy"]
+            if self._config.evaluate.validation_share:
+                row["validation/accuracy"] = evaluation.validation_accuracy
+            if ensemble is not None and evaluation.probabilities_NC is not None:
+                ensemble.add(evaluation.probabilities_NC)
+            rows.append(row)
+        record |= aggregate(rows) | (ensemble.record() if ensemble is not None else {})
         record["time/evaluate"] = time.perf_counter() - began_s
         return rows
 

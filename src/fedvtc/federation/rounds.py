@@ -166,7 +166,7 @@ class Federation:
         if self._last is None:
             return self._clients.evaluate(record, broadcast)
         last, clients = self._last
-        record |= {name: value for name, value in last.items() if name.startswith("test/")}
+        record |= {name: value for name, value in last.items() if name.startswith(("test/", "validation/"))}
         return clients
 
     @contextmanager

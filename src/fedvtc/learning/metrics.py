@@ -48,15 +48,22 @@ TEST_METRICS = {f"test/{name}/mean": f"mean over clients: {meaning}" for name, m
 TEST_METRICS |= SPREAD_METRICS
 """Meaning of the keys of an evaluation record."""
 
-PREDICTOR_METRICS = {
+FURTHER_METRICS = {
     "accuracy/<predictor>": "generalization accuracy of another way to predict: `trained` is the model before it"
     " received the newest broadcast; a method's page names others, such as `prototype`",
+    "validation/accuracy": "share of the client's validation images that are classified correctly; with"
+    " `evaluate.validation_share`",
 }
 """Further columns of clients.csv."""
-PREDICTOR_METRICS |= {
-    f"test/{name}/mean": f"mean over clients: {meaning}" for name, meaning in PREDICTOR_METRICS.items()
+VALIDATION = "validation/accuracy/mean"
+FURTHER_METRICS |= {
+    "test/accuracy/<predictor>/mean": f"mean over clients: {FURTHER_METRICS['accuracy/<predictor>']}",
+    VALIDATION: f"mean over clients: {FURTHER_METRICS['validation/accuracy']}",
+    "test/ensemble/mean": "accuracy of the mean of all clients' probabilities; with `evaluate.ensemble`",
+    "test/ensemble/vote": "accuracy of the class that most clients name, on a tie that of the highest mean probability;"
+    " with `evaluate.ensemble`",
 }
-"""Meaning of the keys that a method with several predictors adds; `<predictor>` stands for their names."""
+"""Meaning of the keys that some methods or settings add; `<predictor>` stands for the name of a predictor."""
 
 HEADLINE_METRICS = {
     "accuracy": "test/accuracy/mean",
@@ -164,11 +171,11 @@ def aggregate(per_client: Sequence[Mapping[str, float | None]]) -> dict[str, flo
     """Computes the record of one evaluation: means over clients, and the spread of generalization accuracy.
 
     Args:
-        per_client: values of `evaluate_confusion` for each client, and `accuracy/NAME` of further predictors; other
-            keys are ignored.
+        per_client: values of `evaluate_confusion` for each client, `accuracy/NAME` of further predictors, and
+            `validation/accuracy`; other keys are ignored.
 
     Returns:
-        Values by the names of `TEST_METRICS` and `PREDICTOR_METRICS`. A value of None is skipped, and a metric that no
+        Values by the names of `TEST_METRICS` and `FURTHER_METRICS`. A value of None is skipped, and a metric that no
         client has is absent.
 
     Raises:
@@ -187,6 +194,9 @@ def aggregate(per_client: Sequence[Mapping[str, float | None]]) -> dict[str, flo
             record["test/accuracy/std"] = float(ascending.std())
             record["test/accuracy/min"] = float(ascending[0])
             record["test/accuracy/worst10"] = float(ascending[: -(-len(ascending) // 10)].mean())
+    validated = [value for metrics in per_client if (value := metrics.get("validation/accuracy")) is not None]
+    if validated:
+        record[VALIDATION] = float(np.mean(validated))
     return record
 
 

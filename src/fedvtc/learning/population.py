@@ -1,7 +1,7 @@
 """Assigns backbones and training images to clients."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 
@@ -11,18 +11,32 @@ from numpy.typing import NDArray
 from fedvtc.config.names import has_own_files
 from fedvtc.config.schema import Config, PopulationConfig
 from fedvtc.errors import ConfigError
-from fedvtc.learning.data import DataReport, Dataset, class_counts, load_dataset, load_partition, make_partition
+from fedvtc.learning.data import (
+    DataReport,
+    Dataset,
+    class_counts,
+    load_dataset,
+    load_partition,
+    make_partition,
+    split_validation,
+)
 
 _MAX_DENOMINATOR = 1_000_000
 
 
 @dataclass(frozen=True)
 class ClientSpec:
-    """A client's number, backbone and indices of training images."""
+    """A client's number, backbone, and indices of its training images and of its validation images."""
 
     client: int
     backbone: str
     indices_N: NDArray[np.int64]
+    validation_M: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+
+    @property
+    def held(self) -> NDArray[np.int64]:
+        """Ascending indices of all images of the client."""
+        return np.union1d(self.indices_N, self.validation_M)
 
 
 def assign_backbones(population: PopulationConfig) -> list[str]:
@@ -85,14 +99,20 @@ class Population:
         dataset = load_dataset(config.data)
         labels_N, num_clients = dataset.train.labels_N, config.population.num_clients
         if partition_file is not None:
-            parts = load_partition(partition_file, labels_N, num_clients)
+            overlaps = config.partition.kind == "all"
+            parts = load_partition(partition_file, labels_N, num_clients, may_overlap=overlaps)
         else:
             parts = make_partition(
                 labels_N, dataset.num_classes, num_clients, config.partition, config.run.seed, dataset.groups_N
             )
         backbones = assign_backbones(config.population)
-        specs = [ClientSpec(client, *made) for client, made in enumerate(zip(backbones, parts, strict=True))]
-        return cls(dataset, specs, class_counts(labels_N, parts, dataset.num_classes), DataReport.of(dataset))
+        share, seed = config.evaluate.validation_share, config.run.seed
+        specs = [
+            ClientSpec(client, backbone, *split_validation(part, labels_N, share, seed, client))
+            for client, (backbone, part) in enumerate(zip(backbones, parts, strict=True))
+        ]
+        trained = [spec.indices_N for spec in specs]
+        return cls(dataset, specs, class_counts(labels_N, trained, dataset.num_classes), DataReport.of(dataset))
 
 
 def _check_used(config: Config) -> None:

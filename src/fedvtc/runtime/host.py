@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from fedvtc.config.schema import Config
 from fedvtc.errors import CheckpointError, ClientError, ClientMemoryError, FedvtcError
-from fedvtc.learning.data import Dataset
+from fedvtc.learning.data import Dataset, ImageArrays
 from fedvtc.learning.exchange.messages import Broadcast, Upload, find_non_finite
 from fedvtc.learning.methods import Method, Task, build
 from fedvtc.learning.population import ClientSpec
@@ -35,6 +35,7 @@ from fedvtc.storage.checkpoints.trees import read_tree, write_tree
 
 if TYPE_CHECKING:
     from fedvtc.learning.client.client import FederatedClient
+    from fedvtc.learning.client.evaluation import Evaluation
 
 
 class ClientHost:
@@ -107,25 +108,26 @@ class ClientHost:
         client.check_outputs()
         return {**client.scalars, "memory/peak_bytes": peak_memory_bytes()}
 
-    def evaluate(self, client_id: int, broadcast: Broadcast, is_finished: bool = False) -> dict[str, NDArray[np.int64]]:
-        """Returns the confusion matrices (C, C) of the client's predictors on the global test set, ranked one first.
+    def evaluate(self, client_id: int, broadcast: Broadcast, is_finished: bool = False) -> Evaluation:
+        """Evaluates the client on the global test set, and on its validation images.
 
         Args:
             client_id: the client's number.
             broadcast: the newest broadcast, which the client receives for the evaluation only.
             is_finished: True if the client has already received the broadcast for good, in `finish`.
         """
-        client, method, test = self._client(client_id), self._method, self._dataset.test
+        client, method = self._client(client_id), self._method
         broadcast = broadcast.seen_by(client.backbone_name)
         if is_finished or not method.has_receive:
-            return client.confusions(test, method.predictors(client, broadcast))
+            return self._measured(client, broadcast)
         # The thread that writes a checkpoint must not see the received weights.
         self._snapshots.before_change(client_id, self._saver(client_id))
         with client.restored():
             trained = next(iter(method.predictors(client, broadcast).values()))
-            before = client.confusions(test, {"trained": trained})
+            before = client.confusions(self._dataset.test, {"trained": trained})
             method.receive(client, broadcast)
-            return client.confusions(test, method.predictors(client, broadcast)) | before
+            found = self._measured(client, broadcast)
+            return found._replace(confusions=found.confusions | before)
 
     def samples(
         self, client_id: int, broadcast: Broadcast, num_per_class: int
@@ -218,6 +220,23 @@ class ClientHost:
             "memory/peak_bytes": peak_memory_bytes(),
         }
         return replace(upload, scalars=scalars)
+
+    def _measured(self, client: FederatedClient, broadcast: Broadcast) -> Evaluation:
+        from fedvtc.learning.client.evaluation import Evaluation, probabilities
+
+        predictors, data, config = self._method.predictors(client, broadcast), self._dataset, self._config.evaluate
+        ranked = next(iter(predictors))
+        found = Evaluation(client.confusions(data.test, predictors))
+        if config.ensemble:
+            size, device = config.batch_size, client.device
+            scores = probabilities(data.test, predictors[ranked], batch_size=size, device=device)
+            found = found._replace(probabilities_NC=scores)
+        validation_M = self._specs[client.id].validation_M
+        if len(validation_M):
+            images = ImageArrays(data.train.images_NCHW[validation_M], data.train.labels_N[validation_M])
+            matrix_CC = client.confusions(images, {ranked: predictors[ranked]})[ranked]
+            found = found._replace(validation_accuracy=float(np.trace(matrix_CC) / len(validation_M)))
+        return found
 
     def _client(self, client_id: int) -> FederatedClient:
         if client_id in self._unbuilt:

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from fedvtc.config.schema import MethodConfig
 from fedvtc.learning.exchange.messages import Payload, bytes_by_kind
 from fedvtc.learning.methods import Method, largest_bytes
 from fedvtc.learning.metrics import CLIENT_METRICS, SPREAD_METRICS
-from fedvtc.testing.federation import LOST_CLASS, PARTS, Results, TinyFederation, digest, modules_of
+from fedvtc.testing.federation import LOST_CLASS, PARTS, Results, TinyFederation, digest, each, modules_of
 from fedvtc.testing.watch import Watch
 
 _TAKEN = {"trained"} | {name.rpartition("/")[2] for name in [*CLIENT_METRICS, *SPREAD_METRICS]}
@@ -104,22 +105,28 @@ def _check_bytes(federation: TinyFederation, straight: Results, bytes_vary: bool
 
 
 def _check_training(federation: TinyFederation, straight: Results, untrained: Collection[str]) -> None:
-    """Repeats the first round without the effect of training: what a method sends must differ."""
-    hosts, (state, broadcast) = federation.hosts(), federation.method.start()
-    watch = Watch(lambda: modules_of(hosts), is_idle=True)
-    with watch.on():
-        idle = hosts[0].run_round(0, broadcast)
-    trained = straight.uploads[0][0].payload
-    stale = [kind for kind in _same_floats(idle.payload, trained) if kind not in untrained] if watch.num_fits else []
-    assert not stale, f"the upload of {', '.join(stale)} does not depend on the training of its round"
+    """Repeats steps without the effect of training: what a method sends must differ."""
+    method, (state, first) = federation.method, federation.method.start()
+    tasks = {"run_round": first} | ({"closing_upload": straight.broadcasts[-2]} if method.has_closing else {})
+    for task, broadcast in tasks.items():
+        hosts = federation.hosts()
+        (trained,) = each(hosts, [0], task, broadcast)
+        hosts = federation.hosts()
+        watch = Watch(partial(modules_of, hosts), is_idle=True)
+        with watch.on():
+            (idle,) = each(hosts, [0], task, broadcast)
+        stale = [kind for kind in _same_floats(idle.payload, trained.payload) if kind not in untrained]
+        assert not stale or not watch.num_fits, (
+            f"the upload of {', '.join(stale)} by {task} does not depend on the training before it"
+        )
     watch = Watch(dict, is_idle=True)
     with watch.on():
-        after, sent = federation.method.server_round(state, iter(straight.uploads[0]), federation.server(1))
+        after, sent = method.server_round(state, iter(straight.uploads[0]), federation.server(1))
     if watch.num_fits:
         stored = digest(after) != digest(straight.states[0])
         assert stored, "the state does not depend on the server's training: store what is trained"
-        first = straight.broadcasts[0]
-        is_sent = digest([sent.payload, sent.groups]) != digest([first.payload, first.groups])
+        right = straight.broadcasts[0]
+        is_sent = digest([sent.payload, sent.groups]) != digest([right.payload, right.groups])
         assert is_sent, "the broadcast does not depend on the server's training: send what is trained"
 
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from fedvtc.config.schema import PartitionConfig
 from fedvtc.errors import DataError
-from fedvtc.learning.data import class_counts, load_partition, make_partition, save_partition
+from fedvtc.learning.data import class_counts, load_partition, make_partition, save_partition, split_validation
 from fedvtc.learning.data.client_mixes import client_mixes
 
 KINDS = ("iid", "dirichlet", "client_dirichlet", "shards", "quantity")
@@ -412,3 +412,31 @@ def test_a_bare_array_or_an_absent_file_is_refused(tmp_path, keys_of, golden):
             load_partition(tmp_path / name, np.zeros(3), 1)
         assert keys_of(caught.value) == [str(tmp_path / name)]
         golden(caught.value)
+
+
+def test_of_kind_all_every_client_holds_every_image(tmp_path):
+    labels_N = some_labels(20, 3)
+    parts = make_partition(labels_N, 3, 30, PartitionConfig(kind="all"), seed=0)
+    assert [part.tolist() for part in parts] == [list(range(20))] * 30
+    some = make_partition(labels_N, 3, 4, PartitionConfig(kind="all", images_per_client=12), seed=0)
+    assert [len(part) for part in some] == [12] * 4
+    assert len({part.tobytes() for part in some}) == 4
+    save_partition(tmp_path / "partition.npz", some, labels_N)
+    loaded = load_partition(tmp_path / "partition.npz", labels_N, 4, may_overlap=True)
+    assert all(np.array_equal(one, two) for one, two in zip(loaded, some, strict=True))
+    with pytest.raises(DataError):
+        load_partition(tmp_path / "partition.npz", labels_N, 4)
+
+
+def test_validation_images_are_a_share_of_each_class_rounded_down():
+    labels_N = np.array([0] * 10 + [1] * 5 + [2] * 3 + [0] * 50)
+    part_N = np.arange(18)
+    trained_N, validation_M = split_validation(part_N, labels_N, 0.3, seed=0, client=4)
+    assert np.bincount(labels_N[validation_M], minlength=3).tolist() == [3, 1, 0]
+    assert np.array_equal(np.union1d(trained_N, validation_M), part_N)
+    assert len(trained_N) + len(validation_M) == 18
+    again = split_validation(part_N, labels_N, 0.3, seed=0, client=4)
+    assert all(np.array_equal(one, two) for one, two in zip(again, (trained_N, validation_M), strict=True))
+    assert not np.array_equal(validation_M, split_validation(part_N, labels_N, 0.3, seed=0, client=5)[1])
+    trained_N, validation_M = split_validation(part_N, labels_N, 0.0, seed=0, client=4)
+    assert (trained_N.tolist(), validation_M.tolist()) == (part_N.tolist(), [])

@@ -98,7 +98,7 @@ def check_partition(path: Path, config: Config) -> Iterator[Finding]:
     num_clients = config.population.num_clients
     try:
         # Checked with the labels in the file: the data set may be large, or on another machine.
-        parts = load_partition(file, _labels(file), num_clients)
+        parts = load_partition(file, _labels(file), num_clients, may_overlap=config.partition.kind == "all")
     except DataError as error:
         yield fault_of("partition.npz", error, str(file))
         return

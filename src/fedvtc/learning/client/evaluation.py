@@ -3,7 +3,8 @@
 Shapes: N images, B images of a batch, C classes.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -17,18 +18,47 @@ Predictor = Callable[[Tensor], Tensor]
 """Maps images (B, channels, side, side) in [-1, 1] to scores (B, C); the class of the highest score is predicted."""
 
 
+class Evaluation(NamedTuple):
+    """The evaluation of one client.
+
+    Attributes:
+        confusions: image counts (C, C) of the test set by true class (row) and predicted class (column), for each
+            predictor, the ranked one first.
+        probabilities_NC: softmax of the ranked predictor's scores of the test set; None without `evaluate.ensemble`.
+        validation_accuracy: share of the validation images that the ranked predictor classifies correctly; None without
+            validation images.
+    """
+
+    confusions: dict[str, NDArray[np.int64]]
+    probabilities_NC: NDArray[np.float32] | None = None
+    validation_accuracy: float | None = None
+
+
 @torch.inference_mode()
 def confusions(
     images: ImageArrays, predictors: Mapping[str, Predictor], *, num_classes: int, batch_size: int, device: torch.device
 ) -> dict[str, NDArray[np.int64]]:
     """Returns image counts (C, C) of each predictor: rows are true classes, columns predicted ones."""
     counts = {name: np.zeros((num_classes, num_classes), dtype=np.int64) for name in predictors}
-    for start in range(0, len(images.labels_N), batch_size):
-        batch = to_input(to_tensor(images.images_NCHW[start : start + batch_size]).to(device))
-        labels_B = images.labels_N[start : start + batch_size]
+    for batch, labels_B in _batches(images, batch_size, device):
         for name, scores in predictors.items():
             np.add.at(counts[name], (labels_B, scores(batch).argmax(dim=1).cpu().numpy()), 1)
     return counts
+
+
+@torch.inference_mode()
+def probabilities(
+    images: ImageArrays, predictor: Predictor, *, batch_size: int, device: torch.device
+) -> NDArray[np.float32]:
+    """Returns the softmax of a predictor's scores, (N, C)."""
+    parts = [predictor(batch).softmax(dim=1).float().cpu().numpy() for batch, _ in _batches(images, batch_size, device)]
+    return np.concatenate(parts)
+
+
+def _batches(images: ImageArrays, batch_size: int, device: torch.device) -> Iterator[tuple[Tensor, NDArray[np.int64]]]:
+    for start in range(0, len(images.labels_N), batch_size):
+        stop = start + batch_size
+        yield to_input(to_tensor(images.images_NCHW[start:stop]).to(device)), images.labels_N[start:stop]
 
 
 @torch.inference_mode()

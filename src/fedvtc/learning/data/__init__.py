@@ -5,7 +5,7 @@
 
 from fedvtc.learning.data.datasets import Dataset, ImageArrays, load_dataset
 from fedvtc.learning.data.fetching import data_root
-from fedvtc.learning.data.partition import class_counts, make_partition
+from fedvtc.learning.data.partition import class_counts, make_partition, split_validation
 from fedvtc.learning.data.partition_file import load_partition, save_partition
 from fedvtc.learning.data.report import DataReport
 
@@ -19,4 +19,5 @@ __all__ = [
     "load_partition",
     "make_partition",
     "save_partition",
+    "split_validation",
 ]

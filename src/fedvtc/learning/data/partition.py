@@ -39,16 +39,19 @@ def make_partition(
         groups_N: group, such as the user, of each training image; None if the data set names no groups.
 
     Returns:
-        Ascending image indices of each client. The lists are disjoint. Without `images_per_client` they cover all
-        images, except that a partition from a file covers the images of the file, and a partition by groups those of
-        the groups drawn.
+        Ascending image indices of each client. The lists are disjoint, except those of kind `all`. Without
+        `images_per_client` they cover all images, except that a partition from a file covers the images of the file,
+        and a partition by groups those of the groups drawn.
 
     Raises:
         DataError: no such partition exists, or none was found in `max_redraws` draws.
     """
     labels_N = np.asarray(labels_N)
-    _check_possible(len(labels_N), num_clients, config)
-    if config.kind == "file":
+    if config.kind != "all":
+        _check_possible(len(labels_N), num_clients, config)
+    if config.kind == "all":
+        parts = [np.arange(len(labels_N))] * num_clients
+    elif config.kind == "file":
         parts = _from_file(labels_N, num_clients, config)
     elif config.kind == "groups":
         parts = _by_group(groups_N, len(labels_N), num_clients, config, seed)
@@ -66,6 +69,23 @@ def class_counts(labels_N: NDArray[Any], parts: Sequence[Indices], num_classes: 
     """Counts the images of each client and class, (K, C) int64."""
     counts = [np.bincount(labels_N[part], minlength=num_classes) for part in parts]
     return np.stack(counts).astype(np.int64)
+
+
+def split_validation(
+    part_N: Indices, labels_N: NDArray[Any], share: float, seed: int, client: int
+) -> tuple[Indices, Indices]:
+    """Draws the validation images of a client: of each class the share of its images, rounded down.
+
+    Returns:
+        Ascending indices of the training images, which hold every class of the part, and of the validation images.
+    """
+    rng = numpy_generator(seed, round=0, client=client, purpose="validation")
+    drawn = []
+    for label in np.unique(labels_N[part_N]):
+        own = part_N[labels_N[part_N] == label]
+        drawn.append(rng.permutation(own)[: int(share * len(own))])
+    validation_M = np.sort(np.concatenate(drawn)) if drawn else np.empty(0, dtype=np.int64)
+    return np.setdiff1d(part_N, validation_M), validation_M
 
 
 def _check_possible(num_images: int, num_clients: int, config: PartitionConfig) -> None:

@@ -33,7 +33,9 @@ def save_partition(path: str | Path, parts: Sequence[Indices], labels_N: NDArray
         np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
 
 
-def load_partition(path: str | Path, labels_N: NDArray[Any], num_clients: int) -> list[Indices]:
+def load_partition(
+    path: str | Path, labels_N: NDArray[Any], num_clients: int, *, may_overlap: bool = False
+) -> list[Indices]:
     """Reads a partition file.
 
     Args:
@@ -41,6 +43,7 @@ def load_partition(path: str | Path, labels_N: NDArray[Any], num_clients: int) -
             lists, or an object with a list for each name of a client.
         labels_N: class of each training image; labels in the file must be equal.
         num_clients: clients that the partition must have.
+        may_overlap: True for a partition of kind `all`, in which clients hold the same images.
 
     Raises:
         DataError: the file is absent or damaged, or belongs to other data or another number of clients.
@@ -65,7 +68,7 @@ def load_partition(path: str | Path, labels_N: NDArray[Any], num_clients: int) -
         )
     if saved_labels_N is not None and not np.array_equal(saved_labels_N, labels_N):
         raise DataError(f"{path}: belongs to training images with other labels. Use the data set of the partition.")
-    if len(np.unique(indices)) != len(indices):
+    if not may_overlap and len(np.unique(indices)) != len(indices):
         raise DataError(f"{path}: gives an image to more than one client. List each image index once.")
     return [np.sort(part) for part in np.split(indices.astype(np.int64), offsets[1:-1])]
 

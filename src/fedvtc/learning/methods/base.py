@@ -149,7 +149,10 @@ class Method(ABC, Generic[ConfigT]):
 
     @property
     def has_receive(self) -> bool:
-        """True if the method defines `receive`, so that clients are evaluated before and after the call."""
+        """True if the method defines `receive`: an evaluation receives, and measures the model before it as `trained`.
+
+        Return False where nothing that predicts is received, such as a proxy that only teaches.
+        """
         return type(self).receive is not Method.receive
 
     @abstractmethod

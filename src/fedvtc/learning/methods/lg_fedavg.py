@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 
 from fedvtc.config.schema import MethodConfig
 from fedvtc.config.section import section
-from fedvtc.learning.exchange.messages import Arrays, Broadcast, Upload, WeightedMean
+from fedvtc.learning.exchange.messages import Broadcast, Upload, WeightedMean
+from fedvtc.learning.methods._shared_head import first_head, receive_head
 from fedvtc.learning.methods.base import Method, ServerState
 
 if TYPE_CHECKING:
@@ -36,13 +37,11 @@ class LGFedAvg(Method[LGFedAvgConfig]):
 
     def start(self) -> tuple[ServerState, Broadcast]:
         """Broadcasts one first head for all clients."""
-        return {}, Broadcast(0, {"head": self._new_head()})
+        return {}, Broadcast(0, {"head": first_head(self.task)})
 
     def receive(self, client: FederatedClient, broadcast: Broadcast) -> None:
         """Replaces the client's head: h_k <- h."""
-        from fedvtc.learning.models.weights import load_weights
-
-        load_weights(client.classifier.head, broadcast.payload["head"])
+        receive_head(client, broadcast)
 
     def client_round(self, client: FederatedClient, broadcast: Broadcast) -> Upload:
         """Trains the whole model by cross-entropy, and uploads the trained head."""
@@ -63,15 +62,7 @@ class LGFedAvg(Method[LGFedAvgConfig]):
 
     def largest_upload(self) -> Upload:
         """Builds an upload with a new head."""
-        return replace(super().largest_upload(), payload={"head": self._new_head()})
-
-    def _new_head(self) -> Arrays:
-        from torch import nn
-
-        from fedvtc.learning.models.weights import weights_of
-
-        with self.task.shared_randomness("head"):
-            return weights_of(nn.Linear(self.task.feature_size, self.task.num_classes))
+        return replace(super().largest_upload(), payload={"head": first_head(self.task)})
 
 
 METHOD = LGFedAvg

@@ -54,11 +54,17 @@ LINES = [
     Line("fedvtc", "no distribution matching", ("generator.gamma=0",)),
     Line("fedvtc_plus", "as it is"),
     Line("fedvtc_plus", "no affine", finetune=("finetune.augment=none",)),
+    Line("fedvtc_plus", "no own images", finetune=("finetune.real_data=none",)),
     Line("fedvtc_plus", "real data mixed in", finetune=("finetune.real_data=mixed",)),
-    Line("fedvtc_plus", "generators averaged", ("generator.aggregation=mean",)),
+    Line("fedvtc_plus", "pool of 200", finetune=("finetune.pool=200",)),
+    Line("fedvtc_plus", "constant rate", finetune=("finetune.schedule=constant",)),
+    Line("fedvtc_plus", "alternating", ("generator.training=alternating",)),
     Line("fedvtc_plus", "diagonal covariance", ("statistics.covariance=class_diagonal",)),
-    Line("fedvtc_plus", "sigma measured", ("generator.sigma=statistics",)),
-    Line("fedvtc_plus", "distribution matching", ("generator.gamma=0.05", "generator.dm_classes=held")),
+    Line("fedvtc_plus", "mu 0.005", ("generator.reconstruction_weight=0.005",)),
+    Line("fedvtc_plus", "mu 0.08", ("generator.reconstruction_weight=0.08",)),
+    Line("fedvtc_plus", "noise 0.1", ("generator.noise=0.1",)),
+    Line("fedvtc_plus", "noise 0.6", ("generator.noise=0.6",)),
+    Line("fedvtc_plus", "float16", ("wire=float16",)),
 ]
 
 
@@ -105,14 +111,29 @@ def rows_of(lines: Sequence[Line], overrides: Sequence[str]) -> Iterator[dict[st
 
 
 def train(config: Config, population: Population) -> tuple[Broadcast, list[dict[str, Any]]]:
-    """Runs all rounds in this process; returns the last broadcast, and the state of each client."""
+    """Runs all rounds and the closing exchange; returns the last broadcast, and the state of each client."""
     method = build(config.method, Task.of(config, population.dataset))
     clients = clients_of(config, population, method)
     state, broadcast = method.start()
     for _ in range(config.run.rounds):
         server = Server(config.run.seed, broadcast.round + 1)
         state, broadcast = method.server_round(state, uploads_of(clients, method, broadcast), server)
-    return method.last_broadcast(state, broadcast), [client.state_dict() for client in clients]
+    last = method.last_broadcast(state, broadcast)
+    if method.has_closing:
+        server = Server(config.run.seed, last.round + 1)
+        last = method.closing_server(state, closing_uploads_of(clients, method, last), server)
+    return last, [client.state_dict() for client in clients]
+
+
+def closing_uploads_of(
+    clients: Sequence[FederatedClient], method: Method[Any], broadcast: Broadcast
+) -> Iterator[Upload]:
+    """Yields the closing upload of each client."""
+    for client in clients:
+        client.begin_round(broadcast.round + 1)
+        upload = method.closing_upload(client, broadcast)
+        assert upload is not None
+        yield upload
 
 
 def uploads_of(clients: Sequence[FederatedClient], method: Method[Any], broadcast: Broadcast) -> Iterator[Upload]:

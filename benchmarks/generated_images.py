@@ -10,7 +10,7 @@ on all training images of the data set, gives labels and features.
   features (Naeem et al., "Reliable Fidelity and Diversity Metrics for Generative Models", ICML 2020). `real` is the
   coverage by as many training images.
 * nearness: median over generated images of the distance to the nearest of the clients' training images, over the
-  distance to the nearest of as many images that no client has, in pixels. A value below 1 is a sign of memorisation.
+  distance to the nearest of as many test images, in pixels. A value below 1 is a sign of memorisation.
   `nearer` is the share of generated images that are nearer to a training image.
 """
 
@@ -114,13 +114,11 @@ def measured(
 ) -> Sequence[str]:
     """Returns the figures as texts."""
     train, test = population.dataset.train, population.dataset.test
-    held = np.concatenate([spec.indices_N for spec in population.specs])
-    unseen = np.setdiff1d(np.arange(len(train.labels_N)), held)
-    number = min(len(held), len(unseen))
+    held, tested = np.concatenate([spec.indices_N for spec in population.specs]), np.arange(len(test.labels_N))
+    number = min(len(held), len(tested))
     rng = np.random.default_rng(0)
-    real = some_of(train, held, min(number, len(images)), rng)
-    seen, new = (some_of(train, part, number, rng) for part in (held, unseen))
-    tests = some_of(test, np.arange(len(test.labels_N)), min(2000, len(test.labels_N)), rng)
+    seen, real = some_of(train, held, number, rng), some_of(train, held, min(number, len(images)), rng)
+    new, tests = some_of(test, tested, number, rng), some_of(test, tested, min(2000, number), rng)
     with torch.no_grad():
         features = nn.Sequential(*list(judge)[:-1])
         agreement = (judge(images).argmax(dim=1) == labels_N).float().mean()

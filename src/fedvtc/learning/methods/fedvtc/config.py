@@ -126,7 +126,7 @@ class FedVTCConfig(MethodConfig):
     def round_form(self) -> Form:
         """The form of the statistics that a client sends in a round."""
         full, once = self.statistics.covariance == "class_full", self.upload == "once"
-        # A class of few images has a small spread of its own, in which unit the pull would draw its features together.
+        # The pull needs one spread per feature, sigma of docs/method.md.
         return "client_diagonal" if full and once else self.statistics.covariance
 
     def problems(self, config: Config) -> list[str]:

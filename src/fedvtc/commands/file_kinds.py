@@ -8,7 +8,7 @@ from fedvtc.config.layers import read_file
 from fedvtc.config.schema import Config
 
 CONFIG_KEYS = {"include", *(field.name for field in fields(Config))}
-SWEEP_KEYS = {"base", "set", "grid", "random", "list", "num_samples", "max_concurrent", "asha"}
+SWEEP_KEYS = {"base", "set", "variants", "grid", "random", "list", "num_samples", "target", "max_concurrent", "asha"}
 """Keys of a sweep file; `name` and `seed` are left out, because a config file may hold them by mistake."""
 
 

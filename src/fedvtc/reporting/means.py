@@ -14,10 +14,16 @@ from rich.text import Text
 from fedvtc.learning.metrics import HEADLINE_METRICS
 from fedvtc.reporting.tables import human_bytes
 
-METRICS = {label: HEADLINE_METRICS[label] for label in ("accuracy", "worst", "missing")}
+METRICS = {label: HEADLINE_METRICS[label] for label in ("accuracy", "worst", "held", "missing")}
+METRICS |= {"F1": "test/f1/mean"}
 """Metrics of the final record, by the heading of their column."""
-BYTES = "bytes/total"
-"""Bytes that all clients together sent and received, over all rounds."""
+BYTES = {"up": "bytes/up", "down": "bytes/down"}
+"""Bytes that all clients together sent and received, over all rounds, by the heading of their column."""
+SECONDS = {"client s": "time/client", "seconds": "time/round"}
+"""Measured times of a run, on the terminal only: of the clients' and the server's computing, and wall clock."""
+TO_TARGET = {"rounds": "target/rounds", "MB": "target/bytes"}
+"""Numbers up to the first evaluation that reaches the target, by the start of the heading of their column."""
+TARGET_SECONDS = "target/seconds"
 NOTE = "mean +- sample standard deviation over seeds of the runs that have finished"
 
 
@@ -32,7 +38,7 @@ class Group:
         incomplete_runs: folders of finished runs with missing or damaged records; their numbers are not in the means.
         num_stopped: trials that were stopped early.
         numbers: values of each metric in the order of the trials, without runs that lack the metric.
-        seconds: wall-clock seconds of all rounds of each run.
+        target: mean accuracy that the numbers of `TO_TARGET` refer to; None for a sweep without a target.
     """
 
     values: Mapping[str, str]
@@ -41,14 +47,14 @@ class Group:
     incomplete_runs: Sequence[Path]
     num_stopped: int
     numbers: Mapping[str, Sequence[float]]
-    seconds: Sequence[float]
+    target: float | None = None
 
 
 def as_csv(groups: Sequence[Group]) -> str:
     """Renders groups as CSV: one row per group, numbers with all digits, empty cells for missing numbers."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    columns = [*METRICS.values(), BYTES]
+    columns = [*METRICS.values(), *BYTES.values(), *(TO_TARGET.values() if _target(groups) else ())]
     spreads = [f"{name}{end}" for name in columns for end in ("", "/std")]
     writer.writerow([*_keys(groups), "trials", "finished", "stopped_early", *spreads])
     for group in groups:
@@ -76,11 +82,13 @@ def as_table(groups: Sequence[Group]) -> Table:
     """Renders groups as a table for the terminal, with the mean wall-clock seconds of a run."""
     table = Table(box=None, pad_edge=False, header_style="bold", collapse_padding=True, caption=NOTE)
     table.caption_justify = "left"
-    for heading in [*_headings(groups), "seconds"]:
+    target = _target(groups)
+    times = dict(SECONDS) | ({f"s to {target:g}": TARGET_SECONDS} if target else {})
+    for heading in [*_headings(groups), *times]:
         table.add_column(heading, justify="left" if heading in _keys(groups) else "right")
     for group in groups:
-        seconds = f"{statistics.fmean(group.seconds):.0f}" if group.seconds else "-"
-        table.add_row(*(Text(cell) for cell in [*_row(group), seconds]))
+        seconds = [_mean(group.numbers[name], ".0f") for name in times.values()]
+        table.add_row(*(Text(cell) for cell in [*_row(group), *seconds]))
     return table
 
 
@@ -88,8 +96,14 @@ def _keys(groups: Sequence[Group]) -> list[str]:
     return list(groups[0].values) if groups else []
 
 
+def _target(groups: Sequence[Group]) -> float | None:
+    return groups[0].target if groups else None
+
+
 def _headings(groups: Sequence[Group]) -> list[str]:
-    return [*_keys(groups), "finished", *METRICS, "bytes"]
+    target = _target(groups)
+    to_target = [f"{start} to {target:g}" for start in TO_TARGET] if target else []
+    return [*_keys(groups), "finished", *METRICS, *BYTES, *to_target]
 
 
 def _row(group: Group) -> list[str]:
@@ -97,8 +111,19 @@ def _row(group: Group) -> list[str]:
     if group.num_stopped:
         finished += f", {group.num_stopped} stopped"
     spreads = [_spread(group.numbers[name]) for name in METRICS.values()]
-    num_bytes = _mean_and_std(group.numbers[BYTES])[0]
-    return [*group.values.values(), finished, *spreads, "-" if num_bytes is None else human_bytes(num_bytes)]
+    num_bytes = [_mean_and_std(group.numbers[name])[0] for name in BYTES.values()]
+    cells = [*spreads, *("-" if mean is None else human_bytes(mean) for mean in num_bytes)]
+    if group.target:
+        reached = len(group.numbers[TO_TARGET["rounds"]])
+        # Runs that never reach the target are not in the means.
+        some = f" ({reached}/{group.num_finished})" if 0 < reached < group.num_finished else ""
+        cells += [_mean(group.numbers[TO_TARGET["rounds"]], ".1f") + some]
+        cells += [_mean([value / 1e6 for value in group.numbers[TO_TARGET["MB"]]], ".2f")]
+    return [*group.values.values(), finished, *cells]
+
+
+def _mean(values: Sequence[float], form: str) -> str:
+    return f"{statistics.fmean(values):{form}}" if values else "-"
 
 
 def _spread(values: Sequence[float]) -> str:

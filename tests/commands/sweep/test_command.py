@@ -50,7 +50,7 @@ def test_results_as_markdown(mine, capsys, golden, tmp_path):
     code, lines, errors = run(capsys, "--results", "--plain")
 
     assert (code, errors, lines[0]) == (0, [], "# mine")
-    assert "| 0/2 | - | - | - | - |" in lines
+    assert "| 0/2 | - | - | - | - | - | - | - |" in lines
     folder = tmp_path / "outputs/mine"
     assert str(folder / "results.csv") in lines[-1]
     assert str(folder / "results.md") in lines[-1]

@@ -221,13 +221,15 @@ def test_a_sweep_reads_numbers_as_a_config_does(write):
 
 
 def test_a_key_that_some_methods_lack_names_the_trials_and_the_line(write, keys_of, golden):
-    text = "set:\n  method.generator.epochs: 3\ngrid: {method.name: [fedvtc, local], run.seed: [0, 1]}"
+    text = (
+        "list:\n- method.name: local\n  method.generator.epochs: 3\n- {method.name: fedvtc}\ngrid: {run.seed: [0, 1]}"
+    )
 
     (line,) = problems(write("mine.yaml", text))
 
     assert keys_of(line) == ["method.generator"]
-    assert "(mine.yaml:2)" in line
-    assert "local-seed0, local-seed1" in line
+    assert "(mine.yaml:3)" in line
+    assert "local-epochs3-seed0, local-epochs3-seed1" in line
     golden(line)
 
 

@@ -60,14 +60,14 @@ def test_means_and_sample_deviations_over_seeds_worked_by_hand(folder):
     # Deviations -0.1, 0, 0.1: squares add up to 0.02, by n - 1 = 2 that is 0.01.
     assert math.isclose(float(skewed[f"{ACCURACY}/std"]), 0.1)
     assert math.isclose(float(skewed[f"{WORST}/std"]), 0.05)
-    # 70 + 70 + 50 + 10 of each run.
-    assert (float(skewed["bytes/total"]), float(skewed["bytes/total/std"])) == (200.0, 0.0)
+    # 70 + 70 up and 50 + 10 down of each run.
+    assert (float(skewed["bytes/up"]), float(skewed["bytes/down"]), float(skewed["bytes/up/std"])) == (140.0, 60.0, 0.0)
     assert (other["partition.alpha"], other["trials"], other["finished"], other[ACCURACY]) == ("0.5", "3", "0", "")
     assert (folder.path / "results.md").read_text().splitlines()[4:] == [
-        "| partition.alpha | finished | accuracy | worst | missing | bytes |",
-        "| --- | --- | --- | --- | --- | --- |",
-        "| 0.1 | 3/3 | 0.6000 +- 0.1000 | 0.3000 +- 0.0500 | 0.0000 +- 0.0000 | 200 B |",
-        "| 0.5 | 0/3 | - | - | - | - |",
+        "| partition.alpha | finished | accuracy | worst | held | missing | F1 | up | down |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+        "| 0.1 | 3/3 | 0.6000 +- 0.1000 | 0.3000 +- 0.0500 | - | 0.0000 +- 0.0000 | - | 140 B | 60 B |",
+        "| 0.5 | 0/3 | - | - | - | - | - | - | - |",
     ]
 
 
@@ -86,10 +86,10 @@ def test_a_run_that_lacks_records_is_left_out_of_the_means(folder, lost):
     found = write_results(folder)
 
     assert (found[0].num_finished, found[0].incomplete_runs) == (1, [second.path])
-    assert (rows(folder)[0]["finished"], rows(folder)[0][ACCURACY], rows(folder)[0]["bytes/total"]) == (
+    assert (rows(folder)[0]["finished"], rows(folder)[0][ACCURACY], rows(folder)[0]["bytes/up"]) == (
         "1",
         "0.5",
-        "200.0",
+        "140.0",
     )
 
 
@@ -171,7 +171,7 @@ def test_measured_times_are_printed_and_not_written(folder):
     with console.capture() as shown:
         console.print(as_table(found))
 
-    assert found[0].seconds == [33.0]
+    assert found[0].numbers["time/round"] == [33.0]
     assert "33" in shown.get()
     assert b"33" not in before
 
@@ -235,3 +235,32 @@ def test_trials_stopped_early_are_counted(write):
 
     assert (rows(folder)[0]["finished"], rows(folder)[0]["stopped_early"]) == ("1", "1")
     assert "| 1/2, 1 stopped |" in (folder.path / "results.md").read_text()
+
+
+def test_numbers_up_to_a_target_worked_by_hand(write):
+    folder = SweepFolder(load_sweep(write("mine.yaml", "grid: {run.seed: [0, 1]}\nset: {run.rounds: 3}\ntarget: 0.6")))
+    curves = [(0.5, 0.6, 0.7), (0.5, 0.55, 0.58)]
+    for trial, curve in zip(folder.sweep.trials, curves, strict=True):
+        rounds = [
+            {"round": number, "phase": "round", ACCURACY: accuracy, "bytes/up/a": 3e6, "bytes/down/b": 1e6}
+            | {"time/round": 2.0, "time/client": 5.0, "time/train": 4.0, "time/server/fit": 0.5, "time/makespan": 9.0}
+            for number, accuracy in enumerate(curve, 1)
+        ]
+        final = {"round": 3, "phase": "final", ACCURACY: 0.59, "time/round": 1.0, "time/finetune": 7.0}
+        record(trial, "finished", *rounds, final)
+
+    (row,) = write_results(folder)
+
+    # The second run never reaches the target.
+    assert row.numbers["target/rounds"] == [2.0]
+    assert (row.numbers["target/bytes"], row.numbers["target/seconds"]) == ([8e6], [4.0])
+    # Three rounds of 5 s on clients and 0.5 s on the server, and 7 s after the last round.
+    assert (row.numbers["time/client"], row.numbers["time/round"]) == ([23.5, 23.5], [7.0, 7.0])
+    assert (rows(folder)[0]["target/rounds"], rows(folder)[0]["target/bytes"]) == ("2.0", "8000000.0")
+    heading, _, line = (folder.path / "results.md").read_text().splitlines()[4:]
+    assert heading.endswith("| up | down | rounds to 0.6 | MB to 0.6 |")
+    assert line.endswith("| 9.0 MB | 3.0 MB | 2.0 (1/2) | 8.00 |")
+    console = Console(width=200)
+    with console.capture() as capture:
+        console.print(as_table([row]))
+    assert capture.get().split("MB to 0.6")[1].split()[:6] == ["client", "s", "seconds", "s", "to", "0.6"]

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from fedvtc.commands.sweep.checks import check_settings, check_trials, overridden_key, paths_of
+from fedvtc.commands.sweep.known_folders import with_known_folders
 from fedvtc.commands.sweep.sweep_file import read_keys
 from fedvtc.commands.sweep.trial_names import trial_names
 from fedvtc.commands.sweep.trials import Sweep, Trial
-from fedvtc.commands.sweep.variants import FILES, Setting, Variant, settings, variants
+from fedvtc.commands.sweep.variants import FILES, LABEL, Setting, Variant, lacks, settings, variants, without_lacking
 from fedvtc.config import Config, check_submitted, load
 from fedvtc.config.layers import Layer
 from fedvtc.config.loading import with_texts
@@ -46,23 +47,26 @@ def load_sweep(file: Path, overrides: Sequence[str] = ()) -> Sweep:
     problems += check_settings([*base, *common], found, file, overrides)
     _raise(problems)
 
-    loader = _Loader(keys.name or file.stem, file, layer, base, common, tuple(overrides))
-    values = [{setting.key: setting.value for setting in variant} for variant in found]
+    loader = _Loader(keys.name or file.stem, file, layer, base, tuple(overrides))
+    sections = [loader.section((*common, *variant)) for variant in found]
+    parts = without_lacking(common, found, sections)
+    values = [{setting.key: setting.value for setting in variant if setting.is_shown} for _, variant in parts]
     trials: list[Trial] = []
     output_dir = ""
     lines: dict[str, list[str]] = {}
-    for name, own_values, variant in zip(trial_names(values), values, found, strict=True):
+    for name, own_values, (shared, variant) in zip(trial_names(values), values, parts, strict=True):
         try:
-            trial, output_dir = loader.trial(name, own_values, variant)
+            trial, output_dir = loader.trial(name, own_values, (*shared, *variant))
             trials.append(trial)
         except ConfigError as error:
             for line in error.problems:
                 lines.setdefault(line, []).append(name)
     if lines:
-        raise ConfigError([_in_trials(line, names, len(found)) for line, names in lines.items()])
+        raise ConfigError([_in_trials(line, names, len(parts)) for line, names in lines.items()])
     _raise(check_trials(trials, file))
     path = Path(trials[0].config.run.output_dir)
-    return Sweep(loader.sweep_name, file, path, output_dir, tuple(trials), keys.max_concurrent, keys.asha)
+    known = tuple(with_known_folders(trials))
+    return Sweep(loader.sweep_name, file, path, output_dir, known, keys.max_concurrent, keys.asha, keys.target)
 
 
 @dataclass(frozen=True)
@@ -73,11 +77,29 @@ class _Loader:
     file: Path
     layer: Layer
     base: Variant
-    common: Variant
     overrides: tuple[str, ...]
 
-    def trial(self, name: str, values: Mapping[str, Any], variant: Variant) -> tuple[Trial, str]:
+    def section(self, given: Variant) -> type[MethodConfig] | None:
+        """Returns the section of a trial's method; None if no key could be one of another method, or on a problem."""
+        from fedvtc.learning.methods import config_classes
+
+        if not any(lacks(MethodConfig, setting) for setting in given):
+            return None
+        files, own = self._parts([setting for setting in given if not lacks(MethodConfig, setting)])
+        try:
+            layers = [_as_layer(own, self.layer)]
+            return type(load(files, self.overrides, methods=config_classes(), layers=layers).method)
+        except ConfigError:
+            # Loading the trial reports the problems.
+            return None
+
+    def trial(self, name: str, values: Mapping[str, Any], given: Variant) -> tuple[Trial, str]:
         """Returns a trial, and `run.output_dir` as the user wrote it.
+
+        Args:
+            name: the name of the trial.
+            values: the values that the table shows.
+            given: all settings of the trial.
 
         Raises:
             ConfigError: one line for each problem of the config.
@@ -85,8 +107,7 @@ class _Loader:
         from fedvtc.learning.methods import config_classes
 
         methods = config_classes()
-        files = [*paths_of(self.base, self.file), *paths_of([*self.common, *variant], self.file)]
-        own = [setting for setting in (*self.common, *variant) if setting.key != FILES]
+        files, own = self._parts(given)
         overrides = [*self.overrides, f"run.name={name}"]
         config = load(files, overrides, methods=methods, layers=[_as_layer(own, self.layer)])
         check_submitted(config)
@@ -98,6 +119,11 @@ class _Loader:
         if self._overrides_method() and not _gives(files, [*map(_argument, own), *overrides], methods, placed):
             own = [setting for setting in own if not setting.key.startswith("method.")]
         return Trial(name, values, placed, (*files, *map(_argument, own), *overrides)), config.run.output_dir
+
+    def _parts(self, given: Sequence[Setting]) -> tuple[list[str], list[Setting]]:
+        """Returns the config files and the keys of a trial."""
+        files = [*paths_of(self.base, self.file), *paths_of(given, self.file)]
+        return files, [setting for setting in given if setting.key not in (FILES, LABEL)]
 
     def _overrides_method(self) -> bool:
         return any(overridden_key(override) in ("method", "method.name") for override in self.overrides)

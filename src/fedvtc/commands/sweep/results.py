@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fedvtc.commands.sweep.folder import SweepFolder
+from fedvtc.commands.sweep.run_numbers import numbers_of
 from fedvtc.commands.sweep.trial_names import value_text, varying
 from fedvtc.commands.sweep.trials import Trial
 from fedvtc.errors import RunFolderError
-from fedvtc.reporting.means import BYTES, METRICS, Group, as_csv, as_markdown
+from fedvtc.reporting.means import BYTES, METRICS, SECONDS, TARGET_SECONDS, TO_TARGET, Group, as_csv, as_markdown
 from fedvtc.storage.atomic import replaced
 from fedvtc.storage.records import read_metrics
 
@@ -66,8 +67,9 @@ def _texts(key: str, trials: Sequence[Trial]) -> dict[str | None, str]:
 
 def _group(folder: SweepFolder, values: Mapping[str, str], trials: Sequence[Trial]) -> Group:
     states = [folder.state(trial) for trial in trials]
-    numbers: dict[str, list[float]] = {name: [] for name in (*METRICS.values(), BYTES)}
-    seconds, incomplete_runs = [], []
+    names = (*METRICS.values(), *BYTES.values(), *SECONDS.values(), *TO_TARGET.values(), TARGET_SECONDS)
+    numbers: dict[str, list[float]] = {name: [] for name in names}
+    target, incomplete_runs = folder.sweep.target, []
     for trial, state in zip(trials, states, strict=True):
         if state != "finished":
             continue
@@ -77,8 +79,7 @@ def _group(folder: SweepFolder, values: Mapping[str, str], trials: Sequence[Tria
             if read.damaged_lines or not _are_whole(records, trial.config.run.rounds):
                 incomplete_runs.append(trial.path)
                 continue
-            own = _numbers(records)
-            seconds.append(float(sum(record.get("time/round") or 0.0 for record in records)))
+            own = numbers_of(records, target)
         except (OSError, ValueError, TypeError) as error:
             raise RunFolderError(f"{trial.path}: metrics.jsonl is damaged ({error}). {RESTART_FIX}") from None
         for name, number in own.items():
@@ -90,7 +91,7 @@ def _group(folder: SweepFolder, values: Mapping[str, str], trials: Sequence[Tria
         incomplete_runs=incomplete_runs,
         num_stopped=states.count("stopped early"),
         numbers=numbers,
-        seconds=seconds,
+        target=target,
     )
 
 
@@ -98,11 +99,3 @@ def _are_whole(records: Sequence[Mapping[str, Any]], num_rounds: int) -> bool:
     """True if the records are one record of each round, in order, and then the final record."""
     steps = [(record.get("phase"), record.get("round")) for record in records]
     return steps == [*(("round", number) for number in range(1, num_rounds + 1)), ("final", num_rounds)]
-
-
-def _numbers(records: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Returns the metrics of one run; a metric that its final record lacks is left out."""
-    final = records[-1]
-    numbers = {name: float(final[name]) for name in METRICS.values() if final.get(name) is not None}
-    parts = [part for record in records for key, part in record.items() if key.startswith("bytes/")]
-    return numbers | {BYTES: float(sum(parts))}

@@ -31,6 +31,18 @@ class AshaKeys:
 
 
 @section
+class VariantKeys:
+    """A named variant, such as a method of a comparison."""
+
+    label: Annotated[str, Field(min_length=1)]
+    """Name of the variant in tables and in the names of its trials; becomes `method.label`."""
+    files: list[str] = field(default_factory=list)
+    """Config files of the variant: paths relative to the sweep file, or names of shipped configs."""
+    keys: dict[str, Any] = field(default_factory=dict)
+    """Keys of the variant, dotted or nested; they override the files and `set`."""
+
+
+@section
 class SweepKeys:
     """The content of a sweep file."""
 
@@ -40,6 +52,8 @@ class SweepKeys:
     """Config files of all trials: paths relative to the sweep file, or names of shipped configs."""
     set_: dict[str, Any] = field(default_factory=dict)
     """Keys of all trials, dotted or nested; they override the files."""
+    variants: list[VariantKeys] = field(default_factory=list)
+    """Named variants, each combined with every point of the other keys."""
     grid: dict[str, Any] = field(default_factory=dict)
     """A list of values by dotted key; each combination is a trial. The key `files` lists config files."""
     random: dict[str, Any] = field(default_factory=dict)
@@ -52,6 +66,8 @@ class SweepKeys:
     """Seed of the draws; a drawn value depends on the seed, the key and the number of the draw only."""
     max_concurrent: Annotated[int | None, Field(ge=1)] = None
     """Maximum number of trials that run at once; null runs as many as fit the cluster."""
+    target: Annotated[float | None, Field(gt=0, le=1)] = None
+    """Mean accuracy that the table counts rounds, bytes and seconds to; null counts nothing."""
     asha: AshaKeys | None = None
     """Early stopping; null runs every trial to its end."""
 
@@ -87,8 +103,8 @@ def _value_problems(keys: SweepKeys, layer: Layer) -> Iterator[Problem]:
     if keys.asha is not None and keys.asha.metric not in (*TEST_METRICS, VALIDATION):
         fix = did_you_mean(keys.asha.metric, (*TEST_METRICS, VALIDATION))
         yield Problem("asha.metric", f"unknown metric {show(keys.asha.metric)}", layer.where(("asha", "metric")), fix)
-    if not (keys.grid or keys.random or keys.list_):
-        yield Problem(layer.source, "defines no trials", fix="Add grid, random or list.")
+    if not (keys.variants or keys.grid or keys.random or keys.list_):
+        yield Problem(layer.source, "defines no trials", fix="Add variants, grid, random or list.")
     if keys.num_samples != 1 and not keys.random:
         fix = "Remove num_samples or add random."
         yield Problem("num_samples", "has no effect without random", layer.where(("num_samples",)), fix)

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fedvtc.commands.sweep.variants import FILES
+from fedvtc.commands.sweep.variants import FILES, LABEL
 from fedvtc.config.naming import file_name
 from fedvtc.config.problems import show
 
@@ -32,14 +32,14 @@ def trial_names(trials: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def varying(trials: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Returns the keys whose values differ between trials: `files` first, then in the order of the trials."""
+    """Returns the keys whose values differ between trials: `label` and `files` first, then in order of the trials."""
     absent = object()
     return [key for key in _keys(trials) if len(_distinct([trial.get(key, absent) for trial in trials])) > 1]
 
 
 def _keys(trials: Sequence[Mapping[str, Any]]) -> list[str]:
     found = dict.fromkeys(key for trial in trials for key in trial)
-    return sorted(found, key=lambda key: key != FILES)
+    return sorted(found, key=lambda key: key not in (LABEL, FILES))
 
 
 def value_text(key: str, value: Any) -> str:
@@ -68,7 +68,7 @@ def _word(key: str, value: Any, label: str, values: Sequence[Any]) -> str:
         # A list has no short text, so the name has the number of the list among the values of the key.
         return file_name(f"{label}{values.index(value) + 1}")
     text = file_name(value_text(key, value))
-    if key == FILES or label == "name" or key.endswith(".name"):
+    if key in (LABEL, FILES) or label == "name" or key.endswith(".name"):
         return text
     return f"{label}{text}" if isinstance(value, int | float) and not isinstance(value, bool) else f"{label}-{text}"
 

@@ -43,6 +43,7 @@ class Sweep:
         trials: the trials, in the order of the sweep file.
         max_concurrent: the maximum number of trials that run at once; None sets no maximum.
         asha: early stopping; None runs every trial to its end.
+        target: mean accuracy that the table counts rounds, bytes and seconds to; None counts nothing.
     """
 
     name: str
@@ -52,3 +53,4 @@ class Sweep:
     trials: tuple[Trial, ...]
     max_concurrent: int | None
     asha: AshaKeys | None
+    target: float | None = None

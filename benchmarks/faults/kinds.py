@@ -213,7 +213,7 @@ KINDS: dict[str, Draw] = {
     "actor killed: statistics": injected("actor", f"{CLIENT}statistics", hosted_rounds),
     "actor killed: generator": injected("actor", f"{STEPS}train_generator", hosted_rounds),
     "actor killed: upload": injected("actor", f"{METHOD}client_round", hosted_rounds, when="after"),
-    "actor killed: evaluation": injected("actor", f"{CLIENT}confusion", evaluated),
+    "actor killed: evaluation": injected("actor", f"{CLIENT}confusions", evaluated),
     "actor killed: samples": injected("actor", f"{METHOD}samples", lambda s, _: range(1, s.num_grids + 1)),
     "actor killed: finish": injected("actor", f"{STEPS}finetune", hosted),
     "actor killed: saving": injected("actor", f"{STORE}write", hosted_checkpoints),

@@ -1,6 +1,6 @@
 """The checks of `check_method`."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -30,7 +30,7 @@ def check_method(
 
     * Uploads are those of the model trained in the round; the server stores and sends what it trains.
     * A resume after any round, another division of the clients among processes, or an evaluation changes no bit.
-    * An upload of a client that holds every class has the bytes of `largest_upload`.
+    * Uploads of a client that holds every class have the bytes of `largest_upload` and `largest_closing`.
     * Clients of one image or of one class keep finite weights, and a class that nobody holds keeps its values.
     * A second `receive` changes nothing. The server changes no state and no upload in place.
     * A module that trains changes, and sends no gradient into another module of a client.
@@ -38,8 +38,8 @@ def check_method(
     Args:
         method: the class, at the top level of a module that can be imported.
         config: keys of the method; None takes the defaults. Fewer epochs and smaller networks make the checks faster.
-        bytes_vary: True if the bytes of an upload depend on its values, as with compression. Then `largest_upload` is
-            an upper bound.
+        bytes_vary: True if the bytes of an upload depend on its values, as with compression. The largest uploads are
+            upper bounds then.
         untrained: payload kinds of uploads that do not depend on training, such as counts of labels.
 
     Returns:
@@ -88,20 +88,27 @@ def _check_clients(federation: TinyFederation, straight: Results) -> None:
 
 
 def _check_bytes(federation: TinyFederation, straight: Results, bytes_vary: bool) -> None:
-    """Compares `largest_upload`, and the broadcast of two such uploads, with those of client 0 in the first round."""
-    upload = straight.uploads[0][0]
-    planned, sent = largest_bytes(federation.method, 2), bytes_by_kind(upload.payload)
-    if bytes_vary:
-        fits = sent.keys() == planned["up"].keys() and all(sent[kind] <= planned["up"][kind] for kind in sent)
-        assert fits, f"an upload of every class has {sent} bytes, more than {planned['up']} of largest_upload"
+    """Compares the largest uploads with those of client 0, and the broadcast of two such uploads in the first round."""
+    method, upload = federation.method, straight.uploads[0][0]
+    planned, sent = largest_bytes(method, 2), bytes_by_kind(upload.payload)
+    _compare_bytes("largest_upload", sent, planned["up"], bytes_vary)
+    if method.has_closing:
+        closing = bytes_by_kind(straight.uploads[-1][0].payload)
+        _compare_bytes("largest_closing", closing, bytes_by_kind(method.largest_closing().payload), bytes_vary)
+    if bytes_vary or not sent:
         return
-    assert sent == planned["up"], f"an upload of every class has {sent} bytes, largest_upload {planned['up']}"
-    if not sent:
-        return
-    method, uploads = federation.method, [replace(upload, client=client) for client in range(2)]
+    uploads = [replace(upload, client=client) for client in range(2)]
     broadcast = method.last_broadcast(*method.server_round(method.start()[0], iter(uploads), federation.server(1)))
     received = bytes_by_kind(broadcast.seen_by(upload.backbone).payload)
     assert received == planned["down"], f"two uploads give a broadcast of {received} bytes, not {planned['down']}"
+
+
+def _compare_bytes(function: str, sent: Mapping[str, int], planned: Mapping[str, int], bytes_vary: bool) -> None:
+    if bytes_vary:
+        fits = sent.keys() == planned.keys() and all(sent[kind] <= planned[kind] for kind in sent)
+        assert fits, f"an upload of every class has {sent} bytes, more than {planned} of {function}"
+    else:
+        assert sent == planned, f"an upload of every class has {sent} bytes, {function} {planned}"
 
 
 def _check_training(federation: TinyFederation, straight: Results, untrained: Collection[str]) -> None:

@@ -9,6 +9,14 @@ from fedvtc.learning.methods.base import Method, ServerState
 from fedvtc.learning.server import Server
 
 
+class IdleServer(Server):
+    """A server that trains nothing, because training changes no size."""
+
+    def fit(self, *arguments: Any, **options: Any) -> dict[str, float]:
+        """Takes no step."""
+        return {}
+
+
 def largest_bytes(method: Method[Any], num_clients: int) -> dict[str, dict[str, int]]:
     """Returns upper bounds of the bytes of messages by payload kind, counted on messages of zeros.
 
@@ -70,7 +78,7 @@ def _round(method: Method[Any], num_uploads: int) -> tuple[ServerState, Broadcas
     """Runs the server's half of a round on the largest uploads."""
     upload, (state, _) = method.largest_upload(), method.start()
     uploads = (replace(upload, client=client) for client in range(num_uploads))
-    return method.server_round(state, uploads, Server(method.task.seed, upload.round))
+    return method.server_round(state, uploads, IdleServer(method.task.seed, upload.round))
 
 
 def _of_round(method: Method[Any], num_uploads: int) -> Broadcast:
@@ -84,4 +92,4 @@ def _last(method: Method[Any], num_uploads: int) -> Broadcast:
 def _closing(method: Method[Any], num_uploads: int) -> Broadcast:
     state, upload = _round(method, num_uploads)[0], method.largest_closing()
     uploads = (replace(upload, client=client) for client in range(num_uploads))
-    return method.closing_server(state, uploads, Server(method.task.seed, upload.round))
+    return method.closing_server(state, uploads, IdleServer(method.task.seed, upload.round))

@@ -11,7 +11,7 @@ Shapes: K classes held, D features, N draws.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import field
+from dataclasses import field, replace
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
@@ -148,6 +148,12 @@ class CCVR(Method[CCVRConfig]):
     def largest_upload(self) -> Upload:
         """Builds the largest upload of a round of the base method."""
         return self._base.largest_upload()
+
+    def largest_closing(self) -> Upload:
+        """Builds the closing upload of a client that holds every class."""
+        num_classes, size = self.task.num_classes, self.task.feature_size
+        statistics = FeatureStatistics.of(np.zeros((num_classes, size)), np.arange(num_classes), "class_full")
+        return replace(super().largest_closing(), payload=self._payload(statistics))
 
     def _payload(self, statistics: FeatureStatistics) -> dict[str, Arrays]:
         """Builds the message: counts, means and lower triangles, of one covariance per class or one pooled scatter."""

@@ -9,7 +9,7 @@ Shapes: N images of the set, C classes, B images of a batch.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import field
+from dataclasses import field, replace
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
@@ -174,6 +174,11 @@ class FedCVAE(Method[FedCVAEConfig]):
         if "images" not in broadcast.payload:
             return None
         return GeneratedImages.from_arrays(broadcast.payload["images"]).first(num_per_class)
+
+    def largest_closing(self) -> Upload:
+        """Builds the closing upload of a new decoder."""
+        counts_C = np.ones(self.task.num_classes, dtype=np.int64)
+        return replace(super().largest_closing(), payload=self._payload(self._new_generator(), counts_C))
 
     def _set_batches(self, client: FederatedClient, generated: GeneratedImages) -> Iterator[tuple[Tensor, Tensor]]:
         """Yields one shuffled epoch over the set and, if wanted, the client's own images."""

@@ -202,7 +202,7 @@ class CCVR(Method[CCVRConfig]):
         from torch.nn import functional
 
         from fedvtc.learning.data.module import epoch_batches
-        from fedvtc.learning.methods.fedvtc.latents import LatentSampler
+        from fedvtc.learning.models.latents import LatentSampler
         from fedvtc.learning.models.optimizers import build_optimizer
         from fedvtc.learning.models.weights import load_weights, weights_of
 

@@ -5,7 +5,7 @@ from torch import nn
 
 from fedvtc.learning.exchange.gaussians import ClassGaussians
 from fedvtc.learning.methods.fedvtc.images import CHUNK, ImageSource, LazyImages
-from fedvtc.learning.methods.fedvtc.latents import LatentSampler
+from fedvtc.learning.models.latents import LatentSampler
 
 
 class Scale(nn.Module):

@@ -10,8 +10,8 @@ from fedvtc.learning.data import ImageArrays
 from fedvtc.learning.exchange.gaussians import ClassGaussians
 from fedvtc.learning.methods.fedvtc import FinetuneConfig, passes
 from fedvtc.learning.methods.fedvtc.images import ImageSource
-from fedvtc.learning.methods.fedvtc.latents import LatentSampler
 from fedvtc.learning.methods.fedvtc.passes import Passes
+from fedvtc.learning.models.latents import LatentSampler
 
 NUM_CLASSES, SIDE = 4, 8
 COUNTS = [12, 9, 40, 0]

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from fedvtc.config.schema import OptimizerConfig
 from fedvtc.learning.exchange.gaussians import ClassGaussians
-from fedvtc.learning.methods.fedvtc.latents import LatentSampler
 from fedvtc.learning.models.classifier import ClassifierModule
 from fedvtc.learning.models.decoder import build_decoder
+from fedvtc.learning.models.latents import LatentSampler
 from fedvtc.learning.models.optimizers import build_optimizer
 
 Batch = tuple[Tensor, Tensor, Tensor]

@@ -12,8 +12,8 @@ from torch.func import functional_call
 
 from fedvtc.learning.exchange.gaussians import ClassGaussians
 from fedvtc.learning.exchange.messages import Payload
-from fedvtc.learning.methods.fedvtc.latents import LatentSampler
 from fedvtc.learning.methods.fedvtc.wire import received
+from fedvtc.learning.models.latents import LatentSampler
 
 CHUNK = 500
 """Latents decoded at a time, so that their maps fit a cache."""

@@ -3,8 +3,8 @@ import pytest
 import torch
 
 from fedvtc.learning.exchange.gaussians import ClassGaussians
-from fedvtc.learning.methods.fedvtc import latents as latents_module
-from fedvtc.learning.methods.fedvtc.latents import LatentSampler
+from fedvtc.learning.models import latents as latents_module
+from fedvtc.learning.models.latents import LatentSampler
 
 NUM_DRAWS = 40_000
 

@@ -1,6 +1,7 @@
 """The sweep folder: states of trials, locks, and refused folders."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -95,6 +96,23 @@ def test_another_sweep_of_the_same_name_is_refused(opened, keys_of, golden):
     assert keys_of(caught.value) == [f"{other.path}/seed0", f"{other.path}/seed1", "mine.yaml"]
     assert all(line.partition(": ")[2].startswith("partition.alpha: ") for line in lines[:2])
     golden(lines[-1])
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files to another user")
+def test_the_method_of_another_users_run_is_not_imported(opened, tmp_path, monkeypatch, keys_of):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "theirs.py").write_text(f"open({str(tmp_path / 'imported')!r}, 'w')")
+    folder = opened("finished")
+    path = folder.sweep.trials[0].path / "config.yaml"
+    config = yaml.safe_load(path.read_text())
+    path.write_text(yaml.safe_dump({**config, "method": {"name": "theirs:Theirs"}}))
+    os.chown(path, 65534, -1)
+
+    with pytest.raises(ConfigError) as caught, folder.opened():
+        pass
+
+    assert keys_of(caught.value) == ["method.name"]
+    assert not (tmp_path / "imported").exists()
 
 
 def test_trials_may_be_added(opened, write):

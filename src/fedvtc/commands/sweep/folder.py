@@ -66,6 +66,7 @@ class SweepFolder:
             ConfigError: run folders hold other configs; one line for each key that differs.
             RunFolderError: a run folder is damaged.
         """
+        from fedvtc.federation.trust import is_owned
         from fedvtc.learning.methods import config_classes
 
         lines = []
@@ -73,7 +74,8 @@ class SweepFolder:
             if not (trial.path / "run.json").exists():
                 continue
             folder = RunFolder.open(trial.path)
-            before = load([config_layer(folder.path)], [], methods=config_classes())
+            refusal = "" if is_owned(folder.path) else "The folder belongs to another user. Set another run.output_dir."
+            before = load([config_layer(folder.path)], [], methods=config_classes(refusal))
             try:
                 check_resumable(before, same_place(before, trial.config))
             except ConfigError as error:

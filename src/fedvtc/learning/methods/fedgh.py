@@ -18,12 +18,10 @@ from fedvtc.config.schema import MethodConfig
 from fedvtc.config.section import section
 from fedvtc.learning.exchange.messages import Broadcast, Upload
 from fedvtc.learning.methods._class_means import batches, class_means, largest_class_means, stacked
-from fedvtc.learning.methods._shared_head import first_head, new_head, receive_head
+from fedvtc.learning.methods._shared_head import first_head, receive_head, trained_head
 from fedvtc.learning.methods.base import Method, ServerState
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from fedvtc.learning.client.client import FederatedClient
     from fedvtc.learning.server import Server
 
@@ -65,23 +63,12 @@ class FedGH(Method[FedGHConfig]):
         self, state: ServerState, uploads: Iterable[Upload], server: Server
     ) -> tuple[ServerState, Broadcast]:
         """Steps the head on CE(h(c_k^y), y) over all class means of the round."""
-        import torch
         from torch.nn import functional
 
-        from fedvtc.learning.models.weights import load_weights, weights_of
-
-        head = new_head(self.task)
-        load_weights(head, state["head"])
-        means_ND, labels_N = stacked(uploads)
-
-        def loss(means_BD: Tensor, labels_B: Tensor) -> Tensor:
-            return functional.cross_entropy(head(means_BD), labels_B)
-
-        optimizer = torch.optim.SGD(head.parameters(), lr=self.config.server_lr)
-        rows = batches(means_ND, labels_N, batch_size=self.config.server_batch_size, epochs=self.config.server_epochs)
-        with server.phase("head"):
-            server.fit(head, rows, loss, optimizer)
-        payload = {"head": weights_of(head)}
+        config = self.config
+        rows = batches(*stacked(uploads), batch_size=config.server_batch_size, epochs=config.server_epochs)
+        loss = functional.cross_entropy
+        payload = {"head": trained_head(self.task, state["head"], rows, loss, lr=config.server_lr, server=server)}
         return payload, Broadcast(server.round, payload)
 
     def largest_upload(self) -> Upload:

@@ -19,7 +19,7 @@ from fedvtc.config.schema import MethodConfig
 from fedvtc.config.section import section
 from fedvtc.learning.exchange.messages import Arrays, Broadcast, Upload
 from fedvtc.learning.methods._class_means import batches
-from fedvtc.learning.methods._shared_head import first_head, new_head, receive_head
+from fedvtc.learning.methods._shared_head import first_head, receive_head, trained_head
 from fedvtc.learning.methods.base import Method, ServerState
 
 if TYPE_CHECKING:
@@ -73,27 +73,19 @@ class FedRE(Method[FedREConfig]):
         self, state: ServerState, uploads: Iterable[Upload], server: Server
     ) -> tuple[ServerState, Broadcast]:
         """Steps the head on sum_y w_y CE(h(r), y) over the mixes r of the round."""
-        import torch
-
         from fedvtc.learning.models.losses import soft_cross_entropy
-        from fedvtc.learning.models.weights import load_weights, weights_of
 
-        head = new_head(self.task)
-        load_weights(head, state["head"])
-        mixes = [upload.payload["mix"] for upload in uploads]
+        config, mixes = self.config, [upload.payload["mix"] for upload in uploads]
         weights_NC = np.zeros((len(mixes), self.task.num_classes), dtype=np.float32)
         for weights_C, mix in zip(weights_NC, mixes, strict=True):
             weights_C[mix["classes"]] = mix["weights"]
         means_ND = np.stack([mix["mean"] for mix in mixes])
 
-        def loss(means_BD: Tensor, weights_BC: Tensor) -> Tensor:
-            return soft_cross_entropy(weights_BC, head(means_BD))
+        def loss(logits_BC: Tensor, weights_BC: Tensor) -> Tensor:
+            return soft_cross_entropy(weights_BC, logits_BC)
 
-        optimizer = torch.optim.SGD(head.parameters(), lr=self.config.server_lr)
-        rows = batches(means_ND, weights_NC, batch_size=self.config.server_batch_size, epochs=self.config.server_epochs)
-        with server.phase("head"):
-            server.fit(head, rows, loss, optimizer)
-        payload = {"head": weights_of(head)}
+        rows = batches(means_ND, weights_NC, batch_size=config.server_batch_size, epochs=config.server_epochs)
+        payload = {"head": trained_head(self.task, state["head"], rows, loss, lr=config.server_lr, server=server)}
         return payload, Broadcast(server.round, payload)
 
     def largest_upload(self) -> Upload:

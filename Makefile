@@ -18,7 +18,7 @@ help:  ## Show this list
 
 env: $(STAMP)  ## Build .venv with the locked dependencies
 
-demo: env  ## Run three methods on the bundled digits and print a table (no download, two minutes on two cores)
+demo: env  ## Run three methods on the bundled digits and print a table (no download, three minutes on two cores)
 	@for method in $(DEMO_METHODS); do \
 	    $(BIN)/fedvtc run conf/experiment/digits.yaml conf/method/$$method.yaml run.output_dir=$(DEMO) || exit; \
 	done

@@ -1,6 +1,6 @@
 """A client's own images, read by index from the arrays that all clients share.
 
-Shapes: N images of the client, B images of a batch.
+Shapes: N images of the client, B images of a batch, C classes.
 """
 
 from collections.abc import Callable
@@ -49,6 +49,10 @@ class OwnImages:
     def labels_N(self) -> Tensor:
         """Class of each image."""
         return torch.from_numpy(self._shared.labels_N[self._indices_N.numpy()]).to(self._device)
+
+    def counts_C(self, num_classes: int) -> NDArray[np.int64]:
+        """Returns the number of images of each class (C,)."""
+        return np.bincount(self._shared.labels_N[self._indices_N.numpy()], minlength=num_classes)
 
     def augmented(self, images: Tensor) -> Tensor:
         """Applies the random changes of `data.augment`; draws from PyTorch's global generator."""

@@ -115,7 +115,7 @@ class FedCVAE(Method[FedCVAEConfig]):
                 )
                 client.fit("generator", batches)
         generator: ConditionalVAE = client.modules["generator"]  # type: ignore[assignment]
-        payload = self._payload(generator, np.bincount(labels_N.cpu().numpy(), minlength=self.task.num_classes))
+        payload = self._payload(generator, client.images.counts_C(self.task.num_classes))
         return Upload(client.id, client.round, client.num_images, payload, dict(client.scalars))
 
     def closing_server(self, state: ServerState, uploads: Iterable[Upload], server: Server) -> Broadcast:

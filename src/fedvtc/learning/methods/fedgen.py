@@ -86,7 +86,7 @@ class FedGen(Method[FedGenConfig]):
                     client.fit("classifier", client.batches(), loss=loss if epoch < _GUIDED_EPOCHS else None)
         else:
             client.train()
-        count_C = np.bincount(client.images.labels_N.cpu().numpy(), minlength=self.task.num_classes)
+        count_C = client.images.counts_C(self.task.num_classes)
         payload: Payload = {"head": weights_of(client.classifier.head), "labels": {"count": count_C.astype(np.int32)}}
         return Upload(client.id, client.round, client.num_images, payload, dict(client.scalars))
 

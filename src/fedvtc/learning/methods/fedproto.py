@@ -95,7 +95,7 @@ class FedProto(Method[FedProtoConfig]):
             return head
         mean_CD, _, held_C = _read(broadcast.payload["prototypes"]).dense(self.task.num_classes)
         if self.config.prediction == "prototype_held":
-            held_C = held_C & (np.bincount(client.images.labels_N.cpu(), minlength=self.task.num_classes) > 0)
+            held_C = held_C & (client.images.counts_C(self.task.num_classes) > 0)
         prototypes, allowed_C = (torch.tensor(array, device=client.device) for array in (mean_CD, held_C))
 
         def nearest(images: Tensor) -> Tensor:

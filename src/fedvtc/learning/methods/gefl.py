@@ -102,7 +102,7 @@ class GeFL(Method[GeFLConfig]):
         from fedvtc.learning.models.weights import weights_of
 
         trains_generator, trains_classifier = self._trained(client.round)
-        counts_C = np.bincount(client.images.labels_N.cpu().numpy(), minlength=self.task.num_classes)
+        counts_C = client.images.counts_C(self.task.num_classes)
         payload: dict[str, Arrays] = {"labels": {"count": counts_C.astype(np.int32)}}
         if trains_classifier:
             self._train_classifier(client, broadcast)

@@ -21,16 +21,13 @@ from fedvtc.config.section import AddedLater, section
 from fedvtc.learning.exchange.gaussians import ClassGaussians
 from fedvtc.learning.exchange.messages import Arrays, Broadcast, Upload
 from fedvtc.learning.exchange.statistics import FeatureStatistics
+from fedvtc.learning.methods._prototypes import UNIT_SPREAD, as_gaussians, nearest_prototypes
 from fedvtc.learning.methods.base import Method, ServerState
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from fedvtc.learning.client.client import FederatedClient
     from fedvtc.learning.client.evaluation import Predictor
     from fedvtc.learning.server import Server
-
-_UNIT_SPREAD = np.ones((), dtype=np.float32)
 
 
 @section
@@ -44,9 +41,9 @@ class FedProtoConfig(MethodConfig):
     """Mean of the clients' prototypes of a class. `images`: weighted by the images of the class; `clients`: each client
     counts once, as in the authors' code."""
     prediction: Annotated[Literal["head", "prototype", "prototype_held"], AddedLater()] = "head"
-    """What is ranked. `head`: the client's own model. `prototype`: the nearest global prototype, as in the paper.
-    `prototype_held`: the nearest one of the client's own classes, as in the authors' code, so that missing classes are
-    never named. With the last two, the accuracy of the head is in the record too."""
+    """The predictor that is ranked. `head`: the client's own model. `prototype`: the nearest global prototype, as in
+    the paper. `prototype_held`: the nearest one of the client's own classes, as in the authors' code, so that missing
+    classes are never named. With the last two, the accuracy of the head is in the record too."""
     precision: Annotated[Literal["float64", "float32"], AddedLater()] = "float64"
     """Type of uploaded prototypes; `float32` halves the bytes of uploads."""
 
@@ -59,7 +56,7 @@ class FedProto(Method[FedProtoConfig]):
     def client_round(self, client: FederatedClient, broadcast: Broadcast) -> Upload:
         """Trains on CE + lambda * mean_j (g(x)_j - c_j^y)^2, and uploads the prototypes of the trained model."""
         if broadcast.payload:
-            client.set_prototypes(_read(broadcast.payload["prototypes"]), self.config.prototype_weight)
+            client.set_prototypes(as_gaussians(broadcast.payload["prototypes"]), self.config.prototype_weight)
         client.train()
         payload = self._payload(client.statistics("scalar"))
         return Upload(client.id, client.round, client.num_images, payload, dict(client.scalars))
@@ -78,29 +75,20 @@ class FedProto(Method[FedProtoConfig]):
                 prototypes = {**prototypes, "count": np.ones_like(prototypes["count"])}
             arrays = {"prototypes": prototypes, "covariance": {"scatter": np.zeros(())}}
             merged += FeatureStatistics.from_arrays(arrays, "scalar")
-        means = ClassGaussians(merged.classes_K, merged.count_K, merged.mean_KD.astype(np.float32), _UNIT_SPREAD)
+        means = ClassGaussians(merged.classes_K, merged.count_K, merged.mean_KD.astype(np.float32), UNIT_SPREAD)
         if "prototypes" in state:
-            means = means.keeping(_read(state["prototypes"]))
+            means = means.keeping(as_gaussians(state["prototypes"]))
         payload = {"prototypes": means.to_payload()["prototypes"]}
         return payload, Broadcast(server.round, payload)
 
     def predictors(self, client: FederatedClient, broadcast: Broadcast) -> Mapping[str, Predictor]:
         """Names the class of the nearest prototype: argmin_y mean_j (g(x)_j - c_j^y)^2; the head beside it."""
-        import torch
-
-        from fedvtc.learning.models.classifier import nearest_prototype
-
         head = super().predictors(client, broadcast)
         if self.config.prediction == "head" or not broadcast.payload:
             return head
-        mean_CD, _, held_C = _read(broadcast.payload["prototypes"]).dense(self.task.num_classes)
-        if self.config.prediction == "prototype_held":
-            held_C = held_C & (client.images.counts_C(self.task.num_classes) > 0)
-        prototypes, allowed_C = (torch.tensor(array, device=client.device) for array in (mean_CD, held_C))
-
-        def nearest(images: Tensor) -> Tensor:
-            return nearest_prototype(client.classifier.features(images), prototypes, allowed_C)
-
+        is_held = self.config.prediction == "prototype_held"
+        allowed_C = client.images.counts_C(self.task.num_classes) > 0 if is_held else None
+        nearest = nearest_prototypes(client, as_gaussians(broadcast.payload["prototypes"]), allowed_C)
         return {self.config.prediction: nearest, **head}
 
     def largest_upload(self) -> Upload:
@@ -112,11 +100,6 @@ class FedProto(Method[FedProtoConfig]):
     def _payload(self, statistics: FeatureStatistics) -> dict[str, Arrays]:
         prototypes = statistics.to_arrays()["prototypes"]
         return {"prototypes": {**prototypes, "mean": prototypes["mean"].astype(self.config.precision)}}
-
-
-def _read(prototypes: Arrays) -> ClassGaussians:
-    # FedProto has no spread; a spread of 1 gives FedProto's distance to a prototype.
-    return ClassGaussians.from_arrays(prototypes, {"spread": _UNIT_SPREAD})
 
 
 METHOD = FedProto

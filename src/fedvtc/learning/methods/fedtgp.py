@@ -21,6 +21,7 @@ from fedvtc.config.section import section
 from fedvtc.learning.exchange.gaussians import ClassGaussians
 from fedvtc.learning.exchange.messages import Broadcast, Upload
 from fedvtc.learning.methods._class_means import batches, class_means, largest_class_means, stacked
+from fedvtc.learning.methods._prototypes import as_gaussians, nearest_prototypes
 from fedvtc.learning.methods.base import Method, ServerState
 
 if TYPE_CHECKING:
@@ -31,8 +32,6 @@ if TYPE_CHECKING:
     from fedvtc.learning.client.evaluation import Predictor
     from fedvtc.learning.models.feature_nets import PrototypeNet
     from fedvtc.learning.server import Server
-
-_UNIT_SPREAD = np.ones((), dtype=np.float32)
 
 
 @section
@@ -99,20 +98,10 @@ class FedTGP(Method[FedTGPConfig]):
 
     def predictors(self, client: FederatedClient, broadcast: Broadcast) -> Mapping[str, Predictor]:
         """Names the class of the nearest prototype, of all classes that were ever uploaded; the head beside it."""
-        import torch
-
-        from fedvtc.learning.models.classifier import nearest_prototype
-
         head = super().predictors(client, broadcast)
         if not broadcast.payload:
             return head
-        dense = self._read(broadcast).dense(self.task.num_classes)
-        mean_CD, _, known_C = (torch.tensor(array, device=client.device) for array in dense)
-
-        def nearest(images: Tensor) -> Tensor:
-            return nearest_prototype(client.classifier.features(images), mean_CD, known_C)
-
-        return {"prototype": nearest, **head}
+        return {"prototype": nearest_prototypes(client, self._read(broadcast)), **head}
 
     def largest_upload(self) -> Upload:
         """Builds an upload with the means of all classes."""
@@ -122,9 +111,8 @@ class FedTGP(Method[FedTGPConfig]):
     @staticmethod
     def _read(broadcast: Broadcast) -> ClassGaussians:
         prototypes = broadcast.payload["prototypes"]
-        # FedTGP has no counts and no spread; a spread of 1 gives FedTGP's distance to a prototype.
-        count_K = np.ones(len(prototypes["classes"]), dtype=np.int64)
-        return ClassGaussians.from_arrays({**prototypes, "count": count_K}, {"spread": _UNIT_SPREAD})
+        # The messages of FedTGP have no counts, and nothing here reads them.
+        return as_gaussians({**prototypes, "count": np.ones(len(prototypes["classes"]), dtype=np.int64)})
 
     def _new_net(self) -> PrototypeNet:
         from fedvtc.learning.models.feature_nets import PrototypeNet

@@ -18,6 +18,7 @@ from pydantic import Field
 from fedvtc.config.schema import MethodConfig, OptimizerConfig
 from fedvtc.config.section import section
 from fedvtc.learning.exchange.messages import Arrays, Broadcast, Upload
+from fedvtc.learning.methods._autoencoder import train_autoencoder
 from fedvtc.learning.methods.base import Method, ServerState
 
 if TYPE_CHECKING:
@@ -106,14 +107,8 @@ class FedCVAE(Method[FedCVAEConfig]):
 
     def closing_upload(self, client: FederatedClient, broadcast: Broadcast) -> Upload:
         """Trains the autoencoder on the client's own images; uploads its decoder and the images of each class."""
-        config, labels_N = self.config.decoder, client.images.labels_N
-        with client.phase("generator"):
-            for _ in range(config.epochs):
-                batches = (
-                    (client.images.inputs(index_B), labels_N[index_B])
-                    for index_B in client.index_batches(config.batch_size)
-                )
-                client.fit("generator", batches)
+        config = self.config.decoder
+        train_autoencoder(client, epochs=config.epochs, batch_size=config.batch_size)
         generator: ConditionalVAE = client.modules["generator"]  # type: ignore[assignment]
         payload = self._payload(generator, client.images.counts_C(self.task.num_classes))
         return Upload(client.id, client.round, client.num_images, payload, dict(client.scalars))

@@ -17,6 +17,7 @@ from pydantic import Field
 from fedvtc.config.schema import Config, MethodConfig, OptimizerConfig
 from fedvtc.config.section import section
 from fedvtc.learning.exchange.messages import Arrays, Broadcast, Upload, WeightedMean
+from fedvtc.learning.methods._autoencoder import train_autoencoder
 from fedvtc.learning.methods.base import Method, ServerState
 from fedvtc.learning.methods.fedavg import largest_model
 
@@ -109,7 +110,8 @@ class GeFL(Method[GeFLConfig]):
             if self.config.groups == "architecture":
                 payload["model"] = weights_of(client.classifier)
         if trains_generator:
-            self._train_generator(client)
+            config = self.config.generator
+            train_autoencoder(client, epochs=config.epochs, batch_size=config.batch_size)
             payload["generator"] = weights_of(client.modules["generator"])
         scalars = dict(client.scalars)
         return Upload(client.id, client.round, client.num_images, payload, scalars, client.backbone_name)
@@ -199,16 +201,6 @@ class GeFL(Method[GeFLConfig]):
         steps = (synthetic, client.train) if order == "synthetic_first" else (client.train, synthetic)
         for step in steps:
             step()
-
-    def _train_generator(self, client: FederatedClient) -> None:
-        config, labels_N = self.config.generator, client.images.labels_N
-        with client.phase("generator"):
-            for _ in range(config.epochs):
-                batches = (
-                    (client.images.inputs(index_B), labels_N[index_B])
-                    for index_B in client.index_batches(config.batch_size)
-                )
-                client.fit("generator", batches)
 
     def _new_generator(self) -> ConditionalVAE:
         from fedvtc.learning.models.cvae import ConditionalVAE

@@ -19,7 +19,8 @@ from fedvtc.config.schema import MethodConfig, OptimizerConfig
 from fedvtc.config.section import section
 from fedvtc.learning.exchange.messages import Arrays, Broadcast, Upload
 from fedvtc.learning.methods._autoencoder import train_autoencoder
-from fedvtc.learning.methods.base import Method, ServerState
+from fedvtc.learning.methods.base import ServerState
+from fedvtc.learning.methods.local import LocalRounds
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -84,7 +85,7 @@ class FedCVAEConfig(MethodConfig):
     """The training of the clients' models on the generated set."""
 
 
-class FedCVAE(Method[FedCVAEConfig]):
+class FedCVAE(LocalRounds[FedCVAEConfig]):
     """Trains as local; then uploads decoders and label counts once, and broadcasts generated images and labels."""
 
     config_class = FedCVAEConfig
@@ -92,18 +93,6 @@ class FedCVAE(Method[FedCVAEConfig]):
     def prepare(self, client: FederatedClient) -> None:
         """Attaches the autoencoder, with equal initial weights on all clients."""
         client.attach("generator", self._new_generator())
-
-    def client_round(self, client: FederatedClient, broadcast: Broadcast) -> Upload:
-        """Trains on the client's own images; uploads measurements alone."""
-        client.train()
-        return Upload(client.id, client.round, client.num_images, scalars=dict(client.scalars))
-
-    def server_round(
-        self, state: ServerState, uploads: Iterable[Upload], server: Server
-    ) -> tuple[ServerState, Broadcast]:
-        """Returns the state unchanged and an empty broadcast of the round."""
-        round = max(upload.round for upload in uploads)
-        return state, Broadcast(round)
 
     def closing_upload(self, client: FederatedClient, broadcast: Broadcast) -> Upload:
         """Trains the autoencoder on the client's own images; uploads its decoder and the images of each class."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from fedvtc.config.schema import MethodConfig
 from fedvtc.config.section import section
 from fedvtc.learning.exchange.messages import Broadcast, Upload
-from fedvtc.learning.methods.base import Method, ServerState
+from fedvtc.learning.methods.base import ConfigT, Method, ServerState
 
 if TYPE_CHECKING:
     from fedvtc.learning.client.client import FederatedClient
@@ -22,10 +22,8 @@ class LocalConfig(MethodConfig):
     name: str = "local"
 
 
-class Local(Method[LocalConfig]):
-    """Local training without messages."""
-
-    config_class = LocalConfig
+class LocalRounds(Method[ConfigT]):
+    """Rounds of local training without messages, for methods that exchange values after the last round alone."""
 
     def client_round(self, client: FederatedClient, broadcast: Broadcast) -> Upload:
         """Trains on the client's own images; uploads measurements alone."""
@@ -38,6 +36,12 @@ class Local(Method[LocalConfig]):
         """Returns the state unchanged and an empty broadcast of the round."""
         round = max(upload.round for upload in uploads)
         return state, Broadcast(round)
+
+
+class Local(LocalRounds[LocalConfig]):
+    """Local training without messages."""
+
+    config_class = LocalConfig
 
 
 METHOD = Local

@@ -203,8 +203,6 @@ def _main():
     from fedvtc.runtime.heavy_imports import fast_imports
 
     with fast_imports():
-        import sklearn.datasets  # noqa: F401
-
         import fedvtc.commands.run
         import fedvtc.federation.launch
         import fedvtc.learning.client.client

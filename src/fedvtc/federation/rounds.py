@@ -144,7 +144,7 @@ class Federation:
             record["time/round"] = time.perf_counter() - began_s
         with self._stopper.deferred():
             try:
-                self._checkpoints.save_final(record["round"], record.get("test/accuracy/mean"))
+                self._checkpoints.save_final(record["round"], state, broadcast, record.get("test/accuracy/mean"))
             finally:
                 # After the checkpoint, so that the record also counts failures of the last checkpoints.
                 self._log(record, clients)

@@ -159,6 +159,20 @@ def test_rows_of_clients_agree_with_the_records(finished, config_of):
         assert record["test/accuracy/min"] == min(float(row["accuracy"]) for row in own)
 
 
+def test_confusion_matrices_agree_with_the_rows_of_clients(finished, config_of):
+    rows = rows_of(finished)
+    with np.load(finished / "confusion.npz") as arrays:
+        kept = dict(arrays)
+    evaluated = dict.fromkeys("final" if row["phase"] == "final" else f"round_{int(row['round']):06d}" for row in rows)
+    ranked = {name: counts_KCC for name, counts_KCC in kept.items() if "/" not in name}
+    assert list(ranked) == list(evaluated)
+    assert {name.partition("/")[2] for name in kept} == {""}
+    matrices = [counts_CC for counts_KCC in ranked.values() for counts_CC in counts_KCC]
+    for row, counts_CC in zip(rows, matrices, strict=True):
+        assert counts_CC.sum(axis=1).tolist() == [5, 5, 5]
+        assert float(row["accuracy"]) == counts_CC.trace() / 15
+
+
 def test_a_saved_partition_gives_the_same_run_again(finished, config_of, run):
     parts = [spec.indices_N for spec in Population.of(config_of()).specs]
     with np.load(finished / "partition.npz") as saved:

@@ -209,7 +209,7 @@ class ClientHost:
         self._method.receive(client, broadcast)
         upload = step(client, broadcast)
         if upload is None:
-            upload = Upload(client.id, client.round, client.num_images, scalars=dict(client.scalars))
+            upload = client.upload()
         broken = find_non_finite(upload.payload)
         if broken is not None:
             raise ClientError(client_id, client.round, "upload", f"{broken} is not finite")

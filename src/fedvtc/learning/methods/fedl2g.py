@@ -88,7 +88,7 @@ class FedL2G(Method[FedL2GConfig]):
             )
         client.scalars["loss/quiz"] = quiz_loss
         gradients = _by_class(gradient_BD.cpu().numpy(), study[1].cpu().numpy())
-        return Upload(client.id, client.round, client.num_images, {"gradients": gradients}, dict(client.scalars))
+        return client.upload({"gradients": gradients})
 
     def server_round(
         self, state: ServerState, uploads: Iterable[Upload], server: Server

@@ -211,8 +211,9 @@ class FederatedClient:
             RuntimeError: no phase is open.
         """
         labels_N = self.images.labels_N
-        for index_B in self.index_batches(batch_size or self._config.training.batch_size):
-            yield self.images.augmented(self.images.inputs(index_B)), labels_N[index_B]
+        index_batches = self.index_batches(batch_size or self._config.training.batch_size)
+        for images, index_B in self.images.in_batches(index_batches):
+            yield self.images.augmented(images), labels_N[index_B]
 
     def index_batches(self, batch_size: int) -> Iterator[Tensor]:
         """Yields one epoch of indices of the client's own images; the open `phase` keys the order."""

@@ -20,7 +20,7 @@ from fedvtc.federation.resume import resume_federation
 from fedvtc.learning.client.client import FederatedClient
 from fedvtc.learning.exchange.messages import bytes_by_kind
 from fedvtc.learning.methods import Task, build, config_classes
-from fedvtc.learning.metrics import CLIENT_METRICS
+from fedvtc.learning.metrics import CLIENT_METRICS, MEASURED
 from fedvtc.learning.population import Population
 from fedvtc.learning.seeding import choose_participants
 from fedvtc.learning.server import Server
@@ -96,8 +96,7 @@ def rows_of(path):
 def results_of(path):
     """The records without times, memory and placement."""
     return [
-        {key: value for key, value in record.items() if not key.startswith(("time/", "memory/", "placement/"))}
-        for record in records_of(path)
+        {key: value for key, value in record.items() if not key.startswith(MEASURED)} for record in records_of(path)
     ]
 
 

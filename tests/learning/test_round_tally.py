@@ -1,7 +1,7 @@
 import numpy as np
 
 from fedvtc.learning.exchange.messages import Broadcast, Upload
-from fedvtc.learning.metrics import RoundTally
+from fedvtc.learning.round_tally import RoundTally
 
 
 def upload(client, num_floats, **scalars):

@@ -9,11 +9,12 @@ import torch
 from fedvtc.config.operation import PlacementConfig
 from fedvtc.config.schema import EvaluateConfig, MethodConfig, OptimizerConfig, TrainingConfig
 from fedvtc.errors import ClientError
+from fedvtc.learning.costs import peak_memory_bytes
 from fedvtc.learning.exchange.messages import Broadcast
 from fedvtc.learning.methods.fedproto import FedProtoConfig
 from fedvtc.learning.methods.lg_fedavg import LGFedAvgConfig
 from fedvtc.learning.metrics import ROUND_METRICS
-from fedvtc.runtime.host import ClientHost, peak_memory_bytes
+from fedvtc.runtime.host import ClientHost
 from fedvtc.runtime.inline_pool import InlinePool
 
 LOCAL = MethodConfig(name="local")

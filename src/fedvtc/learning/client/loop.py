@@ -4,6 +4,7 @@ import hashlib
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -18,6 +19,9 @@ from fedvtc.learning.seeding import derive_seed
 Precision = Literal["32-true", "bf16-mixed"]
 Loss = Callable[..., Tensor | Mapping[str, Tensor]]
 """Computes a loss from the tensors of a batch, such as `loss(images, labels_B)`."""
+Terms = Mapping[str, Tensor]
+Counted = Callable[[int, Callable[[], Terms]], Terms]
+"""Runs a step on a number of images."""
 
 
 _GENERATORS = threading.RLock()
@@ -63,6 +67,10 @@ def keyed_randomness(
         yield
 
 
+def _uncounted(num_images: int, step: Callable[[], Terms]) -> Terms:
+    return step()
+
+
 class Learner:
     """A module and its optimizer, set up by Fabric once and kept for the life of the client.
 
@@ -90,6 +98,7 @@ class Learner:
         batches: Iterable[Sequence[Tensor]],
         loss: Loss | None = None,
         optimizer: torch.optim.Optimizer | None = None,
+        counted: Counted = _uncounted,
     ) -> dict[str, float]:
         """Steps once per batch, in train mode.
 
@@ -98,6 +107,7 @@ class Learner:
             loss: computes the loss from the tensors of a batch; None takes the module's `training_step`. Either returns
                 a tensor, or a mapping of terms with the key `loss`.
             optimizer: replaces the module's optimizer in this call.
+            counted: runs each step up to its gradients, perhaps twice.
 
         Returns:
             The mean over images of every term; empty without a batch. A mean is not finite if a value is not finite.
@@ -113,19 +123,24 @@ class Learner:
         sums: dict[str, Tensor] = {}
         num_images = 0
         for index, batch in enumerate(batches):
-            stepper.zero_grad()
-            # On one device Fabric casts `forward` alone.
-            with self._fabric.autocast():
-                found = self._wrapped.training_step(batch, index) if loss is None else loss(*batch)
-            terms: Mapping[str, Tensor] = {"loss": found} if isinstance(found, Tensor) else found
-            self._fabric.backward(terms["loss"])
-            stepper.step()
             size = len(batch[0])
+            terms = counted(size, partial(self._gradients, stepper, batch, index, loss))
+            stepper.step()
             num_images += size
             for name, value in terms.items():
                 weighted = value.detach().double() * size
                 sums[name] = sums[name] + weighted if name in sums else weighted
         return {name: float(total) / num_images for name, total in sums.items()}
+
+    def _gradients(self, stepper: Any, batch: Sequence[Tensor], index: int, loss: Loss | None) -> Terms:
+        """Computes the gradients of a step; returns the terms of the loss."""
+        stepper.zero_grad()
+        # On one device Fabric casts `forward` alone.
+        with self._fabric.autocast():
+            found = self._wrapped.training_step(batch, index) if loss is None else loss(*batch)
+        terms: Terms = {"loss": found} if isinstance(found, Tensor) else found
+        self._fabric.backward(terms["loss"])
+        return terms
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the weights and the state of the optimizer, if any, as tensors and plain values."""

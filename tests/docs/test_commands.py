@@ -13,6 +13,7 @@ from fedvtc.config import check_resumable, load
 from fedvtc.learning import methods
 from fedvtc.learning.methods import config_classes
 
+NEEDS_RUNS = ("table",)
 NEEDS_A_CLUSTER = ("--address", "--runtime-env", "--working-dir")
 
 
@@ -54,6 +55,9 @@ def check(tmp_path, monkeypatch, capsys):
             check_resumable(load([], [], methods=config_classes()), load([], words[2:], methods=config_classes()))
             return
         if words[0] == "doctor" and words[1:]:
+            return
+        if words[0] in NEEDS_RUNS:
+            COMMANDS[words[0]].parser().parse_intermixed_args(words[1:])
             return
         if words[0] == "list":
             for folder in ["outputs", *words[2:]]:

@@ -192,7 +192,8 @@ def pictures_of(path):
 def same_end(path, expected, store=None):
     assert described(path)["status"] == "finished"
     assert results_of(path) == results_of(expected)
-    assert (path / "clients.csv").read_bytes() == (expected / "clients.csv").read_bytes()
+    for name in ("clients.csv", "confusion.npz"):
+        assert (path / name).read_bytes() == (expected / name).read_bytes()
     assert pictures_of(path) == pictures_of(expected)
     models = models_of(store or store_of(path))
     assert len(models) == NUM_CLIENTS
@@ -345,7 +346,8 @@ def test_without_checkpoints_a_run_starts_over(stop, undisturbed, capsys):
     resume_federation(path, plain=True)
     expected = undisturbed(*FEDPROTO)
     assert results_of(path) == results_of(expected)
-    assert (path / "clients.csv").read_bytes() == (expected / "clients.csv").read_bytes()
+    for name in ("clients.csv", "confusion.npz"):
+        assert (path / name).read_bytes() == (expected / name).read_bytes()
     assert "no checkpoint, starting over" in capsys.readouterr().out
     assert not (path / "checkpoints").exists()
 

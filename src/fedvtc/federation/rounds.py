@@ -11,7 +11,7 @@ from dataclasses import replace
 from fedvtc.config.schema import Config
 from fedvtc.errors import TooFewClientsError
 from fedvtc.federation.checkpointer import Checkpointer
-from fedvtc.federation.clients import Clients, Record
+from fedvtc.federation.clients import Clients, Evaluated, Record
 from fedvtc.federation.stopper import Stopper
 from fedvtc.learning.costs import FlopCounts, peak_memory_bytes
 from fedvtc.learning.exchange.messages import Broadcast, Upload
@@ -62,7 +62,7 @@ class Federation:
         self._clients = Clients(config, population, pool, trackers)
         self._flops = FlopCounts()
         self.num_done = 0
-        self._last: tuple[Record, list[Record]] | None = None
+        self._last: tuple[Record, Evaluated] | None = None
 
     def run(self, resumed: tuple[ServerState, Broadcast] | None = None) -> Record:
         """Runs all rounds, the method's last step on every client, and the final evaluation.
@@ -100,22 +100,22 @@ class Federation:
             state, broadcast = self._method.server_round(state, uploads, server)
         tally.add_received(received, self._clients.backbones(tally.uploaders))
         record: Record = {"round": round, "phase": "round", **tally.record(), **server.scalars, **self._pool.record()}
-        clients: list[Record] = []
+        evaluated = Evaluated()
         # Generalization: every client classifies the global test set.
         if round % self._config.evaluate.every == 0 or round == self._config.run.rounds:
-            clients = self._clients.evaluate(record, broadcast)
+            evaluated = self._clients.evaluate(record, broadcast)
         record["time/round"] = time.perf_counter() - began_s
         if round % self._config.evaluate.samples_every == 0 and round < self._config.run.rounds:
             self._clients.show_samples(round, broadcast)
         # A signal inside this block ends the run after the block, so that no round is logged without being saved.
         with self._stopper.deferred():
-            self._log(record, clients)
+            self._log(record, evaluated)
             is_last = round == self._config.run.rounds or self._stopper.is_requested
             if self._checkpoints.is_due(round, is_last=is_last):
                 is_recorded = not any(tracker.num_waiting for tracker in self._trackers)
                 accuracy = record.get("test/accuracy/mean")
                 self._checkpoints.save(round, state, broadcast, accuracy, is_recorded=is_recorded)
-            self.num_done, self._last = round, (record, clients)
+            self.num_done, self._last = round, (record, evaluated)
         return state, broadcast
 
     def _finish(self, state: ServerState, broadcast: Broadcast) -> Record:
@@ -128,7 +128,7 @@ class Federation:
         has_step = method.has_closing or method.has_finish
         record: Record = {"round": self._config.run.rounds, "phase": "final"}
         began_s = time.perf_counter()
-        clients = [] if has_step else self._evaluate_last(record, broadcast)
+        evaluated = Evaluated() if has_step else self._evaluate_last(record, broadcast)
         # Every client, participants of the last round or not.
         tally, exchange = RoundTally(), ""
         if method.has_closing:
@@ -141,15 +141,15 @@ class Federation:
             tally.add_received(broadcast, self._clients.backbones(everyone), exchange)
             record |= tally.record()
         if has_step:
-            clients = self._clients.evaluate(record, broadcast, is_finished=True)
+            evaluated = self._clients.evaluate(record, broadcast, is_finished=True)
         if has_step or self._last is None:
             record["time/round"] = time.perf_counter() - began_s
         with self._stopper.deferred():
             try:
-                self._checkpoints.save_final(record["round"], record.get("test/accuracy/mean"))
+                self._checkpoints.save_final(record["round"], state, broadcast, record.get("test/accuracy/mean"))
             finally:
                 # After the checkpoint, so that the record also counts failures of the last checkpoints.
-                self._log(record, clients)
+                self._log(record, evaluated)
         return record
 
     def _close(self, state: ServerState, broadcast: Broadcast, tally: RoundTally, record: Record) -> Broadcast:
@@ -163,13 +163,13 @@ class Federation:
         record |= server.scalars
         return replace(closing, round=round)
 
-    def _evaluate_last(self, record: Record, broadcast: Broadcast) -> list[Record]:
+    def _evaluate_last(self, record: Record, broadcast: Broadcast) -> Evaluated:
         """Adds the evaluation of the last round to the record; evaluates again if the run resumed after that round."""
         if self._last is None:
             return self._clients.evaluate(record, broadcast)
-        last, clients = self._last
+        last, evaluated = self._last
         record |= {name: value for name, value in last.items() if name.startswith(("test/", "validation/"))}
-        return clients
+        return evaluated
 
     @contextmanager
     def _server(self, round: int, tally: RoundTally) -> Iterator[Server]:
@@ -199,7 +199,9 @@ class Federation:
         if num_uploads < least:
             raise TooFewClientsError(f"{exchange}: {num_uploads} uploads, but runtime.min_clients is {least}.")
 
-    def _log(self, record: Record, clients: Sequence[Record]) -> None:
+    def _log(self, record: Record, evaluated: Evaluated) -> None:
         record |= {"memory/coordinator_peak_bytes": peak_memory_bytes(), **self._incidents.take()}
         for tracker in self._trackers:
-            tracker.log(record, clients)
+            if evaluated.rows:
+                tracker.log_confusions(record, evaluated.confusions)
+            tracker.log(record, evaluated.rows)

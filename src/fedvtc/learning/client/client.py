@@ -114,12 +114,7 @@ class FederatedClient:
         return MappingProxyType(self._state.modules)
 
     def set_prototypes(self, gaussians: ClassGaussians, weight: float) -> None:
-        """Pulls features towards class means in the local training of this round.
-
-        Args:
-            gaussians: class means, and standard deviations as the unit of distance.
-            weight: weight lambda of the pull in the classifier's loss.
-        """
+        """Pulls features towards class means in this round, with the weight lambda in units of their deviations."""
         dense = (torch.tensor(array, device=self.device) for array in gaussians.dense(self.num_classes))
         self.classifier.set_prototypes(*dense, weight=weight)
 
@@ -153,13 +148,13 @@ class FederatedClient:
         self.phase_name = ""
 
     def counted(self, what: str, num_images: int, step: Callable[[], Result]) -> Result:
-        """Returns the result of a step, which may run twice; counts the step in `flops/PHASE`, as `fit` does.
+        """Returns the result of a step on images, which may run twice; counts it in `flops/PHASE`, as `fit` does.
 
-        `what` tells apart steps of one phase that do different things for each of the `num_images` rows.
+        `what` tells apart steps of one phase that do different things for an image.
         """
         if not (self.phase_name and num_images):
             return step()
-        # The first round differs from later ones, because nothing was received before it.
+        # Nothing was received before the first round.
         kind = (self.backbone_name, self.phase_name, what, self.round > 1)
         return self._flops.counted(self.scalars, self.phase_name, kind, num_images, step)
 
@@ -222,8 +217,9 @@ class FederatedClient:
             RuntimeError: no phase is open.
         """
         labels_N = self.images.labels_N
-        for index_B in self.index_batches(batch_size or self._config.training.batch_size):
-            yield self.images.augmented(self.images.inputs(index_B)), labels_N[index_B]
+        index_batches = self.index_batches(batch_size or self._config.training.batch_size)
+        for images, index_B in self.images.in_batches(index_batches):
+            yield self.images.augmented(images), labels_N[index_B]
 
     def index_batches(self, batch_size: int) -> Iterator[Tensor]:
         """Yields one epoch of indices of the client's own images; the open `phase` keys the order."""
@@ -233,11 +229,11 @@ class FederatedClient:
     @torch.no_grad()
     def features(self) -> Tensor:
         """Returns the features (N, D) of the client's own images, in eval mode."""
-        self.classifier.eval()
+        classifier = self.classifier.eval()
         chunks = torch.arange(self.num_images).split(self._config.evaluate.batch_size)
 
         def features() -> Tensor:
-            return torch.cat([self.classifier.features(self.images.inputs(index_B)) for index_B in chunks])
+            return torch.cat([classifier.features(self.images.inputs(index_B)) for index_B in chunks])
 
         return self.counted("features", self.num_images, features)
 

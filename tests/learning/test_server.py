@@ -31,6 +31,9 @@ def test_a_step_of_the_server_by_hand(line):
     assert (line.weight.item(), line.bias.item()) == (2.0, 1.0)
     assert server.scalars["loss/server/line"] == 4.0
     assert server.scalars["time/server/line"] > 0
+    assert server.scalars["cpu/server/line"] > 0
+    # Forward and gradient of the weight: a multiplication and an addition for each of two rows.
+    assert server.scalars["flops/server/line"] == 2 * (2 + 2)
 
 
 def test_draws_of_the_server_depend_on_seed_round_and_phase():

@@ -4,7 +4,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Hashable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TypeVar
 
 Scalars = dict[str, float]
@@ -29,13 +29,21 @@ class FlopCounts:
 
     Matrix products, convolutions and attention count, in the forward and in the backward pass; a multiplication with
     its addition is two operations. PyTorch's counter may change the last bits of a step, and which step is the first
-    depends on the process. The first step therefore runs twice, and the results of the counted run are dropped.
+    depends on the process. The first step therefore runs twice, and all that the counted run changed is restored.
     """
 
     def __init__(self) -> None:
         self._per_row: dict[Hashable, float] = {}
 
-    def counted(self, scalars: Scalars, name: str, kind: Hashable, num_rows: int, step: Callable[[], Result]) -> Result:
+    def counted(
+        self,
+        scalars: Scalars,
+        name: str,
+        kind: Hashable,
+        num_rows: int,
+        step: Callable[[], Result],
+        restored: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> Result:
         """Returns the result of a step, and adds the operations of the step to `flops/NAME`.
 
         Args:
@@ -43,10 +51,12 @@ class FlopCounts:
             name: name of the phase.
             kind: equal for steps that do the same for each row.
             num_rows: rows of the step, such as images of a batch; at least 1.
-            step: may draw from PyTorch's generators; a second call gives the same result.
+            step: may draw from PyTorch's generators.
+            restored: a context that restores what a step changes beside gradients, such as buffers of modules.
         """
         if kind not in self._per_row:
-            self._per_row[kind] = _flops(step) / num_rows
+            with restored():
+                self._per_row[kind] = _flops(step) / num_rows
         _add(scalars, f"flops/{name}", self._per_row[kind] * num_rows)
         return step()
 

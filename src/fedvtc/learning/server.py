@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -56,15 +57,23 @@ class Server:
         finally:
             self._phase = ""
 
-    def counted(self, what: str, num_rows: int, step: Callable[[], Result]) -> Result:
+    def counted(
+        self,
+        what: str,
+        num_rows: int,
+        step: Callable[[], Result],
+        restored: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> Result:
         """Returns the result of a step, which may run twice; counts the step in `flops/server/PHASE`, as `fit` does.
 
         Args:
             what: tells apart steps of one phase that do different things for a row.
             num_rows: rows of the step, such as images.
             step: computes the result.
+            restored: a context that restores what a step changes beside gradients.
         """
-        return self._flops.counted(self.scalars, f"server/{self._phase}", (self._phase, what), num_rows, step)
+        kind = (self._phase, what)
+        return self._flops.counted(self.scalars, f"server/{self._phase}", kind, num_rows, step, restored)
 
     def fit(
         self,
@@ -101,10 +110,18 @@ class Server:
             )
         kind = f"{type(module).__name__} of {sum(weight.numel() for weight in module.parameters())}"
         learner = Learner(make_fabric(torch.device("cpu")), module, optimizer)
-        terms = learner.fit(batches, loss, counted=partial(self.counted, kind))
+        terms = learner.fit(batches, loss, counted=partial(self.counted, kind, restored=partial(_restored, module)))
         for term, value in terms.items():
             if not math.isfinite(value):
                 raise ServerError(self.round, self._phase, f"{term} is {value}")
         if terms:
             self.scalars[f"loss/server/{self._phase}"] = terms["loss"]
         return terms
+
+
+@contextmanager
+def _restored(module: nn.Module) -> Iterator[None]:
+    """Restores weights and buffers at the end of the block: layers such as batch norm change them in a forward pass."""
+    before = copy.deepcopy(module.state_dict())
+    yield
+    module.load_state_dict(before)

@@ -156,7 +156,7 @@ class FederatedClient:
             return step()
         # Nothing was received before the first round.
         kind = (self.backbone_name, self.phase_name, what, self.round > 1)
-        return self._flops.counted(self.scalars, self.phase_name, kind, num_images, step)
+        return self._flops.counted(self.scalars, self.phase_name, kind, num_images, step, self.restored)
 
     def train(self, phase: str = "train") -> None:
         """Trains the classifier for the config's local epochs on the client's own images.

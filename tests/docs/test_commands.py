@@ -55,6 +55,10 @@ def check(tmp_path, monkeypatch, capsys):
             return
         if words[0] == "doctor" and words[1:]:
             return
+        if words[0] == "report":
+            # The runs do not exist.
+            COMMANDS["report"].parser().parse_args(words[1:])
+            return
         if words[0] == "list":
             for folder in ["outputs", *words[2:]]:
                 Path(folder).mkdir(parents=True, exist_ok=True)

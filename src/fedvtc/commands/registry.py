@@ -38,6 +38,7 @@ COMMANDS = {
     "list": Command(
         "list runs, cluster jobs, shipped configs, data sets, backbones or methods", "listing.command:parser"
     ),
+    "report": Command("write a page and figures of runs, to read offline or to print", "report.command:parser"),
     "init": Command("write a project with a method of your own", "init.command:parser"),
     "doctor": Command("check this machine, or a run folder, for problems", "doctor.command:parser"),
 }

@@ -13,6 +13,7 @@ from fedvtc.config import check_resumable, load
 from fedvtc.learning import methods
 from fedvtc.learning.methods import config_classes
 
+ON_A_FINISHED_RUN = ("export", "privacy", "evaluate")
 NEEDS_A_CLUSTER = ("--address", "--runtime-env", "--working-dir")
 
 
@@ -54,6 +55,10 @@ def check(tmp_path, monkeypatch, capsys):
             check_resumable(load([], [], methods=config_classes()), load([], words[2:], methods=config_classes()))
             return
         if words[0] == "doctor" and words[1:]:
+            return
+        if words[0] in ON_A_FINISHED_RUN:
+            # The run does not exist; the check covers the options.
+            COMMANDS[words[0]].parser().parse_intermixed_args(words[1:])
             return
         if words[0] == "list":
             for folder in ["outputs", *words[2:]]:

@@ -13,7 +13,7 @@ from fedvtc.config import check_resumable, load
 from fedvtc.learning import methods
 from fedvtc.learning.methods import config_classes
 
-ON_A_FINISHED_RUN = ("export", "privacy", "evaluate")
+NEEDS_RUNS = ("table", "export", "evaluate", "privacy")
 NEEDS_A_CLUSTER = ("--address", "--runtime-env", "--working-dir")
 
 
@@ -56,8 +56,7 @@ def check(tmp_path, monkeypatch, capsys):
             return
         if words[0] == "doctor" and words[1:]:
             return
-        if words[0] in ON_A_FINISHED_RUN:
-            # The run does not exist; the check covers the options.
+        if words[0] in NEEDS_RUNS:
             COMMANDS[words[0]].parser().parse_intermixed_args(words[1:])
             return
         if words[0] == "list":

@@ -8,6 +8,7 @@ import pytest
 
 from fedvtc.commands.main import main
 from fedvtc.commands.privacy.measuring import MEASURES
+from fedvtc.learning.privacy.memorisation import MEMORISATION
 
 SETTINGS = (
     "conf/cluster/inline.yaml",
@@ -56,6 +57,17 @@ def test_a_run_is_evaluated_on_other_test_sets(run, tiny_words, capsys):
     # The same images from another file.
     assert rows[1, sets[2]]["accuracy"] == final[1]["accuracy"]
     assert "noise:0.5" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_the_final_record_has_the_memorisation_of_generated_images(run):
+    with open(f"{run}/metrics.jsonl") as file:
+        round, final = map(json.loads, file)
+
+    assert {name for name in final if name.startswith("memorisation/")} == MEMORISATION.keys()
+    assert not any(name.startswith("memorisation/") for name in round)
+    # Two clients of eight images, and the twenty others of the training set.
+    assert final["memorisation/chance"] == pytest.approx(16 / 36)
 
 
 @pytest.mark.slow

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedvtc.learning.exchange.messages import Broadcast, Payload, Upload, bytes_by_kind
+from fedvtc.learning.privacy.memorisation import MEMORISATION
 
 INCIDENTS = {
     "processes_lost": "processes that died, hung or ran out of memory; their clients were rebuilt",
@@ -63,6 +64,7 @@ FURTHER_METRICS |= {
     "test/ensemble/vote": "accuracy of the class that most clients name, on a tie that of the highest mean probability;"
     " with `evaluate.ensemble`",
 }
+FURTHER_METRICS |= MEMORISATION
 """Meaning of the keys that some methods or settings add; `<predictor>` stands for the name of a predictor."""
 
 HEADLINE_METRICS = {

@@ -1,12 +1,14 @@
 """Nearest images and memorisation, against numbers worked out by hand and generators of known behaviour."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from fedvtc.learning.data import Dataset, ImageArrays
 from fedvtc.learning.population import ClientSpec, Population
 from fedvtc.learning.privacy import neighbours
-from fedvtc.learning.privacy.memorisation import Memorisation, bounded_memorisation, real_images
+from fedvtc.learning.privacy.memorisation import Memorisation, RealImages, bounded_memorisation
 from fedvtc.learning.privacy.neighbours import nearest
 
 
@@ -57,19 +59,20 @@ def test_copies_are_found_and_new_images_are_at_chance():
 
 
 def test_unseen_images_are_those_that_no_client_holds(population):
-    training_T, unseen = real_images(population)
+    real = RealImages.of(population)
 
-    assert training_T.tolist() == list(range(20))
+    assert real.training_T.tolist() == list(range(20))
     # Image 39 validates, so that it is neither a training image nor unseen.
-    assert np.array_equal(unseen.images_NCHW, population.dataset.train.images_NCHW[20:39])
+    assert np.array_equal(real.unseen.images_NCHW, population.dataset.train.images_NCHW[20:39])
+    few = replace(population, specs=[*population.specs, ClientSpec(2, "cnn_2x8", np.arange(20, 30))])
+    assert np.array_equal(RealImages.of(few).unseen.images_NCHW, population.dataset.test.images_NCHW)
 
 
 def test_a_bounded_measurement_draws_by_the_seed(population, monkeypatch):
     images = draw(30, 3)
     whole = bounded_memorisation(images, population, 0)
-    training_T, unseen = real_images(population)
-    training = population.dataset.train.images_NCHW[training_T]
-    assert whole == Memorisation.of(images, training, unseen.images_NCHW).record()
+    real = RealImages.of(population)
+    assert whole == Memorisation.of(images, real.training.images_NCHW, real.unseen.images_NCHW).record()
 
     monkeypatch.setattr("fedvtc.learning.privacy.memorisation.MAX_PRODUCTS", 36 * 30 * 20)
 

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedvtc.federation.finished import FinishedRun
-from fedvtc.learning.privacy.memorisation import MEMORISATION, Memorisation, real_images
+from fedvtc.learning.privacy.memorisation import MEMORISATION, Memorisation, RealImages
 from fedvtc.storage import versions
 
 CARD = """\
@@ -64,8 +64,8 @@ def data_card(run: FinishedRun, pixels_NCHW: NDArray[np.uint8], labels_N: NDArra
     dataset, folder = run.population.dataset, run.folder
     counts_C = np.bincount(labels_N, minlength=dataset.num_classes)
     names = zip(dataset.class_names, counts_C.tolist(), strict=True)
-    training_T, unseen = real_images(run.population)
-    measured = Memorisation.of(pixels_NCHW, dataset.train.images_NCHW[training_T], unseen.images_NCHW).record()
+    real = RealImages.of(run.population)
+    measured = Memorisation.of(pixels_NCHW, real.training.images_NCHW, real.unseen.images_NCHW).record()
     values: dict[str, Any] = {
         "name": dataset.name,
         "num_images": len(labels_N),
@@ -79,8 +79,8 @@ def data_card(run: FinishedRun, pixels_NCHW: NDArray[np.uint8], labels_N: NDArra
         "run": folder.name,
         "id": folder.id,
         "hash": folder.data_hash or "unknown",
-        "num_training": len(training_T),
-        "num_unseen": len(unseen.labels_N),
+        "num_training": len(real.training_T),
+        "num_unseen": len(real.unseen_U),
         "seed": run.config.run.seed,
         "version": versions.installed()["fedvtc"],
         "measures": "\n".join(f"| {key} | {value:.3f} | {MEMORISATION[key]} |" for key, value in measured.items()),

@@ -17,7 +17,7 @@ from fedvtc.learning.data import ImageArrays
 from fedvtc.learning.data.generated import to_pixels
 from fedvtc.learning.privacy.inversion import invert
 from fedvtc.learning.privacy.membership import membership_of
-from fedvtc.learning.privacy.memorisation import MEMORISATION, Memorisation, drawn_indices, real_images
+from fedvtc.learning.privacy.memorisation import MEMORISATION, Memorisation, RealImages, drawn_indices
 from fedvtc.learning.privacy.neighbours import nearest
 from fedvtc.learning.privacy.similarity import Similarity
 from fedvtc.learning.seeding import SERVER, derive_seed, numpy_generator
@@ -90,8 +90,9 @@ def measure(run: FinishedRun, *, clients: Sequence[int] | None = None, images_pe
         images_per_class: generated images of each class; a method without a generator has no measures of them.
     """
     found = Privacy()
-    training_T, unseen = real_images(run.population)
-    _measure_generated(run, found, training_T, unseen, images_per_class)
+    real = RealImages.of(run.population)
+    unseen = real.unseen
+    _measure_generated(run, found, real.training.images_NCHW, unseen, images_per_class)
     psnr: list[float] = []
     reference: list[float] = []
     inverted: list[tuple[float, Case]] = []
@@ -118,7 +119,7 @@ def measure(run: FinishedRun, *, clients: Sequence[int] | None = None, images_pe
 
 
 def _measure_generated(
-    run: FinishedRun, found: Privacy, training_T: NDArray[np.int64], unseen: ImageArrays, images_per_class: int
+    run: FinishedRun, found: Privacy, training: NDArray[np.uint8], unseen: ImageArrays, images_per_class: int
 ) -> None:
     client = run.client(0)
     broadcast = run.broadcast.seen_by(client.backbone_name)
@@ -126,7 +127,6 @@ def _measure_generated(
     if samples is None:
         return
     generated = to_pixels(samples[0])
-    training = run.population.dataset.train.images_NCHW[training_T]
     measured = Memorisation.of(generated, training, unseen.images_NCHW)
     found.values |= measured.record()
     rng = numpy_generator(run.config.run.seed, round=0, client=SERVER, purpose="privacy")

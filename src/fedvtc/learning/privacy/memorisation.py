@@ -3,7 +3,7 @@
 Shapes: N generated images, T training images, U unseen images.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
@@ -72,19 +72,52 @@ class Memorisation:
         }
 
 
-def real_images(population: Population) -> tuple[NDArray[np.int64], ImageArrays]:
-    """Returns the indices of the training images of all clients, and the unseen images.
+@dataclass(frozen=True, eq=False)
+class RealImages:
+    """The training images of all clients, and images that no client trains on.
 
     Unseen are the images of the training set that no client holds, which come from the source of the clients' images.
     If they are fewer than the test images, the test images are unseen.
+
+    Attributes:
+        train: training images of the data set.
+        training_T: indices of the clients' images in `train`.
+        others: the images that the unseen images are part of.
+        unseen_U: indices of the unseen images in `others`.
     """
-    dataset, specs = population.dataset, population.specs
-    training_T = np.unique(np.concatenate([spec.indices_N for spec in specs]))
-    held = np.unique(np.concatenate([spec.held for spec in specs]))
-    left = np.setdiff1d(np.arange(len(dataset.train.labels_N)), held)
-    if len(left) < len(dataset.test.labels_N):
-        return training_T, dataset.test
-    return training_T, ImageArrays(dataset.train.images_NCHW[left], dataset.train.labels_N[left])
+
+    train: ImageArrays
+    training_T: NDArray[np.int64]
+    others: ImageArrays
+    unseen_U: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, population: Population) -> Self:
+        """Finds the images of a population."""
+        train, test = population.dataset.train, population.dataset.test
+        training_T = np.unique(np.concatenate([spec.indices_N for spec in population.specs]))
+        held = np.unique(np.concatenate([spec.held for spec in population.specs]))
+        left_U = np.setdiff1d(np.arange(len(train.labels_N)), held)
+        if len(left_U) < len(test.labels_N):
+            return cls(train, training_T, test, np.arange(len(test.labels_N)))
+        return cls(train, training_T, train, left_U)
+
+    @property
+    def training(self) -> ImageArrays:
+        """A copy of the training images."""
+        return ImageArrays(self.train.images_NCHW[self.training_T], self.train.labels_N[self.training_T])
+
+    @property
+    def unseen(self) -> ImageArrays:
+        """A copy of the unseen images."""
+        return ImageArrays(self.others.images_NCHW[self.unseen_U], self.others.labels_N[self.unseen_U])
+
+    def drawn(self, rng: np.random.Generator, share: float) -> "RealImages":
+        """Draws a share of both kinds of images, at least one each; draws nothing if the share is 1."""
+        parts = []
+        for index in (self.training_T, self.unseen_U):
+            parts.append(index[drawn_indices(rng, len(index), max(1, int(share * len(index))))])
+        return replace(self, training_T=parts[0], unseen_U=parts[1])
 
 
 def bounded_memorisation(images_NCHW: NDArray[np.uint8], population: Population, seed: int) -> dict[str, float]:
@@ -96,15 +129,11 @@ def bounded_memorisation(images_NCHW: NDArray[np.uint8], population: Population,
         seed: `run.seed`, which keys the draws.
     """
     rng = numpy_generator(seed, round=0, client=SERVER, purpose="memorisation")
-    training_T, unseen = real_images(population)
     images_NCHW = images_NCHW[drawn_indices(rng, len(images_NCHW), MAX_GENERATED)]
-    most = MAX_PRODUCTS // images_NCHW.size
-    num_unseen = len(unseen.labels_N)
-    share = min(1.0, most / (len(training_T) + num_unseen))
-    training_T = training_T[drawn_indices(rng, len(training_T), max(1, int(share * len(training_T))))]
-    unseen_U = drawn_indices(rng, num_unseen, max(1, int(share * num_unseen)))
-    training_TCHW = population.dataset.train.images_NCHW[training_T]
-    return Memorisation.of(images_NCHW, training_TCHW, unseen.images_NCHW[unseen_U]).record()
+    real = RealImages.of(population)
+    num_real = len(real.training_T) + len(real.unseen_U)
+    part = real.drawn(rng, min(1.0, MAX_PRODUCTS / (images_NCHW.size * num_real)))
+    return Memorisation.of(images_NCHW, part.training.images_NCHW, part.unseen.images_NCHW).record()
 
 
 def drawn_indices(rng: np.random.Generator, num: int, most: int) -> NDArray[np.int64]:

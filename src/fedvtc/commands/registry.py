@@ -38,6 +38,8 @@ COMMANDS = {
     "list": Command(
         "list runs, cluster jobs, shipped configs, data sets, backbones or methods", "listing.command:parser"
     ),
+    "show": Command("show one run: status, accuracy, seconds by phase, incidents", "show:parser"),
+    "watch": Command("show the progress of a sweep", "watch:parser"),
     "init": Command("write a project with a method of your own", "init.command:parser"),
     "doctor": Command("check this machine, or a run folder, for problems", "doctor.command:parser"),
 }

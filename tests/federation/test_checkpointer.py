@@ -231,7 +231,7 @@ def test_the_checkpoint_of_a_resume_counts_as_saved(saving, golden):
 def test_without_checkpoints_every_round_is_covered_and_nothing_is_written(saving, tmp_path):
     run = saving({"every": None})
     assert run.checkpoints.covers(5)
-    run.checkpoints.save_final(7, 0.5)
+    run.checkpoints.save_final(7, STATE, BROADCAST, 0.5)
     assert not (tmp_path / "checkpoints").exists()
 
 
@@ -240,13 +240,15 @@ def test_the_final_models_are_kept_beside_the_rounds(saving, tiny_specs, tiny_da
     run.train(1)
     run.save(1)
     run.train(2)
-    run.checkpoints.save_final(1, 0.75)
+    run.checkpoints.save_final(1, STATE, BROADCAST, 0.75)
     final, last = run.store.manifests(pytest.fail)
     assert (final.folder, final.phase, final.round, final.accuracy) == ("final", "final", 1, 0.75)
     assert run.restored_digests(final, tiny_specs, tiny_dataset) == run.digests()
     assert last.round == 1
     assert not run.checkpoints.covers(2)
     assert run.clients_of(last)[0].keys() == {"classifier"}
+    state, broadcast = read_server(run.store, final)
+    assert (state["name"], broadcast.round, broadcast.payload.keys()) == ("a", 3, {"prototypes"})
 
 
 @pytest.mark.parametrize(
@@ -390,7 +392,7 @@ def test_a_folder_that_cannot_be_made_is_reported(saving, tmp_path, golden):
     (tmp_path / "file").write_text("")
     run = saving(store=CheckpointStore(tmp_path / "file" / "checkpoints"))
     run.save_and_wait(1)
-    run.checkpoints.save_final(1, None)
+    run.checkpoints.save_final(1, STATE, BROADCAST, None)
     assert run.incidents.totals == {"checkpoints_failed": 2}
     golden("\n".join(run.notes))
 
@@ -414,7 +416,7 @@ def test_on_disk_error_stop_covers_folders_and_the_final_checkpoint(saving, tmp_
         run.save_and_wait(1)
     golden(error.value)
     with pytest.raises(DiskError) as error:
-        run.checkpoints.save_final(1, None)
+        run.checkpoints.save_final(1, STATE, BROADCAST, None)
     golden(error.value)
 
 

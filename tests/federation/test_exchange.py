@@ -13,10 +13,14 @@ from fedvtc.federation.launch import run_federation
 from fedvtc.federation.resume import resume_federation
 from fedvtc.learning.exchange.messages import Broadcast
 from fedvtc.learning.methods import Task, build, config_classes
+from fedvtc.learning.metrics import MEASURED
 from fedvtc.learning.population import Population
 from fedvtc.learning.server import Server
 from fedvtc.runtime.host import ClientHost
 from fedvtc.runtime.inline_pool import InlinePool
+from fedvtc.storage.checkpoints import CheckpointStore
+from fedvtc.storage.checkpoints.contents import read_server
+from fedvtc.storage.checkpoints.trees import read_tree
 
 SOURCE = """
 import torch
@@ -77,7 +81,7 @@ class Everything(Method):
 
     def _upload(self, client):
         payload = {"bias": {"bias": weights_of(client.classifier.head)["bias"]}}
-        return Upload(client.id, client.round, client.num_images, payload, dict(client.scalars), client.backbone_name)
+        return client.upload(payload)
 """
 BACKBONES = "population.backbones=[{name: cnn_2x8, share: 0.75}, {name: resnet8, share: 0.25}]"
 
@@ -98,9 +102,8 @@ def config_of(tmp_path, tiny_words, monkeypatch):
 
 
 def records_of(path):
-    measured = ("time/", "memory/", "placement/")
     records = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in record.items() if not key.startswith(measured)} for record in records]
+    return [{key: value for key, value in record.items() if not key.startswith(MEASURED)} for record in records]
 
 
 def test_every_part_of_an_exchange_is_in_the_record(config_of):
@@ -128,6 +131,26 @@ def test_every_part_of_an_exchange_is_in_the_record(config_of):
     with (path / "clients.csv").open(newline="") as file:
         rows = [row for row in csv.DictReader(file) if (row["round"], row["phase"]) == ("1", "round")]
     assert np.mean([float(row["accuracy/trained"]) for row in rows]) == first["test/accuracy/trained/mean"]
+    with np.load(path / "confusion.npz") as arrays:
+        assert list(arrays) == [
+            *(f"round_{round:06d}{end}" for round in (1, 2) for end in ("", "/worst", "/trained")),
+            *("final", "final/worst"),
+        ]
+        worst = arrays["round_000001/worst"].trace(axis1=1, axis2=2) / 15
+    assert worst.mean() == pytest.approx(first["test/accuracy/worst/mean"])
+
+
+def test_the_final_checkpoint_holds_the_server_and_the_last_broadcast(config_of):
+    path = run_federation(config_of("run.name=final", "run.rounds=2"), plain=True).folder
+    store = CheckpointStore(path / "checkpoints")
+    final, last = store.manifests(pytest.fail)[:2]
+    (state, closing), (state_of_round, _) = read_server(store, final), read_server(store, last)
+    np.testing.assert_array_equal(state["scale"]["weight"], state_of_round["scale"]["weight"])
+    assert state.keys() == {"groups", "scale", "optimizer"}
+    # The answer of the closing exchange, which counts as one round more.
+    assert (closing.round, closing.payload.keys()) == (3, {"bias"})
+    shard = read_tree(store.read(final, "client_0000.pt"))
+    np.testing.assert_array_equal(closing.payload["bias"]["bias"], shard["classifier"]["module"]["head.bias"])
 
 
 def test_a_run_that_stops_before_the_closing_exchange_ends_with_the_same_bits(config_of):

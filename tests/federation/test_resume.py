@@ -19,6 +19,7 @@ from fedvtc.federation.launch import run_federation
 from fedvtc.federation.resume import resume_federation
 from fedvtc.learning.client.client import FederatedClient
 from fedvtc.learning.methods import config_classes
+from fedvtc.learning.metrics import MEASURED
 from fedvtc.storage.checkpoints import CheckpointStore
 from fedvtc.storage.checkpoints.trees import read_tree
 from fedvtc.storage.run_folder import RunFolder
@@ -156,7 +157,7 @@ def stopped(stop, folder):
 def results_of(path):
     """The records without times, memory, placement and incidents."""
     lines = (path / "metrics.jsonl").read_text().splitlines()
-    others = ("time/", "memory/", "placement/", "incidents")
+    others = (*MEASURED, "incidents")
     return [{key: value for key, value in json.loads(line).items() if not key.startswith(others)} for line in lines]
 
 
@@ -191,7 +192,8 @@ def pictures_of(path):
 def same_end(path, expected, store=None):
     assert described(path)["status"] == "finished"
     assert results_of(path) == results_of(expected)
-    assert (path / "clients.csv").read_bytes() == (expected / "clients.csv").read_bytes()
+    for name in ("clients.csv", "confusion.npz"):
+        assert (path / name).read_bytes() == (expected / name).read_bytes()
     assert pictures_of(path) == pictures_of(expected)
     models = models_of(store or store_of(path))
     assert len(models) == NUM_CLIENTS
@@ -344,7 +346,8 @@ def test_without_checkpoints_a_run_starts_over(stop, undisturbed, capsys):
     resume_federation(path, plain=True)
     expected = undisturbed(*FEDPROTO)
     assert results_of(path) == results_of(expected)
-    assert (path / "clients.csv").read_bytes() == (expected / "clients.csv").read_bytes()
+    for name in ("clients.csv", "confusion.npz"):
+        assert (path / name).read_bytes() == (expected / name).read_bytes()
     assert "no checkpoint, starting over" in capsys.readouterr().out
     assert not (path / "checkpoints").exists()
 

@@ -20,7 +20,7 @@ from fedvtc.federation.resume import resume_federation
 from fedvtc.learning.client.client import FederatedClient
 from fedvtc.learning.exchange.messages import bytes_by_kind
 from fedvtc.learning.methods import Task, build, config_classes
-from fedvtc.learning.metrics import CLIENT_METRICS
+from fedvtc.learning.metrics import CLIENT_METRICS, MEASURED
 from fedvtc.learning.population import Population
 from fedvtc.learning.seeding import choose_participants
 from fedvtc.learning.server import Server
@@ -96,8 +96,7 @@ def rows_of(path):
 def results_of(path):
     """The records without times, memory and placement."""
     return [
-        {key: value for key, value in record.items() if not key.startswith(("time/", "memory/", "placement/"))}
-        for record in records_of(path)
+        {key: value for key, value in record.items() if not key.startswith(MEASURED)} for record in records_of(path)
     ]
 
 
@@ -137,8 +136,10 @@ def test_every_key_of_a_record_and_every_column_is_documented(finished):
     text = (Path(__file__).parents[2] / "docs/metrics.md").read_text()
     documented = {*re.findall(r"^\| `([^`]+)` \|", text, re.MULTILINE), "round", "phase"}
     keys = {re.sub(r"^(bytes/(up|down))/.*", r"\1/<kind>", key) for record in records_of(finished) for key in record}
+    keys = {re.sub(r"^(cpu|flops)/(?!client$|server$).*", r"\1/<phase>", key) for key in keys}
     assert keys <= documented
     assert {"loss/finetune", "time/generator", "bytes/up/<kind>", "test/accuracy/mean"} <= keys
+    assert {"cpu/<phase>", "cpu/server", "flops/<phase>", "memory/coordinator_peak_bytes"} <= keys
     columns = rows_of(finished)[0].keys()
     assert columns <= {*documented, "client", "backbone", "num_images", "num_classes"}
 
@@ -157,6 +158,20 @@ def test_rows_of_clients_agree_with_the_records(finished, config_of):
             values = [float(row[metric]) for row in own if row[metric]]
             assert record.get(f"test/{metric}/mean") == (pytest.approx(np.mean(values)) if values else None)
         assert record["test/accuracy/min"] == min(float(row["accuracy"]) for row in own)
+
+
+def test_confusion_matrices_agree_with_the_rows_of_clients(finished, config_of):
+    rows = rows_of(finished)
+    with np.load(finished / "confusion.npz") as arrays:
+        kept = dict(arrays)
+    evaluated = dict.fromkeys("final" if row["phase"] == "final" else f"round_{int(row['round']):06d}" for row in rows)
+    ranked = {name: counts_KCC for name, counts_KCC in kept.items() if "/" not in name}
+    assert list(ranked) == list(evaluated)
+    assert {name.partition("/")[2] for name in kept} == {""}
+    matrices = [counts_CC for counts_KCC in ranked.values() for counts_CC in counts_KCC]
+    for row, counts_CC in zip(rows, matrices, strict=True):
+        assert counts_CC.sum(axis=1).tolist() == [5, 5, 5]
+        assert float(row["accuracy"]) == counts_CC.trace() / 15
 
 
 def test_a_saved_partition_gives_the_same_run_again(finished, config_of, run):

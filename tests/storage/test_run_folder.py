@@ -184,6 +184,7 @@ def test_a_new_attempt_is_added_and_sets_the_status_running(tmp_path):
     first, second = after.pop("attempts")
     assert first == before.pop("attempts")[0]
     assert second.pop("started") >= first["started"]
+    assert second.pop("commits", None) == first.get("commits")
     assert second == {"host": socket.gethostname(), "pid": os.getpid(), "resumed_round": 7}
     del before["ended"]
     assert after == before | {"status": "running", "has_checkpoints": True}

@@ -175,6 +175,9 @@ class Recording(Tracker):
     def log(self, record, clients):
         self._note("log")
 
+    def log_confusions(self, record, confusions):
+        self._note("log_confusions")
+
     def show_samples(self, round, images_NCHW, labels_N):
         self._note("show_samples")
 
@@ -182,7 +185,7 @@ class Recording(Tracker):
         self._note("finish")
 
 
-METHODS = ("start", "client_done", "log", "show_samples", "finish")
+METHODS = ("start", "client_done", "log_confusions", "log", "show_samples", "finish")
 
 
 @pytest.mark.parametrize("failing", METHODS)
@@ -191,6 +194,7 @@ def test_an_optional_tracker_is_only_finished_after_its_first_error(run, reporte
     tracker = IsolatedTracker(inner, OptionalTracker("mine", reported.append))
     tracker.start(run)
     tracker.client_done(0, 1, 1)
+    tracker.log_confusions(record(1), {})
     tracker.log(record(1), [])
     tracker.show_samples(1, IMAGES_NCHW, [0, 1])
     tracker.finish("finished")

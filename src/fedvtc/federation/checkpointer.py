@@ -23,7 +23,7 @@ from fedvtc.storage import versions
 from fedvtc.storage.checkpoints import CheckpointStore, Manifest, Shard
 from fedvtc.storage.checkpoints.contents import write_server
 
-_Server = tuple[ServerState, Broadcast] | None
+_Server = tuple[ServerState, Broadcast]
 TICK_S = 1.0
 """Seconds between two checks for lost actors while a checkpoint is written."""
 
@@ -112,8 +112,14 @@ class Checkpointer:
         """
         self._begin(round, "round", (state, broadcast), accuracy, is_recorded=is_recorded)
 
-    def save_final(self, round: int, accuracy: float | None) -> None:
-        """Saves the final models of the clients; retries after the loss of a process.
+    def save_final(self, round: int, state: ServerState, broadcast: Broadcast, accuracy: float | None) -> None:
+        """Saves the final models of the clients and the server's last state; retries after the loss of a process.
+
+        Args:
+            round: the last round.
+            state: the server's state after the last round.
+            broadcast: the last broadcast that the clients received.
+            accuracy: mean generalization accuracy of the final evaluation.
 
         Raises:
             DiskError: the checkpoint could not be written, and `runtime.on_disk_error` is `stop`.
@@ -122,7 +128,7 @@ class Checkpointer:
             return
         for _ in range(1 + self._config.runtime.retries):
             self._lost_process = False
-            self._begin(round, "final", None, accuracy)
+            self._begin(round, "final", (state, broadcast), accuracy)
             self.wait()
             if not self._lost_process:
                 return

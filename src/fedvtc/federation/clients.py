@@ -3,9 +3,14 @@
 Shape suffixes: K clients, C classes.
 """
 
+import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from fedvtc.config.schema import Config
 from fedvtc.errors import ClientError
@@ -17,9 +22,23 @@ from fedvtc.learning.seeding import choose_participants
 from fedvtc.runtime.host import ClientHost
 from fedvtc.runtime.pool import Pool
 from fedvtc.runtime.tasks import Arguments, Result
+from fedvtc.storage.confusions import kept_every
 from fedvtc.tracking import Tracker
 
 Record = dict[str, Any]
+
+
+class Evaluated(NamedTuple):
+    """The evaluation of all clients.
+
+    Attributes:
+        rows: one row per client, in client order.
+        confusions: image counts (K, C, C) of the test set by predictor; the name of the ranked predictor is empty.
+            Empty if they are too large to keep.
+    """
+
+    rows: Sequence[Record] = ()
+    confusions: Mapping[str, NDArray[np.uint32]] = MappingProxyType({})
 
 
 class Clients:
@@ -62,8 +81,8 @@ class Clients:
             if not isinstance(result, ClientError):
                 yield result
 
-    def evaluate(self, record: Record, broadcast: Broadcast, *, is_finished: bool = False) -> list[Record]:
-        """Evaluates every client on the global test set, adds the aggregate to the record, returns a row per client.
+    def evaluate(self, record: Record, broadcast: Broadcast, *, is_finished: bool = False) -> Evaluated:
+        """Evaluates every client on the global test set, adds the aggregate to the record, and returns the rest.
 
         Args:
             record: gets the aggregate.
@@ -72,8 +91,11 @@ class Clients:
         """
         began_s = time.perf_counter()
         rows: list[Record] = []
+        confusions: dict[str, NDArray[np.uint32]] = {}
         population, dataset = self._population, self._population.dataset
         ensemble = Ensemble(dataset.test.labels_N, dataset.num_classes) if self._config.evaluate.ensemble else None
+        shape = (len(self.everyone), dataset.num_classes, dataset.num_classes)
+        keeps_confusions = kept_every(1, math.prod(shape)) is not None
         found = self.each(ClientHost.evaluate, self.everyone, broadcast, is_finished)
         for spec, counts_C, evaluation in zip(population.specs, population.class_counts_KC, found, strict=True):
             about = {
@@ -86,6 +108,11 @@ class Clients:
             row = {**about, **evaluate_confusion(ranked_CC, counts_C)}
             for name, matrix_CC in others:
                 row[f"accuracy/{name}"] = evaluate_confusion(matrix_CC, counts_C)["accuracy"]
+            if keeps_confusions:
+                for name, matrix_CC in [("", ranked_CC), *others]:
+                    if name not in confusions:
+                        confusions[name] = np.zeros(shape, np.uint32)
+                    confusions[name][spec.client] = matrix_CC
             if self._config.evaluate.validation_share:
                 row["validation/accuracy"] = evaluation.validation_accuracy
             if ensemble is not None and evaluation.probabilities_NC is not None:
@@ -93,7 +120,7 @@ class Clients:
             rows.append(row)
         record |= aggregate(rows) | (ensemble.record() if ensemble is not None else {})
         record["time/evaluate"] = time.perf_counter() - began_s
-        return rows
+        return Evaluated(rows, confusions)
 
     def show_samples(self, round: int, broadcast: Broadcast) -> None:
         """Passes generated images of a participant of the round to the trackers, if the method generates images."""

@@ -11,12 +11,13 @@ from dataclasses import replace
 from fedvtc.config.schema import Config
 from fedvtc.errors import TooFewClientsError
 from fedvtc.federation.checkpointer import Checkpointer
-from fedvtc.federation.clients import Clients, Record
+from fedvtc.federation.clients import Clients, Evaluated, Record
 from fedvtc.federation.stopper import Stopper
+from fedvtc.learning.costs import FlopCounts, peak_memory_bytes
 from fedvtc.learning.exchange.messages import Broadcast, Upload
 from fedvtc.learning.methods import ServerState, Task, build
-from fedvtc.learning.metrics import RoundTally
 from fedvtc.learning.population import Population
+from fedvtc.learning.round_tally import RoundTally
 from fedvtc.learning.server import Server
 from fedvtc.runtime.device import PROCESS_THREADS
 from fedvtc.runtime.host import ClientHost
@@ -59,8 +60,9 @@ class Federation:
         self._checkpoints, self._incidents, self._stopper = checkpoints, incidents, stopper
         self._method = build(config.method, Task.of(config, population.dataset))
         self._clients = Clients(config, population, pool, trackers)
+        self._flops = FlopCounts()
         self.num_done = 0
-        self._last: tuple[Record, list[Record]] | None = None
+        self._last: tuple[Record, Evaluated] | None = None
 
     def run(self, resumed: tuple[ServerState, Broadcast] | None = None) -> Record:
         """Runs all rounds, the method's last step on every client, and the final evaluation.
@@ -93,27 +95,27 @@ class Federation:
         # The server: merges the uploads as they arrive, in client order, into its state and the next broadcast.
         tally, received = RoundTally(), broadcast
         results = self._clients.each(ClientHost.run_round, self._clients.participants(round), broadcast)
-        with self._server(round) as server:
+        with self._server(round, tally) as server:
             uploads = tally.watch(self._enough(f"round {round}", results))
             state, broadcast = self._method.server_round(state, uploads, server)
         tally.add_received(received, self._clients.backbones(tally.uploaders))
         record: Record = {"round": round, "phase": "round", **tally.record(), **server.scalars, **self._pool.record()}
-        clients: list[Record] = []
+        evaluated = Evaluated()
         # Generalization: every client classifies the global test set.
         if round % self._config.evaluate.every == 0 or round == self._config.run.rounds:
-            clients = self._clients.evaluate(record, broadcast)
+            evaluated = self._clients.evaluate(record, broadcast)
         record["time/round"] = time.perf_counter() - began_s
         if round % self._config.evaluate.samples_every == 0 and round < self._config.run.rounds:
             self._clients.show_samples(round, broadcast)
         # A signal inside this block ends the run after the block, so that no round is logged without being saved.
         with self._stopper.deferred():
-            self._log(record, clients)
+            self._log(record, evaluated)
             is_last = round == self._config.run.rounds or self._stopper.is_requested
             if self._checkpoints.is_due(round, is_last=is_last):
                 is_recorded = not any(tracker.num_waiting for tracker in self._trackers)
                 accuracy = record.get("test/accuracy/mean")
                 self._checkpoints.save(round, state, broadcast, accuracy, is_recorded=is_recorded)
-            self.num_done, self._last = round, (record, clients)
+            self.num_done, self._last = round, (record, evaluated)
         return state, broadcast
 
     def _finish(self, state: ServerState, broadcast: Broadcast) -> Record:
@@ -126,7 +128,7 @@ class Federation:
         has_step = method.has_closing or method.has_finish
         record: Record = {"round": self._config.run.rounds, "phase": "final"}
         began_s = time.perf_counter()
-        clients = [] if has_step else self._evaluate_last(record, broadcast)
+        evaluated = Evaluated() if has_step else self._evaluate_last(record, broadcast)
         # Every client, participants of the last round or not.
         tally, exchange = RoundTally(), ""
         if method.has_closing:
@@ -139,15 +141,15 @@ class Federation:
             tally.add_received(broadcast, self._clients.backbones(everyone), exchange)
             record |= tally.record()
         if has_step:
-            clients = self._clients.evaluate(record, broadcast, is_finished=True)
+            evaluated = self._clients.evaluate(record, broadcast, is_finished=True)
         if has_step or self._last is None:
             record["time/round"] = time.perf_counter() - began_s
         with self._stopper.deferred():
             try:
-                self._checkpoints.save_final(record["round"], record.get("test/accuracy/mean"))
+                self._checkpoints.save_final(record["round"], state, broadcast, record.get("test/accuracy/mean"))
             finally:
                 # After the checkpoint, so that the record also counts failures of the last checkpoints.
-                self._log(record, clients)
+                self._log(record, evaluated)
         return record
 
     def _close(self, state: ServerState, broadcast: Broadcast, tally: RoundTally, record: Record) -> Broadcast:
@@ -155,28 +157,34 @@ class Federation:
         everyone, round = self._clients.everyone, broadcast.round + 1
         tally.add_received(broadcast, self._clients.backbones(everyone))
         results = self._clients.each(ClientHost.closing_upload, everyone, broadcast)
-        with self._server(round) as server:
+        with self._server(round, tally) as server:
             uploads = tally.watch(self._enough("closing exchange", results), CLOSING)
             closing = self._method.closing_server(state, uploads, server)
         record |= server.scalars
         return replace(closing, round=round)
 
-    def _evaluate_last(self, record: Record, broadcast: Broadcast) -> list[Record]:
+    def _evaluate_last(self, record: Record, broadcast: Broadcast) -> Evaluated:
         """Adds the evaluation of the last round to the record; evaluates again if the run resumed after that round."""
         if self._last is None:
             return self._clients.evaluate(record, broadcast)
-        last, clients = self._last
+        last, evaluated = self._last
         record |= {name: value for name, value in last.items() if name.startswith(("test/", "validation/"))}
-        return clients
+        return evaluated
 
     @contextmanager
-    def _server(self, round: int) -> Iterator[Server]:
+    def _server(self, round: int, tally: RoundTally) -> Iterator[Server]:
         """Yields the tools of the server in a round.
 
         The server has as many threads as a client, because sums depend on the number of threads.
+
+        Args:
+            round: the round.
+            tally: the tally that watches the uploads of the block.
         """
         with PROCESS_THREADS.held(self._config.placement.threads_per_actor):
-            yield Server(self._config.run.seed, round)
+            server, began_cpu_s = Server(self._config.run.seed, round, self._flops), time.process_time()
+            yield server
+            server.scalars["cpu/server"] = time.process_time() - began_cpu_s - tally.waited_cpu_s
 
     def _enough(self, exchange: str, uploads: Iterator[Upload]) -> Iterator[Upload]:
         """Yields the uploads; raises `TooFewClientsError` after the last one if they are fewer than the minimum.
@@ -191,7 +199,9 @@ class Federation:
         if num_uploads < least:
             raise TooFewClientsError(f"{exchange}: {num_uploads} uploads, but runtime.min_clients is {least}.")
 
-    def _log(self, record: Record, clients: Sequence[Record]) -> None:
-        record |= self._incidents.take()
+    def _log(self, record: Record, evaluated: Evaluated) -> None:
+        record |= {"memory/coordinator_peak_bytes": peak_memory_bytes(), **self._incidents.take()}
         for tracker in self._trackers:
-            tracker.log(record, clients)
+            if evaluated.rows:
+                tracker.log_confusions(record, evaluated.confusions)
+            tracker.log(record, evaluated.rows)

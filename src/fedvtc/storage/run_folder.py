@@ -20,6 +20,7 @@ from fedvtc.errors import RunExistsError, RunFolderError
 from fedvtc.learning.data import save_partition
 from fedvtc.storage import versions
 from fedvtc.storage.atomic import appearing, replaced
+from fedvtc.storage.commits import commits
 from fedvtc.storage.lock import locked
 from fedvtc.storage.run_files import read_description
 from fedvtc.storage.run_id import id_of_new_run
@@ -136,7 +137,7 @@ class RunFolder:
 
     @property
     def attempts(self) -> Sequence[Mapping[str, Any]]:
-        """All attempts: `started`, `host`, `pid`, `incidents`, `code` and, from the second on, `resumed_round`."""
+        """All attempts: `started`, `host`, `pid`, `commits`, `incidents`, `code`, and later ones `resumed_round`."""
         return tuple(self._description["attempts"])
 
     @property
@@ -278,7 +279,9 @@ def _now() -> str:
 
 
 def _attempt() -> dict[str, Any]:
-    return {"started": _now(), "host": socket.gethostname(), "pid": os.getpid()}
+    attempt = {"started": _now(), "host": socket.gethostname(), "pid": os.getpid()}
+    found = commits()
+    return {**attempt, "commits": found} if found else attempt
 
 
 def _unwritable(output_dir: str | Path, error: OSError) -> RunFolderError:

@@ -63,6 +63,15 @@ class Tracker:
             clients: one mapping per client if the record holds an evaluation, else empty.
         """
 
+    def log_confusions(self, record: Mapping[str, Any], confusions: Mapping[str, NDArray[np.uint32]]) -> None:
+        """Receives the confusion matrices of an evaluation, before `log` receives its record.
+
+        Args:
+            record: the record of the evaluation.
+            confusions: image counts (clients, classes, classes) of the test set by predictor; the name of the predictor
+                that the run is ranked by is empty. Rows are true classes, columns predicted ones.
+        """
+
     def show_samples(self, round: int, images_NCHW: NDArray[np.uint8], labels_N: Sequence[int]) -> None:
         """Receives generated images, grouped by label, with equal numbers of images per label."""
 

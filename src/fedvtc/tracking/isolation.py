@@ -70,6 +70,10 @@ class IsolatedTracker(Tracker):
         """Passes copies of the record and its rows to the tracker, because other trackers get the originals."""
         self._do(self._failures.call, "log", deepcopy(record), deepcopy(clients))
 
+    def log_confusions(self, record: Mapping[str, Any], confusions: Mapping[str, NDArray[np.uint32]]) -> None:
+        """Passes a copy of the record and the confusion matrices to the tracker."""
+        self._do(self._failures.call, "log_confusions", deepcopy(record), confusions)
+
     def show_samples(self, round: int, images_NCHW: NDArray[np.uint8], labels_N: Sequence[int]) -> None:
         """Passes generated images to the tracker."""
         self._do(self._failures.call, "show_samples", round, images_NCHW, labels_N)

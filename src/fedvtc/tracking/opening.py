@@ -9,6 +9,7 @@ from fedvtc.config.problems import Problem
 from fedvtc.config.schema import Config
 from fedvtc.errors import FAILURES, ConfigError, reason
 from fedvtc.tracking.base import RunInfo, Tracker
+from fedvtc.tracking.confusion_file import ConfusionTracker
 from fedvtc.tracking.console import PlainConsole
 from fedvtc.tracking.isolation import DiskErrors, IsolatedTracker, OptionalTracker
 from fedvtc.tracking.pictures import PictureTracker
@@ -32,7 +33,7 @@ def all_trackers(
     Raises:
         ConfigError: see `make_trackers`.
     """
-    files: list[Tracker] = [JsonlTracker(), CsvTracker(), PictureTracker(class_names)]
+    files: list[Tracker] = [JsonlTracker(), CsvTracker(), ConfusionTracker(), PictureTracker(class_names)]
     isolated = [IsolatedTracker(file, DiskErrors(config.runtime.on_disk_error, on_disk_error)) for file in files]
     # The trackers of the config read files that the first trackers have opened and cut.
     return [*isolated, *make_trackers(config, class_names, console.note), console]

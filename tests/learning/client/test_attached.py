@@ -13,7 +13,7 @@ from fedvtc.config.schema import MethodConfig
 from fedvtc.errors import CheckpointError, ClientError
 from fedvtc.learning.client.client import FederatedClient
 from fedvtc.learning.client.loop import weights_digest
-from fedvtc.learning.exchange.messages import Broadcast, Upload, WeightedMean
+from fedvtc.learning.exchange.messages import Broadcast, WeightedMean
 from fedvtc.learning.methods import Method, Task
 from fedvtc.learning.models.weights import load_weights, weights_of
 from fedvtc.learning.server import Server
@@ -102,7 +102,7 @@ def test_fit_steps_by_the_modules_training_step_and_keeps_its_optimizer(make_bar
         assert weights_digest(client.modules["scale"]) == weights_digest(bare)
         assert terms == {"loss": client.scalars["loss/scaling"]}
         assert terms["loss"] == pytest.approx(sum(losses) / 10)
-        assert set(client.scalars) == {"time/scaling", "loss/scaling"}
+        assert set(client.scalars) == {"time/scaling", "cpu/scaling", "flops/scaling", "loss/scaling"}
 
 
 def test_fit_takes_a_loss_and_an_optimizer_of_the_methods_own(make_bare):
@@ -199,7 +199,7 @@ class Counting(Method[MethodConfig]):
         with client.phase("probe"):
             for _ in range(client.memory["rounds"]):
                 client.fit("probe", client.batches(), loss=loss)
-        return Upload(client.id, client.round, client.num_images, {"probe": weights_of(probe)}, dict(client.scalars))
+        return client.upload({"probe": weights_of(probe)})
 
     def server_round(self, state, uploads, server):
         mean, round = WeightedMean(), 0
@@ -281,3 +281,18 @@ def test_a_state_of_other_modules_is_refused(make_bare, make_clients, golden):
         with pytest.raises(CheckpointError) as caught:
             client.load_state_dict(state)
         golden(caught.value)
+
+
+def test_a_loss_that_counts_its_steps_in_memory_counts_each_once(make_bare):
+    client, module = make_bare(), Scale()
+    client.attach("scale", module)
+    client.memory["num_steps"] = 0
+
+    def loss(images, labels_B):
+        client.memory["num_steps"] += 1
+        return functional.cross_entropy(module(images), labels_B)
+
+    with client.phase("train"):
+        batches = list(client.batches())
+        client.fit("scale", batches, loss=loss)
+    assert client.memory["num_steps"] == len(batches)

@@ -1,9 +1,10 @@
-"""The local training loop: Fabric drives one module over batches in memory."""
+"""The local training loop: steps of one module over batches in memory, on the device and in the precision of Fabric."""
 
 import hashlib
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -18,6 +19,9 @@ from fedvtc.learning.seeding import derive_seed
 Precision = Literal["32-true", "bf16-mixed"]
 Loss = Callable[..., Tensor | Mapping[str, Tensor]]
 """Computes a loss from the tensors of a batch, such as `loss(images, labels_B)`."""
+Terms = Mapping[str, Tensor]
+Counted = Callable[[int, Callable[[], Terms]], Terms]
+"""Runs a step on a number of images."""
 
 
 _GENERATORS = threading.RLock()
@@ -63,8 +67,12 @@ def keyed_randomness(
         yield
 
 
+def _uncounted(num_images: int, step: Callable[[], Terms]) -> Terms:
+    return step()
+
+
 class Learner:
-    """A module and its optimizer, set up by Fabric once and kept for the life of the client.
+    """A module, set up by Fabric once, and its optimizer; both are kept for the life of the client.
 
     Args:
         fabric: Fabric of the process.
@@ -78,18 +86,15 @@ class Learner:
             configured = module.configure_optimizers()
             assert isinstance(configured, torch.optim.Optimizer)
             optimizer = configured
-        self._wrapped: Any
-        self.optimizer: Any = None
-        if optimizer is None:
-            self._wrapped = fabric.setup(module)
-        else:
-            self._wrapped, self.optimizer = fabric.setup(module, optimizer)
+        self.optimizer = optimizer
+        fabric.setup(module)
 
     def fit(
         self,
         batches: Iterable[Sequence[Tensor]],
         loss: Loss | None = None,
         optimizer: torch.optim.Optimizer | None = None,
+        counted: Counted = _uncounted,
     ) -> dict[str, float]:
         """Steps once per batch, in train mode.
 
@@ -98,6 +103,7 @@ class Learner:
             loss: computes the loss from the tensors of a batch; None takes the module's `training_step`. Either returns
                 a tensor, or a mapping of terms with the key `loss`.
             optimizer: replaces the module's optimizer in this call.
+            counted: runs each step up to its gradients, perhaps twice.
 
         Returns:
             The mean over images of every term; empty without a batch. A mean is not finite if a value is not finite.
@@ -105,27 +111,31 @@ class Learner:
         Raises:
             ValueError: there is no optimizer, or neither a `loss` nor a `training_step`.
         """
-        stepper: Any = self.optimizer if optimizer is None else self._fabric.setup_optimizers(optimizer)
+        stepper = self.optimizer if optimizer is None else optimizer
         if stepper is None or (loss is None and not isinstance(self.module, LightningModule)):
             lacking = "an optimizer" if stepper is None else "a loss, or a LightningModule with training_step"
             raise ValueError(f"{type(self.module).__name__} cannot be trained: fit needs {lacking}.")
         self.module.train()
-        sums: dict[str, Tensor] = {}
-        num_images = 0
+        weights = [weight for group in stepper.param_groups for weight in group["params"]]
+        means = _Means()
         for index, batch in enumerate(batches):
-            stepper.zero_grad()
-            # On one device Fabric casts `forward` alone.
-            with self._fabric.autocast():
-                found = self._wrapped.training_step(batch, index) if loss is None else loss(*batch)
-            terms: Mapping[str, Tensor] = {"loss": found} if isinstance(found, Tensor) else found
-            self._fabric.backward(terms["loss"])
+            terms = counted(len(batch[0]), partial(self._gradients, weights, batch, index, loss))
             stepper.step()
-            size = len(batch[0])
-            num_images += size
-            for name, value in terms.items():
-                weighted = value.detach().double() * size
-                sums[name] = sums[name] + weighted if name in sums else weighted
-        return {name: float(total) / num_images for name, total in sums.items()}
+            means.add(terms, len(batch[0]))
+        return means.value()
+
+    def _gradients(self, weights: Sequence[Tensor], batch: Sequence[Tensor], index: int, loss: Loss | None) -> Terms:
+        """Computes the gradients of a step; returns the terms of the loss."""
+        # Not `zero_grad`, which records each call for PyTorch's profiler: the record costs more than the reset.
+        for weight in weights:
+            weight.grad = None
+        module: Any = self.module
+        # Not through Fabric's wrappers, which cost time in each step and on one device add autocast alone.
+        with self._fabric.autocast():
+            found = module.training_step(batch, index) if loss is None else loss(*batch)
+        terms: Terms = {"loss": found} if isinstance(found, Tensor) else found
+        terms["loss"].backward()
+        return terms
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the weights and the state of the optimizer, if any, as tensors and plain values."""
@@ -137,6 +147,33 @@ class Learner:
         self.module.load_state_dict(state["module"])
         if self.optimizer is not None:
             self.optimizer.load_state_dict(state["optimizer"])
+
+
+class _Means:
+    """Means over images of the terms of all steps; waits for the device once a term, not in each step."""
+
+    def __init__(self) -> None:
+        self._values: dict[str, list[Tensor]] = {}
+        self._sizes: dict[str, list[int]] = {}
+        self._num_images = 0
+
+    def add(self, terms: Mapping[str, Tensor], num_images: int) -> None:
+        """Adds the terms of a step; a term may be a weight, which the next step changes."""
+        self._num_images += num_images
+        for name, value in terms.items():
+            self._values.setdefault(name, []).append(value.detach().clone())
+            self._sizes.setdefault(name, []).append(num_images)
+
+    def value(self) -> dict[str, float]:
+        """Returns the mean of each term; empty without a step."""
+        means = {}
+        for name, values in self._values.items():
+            total = 0.0
+            # In the order of the steps, so that no bit depends on the way in which a library divides a sum.
+            for place, value in enumerate(torch.stack(values).double().flatten().tolist()):
+                total += value * self._sizes[name][place]
+            means[name] = total / self._num_images
+        return means
 
 
 def state_digest(*states: Mapping[str, Tensor | Value]) -> str:

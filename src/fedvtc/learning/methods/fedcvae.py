@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
@@ -100,7 +101,7 @@ class FedCVAE(LocalRounds[FedCVAEConfig]):
         train_autoencoder(client, epochs=config.epochs, batch_size=config.batch_size)
         generator: ConditionalVAE = client.modules["generator"]  # type: ignore[assignment]
         payload = self._payload(generator, client.images.counts_C(self.task.num_classes))
-        return Upload(client.id, client.round, client.num_images, payload, dict(client.scalars))
+        return client.upload(payload)
 
     def closing_server(self, state: ServerState, uploads: Iterable[Upload], server: Server) -> Broadcast:
         """Draws the set: labels by each client's label frequencies, latents from a truncated N(0, I)."""
@@ -122,8 +123,8 @@ class FedCVAE(LocalRounds[FedCVAEConfig]):
                 count_C = torch.tensor(upload.payload["labels"]["count"], dtype=torch.float32)
                 labels_N = torch.multinomial(count_C, number, replacement=True)
                 latents_NL = truncated_normal(number, config.decoder.latent_size, bound=config.truncation)
-                for batch in zip(latents_NL.split(_CHUNK), labels_N.split(_CHUNK), strict=True):
-                    images.append(decoder(*batch))
+                for latents_BL, labels_B in zip(latents_NL.split(_CHUNK), labels_N.split(_CHUNK), strict=True):
+                    images.append(server.counted("decoder", len(labels_B), partial(decoder, latents_BL, labels_B)))
                 labels.append(labels_N)
         return Broadcast(server.round, {"images": GeneratedImages.of(images, labels).to_arrays()})
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
@@ -83,12 +84,11 @@ class FedL2G(Method[FedL2GConfig]):
             study, quiz = next(self._batches(client, study_N)), _images(client, quiz_N)
             client.classifier.eval()
             fixed = {name: weight.detach() for name, weight in weights.items()}
-            gradient_BD, quiz_loss = target_gradients(
-                outputs, fixed, study, quiz, targets_CD, lr=self.task.optimizer.lr
-            )
+            measure = partial(target_gradients, outputs, fixed, study, quiz, targets_CD, lr=self.task.optimizer.lr)
+            gradient_BD, quiz_loss = client.counted("gradients", len(study[1]) + len(quiz[1]), measure)
         client.scalars["loss/quiz"] = quiz_loss
         gradients = _by_class(gradient_BD.cpu().numpy(), study[1].cpu().numpy())
-        return Upload(client.id, client.round, client.num_images, {"gradients": gradients}, dict(client.scalars))
+        return client.upload({"gradients": gradients})
 
     def server_round(
         self, state: ServerState, uploads: Iterable[Upload], server: Server
@@ -134,9 +134,10 @@ class FedL2G(Method[FedL2GConfig]):
 
         from fedvtc.learning.data.module import epoch_batches
 
-        for batch_B in epoch_batches(len(index_N), self.task.batch_size, torch.default_generator):
-            images, labels_B = _images(client, index_N[batch_B])
-            yield client.images.augmented(images), labels_B
+        labels_N = client.images.labels_N
+        batches = epoch_batches(len(index_N), self.task.batch_size, torch.default_generator)
+        for images, index_B in client.images.in_batches(index_N[batch_B] for batch_B in batches):
+            yield client.images.augmented(images), labels_N[index_B]
 
     def _outputs(self, client: FederatedClient) -> Outputs:
         """Returns the client's model as a function of its weights and of images."""

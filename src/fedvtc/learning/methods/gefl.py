@@ -113,8 +113,7 @@ class GeFL(Method[GeFLConfig]):
             config = self.config.generator
             train_autoencoder(client, epochs=config.epochs, batch_size=config.batch_size)
             payload["generator"] = weights_of(client.modules["generator"])
-        scalars = dict(client.scalars)
-        return Upload(client.id, client.round, client.num_images, payload, scalars, client.backbone_name)
+        return client.upload(payload)
 
     def server_round(
         self, state: ServerState, uploads: Iterable[Upload], server: Server
@@ -181,7 +180,7 @@ class GeFL(Method[GeFLConfig]):
         @torch.no_grad()
         def drawn(num_images: int) -> tuple[Tensor, Tensor]:
             labels_B = classes_C[torch.randint(len(classes_C), (num_images,), device=client.device)]
-            return _draw(generator, labels_B), labels_B
+            return client.counted("images", num_images, lambda: _draw(generator, labels_B)), labels_B
 
         def mixed() -> Iterator[tuple[Tensor, Tensor]]:
             for images, labels_B in client.batches():

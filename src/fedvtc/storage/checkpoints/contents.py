@@ -15,28 +15,31 @@ from fedvtc.storage.checkpoints.trees import arrays_to_tensors, read_tree, tenso
 SERVER_SHARD = "server.pt"
 
 
-def write_server(store: CheckpointStore, draft: str, server: tuple[ServerState, Broadcast] | None) -> Shard:
+def write_server(store: CheckpointStore, draft: str, server: tuple[ServerState, Broadcast]) -> Shard:
     """Writes the server's shard into a draft.
 
     Args:
         store: the store of the draft.
         draft: name of the draft.
-        server: the server's state and the broadcast that the next round starts with; None in the final checkpoint.
+        server: the server's state and the broadcast that the next round starts with; in the final checkpoint, the last
+            broadcast.
 
     Raises:
         OSError: if the shard cannot be written.
     """
-    tree = {"state": server[0], "broadcast": server[1].payload} if server else {}
-    if server and server[1].groups:
-        tree["groups"] = server[1].groups
+    state, broadcast = server
+    tree = {"state": state, "broadcast": broadcast.payload, "round": broadcast.round}
+    if broadcast.groups:
+        tree["groups"] = broadcast.groups
     return store.write(draft, SERVER_SHARD, partial(write_tree, arrays_to_tensors(tree)))
 
 
 def read_server(store: CheckpointStore, manifest: Manifest) -> tuple[ServerState, Broadcast]:
-    """Reads the server's state and broadcast from a checkpoint of a round.
+    """Reads the server's state and broadcast from a checkpoint.
 
     Raises:
-        CheckpointError: if the shard is damaged or has other content.
+        CheckpointError: if the shard is damaged or has other content; fedvtc 0.1.0 left the shard of the final
+            checkpoint empty.
     """
     where = f"{store.location}/{manifest.folder}: {SERVER_SHARD}"
     tree: Any = read_tree(store.read(manifest, SERVER_SHARD), where)
@@ -45,10 +48,12 @@ def read_server(store: CheckpointStore, manifest: Manifest) -> tuple[ServerState
         parts = [tensors_to_arrays(part) for part in (tree["state"], tree["broadcast"], tree.get("groups", {}))]
     except (KeyError, TypeError, AttributeError, IndexError, RuntimeError) as error:
         raise _no_server(where) from error
-    if not all(isinstance(part, dict) for part in parts):
+    # A closing exchange counts as one round more.
+    round = tree.get("round", manifest.round) if manifest.phase == "final" else manifest.round
+    if not all(isinstance(part, dict) for part in parts) or type(round) is not int:
         raise _no_server(where)
     state, payload, groups = parts
-    return state, Broadcast(manifest.round, payload, groups)
+    return state, Broadcast(round, payload, groups)
 
 
 def _no_server(where: str) -> CheckpointError:

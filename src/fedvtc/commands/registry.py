@@ -38,6 +38,8 @@ COMMANDS = {
     "list": Command(
         "list runs, cluster jobs, shipped configs, data sets, backbones or methods", "listing.command:parser"
     ),
+    "show": Command("show one run: status, accuracy, seconds by phase, incidents", "show:parser"),
+    "watch": Command("show the progress of a sweep", "watch:parser"),
     "report": Command("write a page and figures of runs, to read offline or to print", "report.command:parser"),
     "export": Command("export models and generated images of a run, to use without fedvtc", "export.command:parser"),
     "evaluate": Command("evaluate the models of a run on other test sets", "evaluate.command:parser"),

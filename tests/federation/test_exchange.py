@@ -13,6 +13,7 @@ from fedvtc.federation.launch import run_federation
 from fedvtc.federation.resume import resume_federation
 from fedvtc.learning.exchange.messages import Broadcast
 from fedvtc.learning.methods import Task, build, config_classes
+from fedvtc.learning.metrics import MEASURED
 from fedvtc.learning.population import Population
 from fedvtc.learning.server import Server
 from fedvtc.runtime.host import ClientHost
@@ -101,9 +102,8 @@ def config_of(tmp_path, tiny_words, monkeypatch):
 
 
 def records_of(path):
-    measured = ("time/", "memory/", "placement/")
     records = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in record.items() if not key.startswith(measured)} for record in records]
+    return [{key: value for key, value in record.items() if not key.startswith(MEASURED)} for record in records]
 
 
 def test_every_part_of_an_exchange_is_in_the_record(config_of):

@@ -19,10 +19,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from fedvtc.learning.metrics import MEASURED
+
 ROOT = Path(__file__).parents[2]
 BITS = Path(__file__).with_name("bits.json")
-MEASURED = ("time/", "memory/", "placement/")
-"""Records hold these too, and no two runs have the same."""
 SMALL = [
     "conf/experiment/digits.yaml",
     "run.rounds=4",

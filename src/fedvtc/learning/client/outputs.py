@@ -22,4 +22,9 @@ def own_outputs(client: FederatedClient, module: nn.Module, output: Callable[[Te
     """
     module.eval()
     chunks = torch.arange(client.num_images).split(_CHUNK)
-    return torch.cat([(output or module)(client.images.inputs(index_B)) for index_B in chunks])
+    compute = output or module
+
+    def outputs() -> Tensor:
+        return torch.cat([compute(client.images.inputs(index_B)) for index_B in chunks])
+
+    return client.counted(getattr(compute, "__qualname__", type(module).__name__), client.num_images, outputs)

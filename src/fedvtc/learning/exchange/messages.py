@@ -19,7 +19,8 @@ class Broadcast:
     """The server's message to every participant of a round.
 
     Attributes:
-        round: round whose uploads the server merged into the message; 0 before the first round.
+        round: round whose uploads the server merged into the message; 0 before the first round. The coordinator sets
+            the round of a message that `server_round` returns.
         payload: values that the method shares; empty if there are none.
         groups: values for the clients of one architecture, by the name of their backbone. A client sees the kinds of
             its own group in `payload`; bytes count for receivers only.

@@ -14,6 +14,19 @@ Arrays = Mapping[str, npt.NDArray[np.generic]]
 Payload = Mapping[str, Arrays]
 
 
+def _check(payload: Payload, where: str = "payload") -> None:
+    """Raises a TypeError for a payload that is no mapping of kind -> name -> array."""
+    for kind, arrays in payload.items():
+        here = f"{where}[{kind!r}]"
+        if not isinstance(arrays, Mapping):
+            raise TypeError(f"{here} is of type {type(arrays).__name__}. Give a mapping of names to NumPy arrays.")
+        for name, array in arrays.items():
+            # A mean of arrays without dimensions is a NumPy scalar.
+            if not isinstance(array, np.ndarray | np.generic):
+                fix = "Give a NumPy array, such as tensor.cpu().numpy(), or those of weights_of(module)."
+                raise TypeError(f"{here}[{name!r}] is of type {type(array).__name__}. {fix}")
+
+
 @dataclass(frozen=True)
 class Broadcast:
     """The server's message to every participant of a round.
@@ -29,6 +42,12 @@ class Broadcast:
     round: int = 0
     payload: Payload = field(default_factory=dict)
     groups: Mapping[str, Payload] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Raises a TypeError if a payload holds something else than arrays."""
+        _check(self.payload)
+        for backbone, payload in self.groups.items():
+            _check(payload, f"groups[{backbone!r}]")
 
     def seen_by(self, backbone: str) -> "Broadcast":
         """Returns the message that a client of an architecture receives: the payload and that of its group."""
@@ -54,6 +73,10 @@ class Upload:
     payload: Payload = field(default_factory=dict)
     scalars: Mapping[str, float] = field(default_factory=dict)
     backbone: str = ""
+
+    def __post_init__(self) -> None:
+        """Raises a TypeError if the payload holds something else than arrays."""
+        _check(self.payload)
 
 
 def bytes_by_kind(payload: Payload) -> dict[str, int]:

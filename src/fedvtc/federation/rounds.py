@@ -97,7 +97,9 @@ class Federation:
         results = self._clients.each(ClientHost.run_round, self._clients.participants(round), broadcast)
         with self._server(round, tally) as server:
             uploads = tally.watch(self._enough(f"round {round}", results))
-            state, broadcast = self._method.server_round(state, uploads, server)
+            state, merged = self._method.server_round(state, uploads, server)
+            # The round keys the clients' draws and is the round of a resume, so a method cannot set another one.
+            broadcast = replace(merged, round=round)
         tally.add_received(received, self._clients.backbones(tally.uploaders))
         record: Record = {"round": round, "phase": "round", **tally.record(), **server.scalars, **self._pool.record()}
         evaluated = Evaluated()

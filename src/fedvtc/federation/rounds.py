@@ -106,7 +106,7 @@ class Federation:
         # Generalization: every client classifies the global test set.
         if round % self._config.evaluate.every == 0 or round == self._config.run.rounds:
             evaluated = self._clients.evaluate(record, broadcast)
-        record["time/round"] = time.perf_counter() - began_s
+        record |= {"time/round": time.perf_counter() - began_s, "memory/coordinator_peak_bytes": peak_memory_bytes()}
         if round % self._config.evaluate.samples_every == 0 and round < self._config.run.rounds:
             self._clients.show_samples(round, broadcast)
         # A signal inside this block ends the run after the block, so that no round is logged without being saved.
@@ -147,7 +147,10 @@ class Federation:
         if has_step:
             evaluated = self._clients.evaluate(record, broadcast, is_finished=True)
         if has_step or self._last is None:
-            record["time/round"] = time.perf_counter() - began_s
+            record |= {
+                "time/round": time.perf_counter() - began_s,
+                "memory/coordinator_peak_bytes": peak_memory_bytes(),
+            }
         with self._stopper.deferred():
             try:
                 self._checkpoints.save_final(record["round"], state, broadcast, record.get("test/accuracy/mean"))
@@ -204,7 +207,7 @@ class Federation:
             raise TooFewClientsError(f"{exchange}: {num_uploads} uploads, but runtime.min_clients is {least}.")
 
     def _log(self, record: Record, evaluated: Evaluated) -> None:
-        record |= {"memory/coordinator_peak_bytes": peak_memory_bytes(), **self._incidents.take()}
+        record |= self._incidents.take()
         for tracker in self._trackers:
             if evaluated.rows:
                 tracker.log_confusions(record, evaluated.confusions)

@@ -133,7 +133,9 @@ class Federation:
         tally, exchange = RoundTally(), ""
         if method.has_closing:
             broadcast, exchange = self._close(state, broadcast, tally, record), CLOSING
-        self._clients.show_samples(self._config.run.rounds, broadcast)
+        images_NCHW = self._clients.show_samples(self._config.run.rounds, broadcast)
+        if images_NCHW is not None:
+            record |= self._clients.memorisation(images_NCHW)
         # Fine-tuning, for methods with a last step.
         if has_step or method.has_receive:
             for scalars in self._clients.each(ClientHost.finish, everyone, broadcast):

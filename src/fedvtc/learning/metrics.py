@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fedvtc.learning.privacy.memorisation import MEMORISATION
+
 INCIDENTS = {
     "processes_lost": "processes that died, hung or ran out of memory; their clients were rebuilt",
     "steps_retried": "steps of clients that were retried after an error",
@@ -60,6 +62,7 @@ FURTHER_METRICS |= {
     "test/ensemble/vote": "accuracy of the class that most clients name, on a tie that of the highest mean probability;"
     " with `evaluate.ensemble`",
 }
+FURTHER_METRICS |= MEMORISATION
 """Meaning of the keys that some methods or settings add; `<predictor>` stands for the name of a predictor."""
 
 HEADLINE_METRICS = {

@@ -219,7 +219,7 @@ class ClientHost:
         Raises:
             ClientError: the outputs are not finite.
         """
-        from fedvtc.learning.client.evaluation import check_outputs
+        from fedvtc.learning.client.outputs import check_outputs
 
         costs: dict[str, float] = {}
         with measured(costs, "client"):

@@ -4,22 +4,15 @@ Shapes: N images, B images of a batch, C classes.
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedvtc.errors import ClientError
 from fedvtc.learning.data import ImageArrays
 from fedvtc.learning.data.module import to_input, to_tensor
-
-if TYPE_CHECKING:
-    from fedvtc.learning.client.client import FederatedClient
-
-_NUM_PROBES = 2
-"""Images that `check_outputs` classifies. Overflowed weights break nearly every image; eight cost 4 % of a round."""
 
 Predictor = Callable[[Tensor], Tensor]
 """Maps images (B, channels, side, side) in [-1, 1] to scores (B, C); the class of the highest score is predicted."""
@@ -66,15 +59,3 @@ def _batches(images: ImageArrays, batch_size: int, device: torch.device) -> Iter
     for start in range(0, len(images.labels_N), batch_size):
         stop = start + batch_size
         yield to_input(to_tensor(images.images_NCHW[start:stop]).to(device)), images.labels_N[start:stop]
-
-
-@torch.inference_mode()
-def check_outputs(client: "FederatedClient") -> None:
-    """Checks the classifier's logits after a round, because a step's loss belongs to the weights before the step.
-
-    Raises:
-        ClientError: the logits of some of the client's own images are not finite.
-    """
-    images = client.images.inputs(torch.arange(min(_NUM_PROBES, client.num_images)))
-    if not client.classifier.eval()(images).isfinite().all():
-        raise ClientError(client.id, client.round, "outputs", "the logits of the client's own images are not finite")

@@ -1,0 +1,39 @@
+"""All figures of a report, in the order of the page."""
+
+from collections.abc import Sequence
+
+from fedvtc.reporting.charts.classes import classes, partitions
+from fedvtc.reporting.charts.clients import clients, summary
+from fedvtc.reporting.charts.costs import costs
+from fedvtc.reporting.charts.curves import curves
+from fedvtc.reporting.charts.differences import differences
+from fedvtc.reporting.charts.figure import Figure, Groups
+from fedvtc.reporting.charts.style import places_of
+from fedvtc.reporting.results import RunResult
+
+SECTIONS = ("Accuracy", "Clients", "Classes", "Costs", "Training")
+
+
+def groups_with_colours(runs: Sequence[RunResult]) -> Groups:
+    """Returns the groups of runs with their fixed colours."""
+    return Groups(places_of({run.group: run.method for run in runs}))
+
+
+def figures_of(runs: Sequence[RunResult], targets: Sequence[float] = ()) -> list[Figure]:
+    """Returns the figures of runs, section by section; figures without numbers are left out.
+
+    Args:
+        runs: the runs.
+        targets: mean accuracies for the costs to reach an accuracy; empty takes shares of the best accuracy.
+    """
+    groups = groups_with_colours(runs)
+    found = [
+        *curves(runs, groups),
+        *summary(runs, groups),
+        *differences(runs, groups),
+        *clients(runs, groups),
+        *classes(runs),
+        *partitions(runs),
+        *costs(runs, groups, targets),
+    ]
+    return sorted(found, key=lambda figure: SECTIONS.index(figure.section))

@@ -1,0 +1,134 @@
+const packed = Uint8Array.from(atob(document.getElementById("data").textContent), (letter) => letter.charCodeAt(0));
+const unpacked = new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"));
+const page = await new Response(unpacked).json();
+const boxes = [...document.querySelectorAll('input[name="group"]')];
+const MAX_SVG_ROWS = 6000;
+
+// A picture of single points in SVG follows the colours of the page by itself; a canvas is drawn with the colours of now.
+function config(isCanvas) {
+  const style = getComputedStyle(document.documentElement);
+  const colour = (name) => (isCanvas ? style.getPropertyValue(name).trim() : `var(${name})`);
+  const text = JSON.stringify(page.config).replaceAll(page.ink, colour("--ink")).replaceAll(page.faint, colour("--line"));
+  return JSON.parse(text);
+}
+
+// Hidden groups leave the axes and the legends too.
+function keepGroups(node, shown) {
+  if (!node || typeof node !== "object") return;
+  if (Array.isArray(node)) return node.forEach((item) => keepGroups(item, shown));
+  if (node.field === "group" && node.scale?.domain) {
+    const kept = node.scale.domain.map((group, index) => [group, node.scale.range?.[index]]).filter(([group]) => shown.has(group));
+    node.scale.domain = kept.map(([group]) => group);
+    if (node.scale.range) node.scale.range = kept.map(([, value]) => value);
+  }
+  if (node.field === "group" && Array.isArray(node.sort)) node.sort = node.sort.filter((group) => shown.has(group));
+  Object.values(node).forEach((item) => keepGroups(item, shown));
+}
+
+// Legends wrap to the width of the figure.
+function wrapLegends(node, columns) {
+  if (!node || typeof node !== "object") return;
+  for (const channel of ["color", "shape", "strokeDash", "size"]) {
+    const legend = node.encoding?.[channel];
+    if (legend && (legend.type !== "quantitative" || channel === "size") && legend.field && legend.legend !== null) {
+      legend.legend = { ...legend.legend, columns };
+    }
+  }
+  (node.layer ?? []).forEach((layer) => wrapLegends(layer, columns));
+}
+
+function select(label, options, parent, changed) {
+  const wrapper = document.createElement("label");
+  const list = document.createElement("select");
+  wrapper.append(`${label} `, list);
+  for (const [value, text] of options) list.add(new Option(text, value));
+  list.disabled = options.length < 2;
+  list.addEventListener("change", changed);
+  parent.append(wrapper);
+  return list;
+}
+
+class Chart {
+  constructor(figure) {
+    this.figure = figure;
+    const element = document.getElementById(`figure-${figure.name}`);
+    this.element = element.querySelector(".chart");
+    const parent = element.querySelector(".choices");
+    const changed = () => this.draw();
+    this.keys = figure.labels.map((label, place) => {
+      const values = [...new Set(figure.charts.map((chart) => chart.key[place]))];
+      return select(label, values.map((value) => [value, value]), parent, changed);
+    });
+    this.choices = figure.choices.map((choice) => [choice, select(choice.label, choice.options.map(([value, text]) => [value, text]), parent, changed)]);
+  }
+
+  async draw() {
+    const { figure } = this;
+    const chosen = figure.charts.find((chart) => chart.key.every((value, place) => value === this.keys[place].value));
+    const spec = structuredClone(chosen.spec);
+    const filters = this.choices.map(([choice, list]) => ({ filter: { field: choice.field, equal: list.value } }));
+    if (figure.has_groups && boxes.length) {
+      const shown = new Set(boxes.filter((box) => box.checked).map((box) => box.value));
+      filters.push({ filter: { field: "group", oneOf: [...shown] } });
+      const before = spec.height;
+      keepGroups(spec, shown);
+      if (figure.grows && typeof before === "number") spec.height = Math.max(60, Math.round((before - 20) * shown.size / boxes.length) + 20);
+    }
+    spec.transform = [...filters, ...(spec.transform ?? [])];
+    spec.data.values = page.tables[figure.name];
+    delete spec.data.name;
+    spec.width = "container";
+    spec.autosize = { type: "fit-x", contains: "padding" };
+    const width = this.element.clientWidth;
+    wrapLegends(spec, Math.max(1, Math.min(8, Math.floor(width / 170))));
+    const isCanvas = figure.num_rows > MAX_SVG_ROWS;
+    const options = { renderer: isCanvas ? "canvas" : "svg", actions: false, config: config(isCanvas), ast: false };
+    this.isCanvas = isCanvas;
+    this.width = width;
+    const { view } = await window.vegaEmbed(this.element, spec, options);
+    this.view?.finalize();
+    this.view = view;
+  }
+}
+
+const charts = page.figures.map((figure) => new Chart(figure));
+// A chart is drawn when the reader comes near, and all charts are drawn before the page is printed.
+const waiting = new Map(charts.map((chart) => [chart.element, chart]));
+const seen = new IntersectionObserver((entries) => {
+  for (const entry of entries) {
+    if (entry.isIntersecting && waiting.has(entry.target)) {
+      const chart = waiting.get(entry.target);
+      waiting.delete(entry.target);
+      chart.draw();
+    }
+  }
+}, { rootMargin: "800px" });
+charts.forEach((chart) => seen.observe(chart.element));
+
+async function drawAll() {
+  const left = [...waiting.values()];
+  waiting.clear();
+  await Promise.all(left.map((chart) => chart.draw()));
+}
+const drawn = () => charts.filter((chart) => !waiting.has(chart.element));
+window.drawAll = drawAll;
+if (page.figures.length) setTimeout(drawAll, 1500);
+
+boxes.forEach((box) => box.addEventListener("change", () => drawn().forEach((chart) => chart.draw())));
+const setAll = (isChecked) => {
+  boxes.forEach((box) => (box.checked = isChecked));
+  drawn().forEach((chart) => chart.draw());
+};
+document.getElementById("all")?.addEventListener("click", () => setAll(true));
+document.getElementById("none")?.addEventListener("click", () => setAll(false));
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
+  drawn().filter((chart) => chart.isCanvas).forEach((chart) => chart.draw());
+});
+let timer;
+addEventListener("resize", () => {
+  clearTimeout(timer);
+  timer = setTimeout(() => {
+    // Only if the width has changed: a phone hides its address bar while the reader scrolls.
+    drawn().filter((chart) => chart.width !== chart.element.clientWidth).forEach((chart) => chart.draw());
+  }, 200);
+});

@@ -1,0 +1,202 @@
+"""Renders the page of a report: figures, tables and samples in one HTML file that loads nothing from elsewhere."""
+
+import base64
+import gzip
+import json
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from functools import cache
+from importlib.metadata import version
+from importlib.resources import files
+from typing import Any
+
+import vl_convert
+import yaml
+from jinja2 import Environment
+
+from fedvtc.learning.metrics import HEADLINE_METRICS
+from fedvtc.reporting.charts.all import SECTIONS
+from fedvtc.reporting.charts.curves import megabytes_of, totals
+from fedvtc.reporting.charts.figure import Figure, Groups
+from fedvtc.reporting.charts.style import FAINT, INK, chart_config, colour_of, dash_of
+from fedvtc.reporting.page.files import VEGA_LITE, spec_of
+from fedvtc.reporting.results import RunResult, groups_of, number
+from fedvtc.reporting.seeds import mean_and_std
+from fedvtc.reporting.tables import human_bytes
+
+MAX_SAMPLE_BYTES = 1_000_000
+"""Bytes of all samples on a page; samples of further runs are left out."""
+MAX_INCIDENTS = 50
+GENERATOR = '<meta name="generator" content="fedvtc report">'
+"""Tells a report from other pages."""
+
+
+def render(
+    title: str, runs: Sequence[RunResult], figures: Sequence[Figure], groups: Groups, problems: Sequence[str]
+) -> str:
+    """Returns the page.
+
+    Args:
+        title: the heading.
+        runs: the runs of the report.
+        figures: the figures.
+        groups: the groups with their colours.
+        problems: lines about runs that are left out.
+    """
+    folder = files(__package__)
+    template = Environment(autoescape=True, trim_blocks=False).from_string(_read(folder, "page.html.j2"))
+    return template.render(
+        title=title,
+        generator=GENERATOR,
+        css=_read(folder, "page.css"),
+        script=_read(folder, "page.js"),
+        vega=_vega(),
+        data=_packed(_data(figures)),
+        sections=[section for section in SECTIONS if any(figure.section == section for figure in figures)],
+        figures=figures,
+        groups=[
+            {"name": group, "colour": colour_of(place), "dash": " ".join(map(str, dash_of(place)))}
+            for group, place in groups.places.items()
+        ],
+        overview=_overview(runs),
+        samples=list(_samples(runs)),
+        runs=[_described(run) for run in runs],
+        problems=problems,
+        version=version("fedvtc"),
+        created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+    )
+
+
+@cache
+def _vega() -> str:
+    """Returns Vega, Vega-Lite and Vega-Embed as one script."""
+    # The types of vl-convert 1.9 do not know that the snippet may be left out.
+    return vl_convert.javascript_bundle(vl_version=VEGA_LITE)  # type: ignore[call-arg]
+
+
+def _read(folder: Any, name: str) -> str:
+    return str(folder.joinpath(name).read_text(encoding="utf-8"))
+
+
+def _packed(values: Any) -> str:
+    """Returns values as JSON, compressed and in base64, which holds no letter that could end the element around it."""
+    text = json.dumps(values, separators=(",", ":"))
+    # Without the time, so that equal runs give an equal page.
+    return base64.b64encode(gzip.compress(text.encode(), mtime=0)).decode()
+
+
+def _data(figures: Sequence[Figure]) -> dict[str, Any]:
+    return {
+        "config": chart_config(),
+        "ink": INK,
+        "faint": FAINT,
+        "tables": {figure.name: figure.csv() for figure in figures},
+        "figures": [
+            {
+                "name": figure.name,
+                "labels": list(figure.labels),
+                "choices": [
+                    {"label": choice.label, "field": choice.field, "options": list(choice.options.items())}
+                    for choice in figure.choices
+                ],
+                "has_groups": figure.has_groups,
+                "grows": figure.has_groups and figure.name not in ("curves", "losses"),
+                "num_rows": len(figure.rows),
+                "charts": [{"key": list(key), "spec": _page_spec(figure, key)} for key in figure.charts],
+            }
+            for figure in figures
+        ],
+    }
+
+
+def _page_spec(figure: Figure, key: tuple[str, ...]) -> dict[str, Any]:
+    spec = spec_of(figure, key)
+    del spec["$schema"]
+    return spec
+
+
+def _overview(runs: Sequence[RunResult]) -> dict[str, Any]:
+    """Returns headings and cells of the table of groups."""
+    rows = []
+    for group, members in groups_of(runs).items():
+        cells = [
+            group,
+            str(len(members)),
+            str(max((record["round"] for run in members for record in run.records), default=0)),
+        ]
+        for key in HEADLINE_METRICS.values():
+            values = [value for run in members if (value := number(run.measured.get(key))) is not None]
+            mean, std = mean_and_std(values)
+            cells.append(
+                "-" if mean is None else f"{mean:.4f}" if std is None else f"{mean:.4f} \N{PLUS-MINUS SIGN} {std:.4f}"
+            )
+        megabytes = [sum(megabytes_of(record) for record, _, _ in totals(run)) for run in members]
+        seconds = [max((at_s for _, _, at_s in totals(run)), default=0.0) for run in members]
+        cells += [human_bytes(1e6 * sum(megabytes) / len(megabytes)), f"{sum(seconds) / len(seconds):,.0f}"]
+        rows.append(cells)
+    return {"headings": ["group", "runs", "rounds", *HEADLINE_METRICS, "sent and received", "seconds"], "rows": rows}
+
+
+def _samples(runs: Sequence[RunResult]) -> Iterator[dict[str, Any]]:
+    """Yields the first and the newest grid of samples of one run per group, as far as `MAX_SAMPLE_BYTES` allows."""
+    num_bytes = 0
+    for members in groups_of(runs).values():
+        run = next((run for run in members if (run.folder / "samples").is_dir()), None)
+        pictures = sorted((run.folder / "samples").glob("round_*.png")) if run else []
+        shown = []
+        for picture in dict.fromkeys([pictures[0], pictures[-1]] if pictures else []):
+            # Not a link, which could lead to any file.
+            if picture.is_symlink() or num_bytes + picture.stat().st_size > MAX_SAMPLE_BYTES:
+                continue
+            content = picture.read_bytes()
+            num_bytes += len(content)
+            uri = f"data:image/png;base64,{base64.b64encode(content).decode()}"
+            title = f"round {picture.stem.removeprefix('round_').lstrip('0') or '0'}"
+            shown.append({"uri": uri, "title": title})
+        if run and shown:
+            yield {"name": run.name, "pictures": shown}
+
+
+def _described(run: RunResult) -> dict[str, Any]:
+    """Returns the facts about a run: status, versions, hardware, commits, incidents, config and command."""
+    about = run.description
+    attempts = about["attempts"]
+    hardware = about.get("hardware") if isinstance(about.get("hardware"), Mapping) else {}
+    versions = about.get("versions") if isinstance(about.get("versions"), Mapping) else {}
+    commits = attempts[-1].get("commits") if isinstance(attempts[-1].get("commits"), Mapping) else {}
+    reason = f" ({run.status.reason})" if run.status.reason else ""
+    facts = {
+        "folder": str(run.folder),
+        "started": about.get("created"),
+        "ended": about.get("ended"),
+        "attempts": len(attempts),
+        "rounds": f"{len(run.records)} of {run.settings.get('run.rounds', '?')}",
+        "hardware": _hardware(hardware or {}),
+        "versions": ", ".join(f"{name} {value}" for name, value in (versions or {}).items()),
+        "commits": ", ".join(f"{name} {value}" for name, value in (commits or {}).items()),
+    }
+    incidents = [
+        f"round {record['round']}: {text}"
+        for record, _, _ in totals(run)
+        if isinstance(record.get("incidents"), list)
+        for text in record["incidents"]
+    ]
+    left = len(incidents) - MAX_INCIDENTS
+    return {
+        "name": run.name,
+        "status": run.status.name + reason,
+        "facts": {name: value for name, value in facts.items() if value},
+        "incidents": incidents[:MAX_INCIDENTS] + ([f"and {left} more, in metrics.jsonl"] if left > 0 else []),
+        "config": yaml.safe_dump(dict(run.settings), sort_keys=False, allow_unicode=True),
+        "command": f"fedvtc run {shlex.quote(str(run.folder / 'config.yaml'))} run.name=null",
+    }
+
+
+def _hardware(hardware: Mapping[str, Any]) -> str:
+    parts = [f"{hardware['cpus']} CPUs"] if hardware.get("cpus") else []
+    memory = number(hardware.get("memory_bytes"))
+    parts += [f"{human_bytes(memory)} of memory"] if memory else []
+    gpus = hardware.get("gpus")
+    parts += [str(gpu) for gpu in gpus] if isinstance(gpus, list) else []
+    return ", ".join(parts)

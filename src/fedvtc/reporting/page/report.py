@@ -1,0 +1,59 @@
+"""Writes a report: the page, and the figures as files."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from fedvtc.errors import UserError
+from fedvtc.reporting.charts.all import figures_of, groups_with_colours
+from fedvtc.reporting.page.files import write_figure
+from fedvtc.reporting.page.page import GENERATOR, render
+from fedvtc.reporting.results import RunResult
+from fedvtc.storage.atomic import replaced
+
+PAGE = "index.html"
+MAX_HEAD_BYTES = 4096
+
+
+def write_report(
+    folder: Path,
+    title: str,
+    runs: Sequence[RunResult],
+    problems: Sequence[str],
+    targets: Sequence[float],
+    *,
+    with_files: bool,
+) -> tuple[Path, int]:
+    """Writes index.html and figures/ into a folder; replaces an earlier report.
+
+    Args:
+        folder: the folder; created if missing.
+        title: heading of the page.
+        runs: the runs of the report, at least one.
+        problems: lines about runs that are left out.
+        targets: mean accuracies whose costs are compared.
+        with_files: True writes every figure as files too.
+
+    Returns:
+        The page, and the number of files in figures/.
+
+    Raises:
+        UserError: the folder holds an index.html that is no report.
+        OSError: a file cannot be written.
+    """
+    page = folder / PAGE
+    if page.exists() and not _is_report(page):
+        raise UserError(f"{page}: is no report, and would be replaced. Name another folder by -o.")
+    figures = figures_of(runs, targets)
+    folder.mkdir(parents=True, exist_ok=True)
+    files: list[Path] = []
+    if with_files:
+        (folder / "figures").mkdir(exist_ok=True)
+        files = [file for figure in figures for file in write_figure(figure, folder / "figures")]
+    with replaced(page) as beside:
+        beside.write_text(render(title, runs, figures, groups_with_colours(runs), problems), encoding="utf-8")
+    return page, len(files)
+
+
+def _is_report(page: Path) -> bool:
+    with page.open("rb") as file:
+        return GENERATOR.encode() in file.read(MAX_HEAD_BYTES)

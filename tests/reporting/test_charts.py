@@ -1,0 +1,116 @@
+"""Figures of reports: their numbers, their colours, and charts that Vega-Lite accepts."""
+
+import ast
+from pathlib import Path
+
+import pytest
+import vl_convert
+
+from fedvtc.reporting.charts.all import figures_of
+from fedvtc.reporting.charts.figure import TABLE, as_csv
+from fedvtc.reporting.charts.style import NUM_STYLES, chart_config, colour_of, dash_of, places_of
+from fedvtc.reporting.page.files import VEGA_LITE, spec_of
+from fedvtc.reporting.results import read_results
+
+SOURCE = Path(__file__).parents[2] / "src/fedvtc"
+
+
+@pytest.fixture(scope="module")
+def figures(write_measured_run, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs")
+    for seed, right in ((0, 0.5), (1, 0.7)):
+        write_measured_run(folder, "FedVTC", seed, right=right)
+        write_measured_run(folder, "Local", seed, right=0.2)
+    return {figure.name: figure for figure in figures_of(read_results([folder])[0], [0.65])}
+
+
+def rows_of(figure, **values):
+    found = [row for row in figure.rows if all(row[key] == value for key, value in values.items())]
+    return [
+        {key: round(value, 6) if isinstance(value, float) else value for key, value in row.items()} for row in found
+    ]
+
+
+def test_curves_are_means_over_seeds_at_the_traffic_and_seconds_so_far(figures):
+    first, *_, final = rows_of(figures["curves"], group="FedVTC")
+    accuracy = "test/accuracy/mean"
+    # Seeds 0.6 and 0.8: deviations of 0.1, squares of 0.02 in all.
+    about = {key: first[key] for key in ("round", "phase", "MB", "seconds", "seeds", accuracy)}
+    assert about == {"round": 1, "phase": "round", "MB": 0.75, "seconds": 1.5, "seeds": 2, accuracy: 0.7}
+    assert first[f"{accuracy} high"] == round(0.7 + 0.02**0.5, 6)
+    assert (final["phase"], final["MB"], final["seconds"]) == ("final", 3.0, 6.0)
+
+
+def test_differences_are_paired_by_seed(figures):
+    (row,) = rows_of(figures["differences"], group="FedVTC", **{"from": "Local", "metric": "accuracy"})
+    # At the end 0.9 and 1.0 against 0.6 and 0.6.
+    assert (row["difference"], row["pairs"]) == (0.35, 2)
+    assert next(iter(figures["differences"].choices[0].options)) == "Local"
+
+
+def test_the_cost_to_a_target_counts_the_runs_that_reach_the_target(figures):
+    vtc, local = figures["cost-to-target"].rows
+    # 0.7 in round 2 of seed 0, 0.8 in round 1 of seed 1; Local ends with 0.6.
+    assert vtc == {
+        "group": "FedVTC",
+        "target": "0.65",
+        "reached": "2 of 2",
+        "rounds": 1.5,
+        "MB": 1.125,
+        "seconds": 2.25,
+    }
+    assert (local["reached"], local["rounds"]) == ("0 of 2", None)
+
+
+def test_recall_and_confusion_are_those_of_the_newest_evaluation(figures):
+    row = rows_of(figures["recall"], run="Local, seed 0", client=1)[2]
+    assert row == {"run": "Local, seed 0", "client": 1, "class": "class 2", "recall": 0.6, "held": "yes"}
+    assert rows_of(figures["recall"], run="Local, seed 0", client=1)[1]["held"] == ""
+    everyone, *_ = rows_of(figures["confusion"], run="Local, seed 0", client="all clients", true="class 0")
+    assert everyone["predicted"] == "class 0"
+    assert (everyone["images"], everyone["share"]) == (24, 0.6)
+
+
+def test_costs_are_sums_over_the_run(figures):
+    assert rows_of(figures["time"], group="Local") == [{"group": "Local", "part": "train", "value": 8.0}]
+    assert rows_of(figures["bytes-up"], group="Local") == [{"group": "Local", "part": "prototypes", "value": 2.0}]
+
+
+@pytest.mark.slow
+def test_vega_lite_compiles_every_kind_of_chart(figures):
+    kinds = {"curves", "losses", "summary", "differences", "clients", "sorted-clients", "architectures", "recall"}
+    kinds |= {"confusion", "partition", "cost-to-target", "time", "bytes-up", "bytes-down", "memory"}
+    assert figures.keys() == kinds
+    for figure in figures.values():
+        spec = spec_of(figure, next(iter(figure.charts)))
+        spec |= {"datasets": {TABLE: figure.csv()}, "config": chart_config()}
+        assert vl_convert.vegalite_to_vega(spec, vl_version=VEGA_LITE)["marks"]
+
+
+def test_a_method_has_one_look_in_every_report():
+    alone, together = places_of({"Local": "Local"}), places_of({"A": "Mine", "FD": "FD", "Local": "Local", "B": "Mine"})
+    assert together["Local"] == alone["Local"]
+    looks = {(colour_of(place), tuple(dash_of(place))) for place in together.values()}
+    assert len(looks) == 4
+    assert list(together) == ["A", "FD", "Local", "B"]
+    many = places_of({f"group {number}": "Mine" for number in range(40)})
+    assert set(many.values()) == set(range(NUM_STYLES))
+
+
+def test_csv_has_the_columns_of_all_rows_and_six_digits():
+    assert as_csv([{"a": 1 / 3, "b": "x,y"}, {"a": None, "c": 2}]) == 'a,b,c\n0.333333,"x,y",\n,,2\n'
+
+
+def test_altair_is_imported_by_reports_only():
+    """The import takes a second; a run must not pay for the page."""
+    for file in SOURCE.rglob("*.py"):
+        inside = file.relative_to(SOURCE).as_posix()
+        if inside.startswith(("reporting/charts/", "reporting/page/")):
+            continue
+        for node in ast.parse(file.read_text()).body:
+            names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            for name in names:
+                assert not name.startswith(
+                    ("altair", "vl_convert", "fedvtc.reporting.charts", "fedvtc.reporting.page")
+                ), file

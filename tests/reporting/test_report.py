@@ -1,0 +1,109 @@
+"""`fedvtc report`: the page, figures as files, and refusals.
+
+In one file, because a process takes seconds to bundle the scripts of the page.
+"""
+
+import base64
+import gzip
+import json
+import re
+
+import pytest
+from PIL import Image
+
+from fedvtc.commands.main import main
+from fedvtc.reporting.charts.all import figures_of
+from fedvtc.reporting.page.files import write_figure
+from fedvtc.reporting.page.report import write_report
+from fedvtc.reporting.results import read_results
+from fedvtc.storage.run_folder import RunFolder
+
+EVIL = "</script><script>alert(1)</script>"
+
+
+@pytest.fixture
+def runs(fake_run, tmp_path):
+    path = fake_run("Local", 0)
+    (path / "samples").mkdir()
+    Image.new("L", (4, 4)).save(path / "samples/round_000002.png")
+    fake_run(EVIL.replace("/", "|"), 0, method={"name": "mine", "label": EVIL})
+    return read_results([tmp_path / "runs"])[0]
+
+
+@pytest.mark.slow
+def test_a_page_needs_nothing_else_and_escapes_the_texts_of_runs(runs, tmp_path):
+    page, num_files = write_report(tmp_path / "report", "Mine & yours", runs, ["x: damaged"], [], with_files=False)
+    text = page.read_text()
+    assert (num_files, list(page.parent.iterdir())) == (0, [page])
+    assert page.stat().st_size < 2_000_000
+    assert "default-src 'none'" in text
+    # Elements of the page itself, without the scripts.
+    html = re.sub(r"<script.*?</script>", "", text, flags=re.DOTALL)
+    assert not re.search(r"""(src|href)\s*=\s*["']?(https?:|//)""", html)
+    assert "Mine &amp; yours" in html
+    assert "alert(1)</" not in html
+    assert "&lt;/script&gt;&lt;script&gt;alert(1)" in html
+    assert "client 1 was &lt;lost&gt;" in html
+    assert "x: damaged" in html
+    assert "data:image/png;base64," in html
+    assert f"fedvtc run {runs[0].folder}/config.yaml run.name=null" in html or "fedvtc run &#39;" in html
+    packed = re.search(r'id="data">([^<]+)</script>', text).group(1)
+    data = json.loads(gzip.decompress(base64.b64decode(packed)))
+    assert {figure["name"] for figure in data["figures"]} == set(data["tables"])
+    assert data["tables"]["summary"].splitlines()[0] == "group,metric,value"
+
+
+@pytest.mark.slow
+def test_a_figure_becomes_three_pictures_and_its_numbers(runs, tmp_path):
+    figure = next(figure for figure in figures_of(runs) if figure.name == "recall")
+    files = {file.name: file.read_bytes() for file in write_figure(figure, tmp_path)}
+    names = ["recall-local-seed-0", "recall-script-script-alert-1-script-seed-0"]
+    assert sorted(files) == sorted(
+        ["recall.csv", *(f"{name}.{end}" for name in names for end in ("svg", "pdf", "png"))]
+    )
+    assert files["recall.csv"].startswith(b"run,client,class,recall,held\n")
+    assert files[f"{names[0]}.svg"].startswith(b"<svg")
+    assert files[f"{names[0]}.pdf"].startswith(b"%PDF")
+    assert files[f"{names[0]}.png"].startswith(b"\x89PNG")
+    # One cell for each of four clients and three classes.
+    assert files[f"{names[0]}.svg"].count(b'aria-roledescription="rect mark"') in (0, 12)
+
+
+@pytest.fixture
+def bare_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for seed in (0, 1):
+        folder = RunFolder.create(
+            tmp_path / "runs", f"local-{seed}", {"run": {"seed": seed}, "method": {"name": "local"}}
+        )
+        (folder.path / "metrics.jsonl").write_text('{"round": 1, "phase": "round", "loss/train": 0.5}\n')
+        folder.set_status("interrupted", reason="SIGTERM")
+    return tmp_path / "runs"
+
+
+@pytest.mark.slow
+def test_runs_without_an_evaluation_have_a_page_too(bare_runs, capsys):
+    assert main(["report", "runs/local-*", "-o", "mine", "--page-only", "--title", "Two runs"]) == 0
+    line = capsys.readouterr().out
+    assert line.startswith("mine/index.html: 2 runs, ")
+    text = (bare_runs.parent / "mine/index.html").read_text()
+    assert "<title>Two runs</title>" in text
+    assert "interrupted (SIGTERM)" in text
+    # A report is replaced by a new one.
+    assert main(["report", "runs", "-o", "mine", "--page-only"]) == 0
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["nothing"], ["runs/x*"], ["empty"], ["runs", "--target", "1.5"], ["runs", "-o", "taken"], ["runs", "-o", "file"]],
+)
+def test_a_report_that_cannot_be_made_is_one_line(bare_runs, words, capsys, golden, keys_of):
+    for name in ("empty", "taken"):
+        (bare_runs.parent / name).mkdir()
+    (bare_runs.parent / "file").write_text("")
+    (bare_runs.parent / "taken/index.html").write_text("<html>my page</html>")
+    assert main(["report", *words]) == 2
+    error = capsys.readouterr().err
+    assert len(keys_of(error)) == 1
+    golden(error)
+    assert (bare_runs.parent / "taken/index.html").read_text() == "<html>my page</html>"

@@ -1,0 +1,44 @@
+from fedvtc.reporting.results import ACCURACY, groups_of, read_results
+
+
+def read(*folders):
+    runs, problems = read_results(folders)
+    return runs, problems
+
+
+def test_runs_that_differ_in_their_seed_are_one_group(fake_run, tmp_path):
+    for seed in (10, 2):
+        fake_run("FedVTC", seed)
+    fake_run("Local", 0)
+    runs, problems = read(tmp_path / "runs")
+    assert problems == []
+    assert [(run.group, run.seed) for run in runs] == [("FedVTC", "2"), ("FedVTC", "10"), ("Local", "0")]
+    assert {group: len(members) for group, members in groups_of(runs).items()} == {"FedVTC": 2, "Local": 1}
+
+
+def test_other_settings_set_groups_of_a_method_apart(fake_run, tmp_path):
+    fake_run("FedVTC", 0)
+    fake_run("FedVTC", 0, partition={"alpha": 1.0}, placement={"pool": "ray"})
+    fake_run("Local", 0)
+    assert [run.group for run in read(tmp_path / "runs")[0]] == ["FedVTC, alpha 0.1", "FedVTC, alpha 1.0", "Local"]
+
+
+def test_a_run_is_measured_by_its_newest_evaluation(fake_run):
+    (finished,), _ = read(fake_run("FedVTC", 0))
+    # Five of ten images, one more in each of three rounds, and one more in the last step.
+    assert (finished.measured["phase"], round(finished.measured[ACCURACY], 6)) == ("final", 0.9)
+    assert [row["accuracy"] for row in finished.rows] == [0.9] * 4
+    (running,), _ = read(fake_run("FedVTC", 1, is_finished=False))
+    assert (running.measured["round"], round(running.measured[ACCURACY], 6)) == (3, 0.8)
+    assert (running.status.name, running.final, len(running.rows)) == ("killed", None, 4)
+
+
+def test_a_damaged_run_is_left_out_with_a_line(fake_run, tmp_path):
+    (fake_run("Local", 0) / "metrics.jsonl").write_text("null\n")
+    (fake_run("Local", 1) / "config.yaml").write_text("- 1\n")
+    (fake_run("Local", 2) / "run.json").write_text("{")
+    fake_run("Local", 3)
+    runs, problems = read(tmp_path / "runs")
+    assert [run.seed for run in runs] == ["3"]
+    assert len(problems) == 3
+    assert all("left out, damaged" in problem for problem in problems)

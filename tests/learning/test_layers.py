@@ -6,7 +6,10 @@ from pathlib import Path
 import pytest
 
 LEARNING = Path(__file__).parents[2] / "src/fedvtc/learning"
-PARTS = ("seeding", "exchange", "data", "models", "population", "client", "server", "methods", "metrics", "ensemble")
+PARTS = (
+    *("seeding", "costs", "exchange", "data", "models", "population", "client", "server", "methods"),
+    *("privacy", "metrics", "round_tally", "ensemble"),
+)
 MODULES = sorted(path for path in LEARNING.rglob("*.py") if path.parent != LEARNING or path.stem != "__init__")
 
 

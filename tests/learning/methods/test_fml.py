@@ -47,6 +47,8 @@ def test_clients_train_both_models_and_receive_the_mean_proxy(tiny_federation):
     uploads, _, broadcast = federation.round()
     assert set(uploads[0].scalars) == {
         "time/train",
+        "cpu/train",
+        "flops/train",
         *(f"loss/{name}" for name in ("train", "classification", "mutual", "proxy_classification", "proxy_mutual")),
     }
     sent, own = uploads[0].payload["proxy"], method.proxy_of(client).state_dict()

@@ -34,7 +34,7 @@ def test_a_range_ends_at_its_bounds(key: str, words: str, keys_of):
     for bound in words.split(" and "):
         kind, _, number = bound.rpartition(" ")
         outside = {"at least": -1, "above": 0, "at most": 1, "below": 0}[kind] + float(number)
-        inside = {"at least": 0, "above": 1, "at most": 0, "below": -0.5}[kind] + float(number)
+        inside = {"at least": 0, "above": 0.5, "at most": 0, "below": -0.5}[kind] + float(number)
         # Whole numbers as such, or a key would refuse the decimal point.
         outside, inside = (f"{value:.0f}" if value == int(value) else f"{value}" for value in (outside, inside))
         others = {"partition.images_per_client": ["partition.min_images=1"], "data.pixel_max": OWN_IMAGES}

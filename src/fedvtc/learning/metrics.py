@@ -103,6 +103,8 @@ ROUND_METRICS = {
     "bytes/down/<kind>": "bytes that all participants together received, by payload kind",
     "bytes/up/closing/<kind>": "bytes that all clients together sent in the closing exchange, after the last round",
     "bytes/down/closing/<kind>": "bytes that all clients together received at the end of the closing exchange",
+    "privacy/epsilon": "largest epsilon of a client's messages so far; needs `method.privacy.training_noise`",
+    "privacy/epsilon_statistics": "epsilon of a client's statistics alone, no guarantee for the run",
     "time/train": "seconds of local training, summed over participants",
     "time/statistics": "seconds of feature statistics, summed over participants",
     "time/targets": "seconds of gradients of targets, summed over participants",

@@ -73,10 +73,14 @@ def test_a_round_trains_both_models_with_other_batches_in_each_epoch(make_client
     method = build(CONFIG, replace(TASK, feature_size=6, epochs=2, batch_size=4))
     client, orders = make_client(method=CONFIG), []
     start = client.modules["proxy"].head.bias.detach().clone()
-    inputs = type(client.images).inputs
-    monkeypatch.setattr(
-        type(client.images), "inputs", lambda images, index: orders.append(index.tolist()) or inputs(images, index)
-    )
+    in_batches = type(client.images).in_batches
+
+    def watched(images, index_batches):
+        batches = list(index_batches)
+        orders.extend(batch.tolist() for batch in batches)
+        return in_batches(images, batches)
+
+    monkeypatch.setattr(type(client.images), "in_batches", watched)
     upload = method.client_round(client, Broadcast())
     scalars = {"classification", "ranking", "train", "proxy"}
     assert {name for name in upload.scalars if name.startswith("loss/")} == {f"loss/{name}" for name in scalars}

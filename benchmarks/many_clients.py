@@ -20,7 +20,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from overhead import BareClient
+from bare import BareClient, bare_model
+from processes import descendants, pss_bytes
 
 from fedvtc.config import load
 from fedvtc.config.schema import Config
@@ -87,33 +88,6 @@ def watched(words: list[str], run: Path) -> tuple[float, int, int]:
     return start_s, *peak
 
 
-def descendants(pid: int) -> list[int]:
-    """The process and its descendants."""
-    below: dict[int, list[int]] = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-            except OSError:
-                continue
-            below.setdefault(parent, []).append(int(entry.name))
-    found = [pid]
-    for each in found:
-        found += below.get(each, [])
-    return found
-
-
-def pss_bytes(pid: int) -> int:
-    """The proportional set size of a process; 0 after its end."""
-    try:
-        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-            if line.startswith("Pss:"):
-                return 1024 * int(line.split()[1])
-    except OSError:
-        pass
-    return 0
-
-
 def bare_seconds(config: Config, rounds: list[int]) -> list[float]:
     """Seconds of pure training of each round's participants, one after another."""
     torch.set_num_threads(1)
@@ -125,7 +99,9 @@ def bare_seconds(config: Config, rounds: list[int]) -> list[float]:
             config.run.seed, round=round, num_clients=len(population.specs), participation=config.run.participation
         )
         for client in np.setdiff1d(participants, list(clients)):
-            clients[client] = BareClient(population.specs[client], config, population.dataset)
+            spec = population.specs[client]
+            model = bare_model(spec.backbone, config, population.dataset)
+            clients[client] = BareClient(spec, config, population.dataset, model)
         began_s = time.perf_counter()
         for client in participants:
             clients[client].train()

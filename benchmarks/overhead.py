@@ -1,67 +1,89 @@
-"""Measures the overhead of a round: clients in a pool against a bare PyTorch loop over the same steps.
+"""Measures the overhead of a round: clients inline and in Ray actors, against a bare PyTorch loop over the same steps.
 
-    .venv/bin/python benchmarks/overhead.py [--root DATA] [--repeats 9]
+    .venv/bin/python benchmarks/overhead.py [--root DATA] [--rounds 9] [--engines bare inline ray] [KEY=VALUE ...]
 
-Both train the four CNNs of conf/population/cnn4.yaml on 10 clients of 400 MNIST images, Dir(0.1), one epoch of Adam in
-batches of 32, on one thread. Rounds of both alternate and CPU seconds are compared, so that other work on the machine
-disturbs both equally. Without MNIST in the folder, the images are noise of the same shape, which takes the same time.
+FedAvg: 100 clients of 600 MNIST images, 20 clients a round, cnn_2x8, one epoch of SGD in batches of 32, one thread, one
+actor. Small models show the overhead of an engine, which the arithmetic of larger models hides. The rounds of all
+engines alternate, and each engine is divided by the bare loop of the same pass, so that other work on the machine
+disturbs all equally. CPU seconds are those of this process and of its descendants, Ray's daemons among them. Without
+MNIST in the folder, the images are noise of the same shape, which takes the same time.
 """
 
 import argparse
+import os
 import statistics
 import time
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch.nn import functional
+from bare import BareClient, bare_model
+from processes import cpu_seconds
 
 from fedvtc.config import load
 from fedvtc.config.schema import Config
 from fedvtc.errors import DataError
 from fedvtc.learning.data import Dataset, ImageArrays, load_dataset, make_partition
-from fedvtc.learning.exchange.messages import Broadcast
-from fedvtc.learning.methods import config_classes
-from fedvtc.learning.models import build_backbone
+from fedvtc.learning.methods import Task, build, config_classes
 from fedvtc.learning.population import ClientSpec, assign_backbones
+from fedvtc.learning.seeding import choose_participants
+from fedvtc.learning.server import Server
+from fedvtc.runtime.device import limit_threads
 from fedvtc.runtime.host import ClientHost
-from fedvtc.runtime.inline_pool import InlinePool
+from fedvtc.runtime.incidents import Incidents
+from fedvtc.runtime.lineage import Lineage
+from fedvtc.runtime.opening import open_pool
 from fedvtc.runtime.pool import Pool
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
-FILES = ("experiment/mnist_dir01.yaml", "method/local.yaml", "cluster/inline.yaml")
+FILES = ("data/mnist.yaml", "method/fedavg.yaml")
+WORK = [
+    "data.download=false",
+    "population.num_clients=100",
+    "population.backbones=[{name: cnn_2x8, share: 1}]",
+    "partition.kind=iid",
+    "partition.images_per_client=600",
+    "training.optimizer.name=sgd",
+    "training.optimizer.lr=0.01",
+    "run.participation=0.2",
+    "run.rounds=1000",
+]
+Round = Callable[[int], None]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", help="folder with data sets; default FEDVTC_DATA")
-    parser.add_argument("--repeats", type=int, default=9, help="rounds of each kind")
-    words = parser.parse_args()
-    overrides = ["data.download=false", *([f"data.root={words.root}"] if words.root else [])]
-    config = load([CONF / name for name in FILES], overrides, methods=config_classes())
+    parser.add_argument("--rounds", type=int, default=9, help="rounds of each engine, after two to warm up")
+    parser.add_argument("--engines", nargs="+", default=["bare", "inline", "ray"], choices=["bare", "inline", "ray"])
+    parser.add_argument("--actors", type=int, default=1, help="actors of Ray")
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="more config keys")
+    words = parser.parse_intermixed_args()
+    os.environ.setdefault("RAY_worker_niceness", "0")
+    keys = [f"data.root={words.root}"] if words.root else []
+    keys += [f"cluster.num_cpus={words.actors}", *words.overrides]
+    config = config_of(keys)
+    limit_threads(1)
     dataset = images_of(config)
-    parts = make_partition(
-        dataset.train.labels_N, dataset.num_classes, config.population.num_clients, config.partition, config.run.seed
-    )
+    labels_N, num_clients = dataset.train.labels_N, config.population.num_clients
+    parts = make_partition(labels_N, dataset.num_classes, num_clients, config.partition, config.run.seed)
     backbones = assign_backbones(config.population)
     specs = [ClientSpec(client, *made) for client, made in enumerate(zip(backbones, parts, strict=True))]
-    with InlinePool(config, dataset, specs) as pool:  # Limits this process to one thread, also in the bare loop.
-        clients = [spec.client for spec in specs]
-        bare = [BareClient(spec, config, dataset) for spec in specs]
-        pairs = [
-            compare(partial(pool_round, pool, clients, round), partial(bare_round, bare), pool_first=round % 2 == 0)
-            for round in range(words.repeats + 1)
-        ][1:]  # The first pair is a warm-up.
-    num_steps = sum(-(-len(part) // config.training.batch_size) for part in parts)
-    pool_s, bare_s = (statistics.median(side) for side in zip(*pairs, strict=True))
-    ratios = sorted(pool_of_pair / bare_of_pair for pool_of_pair, bare_of_pair in pairs)
-    print(f"{dataset.name}: {len(specs)} clients, {num_steps} steps a round, {words.repeats} rounds of each")
-    print(f"pool   {pool_s:.3f} CPU s a round (median), {1e3 * pool_s / num_steps:.2f} ms a step")
-    print(f"bare   {bare_s:.3f} CPU s a round (median), {1e3 * bare_s / num_steps:.2f} ms a step")
-    print(f"ratio  {pool_s / bare_s:.3f} of medians; pair by pair {statistics.median(ratios):.3f} (median), ", end="")
-    print(f"{ratios[0]:.3f} (least), {ratios[-1]:.3f} (most)")
+    print(f"{dataset.name}: {len(specs)} clients of {statistics.mean(map(len, parts)):.0f} images", flush=True)
+    with ExitStack() as stack:
+        engines: dict[str, Round] = {}
+        for name in words.engines:
+            if name == "bare":
+                engines[name] = bare_engine(config, dataset, specs)
+            else:
+                engines[name] = pool_engine(stack, config_of([*keys, f"placement.pool={name}"]), dataset, specs)
+        report(measured(engines, words.rounds), words.engines[0])
+
+
+def config_of(keys: Sequence[str]) -> Config:
+    return load([CONF / name for name in FILES], [*WORK, *keys], methods=config_classes())
 
 
 def images_of(config: Config) -> Dataset:
@@ -78,58 +100,83 @@ def images_of(config: Config) -> Dataset:
     return Dataset("noise", noise(60_000), noise(1_000), 10, tuple("0123456789"))
 
 
-class BareClient:
-    """A minimal training loop of one client, without fedvtc."""
-
-    def __init__(self, spec: ClientSpec, config: Config, dataset: Dataset) -> None:
-        size = config.population.feature_size
-        backbone = build_backbone(
-            spec.backbone, num_channels=dataset.num_channels, image_size=dataset.image_size, feature_size=size
-        )
-        self.model = torch.nn.Sequential(backbone, torch.nn.Linear(size, dataset.num_classes))
-        # The memory layout of clients in a federation.
-        self.model.to(memory_format=torch.channels_last)
-        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=config.training.optimizer.lr)
-        self.images = torch.from_numpy(dataset.train.images_NCHW[spec.indices_N])
-        self.labels = torch.from_numpy(dataset.train.labels_N[spec.indices_N])
-        self.batch_size = config.training.batch_size
-
-    def train(self) -> float:
-        self.model.train()
-        loss_sum = 0.0
-        for index in torch.randperm(len(self.labels)).split(self.batch_size):
-            self.optimizer.zero_grad()
-            inputs = self.images[index].float() / 127.5 - 1.0
-            loss = functional.cross_entropy(self.model(inputs), self.labels[index])
-            loss.backward()
-            self.optimizer.step()
-            loss_sum += loss.item() * len(index)
-        return loss_sum / len(self.labels)
+def participants_of(config: Config, round: int) -> list[int]:
+    return choose_participants(
+        config.run.seed,
+        round=round,
+        num_clients=config.population.num_clients,
+        participation=config.run.participation,
+    )
 
 
-def pool_round(pool: Pool, clients: list[int], round: int) -> None:
-    for _ in pool.map(ClientHost.run_round, clients, Broadcast(round)):
-        pass
+def bare_engine(config: Config, dataset: Dataset, specs: Sequence[ClientSpec]) -> Round:
+    """FedAvg in a loop: one model for each backbone, which the participants train one after another."""
+    models = {spec.backbone: bare_model(spec.backbone, config, dataset) for spec in specs}
+    means = {name: [weight.detach().clone() for weight in model.parameters()] for name, model in models.items()}
+    clients = [BareClient(spec, config, dataset, models[spec.backbone]) for spec in specs]
+
+    def run(round: int) -> None:
+        sums = {
+            name: [torch.zeros_like(weight, dtype=torch.float64) for weight in mean] for name, mean in means.items()
+        }
+        counts = dict.fromkeys(means, 0)
+        for client in participants_of(config, round):
+            name = specs[client].backbone
+            weights = [weight.detach() for weight in models[name].parameters()]
+            for weight, mean in zip(weights, means[name], strict=True):
+                weight.copy_(mean)
+            clients[client].train()
+            for total, weight in zip(sums[name], weights, strict=True):
+                total.add_(weight, alpha=len(clients[client].labels))
+            counts[name] += len(clients[client].labels)
+        for name, num_images in counts.items():
+            if num_images:
+                means[name] = [(total / num_images).float() for total in sums[name]]
+
+    return run
 
 
-def bare_round(clients: list[BareClient]) -> None:
-    for client in clients:
-        client.train()
+def pool_engine(stack: ExitStack, config: Config, dataset: Dataset, specs: Sequence[ClientSpec]) -> Round:
+    """The round of `Federation` without records and checkpoints: the clients in a pool, the server's half here."""
+    method = build(config.method, Task.of(config, dataset))
+    incidents = Incidents(lambda text: print(text, flush=True))
+    namespace = f"overhead-{config.placement.pool}"
+    pool: Pool = stack.enter_context(
+        open_pool(config, dataset, specs, namespace=namespace, lineage=Lineage(), incidents=incidents)
+    )
+    state, broadcast = method.start()
+
+    def run(round: int) -> None:
+        nonlocal state, broadcast
+        uploads = pool.map(ClientHost.run_round, participants_of(config, round), broadcast)
+        state, broadcast = method.server_round(state, uploads, Server(config.run.seed, round))
+
+    return run
 
 
-def compare(of_pool: Callable[[], None], bare: Callable[[], None], *, pool_first: bool) -> tuple[float, float]:
-    """CPU seconds of the pool's round and of the bare round."""
-    if pool_first:
-        pool_s = cpu_seconds(of_pool)
-        return pool_s, cpu_seconds(bare)
-    bare_s = cpu_seconds(bare)
-    return cpu_seconds(of_pool), bare_s
+def measured(engines: dict[str, Round], num_rounds: int) -> dict[str, list[tuple[float, float]]]:
+    """Runs the rounds of all engines in turn; returns CPU seconds and wall seconds of each round."""
+    found: dict[str, list[tuple[float, float]]] = {name: [] for name in engines}
+    names = list(engines)
+    for round in range(1, num_rounds + 3):
+        # Each engine follows each other engine equally often.
+        for name in names[round % len(names) :] + names[: round % len(names)]:
+            began_s, began_cpu_s = time.perf_counter(), cpu_seconds()
+            engines[name](round)
+            found[name].append((cpu_seconds() - began_cpu_s, time.perf_counter() - began_s))
+    return {name: seconds[2:] for name, seconds in found.items()}
 
 
-def cpu_seconds(work: Callable[[], None]) -> float:
-    began_s = time.process_time()
-    work()
-    return time.process_time() - began_s
+def report(found: dict[str, list[tuple[float, float]]], reference: str) -> None:
+    for place, kind in enumerate(("CPU", "wall")):
+        base = [seconds[place] for seconds in found[reference]]
+        for name, rounds in found.items():
+            own = [seconds[place] for seconds in rounds]
+            ratios = [mine / other for mine, other in zip(own, base, strict=True)]
+            print(
+                f"{name:<7}{kind:<5}{statistics.median(own):.3f} s a round (median), {statistics.median(ratios):.3f} x "
+                f"{reference} (median of passes; {min(ratios):.3f} to {max(ratios):.3f})"
+            )
 
 
 if __name__ == "__main__":

@@ -12,6 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fedvtc.runtime.heavy_imports import fast_imports
+
+with fast_imports():
+    import lightning  # noqa: F401
+
 from fedvtc.config.schema import (
     BackboneShare,
     Config,

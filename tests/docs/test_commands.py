@@ -13,6 +13,7 @@ from fedvtc.config import check_resumable, load
 from fedvtc.learning import methods
 from fedvtc.learning.methods import config_classes
 
+NEEDS_RUNS = ("report", "table")
 NEEDS_A_CLUSTER = ("--address", "--runtime-env", "--working-dir")
 
 
@@ -55,9 +56,8 @@ def check(tmp_path, monkeypatch, capsys):
             return
         if words[0] == "doctor" and words[1:]:
             return
-        if words[0] == "report":
-            # The runs do not exist.
-            COMMANDS["report"].parser().parse_args(words[1:])
+        if words[0] in NEEDS_RUNS:
+            COMMANDS[words[0]].parser().parse_intermixed_args(words[1:])
             return
         if words[0] == "list":
             for folder in ["outputs", *words[2:]]:

@@ -200,13 +200,14 @@ def _become(request):
 
 def _main():
     gc.disable()
-    import sklearn.datasets  # noqa: F401
+    from fedvtc.runtime.heavy_imports import fast_imports
 
-    import fedvtc.commands.run
-    import fedvtc.federation.launch
-    import fedvtc.learning.client.client
-    import fedvtc.learning.methods.fedvtc.steps
-    import fedvtc.runtime.inline_pool  # noqa: F401
+    with fast_imports():
+        import fedvtc.commands.run
+        import fedvtc.federation.launch
+        import fedvtc.learning.client.client
+        import fedvtc.learning.methods.fedvtc.steps
+        import fedvtc.runtime.inline_pool  # noqa: F401
     from fedvtc.__main__ import program
 
     # Else the first collection of each forked process would copy the memory of all these objects.

@@ -1,4 +1,4 @@
-"""Run folders with numbers that are easy to work out by hand, written without a run."""
+"""Run folders for tests of tables, lists and reports."""
 
 import csv
 import json
@@ -6,12 +6,33 @@ import json
 import numpy as np
 import pytest
 
+from fedvtc.config import load, to_yaml
+from fedvtc.learning.methods import config_classes
 from fedvtc.learning.metrics import aggregate, evaluate_confusion
 from fedvtc.storage.confusions import Evaluated, add_confusions
 from fedvtc.storage.run_folder import RunFolder
 
 
-def write_run(
+@pytest.fixture(scope="session")
+def write_run():
+    """A function that writes a run folder; keywords replace keys of run.json."""
+    texts = {}
+
+    def write(folder, overrides, records, **run):
+        folder.mkdir(parents=True)
+        key = tuple(overrides)
+        if key not in texts:
+            texts[key] = to_yaml(load([], overrides, methods=config_classes()))
+        description = {"id": "0a", "name": folder.name, "status": "finished", "created": "2026-01-01", **run}
+        (folder / "run.json").write_text(json.dumps(description))
+        (folder / "config.yaml").write_text(texts[key])
+        (folder / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+        return folder
+
+    return write
+
+
+def write_whole_run(
     parent, label, seed, *, num_clients=4, num_classes=3, num_rounds=3, is_finished=True, right=0.5, **config
 ):
     """Writes a finished run: client k classifies `right` + 0.1 x round of ten images of every class correctly."""
@@ -66,17 +87,17 @@ def round_half(value):
     return int(value + 0.5)
 
 
-@pytest.fixture(scope="session", name="write_run")
-def write_run_fixture():
-    """The function `write_run`."""
-    return write_run
+@pytest.fixture(scope="session", name="write_whole_run")
+def write_whole_run_fixture():
+    """The function `write_whole_run`."""
+    return write_whole_run
 
 
 @pytest.fixture
 def fake_run(tmp_path):
-    """A function that writes a run folder into `tmp_path / "runs"`, see `write_run`."""
+    """A function that writes a run folder into `tmp_path / "runs"`, see `write_whole_run`."""
 
     def make(label, seed, **keys):
-        return write_run(tmp_path / "runs", label, seed, **keys)
+        return write_whole_run(tmp_path / "runs", label, seed, **keys)
 
     return make

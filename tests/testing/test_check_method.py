@@ -43,7 +43,7 @@ class SharedProbe(Method[MethodConfig]):
     def upload(self, client):
         means = client.statistics("scalar").to_arrays()["prototypes"]
         payload = {"probe": weights_of(client.modules["probe"]), "prototypes": means}
-        return Upload(client.id, client.round, client.num_images, payload, dict(client.scalars))
+        return client.upload(payload)
 
     def server_round(self, state, uploads, server):
         mean, means = WeightedMean(), dict(state.get("prototypes", {}))
@@ -76,7 +76,7 @@ class Stale(SharedProbe):
     def client_round(self, client, broadcast):
         means = client.statistics("scalar").to_arrays()["prototypes"]
         upload = super().client_round(client, broadcast)
-        return Upload(client.id, client.round, client.num_images, {**upload.payload, "prototypes": means})
+        return client.upload({**upload.payload, "prototypes": means})
 
 
 class Forgetful(SharedProbe):
@@ -100,7 +100,7 @@ class Untracked(SharedProbe):
         client.images.rounds = getattr(client.images, "rounds", 0) + 1
         upload = super().client_round(client, broadcast)
         payload = {**upload.payload, "count": {"rounds": np.array([client.images.rounds])}}
-        return Upload(client.id, client.round, client.num_images, payload)
+        return client.upload(payload)
 
     def largest_upload(self):
         upload = super().largest_upload()
@@ -113,7 +113,7 @@ class Unkeyed(SharedProbe):
     def client_round(self, client, broadcast):
         upload = super().client_round(client, broadcast)
         payload = {**upload.payload, "noise": {"noise": torch.rand(1).numpy()}}
-        return Upload(client.id, client.round, client.num_images, payload)
+        return client.upload(payload)
 
     def largest_upload(self):
         upload = super().largest_upload()

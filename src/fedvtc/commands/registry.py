@@ -33,6 +33,7 @@ COMMANDS = {
     "resume": Command("resume a run that was stopped or killed", "run:resume_parser"),
     "submit": Command("run a federation as a job on a Ray cluster", "submit.command:parser"),
     "sweep": Command("run many federations from one file and compare the results", "sweep.command:parser"),
+    "table": Command("make a table of runs: means over seeds, for the terminal or a paper", "table:parser"),
     "plan": Command("show config, partition, traffic and memory of a run without training", "plan.command:parser"),
     "list": Command(
         "list runs, cluster jobs, shipped configs, data sets, backbones or methods", "listing.command:parser"

@@ -13,7 +13,7 @@ from fedvtc.commands.parsing import (
 )
 from fedvtc.errors import EXIT_OK
 from fedvtc.reporting.lines import say
-from fedvtc.runtime.heavy_imports import collector_off
+from fedvtc.runtime.heavy_imports import fast_imports
 
 RUN = """\
 examples:
@@ -61,7 +61,7 @@ def _run(words: argparse.Namespace) -> int:
     if config.placement.pool != "inline":
         # At once, because the next imports take seconds, and Ray and its actors take more.
         say(f"loading PyTorch and the data set {config.data.name}")
-    with collector_off():
+    with fast_imports():
         from fedvtc.federation.launch import run_federation
 
     run_federation(config, plain=words.plain, trusted=words.trust, owns_process=True)
@@ -69,7 +69,7 @@ def _run(words: argparse.Namespace) -> int:
 
 
 def _resume(words: argparse.Namespace) -> int:
-    with collector_off():
+    with fast_imports():
         from fedvtc.federation.resume import resume_federation
 
     resume_federation(words.folder, words.words, plain=words.plain, trusted=words.trust, owns_process=True)

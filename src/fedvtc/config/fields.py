@@ -6,9 +6,9 @@ import textwrap
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from functools import cache
-from typing import Any, get_type_hints
+from typing import Any
 
-from fedvtc.config.hints import bounds, metadata, short_words
+from fedvtc.config.hints import bounds, hints_of, metadata, short_words
 from fedvtc.config.section import AddedLater, MayChange, key_of
 
 
@@ -57,9 +57,10 @@ def leaves(cls: type, prefix: str = "", made: Any = None) -> Iterator[Leaf]:
         made: an instance of the section that holds the defaults; None takes the defaults of the fields.
     """
     start = f"{prefix}." if prefix else ""
-    hints = get_type_hints(cls, include_extras=True)
+    hints = hints_of(cls)
     for field in fields(cls):
-        hint, key = hints[field.name], start + key_of(field.name)
+        name = key_of(field.name)
+        hint, key = hints[name], start + name
         if made is not None:
             default = getattr(made, field.name)
         else:

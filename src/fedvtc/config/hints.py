@@ -1,8 +1,9 @@
 """The type of a config key: its options, its range, and both in words."""
 
 import types
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
+from functools import cache
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from pydantic.fields import FieldInfo
@@ -21,13 +22,19 @@ def hint_at(cls: type, path: KeyPath) -> Any:
     for step in path:
         section = section_in(hint)
         if section is not None:
-            hints = get_type_hints(section, include_extras=True)
-            hint = next((hints[field.name] for field in fields(section) if key_of(field.name) == step), None)
+            hint = hints_of(section).get(str(step))
         else:
             hint = element_of(hint) if isinstance(step, int) else None
         if hint is None:
             break
     return hint
+
+
+@cache
+def hints_of(section: type) -> Mapping[str, Any]:
+    """Returns the type of each key of a section, with its metadata."""
+    hints = get_type_hints(section, include_extras=True)
+    return {key_of(field.name): hints[field.name] for field in fields(section)}
 
 
 def options(hint: Any) -> tuple[Any, ...]:

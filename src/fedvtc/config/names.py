@@ -1,7 +1,7 @@
 """The names of built-in data sets, backbones and trackers. PyTorch is not imported, so that a config check is fast."""
 
 DATASETS = {
-    "digits": "10 classes, 8x8 grey, bundled with scikit-learn",
+    "digits": "10 classes, 8x8 grey, scikit-learn's digits, part of fedvtc",
     "mnist": "10 classes, 28x28 grey",
     "fashion-mnist": "10 classes, 28x28 grey",
     "kmnist": "10 classes, 28x28 grey",

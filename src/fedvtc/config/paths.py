@@ -2,12 +2,12 @@
 
 import dataclasses
 import os
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar
 
-from fedvtc.config.hints import metadata
+from fedvtc.config.hints import hints_of, metadata
 from fedvtc.config.job_paths import JOB_VARIABLE
 from fedvtc.config.schema import Config
-from fedvtc.config.section import IsPath, MayChange
+from fedvtc.config.section import IsPath, MayChange, key_of
 
 SectionT = TypeVar("SectionT")
 
@@ -25,10 +25,11 @@ def absolute_paths(config: Config) -> Config:
 
 def _absolute(section: SectionT) -> SectionT:
     changed: dict[str, Any] = {}
-    hints = get_type_hints(type(section), include_extras=True)
+    kind: type = type(section)
+    hints = hints_of(kind)
     for field in dataclasses.fields(section):  # type: ignore[arg-type]
         value = getattr(section, field.name)
-        markers = {type(item) for item in metadata(hints[field.name])}
+        markers = {type(item) for item in metadata(hints[key_of(field.name)])}
         if dataclasses.is_dataclass(value):
             changed[field.name] = _absolute(value)
         elif isinstance(value, str) and value and {IsPath, MayChange} <= markers and "://" not in value:

@@ -7,7 +7,9 @@ Underscores between digits, as in 1_000, stay valid.
 import re
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import yaml
@@ -63,6 +65,14 @@ def parse(text: str) -> Parsed:
         ValueError: a value does not fit its tag.
         TypeError: a key is not plain text or a number.
     """
+    parsed = _parsed(text)
+    # A copy, because the caller may change the content.
+    return replace(parsed, content=deepcopy(parsed.content))
+
+
+# The trials of a sweep read the same files.
+@lru_cache(maxsize=256)
+def _parsed(text: str) -> Parsed:
     root = yaml.compose(text, Loader=_CoreLoader)
     # OmegaConf's reader finds double keys and aliases without end.
     held = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={text}"]), resolve=False)

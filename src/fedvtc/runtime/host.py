@@ -25,7 +25,7 @@ from fedvtc.learning.data import Dataset, ImageArrays
 from fedvtc.learning.exchange.messages import Broadcast, Upload, find_non_finite
 from fedvtc.learning.methods import Method, Task, build
 from fedvtc.learning.population import ClientSpec
-from fedvtc.runtime.heavy_imports import collector_off
+from fedvtc.runtime.heavy_imports import fast_imports
 from fedvtc.runtime.lineage import History
 from fedvtc.runtime.snapshots import Snapshots
 from fedvtc.runtime.tasks import Arguments, Result, changes_client
@@ -209,7 +209,7 @@ class ClientHost:
         self._method.receive(client, broadcast)
         upload = step(client, broadcast)
         if upload is None:
-            upload = Upload(client.id, client.round, client.num_images, scalars=dict(client.scalars))
+            upload = client.upload()
         broken = find_non_finite(upload.payload)
         if broken is not None:
             raise ClientError(client_id, client.round, "upload", f"{broken} is not finite")
@@ -245,7 +245,7 @@ class ClientHost:
         return self._clients[client_id]
 
     def _built(self, spec: ClientSpec) -> FederatedClient:
-        with collector_off():
+        with fast_imports():
             from fedvtc.learning.client.client import FederatedClient
 
         client = FederatedClient(spec, self._config, self._dataset, self._device)

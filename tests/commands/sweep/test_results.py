@@ -9,10 +9,9 @@ from rich.console import Console
 
 from fedvtc.commands.sweep import load_sweep
 from fedvtc.commands.sweep.folder import SweepFolder
-from fedvtc.commands.sweep.results import groups, write_results
+from fedvtc.commands.sweep.results import results, write_results
 from fedvtc.config import to_dict
 from fedvtc.errors import RunFolderError
-from fedvtc.reporting.means import as_table
 from fedvtc.storage.run_folder import RunFolder
 
 ACCURACY, WORST, MISSING = "test/accuracy/mean", "test/accuracy/min", "test/accuracy/missing/mean"
@@ -41,6 +40,10 @@ def finish(trial, accuracy, *, worst=0.1, missing=0.0, seconds=1.0):
         *({"round": number, "phase": "round"} for number in range(3, num_rounds + 1)),
         {"round": num_rounds, "phase": "final", "bytes/down/prototypes": 10, **final, "time/round": seconds},
     )
+
+
+def groups(found):
+    return [found.table.groups[row, ()] for row in found.table.rows]
 
 
 def rows(folder):
@@ -85,7 +88,7 @@ def test_a_run_that_lacks_records_is_left_out_of_the_means(folder, lost):
 
     found = write_results(folder)
 
-    assert (found[0].num_finished, found[0].incomplete_runs) == (1, [second.path])
+    assert (groups(found)[0].num_finished, found.incomplete_runs) == (1, [second.path])
     assert (rows(folder)[0]["finished"], rows(folder)[0][ACCURACY], rows(folder)[0]["bytes/up"]) == (
         "1",
         "0.5",
@@ -118,12 +121,9 @@ def test_markdown_characters_are_escaped(write):
 def test_a_null_value_differs_from_an_absent_value(write):
     text = "set: {partition.images_per_client: 20}\nlist: [{partition.images_per_client: null}, {run.seed: 1}]"
 
-    found = groups(SweepFolder(load_sweep(write("mine.yaml", text))))
+    found = results(SweepFolder(load_sweep(write("mine.yaml", text)))).table
 
-    assert [dict(group.values) for group in found] == [
-        {"partition.images_per_client": "null"},
-        {"partition.images_per_client": ""},
-    ]
+    assert (found.row_keys, found.rows) == (("partition.images_per_client",), (("null",), ("",)))
 
 
 def test_only_finished_runs_count(folder):
@@ -158,7 +158,7 @@ def test_a_run_with_a_damaged_record_is_not_in_the_means(folder):
 
     found = write_results(folder)
 
-    assert (found[0].num_finished, found[0].incomplete_runs) == (1, [second.path])
+    assert (groups(found)[0].num_finished, found.incomplete_runs) == (1, [second.path])
     assert rows(folder)[0][ACCURACY] == "0.5"
 
 
@@ -169,9 +169,9 @@ def test_measured_times_are_printed_and_not_written(folder):
     console = Console(width=160)
 
     with console.capture() as shown:
-        console.print(as_table(found))
+        console.print(found.printed)
 
-    assert found[0].numbers["time/round"] == [33.0]
+    assert groups(found)[0].numbers("time/round") == {"0": 33.0}
     assert "33" in shown.get()
     assert b"33" not in before
 
@@ -183,13 +183,10 @@ def test_groups_keep_the_order_of_the_sweep_file_and_values_may_be_lists(write):
     )
     folder = SweepFolder(load_sweep(file))
 
-    found = groups(folder)
+    found = results(folder)
 
-    assert [list(group.values.values()) for group in found] == [
-        ["[{'name': 'cnn_2x8', 'share': 1}]"],
-        ["[{'name': 'cnn_2x16', 'share': 1}]"],
-    ]
-    assert [group.num_trials for group in found] == [2, 2]
+    assert found.table.rows == (("[{'name': 'cnn_2x8', 'share': 1}]",), ("[{'name': 'cnn_2x16', 'share': 1}]",))
+    assert [len(group.trials) for group in groups(found)] == [2, 2]
 
 
 def test_values_with_the_same_short_text_get_separate_rows(write):
@@ -216,13 +213,10 @@ def test_files_of_the_same_name_get_separate_rows(write):
     write("c/y.yaml", "run: {rounds: 3}")
     entries = "[{files: a/x.yaml, run.seed: 0}, {files: b/x.yaml, run.seed: 1}, {files: c/y.yaml, run.seed: 2}]"
 
-    found = groups(SweepFolder(load_sweep(write("mine.yaml", f"list: {entries}"))))
+    found = results(SweepFolder(load_sweep(write("mine.yaml", f"list: {entries}"))))
 
-    assert [(group.values["files"], group.num_trials) for group in found] == [
-        ('"a/x.yaml"', 1),
-        ('"b/x.yaml"', 1),
-        ("y", 1),
-    ]
+    assert (found.table.row_keys, found.table.rows) == (("files",), (('"a/x.yaml"',), ('"b/x.yaml"',), ("y",)))
+    assert [len(group.trials) for group in groups(found)] == [1, 1, 1]
 
 
 def test_trials_stopped_early_are_counted(write):
@@ -249,18 +243,20 @@ def test_numbers_up_to_a_target_worked_by_hand(write):
         final = {"round": 3, "phase": "final", ACCURACY: 0.59, "time/round": 1.0, "time/finetune": 7.0}
         record(trial, "finished", *rounds, final)
 
-    (row,) = write_results(folder)
+    found = write_results(folder)
+    (row,) = groups(found)
 
     # The second run never reaches the target.
-    assert row.numbers["target/rounds"] == [2.0]
-    assert (row.numbers["target/bytes"], row.numbers["target/seconds"]) == ([8e6], [4.0])
+    assert row.numbers("target/rounds") == {"0": 2.0}
+    assert (row.numbers("target/bytes"), row.numbers("target/seconds")) == ({"0": 8e6}, {"0": 4.0})
     # Three rounds of 5 s on clients and 0.5 s on the server, and 7 s after the last round.
-    assert (row.numbers["time/client"], row.numbers["time/round"]) == ([23.5, 23.5], [7.0, 7.0])
+    assert row.numbers("time/client") == {"0": 23.5, "1": 23.5}
+    assert row.numbers("time/round") == {"0": 7.0, "1": 7.0}
     assert (rows(folder)[0]["target/rounds"], rows(folder)[0]["target/bytes"]) == ("2.0", "8000000.0")
     heading, _, line = (folder.path / "results.md").read_text().splitlines()[4:]
     assert heading.endswith("| up | down | rounds to 0.6 | MB to 0.6 |")
-    assert line.endswith("| 9.0 MB | 3.0 MB | 2.0 (1/2) | 8.00 |")
+    assert line.endswith("| 9.0 MB | 3.0 MB | 2.0 (1/2) | 8.00 (1/2) |")
     console = Console(width=200)
     with console.capture() as capture:
-        console.print(as_table([row]))
+        console.print(found.printed)
     assert capture.get().split("MB to 0.6")[1].split()[:6] == ["client", "s", "seconds", "s", "to", "0.6"]

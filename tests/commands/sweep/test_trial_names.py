@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedvtc.commands.sweep.trial_names import MAX_BYTES, trial_names, varying
+from fedvtc.commands.sweep.trial_names import MAX_BYTES, trial_names
 
 
 @pytest.mark.parametrize(
@@ -42,10 +42,6 @@ def test_added_trials_with_the_same_keys_change_no_name(first, more):
     joining = [{key: value for key, value in trial.items() if key in keys} for trial in more]
 
     assert trial_names([*first, *joining])[: len(first)] == trial_names(first)
-
-
-def test_varying_keys_are_found():
-    assert varying([{"run.seed": 0, "a": 1}, {"run.seed": 0, "files": "x", "a": True}]) == ["files", "a"]
 
 
 def test_keys_with_the_same_last_part_get_a_prefix():

@@ -13,7 +13,7 @@ from fedvtc.config.schema import MethodConfig
 from fedvtc.errors import CheckpointError, ClientError
 from fedvtc.learning.client.client import FederatedClient
 from fedvtc.learning.client.loop import weights_digest
-from fedvtc.learning.exchange.messages import Broadcast, Upload, WeightedMean
+from fedvtc.learning.exchange.messages import Broadcast, WeightedMean
 from fedvtc.learning.methods import Method, Task
 from fedvtc.learning.models.weights import load_weights, weights_of
 from fedvtc.learning.server import Server
@@ -199,7 +199,7 @@ class Counting(Method[MethodConfig]):
         with client.phase("probe"):
             for _ in range(client.memory["rounds"]):
                 client.fit("probe", client.batches(), loss=loss)
-        return Upload(client.id, client.round, client.num_images, {"probe": weights_of(probe)}, dict(client.scalars))
+        return client.upload({"probe": weights_of(probe)})
 
     def server_round(self, state, uploads, server):
         mean, round = WeightedMean(), 0

@@ -12,6 +12,19 @@ from fedvtc.learning.data import data_root, load_dataset
 SHARED_DATA = (Path(__file__).parents[3] / "../shared/data").resolve()
 
 
+def test_the_digits_are_those_of_scikit_learn():
+    from sklearn.datasets import load_digits
+
+    dataset, theirs = load_dataset(DataConfig(name="digits")), load_digits()
+    ours = [
+        (image.tobytes(), label)
+        for arrays in (dataset.train, dataset.test)
+        for image, label in zip(arrays.images_NCHW, arrays.labels_N, strict=True)
+    ]
+    images = np.rint(theirs.images * (255 / 16)).astype(np.uint8)
+    assert sorted(ours) == sorted((image.tobytes(), label) for image, label in zip(images, theirs.target, strict=True))
+
+
 def test_digits_are_split_the_same_way_each_time_and_evenly_in_each_class():
     dataset, again = load_dataset(DataConfig()), load_dataset(DataConfig())
     assert np.array_equal(dataset.test.images_NCHW, again.test.images_NCHW)

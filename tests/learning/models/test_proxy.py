@@ -3,13 +3,14 @@ import torch
 
 from fedvtc.config.schema import OptimizerConfig
 from fedvtc.learning.client.loop import Learner, make_fabric
+from fedvtc.learning.models.classifier import build_classifier
 from fedvtc.learning.models.losses import distillation
-from fedvtc.learning.models.proxy import Pair, build_proxy
+from fedvtc.learning.models.proxy import Pair
 
 
 def build(name):
     sizes = {"num_channels": 1, "image_size": 8, "feature_size": 6, "num_classes": 3}
-    return build_proxy(name, **sizes, optimizer=OptimizerConfig())
+    return build_classifier(name, **sizes, optimizer=OptimizerConfig())
 
 
 def private_alone(pair, images, labels_B):

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from fedvtc.commands.sweep.trials import Trial
-from fedvtc.commands.sweep.variants import FILES, Setting, Variant
+from fedvtc.commands.sweep.variants import Setting, Variant
 from fedvtc.config.layers import read_file
 from fedvtc.config.problems import COMMAND_LINE, Problem, show
 from fedvtc.config.shipped import located
+from fedvtc.reporting.comparison.values import FILES
 
 OWN_KEYS = ("run.name", "run.resume")
 """Keys that a sweep sets itself."""

@@ -168,14 +168,14 @@ def _run_with_jobs(folder: "SweepFolder", arguments: argparse.Namespace) -> int:
 
 
 def _show_results(folder: "SweepFolder", plain: bool) -> None:
-    from fedvtc.commands.sweep.results import RESTART_FIX, write_results
-    from fedvtc.reporting.means import as_markdown, as_table
+    from fedvtc.commands.sweep.results import write_results
+    from fedvtc.reporting.comparison.trials import RESTART_FIX
 
-    groups = write_results(folder)
+    results = write_results(folder)
     if plain:
-        print(as_markdown(groups, folder.sweep.name), end="")
+        print(results.markdown, end="")
     else:
-        make_console().print(as_table(groups))
-    for path in (path for group in groups for path in group.incomplete_runs):
+        make_console().print(results.printed)
+    for path in results.incomplete_runs:
         say(f"{path}: metrics.jsonl lacks records, so the table leaves out this run. {RESTART_FIX}")
     say(f"table: {folder.path / 'results.csv'}, {folder.path / 'results.md'}")

@@ -13,14 +13,13 @@ import yaml
 from fedvtc.commands.sweep.trials import Sweep, Trial
 from fedvtc.config import check_resumable, load, same_place
 from fedvtc.errors import ConfigError, RunFolderError
+from fedvtc.reporting.comparison.trials import ABSENT, DEFINITION, FINISHED, STOPPED, STOPPED_FILE
 from fedvtc.storage.atomic import replaced
 from fedvtc.storage.lock import locked
 from fedvtc.storage.records import read_metrics
 from fedvtc.storage.run_files import config_layer
 from fedvtc.storage.run_folder import RunFolder
 
-DEFINITION = "sweep.yaml"
-STOPPED_EARLY = "stopped_early.json"
 EXIT_WAIT_S = 10.0
 """Seconds to wait for the processes of trials to exit when a sweep ends."""
 
@@ -92,15 +91,15 @@ class SweepFolder:
         of rounds, or else the status in run.json.
         """
         if not (trial.path / "run.json").exists():
-            return "absent"
+            return ABSENT
         if self.sweep.asha is not None and trial.name in self.stopped_early():
-            return "stopped early"
+            return STOPPED
         status = RunFolder.open(trial.path).status
-        return "waiting" if status == "finished" and _num_rounds(trial) != trial.config.run.rounds else status
+        return "waiting" if status == FINISHED and _num_rounds(trial) != trial.config.run.rounds else status
 
     def pending(self) -> list[Trial]:
         """Returns the trials that are neither finished nor stopped early."""
-        return [trial for trial in self.sweep.trials if self.state(trial) not in ("finished", "stopped early")]
+        return [trial for trial in self.sweep.trials if self.state(trial) not in (FINISHED, STOPPED)]
 
     def log(self, trial: Trial) -> Path:
         """Returns the file with the output of a trial."""
@@ -113,7 +112,7 @@ class SweepFolder:
 
     def stopped_early(self) -> dict[str, int]:
         """Returns the last round of each trial that was stopped early, by name."""
-        file = self.path / STOPPED_EARLY
+        file = self.path / STOPPED_FILE
         if not os.path.exists(file):
             return {}
         try:
@@ -125,7 +124,7 @@ class SweepFolder:
     def add_stopped_early(self, name: str, round: int) -> None:
         """Saves that a trial was stopped early, so that the trial does not resume."""
         stopped = self.stopped_early() | {name: round}
-        with replaced(self.path / STOPPED_EARLY) as beside:
+        with replaced(self.path / STOPPED_FILE) as beside:
             beside.write_text(json.dumps(stopped, indent=2) + "\n", encoding="utf-8")
 
     def mark_interrupted(self) -> None:
@@ -148,6 +147,7 @@ class SweepFolder:
         definition = {
             "name": self.sweep.name,
             "file": str(self.sweep.file),
+            "target": self.sweep.target,
             "trials": {
                 trial.name: {"values": dict(trial.values), "run": list(trial.arguments)} for trial in self.sweep.trials
             },

@@ -13,7 +13,7 @@ from fedvtc.commands.sweep.known_folders import with_known_folders
 from fedvtc.commands.sweep.sweep_file import read_keys
 from fedvtc.commands.sweep.trial_names import trial_names
 from fedvtc.commands.sweep.trials import Sweep, Trial
-from fedvtc.commands.sweep.variants import FILES, LABEL, Setting, Variant, lacks, settings, variants, without_lacking
+from fedvtc.commands.sweep.variants import LABEL, Setting, Variant, lacks, settings, variants, without_lacking
 from fedvtc.config import Config, check_submitted, load
 from fedvtc.config.layers import Layer
 from fedvtc.config.loading import with_texts
@@ -21,6 +21,7 @@ from fedvtc.config.problems import Problem
 from fedvtc.config.schema import MethodConfig
 from fedvtc.config.yaml_text import KeyPath, parse
 from fedvtc.errors import ConfigError
+from fedvtc.reporting.comparison.values import FILES
 
 _TRIALS_NAMED = 3
 """Maximum number of trials that the line of a problem names."""

@@ -1,48 +1,78 @@
 """The table of a sweep, computed from its run folders: results.csv and results.md with means over seeds."""
 
-import json
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.table import Table
 
 from fedvtc.commands.sweep.folder import SweepFolder
-from fedvtc.commands.sweep.run_numbers import numbers_of
-from fedvtc.commands.sweep.trial_names import value_text, varying
-from fedvtc.commands.sweep.trials import Trial
 from fedvtc.errors import RunFolderError
-from fedvtc.reporting.means import BYTES, METRICS, SECONDS, TARGET_SECONDS, TO_TARGET, Group, as_csv, as_markdown
+from fedvtc.reporting.comparison.formats import as_csv, as_markdown, as_table
+from fedvtc.reporting.comparison.groups import Comparison, compared
+from fedvtc.reporting.comparison.metrics import default_names, metrics_of
+from fedvtc.reporting.comparison.sheet import Choice, sheet_of
+from fedvtc.reporting.comparison.trials import INCOMPLETE, Planned, of_sweep
 from fedvtc.storage.atomic import replaced
-from fedvtc.storage.records import read_metrics
-
-SEED = "run.seed"
-RESTART_FIX = "Remove the folder and start the sweep again."
 
 
-def groups(folder: SweepFolder) -> list[Group]:
-    """Returns one group for trials that differ in their seed only, in the order of the trials."""
-    trials = folder.sweep.trials
-    keys = [key for key in varying([trial.values for trial in trials]) if key != SEED]
-    members: dict[tuple[str | None, ...], list[Trial]] = {}
-    for trial in trials:
-        cell = tuple(_canonical(trial.values[key]) if key in trial.values else None for key in keys)
-        members.setdefault(cell, []).append(trial)
-    texts = {key: _texts(key, trials) for key in keys}
-    return [
-        _group(folder, {key: texts[key].get(value, "") for key, value in zip(keys, cell, strict=True)}, group)
-        for cell, group in members.items()
-    ]
+@dataclass(frozen=True)
+class Results:
+    """The table of a sweep: that of `fedvtc table` without options.
+
+    Attributes:
+        name: the name of the sweep.
+        table: one row for trials that differ in their seed only, in the order of the trials.
+    """
+
+    name: str
+    table: Comparison
+
+    @property
+    def csv(self) -> str:
+        """The content of results.csv."""
+        return as_csv(self.table, self._choice(times=False))
+
+    @property
+    def markdown(self) -> str:
+        """The content of results.md."""
+        return f"# {self.name}\n\n{as_markdown(sheet_of(self.table, self._choice(times=False)))}"
+
+    @property
+    def printed(self) -> Table:
+        """The table for the terminal, with measured times."""
+        return as_table(sheet_of(self.table, self._choice(times=True)))
+
+    @property
+    def incomplete_runs(self) -> list[Path]:
+        """Folders of finished runs with missing or damaged records; their numbers are not in the means."""
+        trials = [trial for group in self.table.groups.values() for trial in group.trials]
+        return [trial.folder for trial in trials if trial.status == INCOMPLETE and trial.folder is not None]
+
+    def _choice(self, *, times: bool) -> Choice:
+        target = self.table.target
+        return Choice(metrics_of(default_names(target, times=times), target), counts=True)
 
 
-def write_results(folder: SweepFolder) -> list[Group]:
-    """Writes results.csv and results.md into the sweep folder, and returns their groups.
+def results(folder: SweepFolder) -> Results:
+    """Reads the run folders of a sweep.
+
+    Raises:
+        RunFolderError: a run folder is damaged.
+    """
+    planned = [Planned(trial.name, trial.path, trial.values, folder.state(trial)) for trial in folder.sweep.trials]
+    return Results(folder.sweep.name, compared(of_sweep(planned, folder.sweep.target)))
+
+
+def write_results(folder: SweepFolder) -> Results:
+    """Writes results.csv and results.md into the sweep folder.
 
     The files contain no measured times, so an interrupted and resumed sweep gets the same files as an undisturbed one.
 
     Raises:
-        RunFolderError: metrics.jsonl of a run cannot be read, or the files cannot be written.
+        RunFolderError: a run folder is damaged, or the files cannot be written.
     """
-    found = groups(folder)
-    for name, text in (("results.csv", as_csv(found)), ("results.md", as_markdown(found, folder.sweep.name))):
+    found = results(folder)
+    for name, text in (("results.csv", found.csv), ("results.md", found.markdown)):
         try:
             with replaced(folder.path / name) as beside:
                 beside.write_text(text, encoding="utf-8")
@@ -50,52 +80,3 @@ def write_results(folder: SweepFolder) -> list[Group]:
             fix = "Check permissions and free disk space."
             raise RunFolderError(f"{folder.path / name}: cannot be written ({error.strerror}). {fix}") from None
     return found
-
-
-def _canonical(value: Any) -> str:
-    """Returns a text that is equal for equal values only; `value_text` shortens, so its texts may coincide."""
-    return json.dumps(value, sort_keys=True, default=str)
-
-
-def _texts(key: str, trials: Sequence[Trial]) -> dict[str | None, str]:
-    """Returns the text of each value of a key for the table; values with equal short texts are written in full."""
-    values = [trial.values[key] for trial in trials if key in trial.values]
-    short = {_canonical(value): value_text(key, value) for value in values}
-    counts = Counter(short.values())
-    return {value: text if counts[text] == 1 else value for value, text in short.items()}
-
-
-def _group(folder: SweepFolder, values: Mapping[str, str], trials: Sequence[Trial]) -> Group:
-    states = [folder.state(trial) for trial in trials]
-    names = (*METRICS.values(), *BYTES.values(), *SECONDS.values(), *TO_TARGET.values(), TARGET_SECONDS)
-    numbers: dict[str, list[float]] = {name: [] for name in names}
-    target, incomplete_runs = folder.sweep.target, []
-    for trial, state in zip(trials, states, strict=True):
-        if state != "finished":
-            continue
-        try:
-            read = read_metrics(trial.path)
-            records = read.records
-            if read.damaged_lines or not _are_whole(records, trial.config.run.rounds):
-                incomplete_runs.append(trial.path)
-                continue
-            own = numbers_of(records, target)
-        except (OSError, ValueError, TypeError) as error:
-            raise RunFolderError(f"{trial.path}: metrics.jsonl is damaged ({error}). {RESTART_FIX}") from None
-        for name, number in own.items():
-            numbers[name].append(number)
-    return Group(
-        values=values,
-        num_trials=len(trials),
-        num_finished=states.count("finished") - len(incomplete_runs),
-        incomplete_runs=incomplete_runs,
-        num_stopped=states.count("stopped early"),
-        numbers=numbers,
-        target=target,
-    )
-
-
-def _are_whole(records: Sequence[Mapping[str, Any]], num_rounds: int) -> bool:
-    """True if the records are one record of each round, in order, and then the final record."""
-    steps = [(record.get("phase"), record.get("round")) for record in records]
-    return steps == [*(("round", number) for number in range(1, num_rounds + 1)), ("final", num_rounds)]

@@ -2,12 +2,11 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from fedvtc.commands.sweep.variants import FILES, LABEL
+from fedvtc.commands.sweep.variants import LABEL
 from fedvtc.config.naming import file_name
-from fedvtc.config.problems import show
+from fedvtc.reporting.comparison.values import FILES, distinct, value_text
 
 MAX_BYTES = 100
 """Maximum length of a name in UTF-8; a longer name is cut and ends in a hash."""
@@ -23,7 +22,7 @@ def trial_names(trials: Sequence[Mapping[str, Any]]) -> list[str]:
         trials: the values of each trial by dotted key.
     """
     labels = _labels(_keys(trials))
-    values = {key: _distinct([trial[key] for trial in trials if key in trial]) for key in labels}
+    values = {key: distinct([trial[key] for trial in trials if key in trial]) for key in labels}
     return [
         _cut("-".join(_word(key, trial[key], labels[key], values[key]) for key in labels if key in trial)).lstrip("-")
         or "trial"
@@ -31,22 +30,9 @@ def trial_names(trials: Sequence[Mapping[str, Any]]) -> list[str]:
     ]
 
 
-def varying(trials: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Returns the keys whose values differ between trials: `label` and `files` first, then in order of the trials."""
-    absent = object()
-    return [key for key in _keys(trials) if len(_distinct([trial.get(key, absent) for trial in trials])) > 1]
-
-
 def _keys(trials: Sequence[Mapping[str, Any]]) -> list[str]:
     found = dict.fromkeys(key for trial in trials for key in trial)
     return sorted(found, key=lambda key: key not in (LABEL, FILES))
-
-
-def value_text(key: str, value: Any) -> str:
-    """Returns a value as text for tables and names; of config files only the stems."""
-    if key == FILES:
-        return "+".join(Path(file).stem for file in ([value] if isinstance(value, str) else value))
-    return value if isinstance(value, str) else show(value)
 
 
 def _labels(keys: Sequence[str]) -> dict[str, str]:
@@ -71,14 +57,6 @@ def _word(key: str, value: Any, label: str, values: Sequence[Any]) -> str:
     if key in (LABEL, FILES) or label == "name" or key.endswith(".name"):
         return text
     return f"{label}{text}" if isinstance(value, int | float) and not isinstance(value, bool) else f"{label}-{text}"
-
-
-def _distinct(values: Sequence[Any]) -> list[Any]:
-    found: list[Any] = []
-    for value in values:
-        if not any(type(value) is type(other) and value == other for other in found):
-            found.append(value)
-    return found
 
 
 def _cut(name: str) -> str:

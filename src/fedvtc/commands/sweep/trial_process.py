@@ -13,7 +13,7 @@ from typing import Any
 from fedvtc.config.schema import Config
 from fedvtc.config.secrets import carries_secret
 from fedvtc.errors import ClientError, FedvtcError, Interrupted
-from fedvtc.runtime.heavy_imports import collector_off
+from fedvtc.runtime.heavy_imports import fast_imports
 from fedvtc.tracking import Tracker
 from fedvtc.tracking.wandb.session import VARIABLES
 
@@ -114,7 +114,7 @@ def run_trial(task: TrialTask) -> None:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
     apply_environment(task)
     with task.log.open("a", 1, "utf-8", "backslashreplace") as log, redirect_stdout(log), redirect_stderr(log):
-        with collector_off():
+        with fast_imports():
             from fedvtc.federation.launch import run_federation
 
         trackers = [TuneReporter(task.metric, task.config.run.rounds)] if task.metric else []

@@ -12,11 +12,10 @@ from fedvtc.config.hints import hint_at
 from fedvtc.config.layers import Layer
 from fedvtc.config.problems import Problem, show
 from fedvtc.config.yaml_text import KeyPath
+from fedvtc.reporting.comparison.values import FILES
 
-FILES = "files"
-"""The key of a sweep file that lists config files."""
 LABEL = "label"
-"""The key of the name of a variant, in the values of a trial and in the table."""
+"""The key of the name of a variant, in the values of a trial; tables show the label as `method`."""
 TRIES_PER_SAMPLE = 100
 """Maximum number of draws per sample: a draw that equals an earlier draw is skipped."""
 

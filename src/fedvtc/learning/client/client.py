@@ -24,9 +24,9 @@ from fedvtc.learning.client.state import ClientState
 from fedvtc.learning.data import Dataset, ImageArrays
 from fedvtc.learning.data.module import epoch_batches
 from fedvtc.learning.exchange.gaussians import ClassGaussians
+from fedvtc.learning.exchange.messages import Payload, Upload
 from fedvtc.learning.exchange.statistics import FeatureStatistics, Form
-from fedvtc.learning.models import build_backbone
-from fedvtc.learning.models.classifier import ClassifierModule
+from fedvtc.learning.models.classifier import build_classifier
 from fedvtc.learning.population import ClientSpec
 
 _NUM_PROBES = 2
@@ -68,20 +68,14 @@ class FederatedClient:
         self._config = config
         self._fabric = make_fabric(device, config.training.precision)
         with self.randomness("backbone"):
-            backbone = build_backbone(
+            self.classifier = build_classifier(
                 spec.backbone,
                 num_channels=dataset.num_channels,
                 image_size=dataset.image_size,
                 feature_size=config.population.feature_size,
-            )
-            self.classifier = ClassifierModule(
-                backbone,
-                feature_size=config.population.feature_size,
                 num_classes=dataset.num_classes,
                 optimizer=config.training.optimizer,
             )
-        # In this layout a backbone takes half the time on CPUs; a decoder of few channels and many norms takes more.
-        self.classifier.to(memory_format=torch.channels_last)
         self._state = ClientState(self.id)
         self._state.add("classifier", Learner(self._fabric, self.classifier))
         self.memory = self._state.memory
@@ -217,8 +211,9 @@ class FederatedClient:
             RuntimeError: no phase is open.
         """
         labels_N = self.images.labels_N
-        for index_B in self.index_batches(batch_size or self._config.training.batch_size):
-            yield self.images.augmented(self.images.inputs(index_B)), labels_N[index_B]
+        index_batches = self.index_batches(batch_size or self._config.training.batch_size)
+        for images, index_B in self.images.in_batches(index_batches):
+            yield self.images.augmented(images), labels_N[index_B]
 
     def index_batches(self, batch_size: int) -> Iterator[Tensor]:
         """Yields one epoch of indices of the client's own images; the open `phase` keys the order."""
@@ -251,6 +246,14 @@ class FederatedClient:
             yield
         finally:
             self.load_state_dict(before)
+
+    def upload(self, payload: Payload | None = None) -> Upload:
+        """Returns the client's message to the server: the payload, and the measurements of the round so far.
+
+        Args:
+            payload: kind -> name -> array; None sends no values.
+        """
+        return Upload(self.id, self.round, self.num_images, payload or {}, dict(self.scalars), self.backbone_name)
 
     def check_outputs(self) -> None:
         """Checks the classifier's logits after a round, because a step's loss belongs to the weights before the step.

@@ -1,9 +1,9 @@
 """A client's own images, read by index from the arrays that all clients share.
 
-Shapes: N images of the client, B images of a batch, C classes.
+Shapes: N images of the client, B images of a batch, W images of a window, C classes.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -12,6 +12,9 @@ from torch import Tensor
 
 from fedvtc.learning.data import ImageArrays
 from fedvtc.learning.data.module import Augmentation, augment, draw_shifts, shifted, to_input, to_tensor
+
+_WINDOW_BYTES = 2**21
+"""Size of the float images that are made at once: small enough for the cache of a CPU core."""
 
 
 class OwnImages:
@@ -35,10 +38,38 @@ class OwnImages:
 
     def inputs(self, index_B: Tensor | None = None) -> Tensor:
         """Returns float images (B, channels, side, side) in [-1, 1]; without an index, all N images."""
-        index_B = torch.arange(len(self)) if index_B is None else index_B
-        # Fancy indexing copies the batch alone out of the shared, read-only array.
-        pixels = torch.from_numpy(self._shared.images_NCHW[self._indices_N[index_B].numpy()])
-        return to_input(pixels.to(self._device))
+        return self._made(torch.arange(len(self)) if index_B is None else index_B)
+
+    def in_batches(self, index_batches: Iterable[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yields the float images of each batch of indices, and the indices on the device of the images.
+
+        The images of many batches are read, copied to the device and converted at once, because the calls for a batch
+        of small images take longer than the work.
+        """
+        for window in self._windows(list(index_batches)):
+            sizes, index_W = [len(index_B) for index_B in window], torch.cat(list(window))
+            images_WCHW = self._made(index_W)
+            yield from zip(images_WCHW.split(sizes), self._sent(index_W).split(sizes), strict=True)
+
+    def _windows(self, index_batches: Sequence[Tensor]) -> Iterator[Sequence[Tensor]]:
+        """Divides batches into windows of at most `_WINDOW_BYTES`, at least one batch each."""
+        start, num_images = 0, 0
+        for stop, index_B in enumerate(index_batches):
+            if stop > start and (num_images + len(index_B)) * self.image_bytes > _WINDOW_BYTES:
+                yield index_batches[start:stop]
+                start, num_images = stop, 0
+            num_images += len(index_B)
+        if index_batches:
+            yield index_batches[start:]
+
+    def _made(self, index_B: Tensor) -> Tensor:
+        # Fancy indexing copies these images alone out of the shared, read-only array.
+        pixels = self._shared.images_NCHW[self._indices_N[index_B].numpy()]
+        return to_input(self._sent(torch.from_numpy(pixels)))
+
+    def _sent(self, tensor: Tensor) -> Tensor:
+        """Copies a tensor to the device; from pinned memory, so that a GPU goes on with the steps of the last batch."""
+        return tensor if self._device.type == "cpu" else tensor.pin_memory().to(self._device, non_blocking=True)
 
     @property
     def image_bytes(self) -> int:

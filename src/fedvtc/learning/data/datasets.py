@@ -5,7 +5,6 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -124,12 +123,11 @@ def _notes_on_sizes(loaded: Loaded, image_size: int | None) -> list[str]:
 
 
 def _load_digits(config: DataConfig) -> Loaded:
-    from sklearn.datasets import load_digits
-
-    bundled: Any = load_digits()
-    images_NCHW = np.rint(bundled.images[:, None] * (255.0 / 16.0)).astype(np.uint8)
-    labels_N = bundled.target.astype(np.int64)
-    # scikit-learn has no split. Every third image of each class is a test image, for every seed.
+    # A copy of scikit-learn's file, because the import of scikit-learn takes longer than a small run.
+    with np.load(Path(__file__).with_name("digits.npz")) as bundled:
+        images_NCHW = np.rint(bundled["images"][:, None] * (255.0 / 16.0)).astype(np.uint8)
+        labels_N = bundled["labels"].astype(np.int64)
+    # The data set has no split. Every third image of each class is a test image, for every seed.
     place_in_class_N = np.empty(len(labels_N), dtype=np.int64)
     for label in range(10):
         of_class = np.flatnonzero(labels_N == label)

@@ -29,7 +29,7 @@ def to_tensor(array: NDArray[Any]) -> torch.Tensor:
 
 def to_input(images: torch.Tensor) -> torch.Tensor:
     """Converts pixels 0 to 255 (uint8, any shape) to float32 in [-1, 1], the range of backbones and generators."""
-    return images.to(torch.float32) / 127.5 - 1.0
+    return torch.div(images, 127.5).sub_(1.0)
 
 
 def augment(images_BCHW: torch.Tensor, kind: Augmentation, generator: torch.Generator) -> torch.Tensor:

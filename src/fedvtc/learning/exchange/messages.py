@@ -44,7 +44,7 @@ class Upload:
         num_images: training images of the client; the weight of the upload in means.
         payload: values that the method shares; empty if there are none.
         scalars: named measurements (losses, seconds) for the record of the round; bytes of scalars are not counted.
-        backbone: `client.backbone_name`, if the server groups clients by architecture.
+        backbone: name of the client's backbone, by which a server may group clients.
     """
 
     client: int

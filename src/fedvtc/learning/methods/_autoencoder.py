@@ -17,6 +17,7 @@ def train_autoencoder(client: FederatedClient, *, epochs: int, batch_size: int) 
     with client.phase("generator"):
         for _ in range(epochs):
             batches = (
-                (client.images.inputs(index_B), labels_N[index_B]) for index_B in client.index_batches(batch_size)
+                (images, labels_N[index_B])
+                for images, index_B in client.images.in_batches(client.index_batches(batch_size))
             )
             client.fit("generator", batches)

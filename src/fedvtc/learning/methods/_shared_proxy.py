@@ -60,7 +60,7 @@ class SharedProxy(Method[ProxyConfigT]):
         from fedvtc.learning.models.weights import weights_of
 
         payload = {"proxy": weights_of(self.proxy_of(client))}
-        return Upload(client.id, client.round, client.num_images, payload, dict(client.scalars))
+        return client.upload(payload)
 
     def server_round(
         self, state: ServerState, uploads: Iterable[Upload], server: Server
@@ -124,17 +124,8 @@ class SharedPair(SharedProxy[ProxyConfigT]):
 
 def new_proxy(task: Task, name: str, *, feature_size: int | None = None) -> ClassifierModule:
     """Builds a proxy with the weights that all clients begin with."""
-    from fedvtc.learning.models.proxy import build_proxy
-
     with task.shared_randomness("proxy"):
-        return build_proxy(
-            name,
-            num_channels=task.num_channels,
-            image_size=task.image_size,
-            feature_size=feature_size or task.feature_size,
-            num_classes=task.num_classes,
-            optimizer=task.optimizer,
-        )
+        return replace(task, feature_size=feature_size or task.feature_size).new_classifier(name)
 
 
 def new_pair(

@@ -83,12 +83,12 @@ class Task:
         Args:
             backbone: name of the backbone, such as `client.backbone_name`.
         """
-        from fedvtc.learning.models import build_backbone
-        from fedvtc.learning.models.classifier import ClassifierModule
+        from fedvtc.learning.models.classifier import build_classifier
 
-        sizes = {"num_channels": self.num_channels, "image_size": self.image_size, "feature_size": self.feature_size}
-        return ClassifierModule(
-            build_backbone(backbone, **sizes),
+        return build_classifier(
+            backbone,
+            num_channels=self.num_channels,
+            image_size=self.image_size,
             feature_size=self.feature_size,
             num_classes=self.num_classes,
             optimizer=self.optimizer,

@@ -120,7 +120,7 @@ class CCVR(Method[CCVRConfig]):
     def closing_upload(self, client: FederatedClient, broadcast: Broadcast) -> Upload:
         """Uploads the statistics of the client's features, of the model with the newest shared parts."""
         payload = self._payload(client.statistics("class_full"))
-        return Upload(client.id, client.round, client.num_images, payload, dict(client.scalars))
+        return client.upload(payload)
 
     def closing_server(self, state: ServerState, uploads: Iterable[Upload], server: Server) -> Broadcast:
         """Merges the statistics exactly, and makes the head of their Gaussians."""

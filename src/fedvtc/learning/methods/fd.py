@@ -74,7 +74,7 @@ class FD(Method[FDConfig]):
                 client.fit("classifier", client.batches(), loss=loss)
         own = self._own_means(client)
         client.memory.update(own, round=client.round)
-        return Upload(client.id, client.round, client.num_images, {"predictions": own}, dict(client.scalars))
+        return client.upload({"predictions": own})
 
     def server_round(
         self, state: ServerState, uploads: Iterable[Upload], server: Server

@@ -85,8 +85,7 @@ class FedAvg(Method[FedAvgConfig]):
             for _ in range(self.task.epochs):
                 client.fit("classifier", client.batches(), loss=loss, optimizer=stepper)
         payload = {"model": weights_of(classifier)}
-        scalars = dict(client.scalars)
-        return Upload(client.id, client.round, client.num_images, payload, scalars, client.backbone_name)
+        return client.upload(payload)
 
     def server_round(
         self, state: ServerState, uploads: Iterable[Upload], server: Server

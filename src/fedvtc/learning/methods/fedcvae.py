@@ -100,7 +100,7 @@ class FedCVAE(LocalRounds[FedCVAEConfig]):
         train_autoencoder(client, epochs=config.epochs, batch_size=config.batch_size)
         generator: ConditionalVAE = client.modules["generator"]  # type: ignore[assignment]
         payload = self._payload(generator, client.images.counts_C(self.task.num_classes))
-        return Upload(client.id, client.round, client.num_images, payload, dict(client.scalars))
+        return client.upload(payload)
 
     def closing_server(self, state: ServerState, uploads: Iterable[Upload], server: Server) -> Broadcast:
         """Draws the set: labels by each client's label frequencies, latents from a truncated N(0, I)."""

@@ -88,7 +88,7 @@ class FedGen(Method[FedGenConfig]):
             client.train()
         count_C = client.images.counts_C(self.task.num_classes)
         payload: Payload = {"head": weights_of(client.classifier.head), "labels": {"count": count_C.astype(np.int32)}}
-        return Upload(client.id, client.round, client.num_images, payload, dict(client.scalars))
+        return client.upload(payload)
 
     def server_round(
         self, state: ServerState, uploads: Iterable[Upload], server: Server

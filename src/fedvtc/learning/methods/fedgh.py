@@ -57,7 +57,7 @@ class FedGH(Method[FedGHConfig]):
         """Trains backbone and head on CE, and uploads the class means of the trained backbone."""
         client.train()
         means = class_means(client.statistics("scalar"))
-        return Upload(client.id, client.round, client.num_images, {"prototypes": means}, dict(client.scalars))
+        return client.upload({"prototypes": means})
 
     def server_round(
         self, state: ServerState, uploads: Iterable[Upload], server: Server

@@ -80,7 +80,7 @@ class FedKD(SharedPair[FedKDConfig]):
         """Returns the upload of the compressed update q_after - q_received."""
         update = _sum(self._weights_of(client), self._base_of(client), sign=-1)
         payload = {"update": compress(update, self._energy(client.round))}
-        return Upload(client.id, client.round, client.num_images, payload, dict(client.scalars))
+        return client.upload(payload)
 
     def server_round(
         self, state: ServerState, uploads: Iterable[Upload], server: Server

@@ -88,7 +88,7 @@ class FedL2G(Method[FedL2GConfig]):
             )
         client.scalars["loss/quiz"] = quiz_loss
         gradients = _by_class(gradient_BD.cpu().numpy(), study[1].cpu().numpy())
-        return Upload(client.id, client.round, client.num_images, {"gradients": gradients}, dict(client.scalars))
+        return client.upload({"gradients": gradients})
 
     def server_round(
         self, state: ServerState, uploads: Iterable[Upload], server: Server
@@ -134,9 +134,10 @@ class FedL2G(Method[FedL2GConfig]):
 
         from fedvtc.learning.data.module import epoch_batches
 
-        for batch_B in epoch_batches(len(index_N), self.task.batch_size, torch.default_generator):
-            images, labels_B = _images(client, index_N[batch_B])
-            yield client.images.augmented(images), labels_B
+        labels_N = client.images.labels_N
+        batches = epoch_batches(len(index_N), self.task.batch_size, torch.default_generator)
+        for images, index_B in client.images.in_batches(index_N[batch_B] for batch_B in batches):
+            yield client.images.augmented(images), labels_N[index_B]
 
     def _outputs(self, client: FederatedClient) -> Outputs:
         """Returns the client's model as a function of its weights and of images."""

@@ -59,7 +59,7 @@ class FedProto(Method[FedProtoConfig]):
             client.set_prototypes(as_gaussians(broadcast.payload["prototypes"]), self.config.prototype_weight)
         client.train()
         payload = self._payload(client.statistics("scalar"))
-        return Upload(client.id, client.round, client.num_images, payload, dict(client.scalars))
+        return client.upload(payload)
 
     def server_round(
         self, state: ServerState, uploads: Iterable[Upload], server: Server

@@ -67,7 +67,7 @@ class FedRE(Method[FedREConfig]):
             # 1 - u is never 0, so the sum is positive.
             draws_K = 1 - torch.rand(len(statistics.classes_K), dtype=torch.float64).numpy()
         mix = mixed(statistics.mean_KD, statistics.classes_K, draws_K)
-        return Upload(client.id, client.round, client.num_images, {"mix": mix}, dict(client.scalars))
+        return client.upload({"mix": mix})
 
     def server_round(
         self, state: ServerState, uploads: Iterable[Upload], server: Server

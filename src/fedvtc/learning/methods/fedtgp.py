@@ -66,7 +66,7 @@ class FedTGP(Method[FedTGPConfig]):
         stale = client.statistics("scalar") if self.config.as_released else None
         client.train()
         means = class_means(stale or client.statistics("scalar"))
-        return Upload(client.id, client.round, client.num_images, {"prototypes": means}, dict(client.scalars))
+        return client.upload({"prototypes": means})
 
     def server_round(
         self, state: ServerState, uploads: Iterable[Upload], server: Server

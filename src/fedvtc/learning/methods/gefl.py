@@ -113,8 +113,7 @@ class GeFL(Method[GeFLConfig]):
             config = self.config.generator
             train_autoencoder(client, epochs=config.epochs, batch_size=config.batch_size)
             payload["generator"] = weights_of(client.modules["generator"])
-        scalars = dict(client.scalars)
-        return Upload(client.id, client.round, client.num_images, payload, scalars, client.backbone_name)
+        return client.upload(payload)
 
     def server_round(
         self, state: ServerState, uploads: Iterable[Upload], server: Server

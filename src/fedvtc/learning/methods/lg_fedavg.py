@@ -49,7 +49,7 @@ class LGFedAvg(Method[LGFedAvgConfig]):
 
         client.train()
         payload = {"head": weights_of(client.classifier.head)}
-        return Upload(client.id, client.round, client.num_images, payload, dict(client.scalars))
+        return client.upload(payload)
 
     def server_round(
         self, state: ServerState, uploads: Iterable[Upload], server: Server

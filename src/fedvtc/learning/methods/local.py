@@ -28,7 +28,7 @@ class LocalRounds(Method[ConfigT]):
     def client_round(self, client: FederatedClient, broadcast: Broadcast) -> Upload:
         """Trains on the client's own images; uploads measurements alone."""
         client.train()
-        return Upload(client.id, client.round, client.num_images, scalars=dict(client.scalars))
+        return client.upload()
 
     def server_round(
         self, state: ServerState, uploads: Iterable[Upload], server: Server

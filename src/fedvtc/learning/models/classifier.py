@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fedvtc.config.schema import OptimizerConfig
+from fedvtc.learning.models.backbones import build_backbone
 from fedvtc.learning.models.optimizers import build_optimizer
 
 Batch = tuple[Tensor, Tensor]
@@ -117,3 +118,28 @@ def nearest_prototype(features_BD: Tensor, mean_CD: Tensor, allowed_C: Tensor) -
     """
     distance_BC = (features_BD[:, None] - mean_CD).square().mean(dim=2)
     return (-distance_BC).masked_fill(~allowed_C, -torch.inf)
+
+
+def build_classifier(
+    backbone: str,
+    *,
+    num_channels: int,
+    image_size: int,
+    feature_size: int,
+    num_classes: int,
+    optimizer: OptimizerConfig,
+) -> ClassifierModule:
+    """Builds a classifier with new weights, drawn from PyTorch's global generator.
+
+    Args:
+        backbone: name of the backbone.
+        num_channels: channels of the images.
+        image_size: side of the images in pixels.
+        feature_size: features D.
+        num_classes: classes C.
+        optimizer: settings for `configure_optimizers`.
+    """
+    built = build_backbone(backbone, num_channels=num_channels, image_size=image_size, feature_size=feature_size)
+    classifier = ClassifierModule(built, feature_size=feature_size, num_classes=num_classes, optimizer=optimizer)
+    # In this layout a backbone takes half the time on CPUs; a decoder of few channels and many norms takes more.
+    return classifier.to(memory_format=torch.channels_last)

@@ -11,26 +11,8 @@ from lightning import LightningModule
 from torch import Tensor, nn
 
 from fedvtc.config.schema import OptimizerConfig
-from fedvtc.learning.models.backbones import build_backbone
 from fedvtc.learning.models.classifier import Batch, ClassifierModule
 from fedvtc.learning.models.optimizers import build_optimizer
-
-
-def build_proxy(
-    name: str,
-    *,
-    num_channels: int,
-    image_size: int,
-    feature_size: int,
-    num_classes: int,
-    optimizer: OptimizerConfig,
-) -> ClassifierModule:
-    """Builds a classifier with new weights, drawn from PyTorch's global generator."""
-    backbone = build_backbone(name, num_channels=num_channels, image_size=image_size, feature_size=feature_size)
-    proxy = ClassifierModule(backbone, feature_size=feature_size, num_classes=num_classes, optimizer=optimizer)
-    # The layout of the clients' classifiers, which takes half the time on CPUs.
-    proxy.to(memory_format=torch.channels_last)
-    return proxy
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import ray
 
-from fedvtc.runtime.heavy_imports import collector_off
+from fedvtc.runtime.heavy_imports import fast_imports
 
 if TYPE_CHECKING:
     from fedvtc.config.schema import Config
@@ -40,7 +40,7 @@ class ClientActor:
 
         # Imported now, because the seconds of this import must not count as a client's step, and because the limit on
         # threads holds only for libraries that are loaded.
-        with collector_off():
+        with fast_imports():
             import fedvtc.learning.client.client
             import fedvtc.runtime.host  # noqa: F401
         from fedvtc.runtime.device import limit_threads

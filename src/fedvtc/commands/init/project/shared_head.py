@@ -45,7 +45,7 @@ class SharedHead(Method[SharedHeadConfig]):
         if broadcast.payload:
             load_weights(head, mixed(weights_of(head), broadcast.payload["head"], self.config.mix))
         client.train()
-        return Upload(client.id, client.round, client.num_images, {"head": weights_of(head)}, dict(client.scalars))
+        return client.upload({"head": weights_of(head)})
 
     def server_round(
         self, state: ServerState, uploads: Iterable[Upload], server: Server

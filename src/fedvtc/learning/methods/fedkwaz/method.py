@@ -76,7 +76,7 @@ class FedKWAZ(Method[FedKWAZConfig]):
             for _ in range(self.task.epochs):
                 client.fit("pair", client.batches(), loss=second, record_terms=False)
         payload = {"anchors": self._own_anchors(client)}
-        return Upload(client.id, client.round, client.num_images, payload, dict(client.scalars))
+        return client.upload(payload)
 
     def server_round(
         self, state: ServerState, uploads: Iterable[Upload], server: Server

@@ -60,7 +60,7 @@ class FedVTC(Method[FedVTCConfig]):
         if not is_joint:
             self._train_generator(client, statistics, anchors)
         payload = self._payload(statistics, generator_of(client))
-        return Upload(client.id, client.round, client.num_images, payload, dict(client.scalars))
+        return client.upload(payload)
 
     def server_round(
         self, state: ServerState, uploads: Iterable[Upload], server: Server
@@ -104,7 +104,7 @@ class FedVTC(Method[FedVTCConfig]):
             return None
         gaussians = self._gaussians(client.statistics(self.config.statistics.covariance))
         payload = self._closing_payload(gaussians, generator_of(client))
-        return Upload(client.id, client.round, client.num_images, payload, dict(client.scalars))
+        return client.upload(payload)
 
     def closing_server(self, state: ServerState, uploads: Iterable[Upload], server: Server) -> Broadcast:
         """Collects the clients' Gaussians and generators for fine-tuning."""

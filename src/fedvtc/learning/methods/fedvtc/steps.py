@@ -39,8 +39,8 @@ def train_generator(client: FederatedClient, target: GeneratorTarget, *, epochs:
         features_ND, labels_N = client.features(), client.images.labels_N
         for _ in range(epochs):
             batches = (
-                (client.images.inputs(index_B), labels_N[index_B], features_ND[index_B])
-                for index_B in client.index_batches(batch_size)
+                (images, labels_N[index_B], features_ND[index_B])
+                for images, index_B in client.images.in_batches(client.index_batches(batch_size))
             )
             client.fit("generator", batches)
 

@@ -1,0 +1,215 @@
+"""Trials as rows of numbers, read from sweep folders and run folders."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from fedvtc.errors import RunFolderError, UserError
+from fedvtc.reporting.comparison.values import varying, with_texts
+from fedvtc.reporting.run_facts import DAMAGE, METHOD, SEED, RunFacts, damage, read_run
+from fedvtc.reporting.run_numbers import are_whole, numbers_of
+from fedvtc.reporting.runs import find_runs
+
+DEFINITION = "sweep.yaml"
+"""The file of a sweep folder that names the trials."""
+STOPPED_FILE = "stopped_early.json"
+"""The file of a sweep folder that names the trials that were stopped early."""
+FINISHED, STOPPED, INCOMPLETE, ABSENT = "finished", "stopped early", "incomplete", "absent"
+"""States of trials: numbers count; stopped by the sweep; finished with missing records; not started."""
+RESTART_FIX = "Remove the folder and start the sweep again."
+_RESULT_KEYS = ("data.", "partition.", "population.", "training.", "method.")
+_OTHER_KEYS = ("run.rounds", "run.participation", "evaluate.validation_share")
+_NO_RESULT = ("data.root", "data.download", "method.name", "method.label")
+
+
+@dataclass(frozen=True)
+class TrialRow:
+    """One trial.
+
+    Attributes:
+        name: the name of the trial.
+        values: texts of the settings by key, with `method` and `run.seed`; a trial without a run folder has those of
+            its sweep file only.
+        status: one of the states above, or the status of the run.
+        numbers: numbers by name; empty unless the status is `FINISHED`.
+        folder: the run folder; None for a trial from a CSV file.
+    """
+
+    name: str
+    values: Mapping[str, str]
+    status: str
+    numbers: Mapping[str, float] = field(default_factory=dict)
+    folder: Path | None = None
+
+
+@dataclass(frozen=True)
+class Trials:
+    """The trials of a table.
+
+    Attributes:
+        rows: the trials, in order.
+        keys: keys whose values differ between trials.
+        target: mean accuracy that the numbers `target/...` refer to; None without such numbers.
+    """
+
+    rows: tuple[TrialRow, ...]
+    keys: tuple[str, ...]
+    target: float | None = None
+
+
+class Planned(NamedTuple):
+    """A trial of a sweep: its name, run folder, and the values that the sweep file gives the trial.
+
+    `status` is a state that the sweep knows better than the run folder does; None reads the run folder.
+    """
+
+    name: str
+    folder: Path
+    values: Mapping[str, Any]
+    status: str | None = None
+
+
+def of_sweep(planned: Sequence[Planned], target: float | None) -> Trials:
+    """Reads the trials of a sweep.
+
+    Raises:
+        RunFolderError: a run folder is damaged.
+    """
+    own = [{METHOD if key == "label" else key: value for key, value in trial.values.items()} for trial in planned]
+    own_keys = {key for values in own for key in values}
+    rows, settings = [], []
+    for trial, values in zip(planned, own, strict=True):
+        row, found = _read_trial(trial, target)
+        rows.append(row)
+        # A key of the sweep file that one trial lacks: the trial keeps an empty cell, also once the run has started.
+        settings.append({key: value for key, value in found.items() if key not in own_keys} | values)
+    return Trials(_with_values(rows, settings), tuple(varying(own)), target)
+
+
+def of_runs(folders: Sequence[Path], target: float | None) -> tuple[Trials, list[str]]:
+    """Reads runs, found at or below some folders.
+
+    Returns:
+        The trials in order of age, and a line for each folder that is left out.
+    """
+    found, problems = find_runs(folders)
+    runs = []
+    for folder in found:
+        try:
+            run = read_run(folder)
+            runs.append((run.created, folder, _row(run, target), run.settings()))
+        except DAMAGE as error:
+            problems.append(f"{folder}: left out, damaged ({damage(error)}).")
+    runs.sort(key=lambda entry: entry[:2])
+    rows, settings = [row for _, _, row, _ in runs], [own for _, _, _, own in runs]
+    return Trials(_with_values(rows, settings), tuple(_result_keys(settings)), target), problems
+
+
+def read_folders(folders: Sequence[Path], target: float | None) -> tuple[list[Trials], list[str]]:
+    """Reads sweep folders, and all other folders together as run folders.
+
+    Args:
+        folders: sweep folders, run folders, or folders that hold run folders.
+        target: target of all numbers `target/...`; None takes the target of each sweep.
+
+    Raises:
+        UserError: a folder does not exist.
+        RunFolderError: a sweep folder or one of its run folders is damaged.
+    """
+    read, others = [], []
+    for folder in folders:
+        if (folder / DEFINITION).is_file():
+            planned, own_target = _definition(folder)
+            read.append(of_sweep(planned, own_target if target is None else target))
+        else:
+            others.append(folder)
+    problems: list[str] = []
+    if others:
+        trials, problems = of_runs(others, target)
+        read.append(trials)
+    return read, problems
+
+
+def joined(parts: Sequence[Trials]) -> Trials:
+    """Returns the trials of several inputs as one.
+
+    Raises:
+        UserError: the inputs have different targets.
+    """
+    targets = {part.target for part in parts if part.rows}
+    if len(targets) > 1:
+        raise UserError("The inputs count up to different targets. Give one with --target.")
+    rows = tuple(row for part in parts for row in part.rows)
+    keys = dict.fromkeys(key for part in parts for key in part.keys)
+    if len(parts) > 1:
+        # A setting that is the same within each input may differ between inputs.
+        keys |= dict.fromkeys(_result_keys([row.values for row in rows]))
+    return Trials(rows, tuple(keys), targets.pop() if targets else None)
+
+
+def _definition(folder: Path) -> tuple[list[Planned], float | None]:
+    """Reads sweep.yaml of a sweep folder: its trials and target.
+
+    Raises:
+        RunFolderError: a file of the sweep folder is damaged.
+    """
+    file = folder / DEFINITION
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+        stopped = _stopped_early(folder)
+        planned = [
+            Planned(str(name), folder / str(name), dict(trial["values"]), STOPPED if name in stopped else None)
+            for name, trial in content["trials"].items()
+        ]
+        target = content.get("target")
+        return planned, None if target is None else float(target)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, yaml.YAMLError) as error:
+        fix = "Name the run folders instead, or start the sweep again, which writes the file."
+        raise RunFolderError(f"{file}: damaged ({damage(error)}). {fix}") from None
+
+
+def _stopped_early(folder: Path) -> Mapping[str, Any]:
+    file = folder / STOPPED_FILE
+    return dict(json.loads(file.read_text(encoding="utf-8"))) if file.exists() else {}
+
+
+def _read_trial(trial: Planned, target: float | None) -> tuple[TrialRow, Mapping[str, Any]]:
+    """Returns a trial without values, and the config of its run."""
+    if not (trial.folder / "run.json").exists():
+        return TrialRow(trial.name, {}, trial.status or ABSENT), {}
+    try:
+        run = read_run(trial.folder)
+        row = _row(run, target) if trial.status in (None, FINISHED) else TrialRow(trial.name, {}, str(trial.status))
+        return replace(row, name=trial.name, folder=trial.folder), run.settings()
+    except DAMAGE as error:
+        raise RunFolderError(f"{trial.folder}: damaged ({damage(error)}). {RESTART_FIX}") from None
+
+
+def _row(run: RunFacts, target: float | None) -> TrialRow:
+    if run.status.name != FINISHED:
+        return TrialRow(run.name, {}, run.status.name, folder=run.folder)
+    if run.damaged_lines or not are_whole(run.records, run.num_rounds):
+        return TrialRow(run.name, {}, INCOMPLETE, folder=run.folder)
+    try:
+        return TrialRow(run.name, {}, FINISHED, numbers_of(run.records, target), run.folder)
+    except TypeError as error:
+        raise ValueError(f"metrics.jsonl: {error}") from None
+
+
+def _with_values(rows: Sequence[TrialRow], settings: Sequence[Mapping[str, Any]]) -> tuple[TrialRow, ...]:
+    return tuple(replace(row, values=values) for row, values in zip(rows, with_texts(settings), strict=True))
+
+
+def _result_keys(settings: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Returns the keys that tell runs apart: those that change results, and of a method those that vary within it."""
+    by_method: dict[str, list[Mapping[str, Any]]] = {}
+    for one in settings:
+        by_method.setdefault(one.get(METHOD, ""), []).append(one)
+    within = {key for runs in by_method.values() for key in varying(runs)}
+    keys = [key for key in varying(settings) if key.startswith(_RESULT_KEYS) or key in _OTHER_KEYS]
+    kept = [key for key in keys if key not in _NO_RESULT and (not key.startswith("method.") or key in within)]
+    return [METHOD, *kept, *([SEED] if SEED in varying(settings) else [])]

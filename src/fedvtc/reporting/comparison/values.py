@@ -1,0 +1,56 @@
+"""Settings of trials as texts: the keys whose values differ, and a short text for each value."""
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from fedvtc.config.problems import show
+from fedvtc.reporting.run_facts import METHOD
+
+FILES = "files"
+"""The key of a sweep file that lists config files."""
+FIRST = (METHOD, FILES)
+"""Keys that tables show before all others."""
+
+
+def varying(trials: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Returns the keys whose values differ between trials: `FIRST`, then in order of the trials."""
+    absent = object()
+    found = dict.fromkeys(key for trial in trials for key in trial)
+    keys = [key for key in found if len(distinct([trial.get(key, absent) for trial in trials])) > 1]
+    return sorted(keys, key=lambda key: key not in FIRST)
+
+
+def distinct(values: Sequence[Any]) -> list[Any]:
+    """Returns each value once; 1 and true differ."""
+    found: list[Any] = []
+    for value in values:
+        if not any(type(value) is type(other) and value == other for other in found):
+            found.append(value)
+    return found
+
+
+def value_text(key: str, value: Any) -> str:
+    """Returns a value as text for tables and names; of config files only the stems."""
+    if key == FILES:
+        return "+".join(Path(file).stem for file in ([value] if isinstance(value, str) else value))
+    return value if isinstance(value, str) else show(value)
+
+
+def with_texts(trials: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
+    """Returns the values of each trial as texts; values of a key with equal short texts are written in full."""
+    texts = {key: _texts(key, trials) for key in dict.fromkeys(key for trial in trials for key in trial)}
+    return [{key: texts[key][_canonical(value)] for key, value in trial.items()} for trial in trials]
+
+
+def _texts(key: str, trials: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    short = {_canonical(trial[key]): value_text(key, trial[key]) for trial in trials if key in trial}
+    counts = Counter(short.values())
+    return {value: text if counts[text] == 1 else value for value, text in short.items()}
+
+
+def _canonical(value: Any) -> str:
+    """Returns a text that is equal for equal values only; `value_text` shortens, so its texts may coincide."""
+    return json.dumps(value, sort_keys=True, default=str)

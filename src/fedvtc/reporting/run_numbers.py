@@ -1,0 +1,81 @@
+"""The numbers of one run in tables, computed from the records of the run."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+ACCURACY = "test/accuracy/mean"
+SENT, RECEIVED = "bytes/up", "bytes/down"
+COMPUTING, WALL_CLOCK = "time/client", "time/round"
+"""Seconds of a whole run: of the clients' and the server's computing, and wall clock."""
+TARGET_ROUNDS, TARGET_BYTES, TARGET_SECONDS = "target/rounds", "target/bytes", "target/seconds"
+
+Record = Mapping[str, Any]
+_EVALUATION = ("test/", "validation/")
+_NOT_COMPUTING = ("time/evaluate", "time/round", "time/makespan", "time/makespan/predicted")
+"""Times that are not those of one client or of the server's computing."""
+
+
+def numbers_of(records: Sequence[Record], target: float | None = None) -> dict[str, float]:
+    """Returns the numbers of a finished run by name; a number that the records lack is left out.
+
+    Metrics of an evaluation are those of the final record. Bytes and seconds are sums over all records: by kind or
+    phase, and together under `bytes/up`, `bytes/down`, `time/client` (clients and server) and `time/round`. Losses are
+    those of the last record that has the loss; memory is the maximum.
+
+    Args:
+        records: all records, in order; the last is the final record.
+        target: mean accuracy up to which rounds, bytes and seconds are counted; None counts nothing.
+
+    Raises:
+        ValueError: a value is no number.
+        TypeError: a value is no number.
+    """
+    final = records[-1]
+    numbers = {name: float(final[name]) for name in final if name.startswith(_EVALUATION) and final[name] is not None}
+    numbers |= {name: _sum(records, f"{name}/") for name in (SENT, RECEIVED)}
+    numbers |= {COMPUTING: computing_s(records), WALL_CLOCK: wall_clock_s(records)}
+    names = dict.fromkeys(name for record in records for name in record if name not in numbers)
+    for name in names:
+        values = [record[name] for record in records if record.get(name) is not None]
+        if name.startswith("loss/") and values:
+            numbers[name] = float(values[-1])
+        elif name.startswith("bytes/") or (name.startswith("time/") and not name.startswith("time/makespan")):
+            numbers[name] = float(sum(values))
+        elif name.startswith("memory/") and values:
+            numbers[name] = float(max(values))
+    reached = next((n for n, record in enumerate(records) if target and (record.get(ACCURACY) or 0) >= target), None)
+    if reached is not None:
+        until = records[: reached + 1]
+        numbers[TARGET_ROUNDS] = float(until[-1]["round"])
+        numbers[TARGET_BYTES] = sum(_sum(until, f"{name}/") for name in (SENT, RECEIVED))
+        numbers[TARGET_SECONDS] = wall_clock_s(until)
+    return numbers
+
+
+def are_whole(records: Sequence[Record], num_rounds: object) -> bool:
+    """True if the records are one record of each round, in order, and then the final record."""
+    steps = [(record.get("phase"), record.get("round")) for record in records]
+    rounds = range(1, len(records))
+    return steps == [*(("round", number) for number in rounds), ("final", num_rounds)] and num_rounds == len(rounds)
+
+
+def wall_clock_s(records: Sequence[Record]) -> float:
+    """Returns the seconds of all rounds and of the last step, wall clock."""
+    return float(sum(record.get(WALL_CLOCK) or 0.0 for record in records))
+
+
+def computing_s(records: Sequence[Record]) -> float:
+    """Returns the seconds of clients and server: of whole client rounds, or of phases in a record without these."""
+    return float(sum(seconds for record in records for seconds in _parts_s(record)))
+
+
+def _sum(records: Sequence[Record], start: str) -> float:
+    return float(sum(part for record in records for key, part in record.items() if key.startswith(start)))
+
+
+def _parts_s(record: Record) -> Iterator[float]:
+    for key, seconds in record.items():
+        is_phase = key.startswith("time/") and key not in (*_NOT_COMPUTING, COMPUTING)
+        # The seconds of a client's whole round contain those of its phases.
+        if key == COMPUTING or (is_phase and (COMPUTING not in record or key.startswith("time/server/"))):
+            yield seconds or 0.0

@@ -1,0 +1,110 @@
+"""Guards the cost of local training by counts, because measured times on a busy machine make no reliable test."""
+
+from collections import Counter
+
+import numpy as np
+import torch
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from fedvtc.learning.client import images as images_module
+from fedvtc.learning.client.images import OwnImages
+from fedvtc.learning.client.loop import Learner, make_fabric
+from fedvtc.learning.data import ImageArrays
+
+CPU = torch.device("cpu")
+
+
+class Calls(TorchDispatchMode):
+    """Counts the calls of PyTorch's operators."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = Counter()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.names[func.overloadpacket.__name__] += 1
+        return func(*args, **(kwargs or {}))
+
+
+class CountedArray(np.ndarray):
+    """An array that counts its reads."""
+
+    num_reads = 0
+
+    def __getitem__(self, index):
+        CountedArray.num_reads += 1
+        return np.asarray(self).__getitem__(index)
+
+
+def calls_of(work):
+    with Calls() as calls:
+        work()
+    return calls.names
+
+
+def own_images(num_images=10):
+    pixels = np.random.default_rng(0).integers(256, size=(20, 1, 8, 8), dtype=np.uint8)
+    indices_N = np.arange(20)[::-2][:num_images].copy()
+    return OwnImages(ImageArrays(pixels.view(CountedArray), np.arange(20)), indices_N, "none", CPU)
+
+
+def bare_steps(module, batches):
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
+    for (images,) in batches:
+        for weight in module.parameters():
+            weight.grad = None
+        module(images).square().mean().backward()
+        optimizer.step()
+
+
+def test_a_step_adds_a_copy_of_each_term_to_the_operators_of_a_bare_step():
+    batches = [(torch.ones(4, 3),) for _ in range(6)]
+
+    def fit(batches):
+        module = nn.Linear(3, 2)
+        learner = Learner(make_fabric(CPU), module, torch.optim.SGD(module.parameters(), lr=0.1))
+
+        def loss(images):
+            found = module(images).square().mean()
+            return {"loss": found, "classification": found}
+
+        return lambda: learner.fit(batches, loss)
+
+    step = calls_of(fit(batches)) - calls_of(fit(batches[:5]))
+    bare = calls_of(lambda: bare_steps(nn.Linear(3, 2), batches)) - calls_of(
+        lambda: bare_steps(nn.Linear(3, 2), batches[:5])
+    )
+    assert step - bare == {"detach": 2, "clone": 2}
+
+
+def test_small_images_of_an_epoch_are_read_and_converted_at_once():
+    images = own_images()
+    index_batches = torch.randperm(10).split(3)
+    CountedArray.num_reads = 0
+    calls = calls_of(lambda: list(images.in_batches(iter(index_batches))))
+    assert CountedArray.num_reads == 1
+    assert calls["div"] == calls["sub_"] == 1
+
+
+def test_a_window_has_at_most_the_bytes_of_a_window_and_at_least_one_batch(monkeypatch):
+    index_batches = torch.randperm(10).split(3)
+    expected = [(own_images().inputs(index_B), index_B) for index_B in index_batches]
+    for num_images, num_reads in ((100, 1), (7, 2), (6, 2), (3, 4), (1, 4)):
+        monkeypatch.setattr(images_module, "_WINDOW_BYTES", num_images * 4 * 64)
+        CountedArray.num_reads = 0
+        found = list(own_images().in_batches(index_batches))
+        assert CountedArray.num_reads == num_reads
+        assert all(
+            torch.equal(images, other) and torch.equal(index_B, other_B)
+            for (images, index_B), (other, other_B) in zip(found, expected, strict=True)
+        )
+    assert list(own_images().in_batches([])) == []
+
+
+def test_a_term_that_is_a_weight_counts_with_its_value_after_the_step():
+    module = nn.Linear(1, 1, bias=False)
+    nn.init.constant_(module.weight, 2.0)
+    learner = Learner(make_fabric(CPU), module, torch.optim.SGD(module.parameters(), lr=1.0))
+    terms = learner.fit([(torch.ones(1, 1),)] * 2, lambda x: {"loss": module(x).sum(), "weight": module.weight})
+    assert terms == {"loss": (2.0 + 1.0) / 2, "weight": (1.0 + 0.0) / 2}

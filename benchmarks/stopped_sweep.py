@@ -24,11 +24,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from fedvtc.learning.metrics import MEASURED
 from fedvtc.tracking.wandb.local_log import records
 
 ROOT = Path(__file__).resolve().parents[1]
 RAY = Path(sys.executable).parent / "ray"
-MEASURED = ("time/", "memory/", "placement/", "incidents")
+IGNORED = (*MEASURED, "incidents")
 END = ("SUCCEEDED", "FAILED", "STOPPED")
 
 
@@ -193,7 +194,7 @@ def lines(run: Path) -> list[dict[str, Any]]:
     """The records of a run, without measured times and memory."""
     file = run / "metrics.jsonl"
     written = map(json.loads, file.read_text().splitlines()) if file.exists() else []
-    return [{key: value for key, value in record.items() if not key.startswith(MEASURED)} for record in written]
+    return [{key: value for key, value in record.items() if not key.startswith(IGNORED)} for record in written]
 
 
 def compared(one: Path, other: Path) -> list[str]:

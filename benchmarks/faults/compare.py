@@ -10,7 +10,9 @@ from typing import Any
 
 import torch
 
-IGNORED = ("time/", "memory/", "placement/", "incidents")
+from fedvtc.learning.metrics import MEASURED
+
+IGNORED = (*MEASURED, "incidents")
 """Prefixes of keys whose values depend on clocks, on processes or on the disturbance itself."""
 
 

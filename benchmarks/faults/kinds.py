@@ -254,7 +254,7 @@ KINDS: dict[str, Draw] = {
     "driver killed: after the manifest": injected("driver", f"{STORE}publish", rounds, when="after"),
     "driver killed: pruning": injected("driver", f"{STORE}prune", rounds),
     "driver killed: finish": injected(
-        "driver", "fedvtc.learning.metrics:RoundTally.add_scalars", lambda s, _: range(1, s.num_clients + 1)
+        "driver", "fedvtc.learning.round_tally:RoundTally.add_scalars", lambda s, _: range(1, s.num_clients + 1)
     ),
     "driver killed: final record": injected("driver", LOG, after_rounds),
     "driver killed: final checkpoint": injected("driver", f"{STORE}publish", after_rounds),

@@ -9,11 +9,12 @@ ROOT = Path(__file__).parents[2]
 spec = importlib.util.spec_from_file_location("generate", ROOT / "docs/generate.py")
 generate = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(generate)
+GENERATED = generate.generated()
 
 
-@pytest.mark.parametrize("path", generate.generated(), ids=lambda path: path.relative_to(ROOT).as_posix())
+@pytest.mark.parametrize("path", GENERATED, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_a_generated_file_is_up_to_date(path):
-    assert path.read_text(encoding="utf-8") == generate.generated()[path], "run python docs/generate.py"
+    assert path.read_text(encoding="utf-8") == GENERATED[path], "run python docs/generate.py"
 
 
 def test_a_key_of_base_yaml_stands_on_one_line():

@@ -13,7 +13,7 @@ from fedvtc.config import check_resumable, load
 from fedvtc.learning import methods
 from fedvtc.learning.methods import config_classes
 
-NEEDS_RUNS = ("report", "table")
+NEEDS_RUNS = ("show", "watch", "table", "report", "export", "evaluate", "privacy")
 NEEDS_A_CLUSTER = ("--address", "--runtime-env", "--working-dir")
 
 
@@ -59,8 +59,8 @@ def check(tmp_path, monkeypatch, capsys):
         if words[0] in NEEDS_RUNS:
             COMMANDS[words[0]].parser().parse_intermixed_args(words[1:])
             return
-        if words[0] == "list":
-            for folder in ["outputs", *words[2:]]:
+        if words[0] == "list" and "--help" not in words:
+            for folder in ["outputs", *COMMANDS["list"].parser().parse_intermixed_args(words[1:]).folders]:
                 Path(folder).mkdir(parents=True, exist_ok=True)
 
         try:

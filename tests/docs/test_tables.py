@@ -2,9 +2,11 @@
 
 import re
 
+from fedvtc.commands.privacy.measuring import MEASURES
 from fedvtc.config import field_docs
 from fedvtc.config.names import DATASETS
 from fedvtc.learning.client.client import FederatedClient
+from fedvtc.learning.data.test_sets import CHANGES, SOURCES
 from fedvtc.learning.methods import Method
 from fedvtc.learning.methods.fedvtc import FedVTCConfig
 
@@ -53,3 +55,15 @@ def test_the_table_of_data_sets_is_complete(rows, root):
     table = rows(root / "docs/data.md", "")
 
     assert tuple(row[0] for row in table if len(row) == 4) == ("data.name", *DATASETS)
+
+
+def test_the_table_of_privacy_measures_has_the_meanings_of_the_code(rows, root):
+    described = {row[0]: row[1] for row in rows(root / "docs/privacy.md", "") if len(row) == 2 and "/" in row[0]}
+
+    assert described == MEASURES
+
+
+def test_the_table_of_test_sets_is_complete(rows, root):
+    described = {row[0].partition(":")[0] for row in rows(root / "docs/evaluate.md", "") if ":" in row[0]}
+
+    assert described == {*CHANGES, *SOURCES}

@@ -19,6 +19,7 @@ from fedvtc.federation.launch import run_federation
 from fedvtc.federation.resume import resume_federation
 from fedvtc.learning.client.client import FederatedClient
 from fedvtc.learning.methods import config_classes
+from fedvtc.learning.metrics import MEASURED
 from fedvtc.storage.checkpoints import CheckpointStore
 from fedvtc.storage.checkpoints.trees import read_tree
 from fedvtc.storage.run_folder import RunFolder
@@ -156,7 +157,7 @@ def stopped(stop, folder):
 def results_of(path):
     """The records without times, memory, placement and incidents."""
     lines = (path / "metrics.jsonl").read_text().splitlines()
-    others = ("time/", "memory/", "placement/", "incidents")
+    others = (*MEASURED, "incidents")
     return [{key: value for key, value in json.loads(line).items() if not key.startswith(others)} for line in lines]
 
 

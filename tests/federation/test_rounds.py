@@ -20,7 +20,7 @@ from fedvtc.federation.resume import resume_federation
 from fedvtc.learning.client.client import FederatedClient
 from fedvtc.learning.exchange.messages import bytes_by_kind
 from fedvtc.learning.methods import Task, build, config_classes
-from fedvtc.learning.metrics import CLIENT_METRICS
+from fedvtc.learning.metrics import CLIENT_METRICS, MEASURED
 from fedvtc.learning.population import Population
 from fedvtc.learning.seeding import choose_participants
 from fedvtc.learning.server import Server
@@ -96,8 +96,7 @@ def rows_of(path):
 def results_of(path):
     """The records without times, memory and placement."""
     return [
-        {key: value for key, value in record.items() if not key.startswith(("time/", "memory/", "placement/"))}
-        for record in records_of(path)
+        {key: value for key, value in record.items() if not key.startswith(MEASURED)} for record in records_of(path)
     ]
 
 
@@ -137,8 +136,10 @@ def test_every_key_of_a_record_and_every_column_is_documented(finished):
     text = (Path(__file__).parents[2] / "docs/metrics.md").read_text()
     documented = {*re.findall(r"^\| `([^`]+)` \|", text, re.MULTILINE), "round", "phase"}
     keys = {re.sub(r"^(bytes/(up|down))/.*", r"\1/<kind>", key) for record in records_of(finished) for key in record}
+    keys = {re.sub(r"^(cpu|flops)/(?!client$|server$).*", r"\1/<phase>", key) for key in keys}
     assert keys <= documented
     assert {"loss/finetune", "time/generator", "bytes/up/<kind>", "test/accuracy/mean"} <= keys
+    assert {"cpu/<phase>", "cpu/server", "flops/<phase>", "memory/coordinator_peak_bytes"} <= keys
     columns = rows_of(finished)[0].keys()
     assert columns <= {*documented, "client", "backbone", "num_images", "num_classes"}
 

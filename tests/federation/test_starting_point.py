@@ -17,6 +17,7 @@ from fedvtc.federation.launch import run_federation
 from fedvtc.federation.resume import resume_federation
 from fedvtc.federation.starting_point import checkpoint_store
 from fedvtc.learning.methods import config_classes
+from fedvtc.learning.metrics import MEASURED
 from fedvtc.storage.append import AppendFile
 from fedvtc.storage.run_folder import RunFolder
 
@@ -68,7 +69,7 @@ def records_of(path):
 
 
 def results_of(path):
-    others = ("time/", "memory/", "incidents")
+    others = (*MEASURED, "incidents")
     return [{key: value for key, value in one.items() if not key.startswith(others)} for one in records_of(path)]
 
 

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import ray
 
 from fedvtc.errors import ClientError, ClientMemoryError
+from fedvtc.runtime.actors.stream import Failed
 
 
 class Fault(NamedTuple):
@@ -30,6 +31,10 @@ def node(host, client):
     """Task: returns the id of the node of the client's actor."""
 
 
+def num_runs(host, client):
+    """Task: returns the number of calls of `run` that the client's actor received, with the present call."""
+
+
 class ScriptedActor:
     """Replaces `ClientActor`.
 
@@ -43,13 +48,25 @@ class ScriptedActor:
 
     def __init__(self, config, script, specs, num_gpus):
         self._script, self._log, self._absent = script if isinstance(script, dict) else {}, [], set()
+        self._num_runs = 0
 
-    def run(self, task, client, *arguments):
+    def run(self, task, clients, *arguments):
+        self._num_runs += 1
+        for client in clients:
+            try:
+                result = self._result(task, client)
+            except ClientError as error:
+                result = Failed(error)
+            yield result
+
+    def _result(self, task, client):
         self._log.append((task, client))
         if task == "log":
             return self._log[:-1]
         if task == "node":
             return ray.get_runtime_context().get_node_id()
+        if task == "num_runs":
+            return self._num_runs
         if client in self._absent:
             raise ClientError(client, 1, task, f"KeyError: {client}")
         self._act(task, client)

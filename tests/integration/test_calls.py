@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import ray
 
 sys.path.append(str(Path(__file__).parent))
 
@@ -91,6 +92,18 @@ def calls_of(pool, client):
     """The calls that the client's actor received, without those of its start."""
     (entries,) = pool.map(scripted.log, [client])
     return [entry for entry in entries if entry[0] != "process_id"]
+
+
+def test_a_task_is_one_call_for_all_clients_of_an_actor(pool_of, monkeypatch):
+    puts = []
+    with pool_of([[0, 1, 2, 3]], {}) as pool:
+        (before,) = pool.map(scripted.num_runs, [0])
+        monkeypatch.setattr(ray, "put", lambda value, put=ray.put: puts.append(value) or put(value))
+        results = list(pool.map(ClientHost.evaluate, [0, 1, 3], "broadcast"))
+        assert results == ["evaluate of 0", "evaluate of 1", "evaluate of 3"]
+        (after,) = pool.map(scripted.num_runs, [0])
+    assert after - before == 2
+    assert puts == ["broadcast"]
 
 
 def test_an_actor_that_makes_slow_progress_does_not_count_as_hanging(pool_of):

@@ -19,6 +19,7 @@ from fedvtc.federation.rounds import Federation
 from fedvtc.federation.stopper import Stopper
 from fedvtc.learning.exchange.messages import Broadcast
 from fedvtc.learning.methods import config_classes
+from fedvtc.learning.metrics import MEASURED
 from fedvtc.learning.population import Population
 from fedvtc.runtime.host import ClientHost
 from fedvtc.runtime.incidents import Incidents
@@ -31,7 +32,6 @@ pytestmark = pytest.mark.integration
 
 SOURCE = Path(__file__).parents[2] / "src"
 NUM_CLIENTS = 4
-MEASURED = ("time/", "memory/", "placement/")
 SETTINGS = [
     "run.rounds=3",
     "run.participation=0.75",

@@ -1,7 +1,7 @@
 import numpy as np
 
 from fedvtc.learning.exchange.messages import Broadcast, Upload
-from fedvtc.learning.metrics import RoundTally
+from fedvtc.learning.round_tally import RoundTally
 
 
 def upload(client, num_floats, **scalars):
@@ -12,8 +12,23 @@ def upload(client, num_floats, **scalars):
 def test_a_round_by_hand():
     tally = RoundTally()
     uploads = [
-        upload(0, 2, **{"loss/train": 1.0, "time/train": 2.0, "memory/peak_bytes": 7.0}),
-        upload(3, 4, **{"loss/train": 4.0, "time/train": 3.0, "memory/peak_bytes": 9.0, "loss/kl": 6.0}),
+        upload(
+            0,
+            2,
+            **{"loss/train": 1.0, "time/train": 2.0, "cpu/train": 1.5, "flops/train": 8.0, "memory/peak_bytes": 7.0},
+        ),
+        upload(
+            3,
+            4,
+            **{
+                "loss/train": 4.0,
+                "time/train": 3.0,
+                "cpu/train": 1.0,
+                "flops/train": 4.0,
+                "memory/peak_bytes": 9.0,
+                "loss/kl": 6.0,
+            },
+        ),
     ]
     assert list(tally.watch(uploads)) == uploads
     assert tally.uploaders == [0, 3]
@@ -23,6 +38,8 @@ def test_a_round_by_hand():
         "loss/train": 2.5,
         "loss/kl": 6.0,
         "time/train": 5.0,
+        "cpu/train": 2.5,
+        "flops/train": 12.0,
         "memory/peak_bytes": 9.0,
         "bytes/up/prototypes": 2 * 8 + 4 * 8,
         "bytes/up/generator": 24,

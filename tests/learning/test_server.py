@@ -31,6 +31,9 @@ def test_a_step_of_the_server_by_hand(line):
     assert (line.weight.item(), line.bias.item()) == (2.0, 1.0)
     assert server.scalars["loss/server/line"] == 4.0
     assert server.scalars["time/server/line"] > 0
+    assert server.scalars["cpu/server/line"] > 0
+    # Forward and gradient of the weight: a multiplication and an addition for each of two rows.
+    assert server.scalars["flops/server/line"] == 2 * (2 + 2)
 
 
 def test_draws_of_the_server_depend_on_seed_round_and_phase():
@@ -79,3 +82,14 @@ def test_training_that_continues_from_arrays_has_the_same_bits(make):
     steps(resumed, other, 2)
     assert torch.equal(resumed.weight, whole.weight)
     assert {name.split("/")[0] for name in state} == {"0", "1"}
+
+
+def test_the_first_step_updates_a_batch_norm_once():
+    norm = nn.BatchNorm1d(2)
+    server = Server(seed=1, round=1)
+    with server.phase("train"):
+        batch = torch.tensor([[0.0, 0.0], [2.0, 4.0]])
+        server.fit(norm, [(batch,)], lambda rows: norm(rows).sum(), torch.optim.SGD(norm.parameters(), lr=0.1))
+    assert int(norm.num_batches_tracked) == 1
+    # A tenth of the batch's mean, because the running mean starts at 0.
+    assert torch.equal(norm.running_mean, torch.tensor([0.1, 0.2]))

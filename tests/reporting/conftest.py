@@ -1,4 +1,4 @@
-"""Run folders for tests of tables, lists and reports."""
+"""Run folders written without a run: with given records, or with numbers that are easy to work out by hand."""
 
 import csv
 import json
@@ -32,7 +32,7 @@ def write_run():
     return write
 
 
-def write_whole_run(
+def write_measured_run(
     parent, label, seed, *, num_clients=4, num_classes=3, num_rounds=3, is_finished=True, right=0.5, **config
 ):
     """Writes a finished run: client k classifies `right` + 0.1 x round of ten images of every class correctly."""
@@ -87,17 +87,17 @@ def round_half(value):
     return int(value + 0.5)
 
 
-@pytest.fixture(scope="session", name="write_whole_run")
-def write_whole_run_fixture():
-    """The function `write_whole_run`."""
-    return write_whole_run
+@pytest.fixture(scope="session", name="write_measured_run")
+def write_measured_run_fixture():
+    """The function `write_measured_run`."""
+    return write_measured_run
 
 
 @pytest.fixture
 def fake_run(tmp_path):
-    """A function that writes a run folder into `tmp_path / "runs"`, see `write_whole_run`."""
+    """A function that writes a run folder into `tmp_path / "runs"`, see `write_measured_run`."""
 
     def make(label, seed, **keys):
-        return write_whole_run(tmp_path / "runs", label, seed, **keys)
+        return write_measured_run(tmp_path / "runs", label, seed, **keys)
 
     return make

@@ -16,11 +16,11 @@ SOURCE = Path(__file__).parents[2] / "src/fedvtc"
 
 
 @pytest.fixture(scope="module")
-def figures(write_whole_run, tmp_path_factory):
+def figures(write_measured_run, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
     for seed, right in ((0, 0.5), (1, 0.7)):
-        write_whole_run(folder, "FedVTC", seed, right=right)
-        write_whole_run(folder, "Local", seed, right=0.2)
+        write_measured_run(folder, "FedVTC", seed, right=right)
+        write_measured_run(folder, "Local", seed, right=0.2)
     return {figure.name: figure for figure in figures_of(read_results([folder])[0], [0.65])}
 
 

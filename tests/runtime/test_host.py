@@ -9,11 +9,12 @@ import torch
 from fedvtc.config.operation import PlacementConfig
 from fedvtc.config.schema import EvaluateConfig, MethodConfig, OptimizerConfig, TrainingConfig
 from fedvtc.errors import ClientError
+from fedvtc.learning.costs import peak_memory_bytes
 from fedvtc.learning.exchange.messages import Broadcast
 from fedvtc.learning.methods.fedproto import FedProtoConfig
 from fedvtc.learning.methods.lg_fedavg import LGFedAvgConfig
 from fedvtc.learning.metrics import ROUND_METRICS
-from fedvtc.runtime.host import ClientHost, peak_memory_bytes
+from fedvtc.runtime.host import ClientHost
 from fedvtc.runtime.inline_pool import InlinePool
 
 LOCAL = MethodConfig(name="local")
@@ -33,6 +34,8 @@ def test_a_client_runs_the_round_after_the_broadcast(make_host):
     upload = host.run_round(1, Broadcast(round=4))
     assert (upload.client, upload.round, upload.num_images) == (1, 5, 14)
     assert 0 < upload.scalars["time/train"] <= upload.scalars["time/client"]
+    assert 0 < upload.scalars["cpu/train"] <= upload.scalars["cpu/client"]
+    assert upload.scalars["flops/train"] > 0
     assert upload.scalars["memory/peak_bytes"] >= 50e6
     assert upload.scalars["loss/train"] > 0
 
@@ -129,7 +132,7 @@ def test_clients_of_local_have_no_samples_and_no_last_step(make_host):
     host.run_round(0, Broadcast())
     digest = host.digest(0)
     assert host.samples(0, Broadcast(1), 2) is None
-    assert set(host.finish(0, Broadcast(1))) == {"memory/peak_bytes"}
+    assert set(host.finish(0, Broadcast(1))) == {"time/client", "cpu/client", "memory/peak_bytes"}
     assert host.digest(0) == digest
 
 
@@ -159,8 +162,9 @@ def test_every_measurement_of_a_client_is_documented(make_host, tiny_fedvtc, tin
     _, _, broadcast = tiny_federation(method).round()
     host = make_host(method)
     scalars = {*host.run_round(0, broadcast).scalars, *host.finish(0, broadcast)}
-    assert len(scalars) == 16
-    assert scalars <= set(ROUND_METRICS)
+    named = {re.sub(r"^(cpu|flops)/(?!client$).*", r"\1/<phase>", name) for name in scalars}
+    assert {"cpu/<phase>", "flops/<phase>", "cpu/client"} <= named
+    assert named <= set(ROUND_METRICS)
 
 
 def test_a_host_lives_in_this_process(make_host):

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from fedvtc.errors import RunExistsError, RunFolderError
-from fedvtc.reporting.runs import find_runs
+from fedvtc.reporting.run_folders import find_runs
 from fedvtc.storage.run_files import config_layer
 from fedvtc.storage.run_folder import RunFolder
 from fedvtc.storage.run_status import RunStatus, true_status

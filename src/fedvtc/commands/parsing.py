@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from fedvtc.errors import EXIT_OK, EXIT_USER_ERROR, ConfigError
+from fedvtc.errors import EXIT_OK, EXIT_USER_ERROR, ConfigError, UserError
 from fedvtc.reporting.lines import complain, is_terminal
 
 if TYPE_CHECKING:
@@ -185,7 +185,29 @@ def _listed(head: str, text_of: "Callable[[FieldDoc], str | None]", words: Seque
     return "\n".join(lines)
 
 
-def add_address(parser: argparse.ArgumentParser) -> None:
+def add_where(parser: argparse._ActionsContainer) -> None:
+    """Adds `--where KEY=VALUE`, which selects runs; `where_of` reads the values."""
+    text = "only runs with this value, such as status=finished; repeat for more keys, or for more values of a key"
+    parser.add_argument("--where", action="append", default=[], metavar="KEY=VALUE", help=text)
+
+
+def where_of(given: Sequence[str]) -> dict[str, list[str]]:
+    """Returns the permitted values of each key of `--where`."""
+    where: dict[str, list[str]] = {}
+    for word in given:
+        key, equals, text = word.partition("=")
+        if not equals or not key:
+            raise UserError(f"--where {word}: expected KEY=VALUE. Write for example --where partition.alpha=0.1.")
+        where.setdefault(key, []).append(text)
+    return where
+
+
+def words_of(given: Sequence[str] | None) -> list[str]:
+    """Returns the names of an option that takes names separated by commas and may be repeated."""
+    return list(dict.fromkeys(word for text in given or () for word in text.split(",") if word))
+
+
+def add_address(parser: argparse._ActionsContainer) -> None:
     """Adds `--address`, the URL of a cluster's dashboard."""
     text = "dashboard of the Ray cluster; default: RAY_API_SERVER_ADDRESS, RAY_ADDRESS or http://127.0.0.1:8265"
     parser.add_argument("--address", metavar="URL", help=text)

@@ -38,7 +38,12 @@ COMMANDS = {
     "list": Command(
         "list runs, cluster jobs, shipped configs, data sets, backbones or methods", "listing.command:parser"
     ),
+    "show": Command("show one run: status, accuracy, seconds by phase, incidents", "show:parser"),
+    "watch": Command("show the progress of a sweep", "watch:parser"),
     "report": Command("write a page and figures of runs, to read offline or to print", "report.command:parser"),
+    "export": Command("export models and generated images of a run, to use without fedvtc", "export.command:parser"),
+    "evaluate": Command("evaluate the models of a run on other test sets", "evaluate.command:parser"),
+    "privacy": Command("measure what a run reveals about training images", "privacy.command:parser"),
     "init": Command("write a project with a method of your own", "init.command:parser"),
     "doctor": Command("check this machine, or a run folder, for problems", "doctor.command:parser"),
 }

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fedvtc.commands.parsing import Parser, make_console, make_parser
+from fedvtc.commands.parsing import Parser, add_where, make_console, make_parser, where_of, words_of
 from fedvtc.errors import EXIT_OK, UserError
 from fedvtc.reporting.lines import complain
 
@@ -38,8 +38,7 @@ def parser() -> Parser:
         "--columns", action="append", metavar="KEY", help=f"settings of the columns, such as partition.alpha; {several}"
     )
     add("--metric", action="append", metavar="NAME", help=f"numbers, such as test/accuracy/mean or bytes/up; {several}")
-    where = "only runs with this value; repeat for more keys, or for more values of a key"
-    add("--where", action="append", default=[], metavar="KEY=VALUE", help=where)
+    add_where(parser)
     add("--percent", action="store_true", help="show accuracies and other shares in percent")
     add("--digits", type=_digits, metavar="N", help="digits after the point of shares; default: 4, in percent 2")
     add("--sort", metavar="NAME", help="sort the rows by this number in the first column, the best row first")
@@ -66,8 +65,8 @@ def run(arguments: argparse.Namespace) -> int:
     from fedvtc.reporting.comparison.metrics import default_names, metrics_of
     from fedvtc.reporting.comparison.sheet import Choice, sheet_of
 
-    trials = selected(_read(arguments.inputs, arguments.target), _where(arguments.where))
-    rows, columns, names = map(_words, (arguments.rows, arguments.columns, arguments.metric))
+    trials = selected(_read(arguments.inputs, arguments.target), where_of(arguments.where))
+    rows, columns, names = map(words_of, (arguments.rows, arguments.columns, arguments.metric))
     _check_metrics(trials, [*names, *([arguments.sort] if arguments.sort else [])])
     table = compared(trials, rows or None, columns)
     if arguments.long:
@@ -105,20 +104,6 @@ def _read(inputs: Sequence[Path], target: float | None) -> "Trials":
         for problem in problems:
             complain(problem)
     return joined(read)
-
-
-def _where(given: Sequence[str]) -> dict[str, list[str]]:
-    where: dict[str, list[str]] = {}
-    for word in given:
-        key, equals, text = word.partition("=")
-        if not equals or not key:
-            raise UserError(f"--where {word}: expected KEY=VALUE. Write for example --where partition.alpha=0.1.")
-        where.setdefault(key, []).append(text)
-    return where
-
-
-def _words(given: Sequence[str] | None) -> list[str]:
-    return list(dict.fromkeys(word for text in given or () for word in text.split(",") if word))
 
 
 def _check_metrics(trials: "Trials", names: Sequence[str]) -> None:

@@ -180,6 +180,9 @@ class EvaluateConfig:
     """Rounds between grids of generated images; the last round always has a grid."""
     samples_per_class: Annotated[int, Field(ge=1), MayChange()] = 8
     """Generated images of each class in a grid."""
+    memorisation: Annotated[bool, MayChange(), AddedLater()] = True
+    """True compares the generated images of the last round with training images, for the final record. Images that no
+    client trains on are the reference. The comparison takes about a second at most."""
 
 
 @section

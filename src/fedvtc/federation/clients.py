@@ -18,6 +18,7 @@ from fedvtc.learning.ensemble import Ensemble
 from fedvtc.learning.exchange.messages import Broadcast
 from fedvtc.learning.metrics import aggregate, evaluate_confusion
 from fedvtc.learning.population import Population
+from fedvtc.learning.privacy.memorisation import bounded_memorisation
 from fedvtc.learning.seeding import choose_participants
 from fedvtc.runtime.host import ClientHost
 from fedvtc.runtime.pool import Pool
@@ -122,10 +123,21 @@ class Clients:
         record["time/evaluate"] = time.perf_counter() - began_s
         return Evaluated(rows, confusions)
 
-    def show_samples(self, round: int, broadcast: Broadcast) -> None:
-        """Passes generated images of a participant of the round to the trackers, if the method generates images."""
+    def show_samples(self, round: int, broadcast: Broadcast) -> NDArray[np.uint8] | None:
+        """Passes generated images of a participant of the round to the trackers, and returns the images.
+
+        None if the method generates no images.
+        """
         client = self.participants(round)[0]
         (drawn,) = self._pool.map(ClientHost.samples, [client], broadcast, self._config.evaluate.samples_per_class)
-        if drawn is not None and not isinstance(drawn, ClientError):
-            for tracker in self._trackers:
-                tracker.show_samples(round, *drawn)
+        if drawn is None or isinstance(drawn, ClientError):
+            return None
+        for tracker in self._trackers:
+            tracker.show_samples(round, *drawn)
+        return drawn[0]
+
+    def memorisation(self, images_NCHW: NDArray[np.uint8]) -> dict[str, float]:
+        """Compares generated images with training images; empty without `evaluate.memorisation`."""
+        if not self._config.evaluate.memorisation:
+            return {}
+        return bounded_memorisation(images_NCHW, self._population, self._config.run.seed)

@@ -13,10 +13,11 @@ from fedvtc.errors import TooFewClientsError
 from fedvtc.federation.checkpointer import Checkpointer
 from fedvtc.federation.clients import Clients, Evaluated, Record
 from fedvtc.federation.stopper import Stopper
+from fedvtc.learning.costs import FlopCounts, peak_memory_bytes
 from fedvtc.learning.exchange.messages import Broadcast, Upload
 from fedvtc.learning.methods import ServerState, Task, build
-from fedvtc.learning.metrics import RoundTally
 from fedvtc.learning.population import Population
+from fedvtc.learning.round_tally import RoundTally
 from fedvtc.learning.server import Server
 from fedvtc.runtime.device import PROCESS_THREADS
 from fedvtc.runtime.host import ClientHost
@@ -59,6 +60,7 @@ class Federation:
         self._checkpoints, self._incidents, self._stopper = checkpoints, incidents, stopper
         self._method = build(config.method, Task.of(config, population.dataset))
         self._clients = Clients(config, population, pool, trackers)
+        self._flops = FlopCounts()
         self.num_done = 0
         self._last: tuple[Record, Evaluated] | None = None
 
@@ -93,9 +95,11 @@ class Federation:
         # The server: merges the uploads as they arrive, in client order, into its state and the next broadcast.
         tally, received = RoundTally(), broadcast
         results = self._clients.each(ClientHost.run_round, self._clients.participants(round), broadcast)
-        with self._server(round) as server:
+        with self._server(round, tally) as server:
             uploads = tally.watch(self._enough(f"round {round}", results))
-            state, broadcast = self._method.server_round(state, uploads, server)
+            state, merged = self._method.server_round(state, uploads, server)
+            # The round keys the clients' draws and is the round of a resume, so a method cannot set another one.
+            broadcast = replace(merged, round=round)
         tally.add_received(received, self._clients.backbones(tally.uploaders))
         record: Record = {"round": round, "phase": "round", **tally.record(), **server.scalars, **self._pool.record()}
         evaluated = Evaluated()
@@ -131,7 +135,9 @@ class Federation:
         tally, exchange = RoundTally(), ""
         if method.has_closing:
             broadcast, exchange = self._close(state, broadcast, tally, record), CLOSING
-        self._clients.show_samples(self._config.run.rounds, broadcast)
+        images_NCHW = self._clients.show_samples(self._config.run.rounds, broadcast)
+        if images_NCHW is not None:
+            record |= self._clients.memorisation(images_NCHW)
         # Fine-tuning, for methods with a last step.
         if has_step or method.has_receive:
             for scalars in self._clients.each(ClientHost.finish, everyone, broadcast):
@@ -155,7 +161,7 @@ class Federation:
         everyone, round = self._clients.everyone, broadcast.round + 1
         tally.add_received(broadcast, self._clients.backbones(everyone))
         results = self._clients.each(ClientHost.closing_upload, everyone, broadcast)
-        with self._server(round) as server:
+        with self._server(round, tally) as server:
             uploads = tally.watch(self._enough("closing exchange", results), CLOSING)
             closing = self._method.closing_server(state, uploads, server)
         record |= server.scalars
@@ -170,13 +176,19 @@ class Federation:
         return evaluated
 
     @contextmanager
-    def _server(self, round: int) -> Iterator[Server]:
+    def _server(self, round: int, tally: RoundTally) -> Iterator[Server]:
         """Yields the tools of the server in a round.
 
         The server has as many threads as a client, because sums depend on the number of threads.
+
+        Args:
+            round: the round.
+            tally: the tally that watches the uploads of the block.
         """
         with PROCESS_THREADS.held(self._config.placement.threads_per_actor):
-            yield Server(self._config.run.seed, round)
+            server, began_cpu_s = Server(self._config.run.seed, round, self._flops), time.process_time()
+            yield server
+            server.scalars["cpu/server"] = time.process_time() - began_cpu_s - tally.waited_cpu_s
 
     def _enough(self, exchange: str, uploads: Iterator[Upload]) -> Iterator[Upload]:
         """Yields the uploads; raises `TooFewClientsError` after the last one if they are fewer than the minimum.
@@ -192,7 +204,7 @@ class Federation:
             raise TooFewClientsError(f"{exchange}: {num_uploads} uploads, but runtime.min_clients is {least}.")
 
     def _log(self, record: Record, evaluated: Evaluated) -> None:
-        record |= self._incidents.take()
+        record |= {"memory/coordinator_peak_bytes": peak_memory_bytes(), **self._incidents.take()}
         for tracker in self._trackers:
             if evaluated.rows:
                 tracker.log_confusions(record, evaluated.confusions)

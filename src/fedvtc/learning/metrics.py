@@ -7,14 +7,13 @@ federation is its mean over clients.
 Shape suffix: C classes of the data set.
 """
 
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fedvtc.learning.exchange.messages import Broadcast, Payload, Upload, bytes_by_kind
+from fedvtc.learning.privacy.memorisation import MEMORISATION
 
 INCIDENTS = {
     "processes_lost": "processes that died, hung or ran out of memory; their clients were rebuilt",
@@ -63,6 +62,7 @@ FURTHER_METRICS |= {
     "test/ensemble/vote": "accuracy of the class that most clients name, on a tie that of the highest mean probability;"
     " with `evaluate.ensemble`",
 }
+FURTHER_METRICS |= MEMORISATION
 """Meaning of the keys that some methods or settings add; `<predictor>` stands for the name of a predictor."""
 
 HEADLINE_METRICS = {
@@ -112,18 +112,31 @@ ROUND_METRICS = {
     "time/finetune_real": "seconds of training on real images after fine-tuning, summed over participants",
     "time/<phase>": "seconds of a method's own phase, such as proxy or search, summed over participants",
     "time/client": "seconds of a client's whole round, summed over participants",
-    "time/server/<phase>": "seconds of the server's training in a phase",
+    "time/server/<phase>": "seconds of a phase of the server",
     "time/evaluate": "seconds of evaluation, wall clock",
     "time/round": "seconds of the whole round, wall clock",
     "time/makespan": "seconds of all clients of the busiest process",
     "time/makespan/predicted": "prediction of time/makespan from earlier rounds; absent in the first round",
+    "cpu/<phase>": "CPU seconds of a phase of the clients, summed over participants",
+    "cpu/client": "CPU seconds of a client's whole round, summed over participants",
+    "cpu/server/<phase>": "CPU seconds of a phase of the server",
+    "cpu/server": "CPU seconds of the server's whole half of the round, without those of clients in its process",
+    "flops/<phase>": "floating-point operations of a phase of the clients, summed over participants",
+    "flops/server/<phase>": "floating-point operations of a phase of the server",
     "placement/actors": "processes that host clients",
     "memory/peak_bytes": "largest resident memory of any process that hosts clients",
+    "memory/gpu_peak_bytes": "largest memory that PyTorch took on the GPU of any process that hosts clients",
+    "memory/coordinator_peak_bytes": "largest resident memory of the coordinator's process",
     "clients/participating": "clients whose upload entered the round; in the final record, clients after a last step",
 }
 ROUND_METRICS |= {f"incidents/{kind}": meaning for kind, meaning in INCIDENTS.items()}
 """Meaning of the keys of a round's record; `<kind>` stands for any payload kind, `<phase>` for a method's phase,
 `<term>` for a term of a loss."""
+
+MEASURED = ("time/", "cpu/", "flops/", "memory/", "placement/")
+"""Starts of the keys of costs, which may differ between two runs of one config."""
+SUMMED = ("time/", "cpu/", "flops/")
+"""Starts of the keys of costs that add up over clients."""
 
 
 def evaluate_confusion(confusion_CC: NDArray[Any], train_counts_C: NDArray[Any]) -> dict[str, float | None]:
@@ -207,64 +220,3 @@ def _ratio(numerator_C: NDArray[np.float64], denominator_C: NDArray[np.float64])
 def _weighted_mean(values_C: NDArray[np.float64], weights_C: NDArray[np.float64]) -> float | None:
     total = weights_C.sum()
     return float((values_C * weights_C).sum() / total) if total > 0 else None
-
-
-class RoundTally:
-    """Sums up the measurements and bytes of one round, while the uploads pass to the method.
-
-    Attributes:
-        uploaders: the clients whose uploads have passed, in order.
-    """
-
-    def __init__(self) -> None:
-        self.uploaders: list[int] = []
-        self._bytes: dict[str, int] = {}
-        self._scalars: dict[str, list[float]] = {}
-        self._num_clients = 0
-
-    def watch(self, uploads: Iterable[Upload], exchange: str = "") -> Iterator[Upload]:
-        """Yields the uploads unchanged, counts the uploads and their bytes, and keeps no upload.
-
-        Args:
-            uploads: the uploads of one exchange.
-            exchange: prefix of the kinds, such as `closing/`.
-        """
-        for upload in uploads:
-            self.uploaders.append(upload.client)
-            self._num_clients = len(self.uploaders)
-            self._count(f"bytes/up/{exchange}", upload.payload)
-            self.add_scalars(upload.scalars)
-            yield upload
-
-    def add_received(self, broadcast: Broadcast, backbones: Sequence[str], exchange: str = "") -> None:
-        """Counts the bytes of a broadcast.
-
-        Args:
-            broadcast: the broadcast.
-            backbones: the backbone of each client that received the broadcast.
-            exchange: prefix of the kinds, such as `closing/`.
-        """
-        self._num_clients = len(backbones)
-        for backbone, number in Counter(backbones).items():
-            self._count(f"bytes/down/{exchange}", broadcast.seen_by(backbone).payload, number)
-
-    def add_scalars(self, scalars: Mapping[str, float]) -> None:
-        """Adds one client's measurements."""
-        for name, value in scalars.items():
-            self._scalars.setdefault(name, []).append(value)
-
-    def record(self) -> dict[str, float]:
-        """Builds the record: losses as means over clients, seconds and bytes as sums, memory as the maximum."""
-        record: dict[str, float] = {"clients/participating": self._num_clients}
-        for name, values in self._scalars.items():
-            if name.startswith("time/"):
-                record[name] = sum(values)
-            elif name.startswith("memory/"):
-                record[name] = max(values)
-            else:
-                record[name] = float(np.mean(values))
-        return {**record, **self._bytes}
-
-    def _count(self, prefix: str, payload: Payload, times: int = 1) -> None:
-        for kind, num_bytes in bytes_by_kind(payload).items():
-            self._bytes[f"{prefix}{kind}"] = self._bytes.get(f"{prefix}{kind}", 0) + times * num_bytes

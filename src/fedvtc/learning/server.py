@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import math
-import time
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from typing import TYPE_CHECKING
 
 from fedvtc.errors import ServerError
+from fedvtc.learning.costs import FlopCounts, Result, measured
 from fedvtc.learning.seeding import SERVER
 
 if TYPE_CHECKING:  # Lightning takes seconds to import, and most methods train nothing on the server.
@@ -26,16 +28,18 @@ class Server:
     Args:
         seed: the federation's seed.
         round: the round whose uploads the server merges.
+        flops: operations of steps that the server has counted in earlier rounds; None counts anew.
 
     Attributes:
         round: the round.
         scalars: seconds and losses of the round, by metric name; they enter the record of the round.
     """
 
-    def __init__(self, seed: int, round: int) -> None:
+    def __init__(self, seed: int, round: int, flops: FlopCounts | None = None) -> None:
         self.round = round
         self.scalars: dict[str, float] = {}
         self._seed, self._phase = seed, ""
+        self._flops = flops or FlopCounts()
 
     def randomness(self, purpose: str) -> AbstractContextManager[None]:
         """Returns a context in which the key (seed, round, server, purpose) seeds PyTorch's draws."""
@@ -45,15 +49,31 @@ class Server:
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """Opens a named part of the server's round: keys random draws and measures `time/server/NAME`."""
-        began_s, self._phase = time.perf_counter(), name
+        """Opens a named part of the server's round: keys random draws and measures its costs."""
+        self._phase = name
         try:
-            with self.randomness(name):
+            with measured(self.scalars, f"server/{name}"), self.randomness(name):
                 yield
         finally:
             self._phase = ""
-        key = f"time/server/{name}"
-        self.scalars[key] = self.scalars.get(key, 0.0) + time.perf_counter() - began_s
+
+    def counted(
+        self,
+        what: str,
+        num_rows: int,
+        step: Callable[[], Result],
+        restored: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> Result:
+        """Returns the result of a step, which may run twice; counts the step in `flops/server/PHASE`, as `fit` does.
+
+        Args:
+            what: tells apart steps of one phase that do different things for a row.
+            num_rows: rows of the step, such as images.
+            step: computes the result.
+            restored: a context that restores what a step changes beside gradients.
+        """
+        kind = (self._phase, what)
+        return self._flops.counted(self.scalars, f"server/{self._phase}", kind, num_rows, step, restored)
 
     def fit(
         self,
@@ -88,10 +108,20 @@ class Server:
                 "server.fit: no phase is open, so random draws have no key."
                 " Call server.fit in `with server.phase(NAME):`."
             )
-        terms = Learner(make_fabric(torch.device("cpu")), module, optimizer).fit(batches, loss)
+        kind = f"{type(module).__name__} of {sum(weight.numel() for weight in module.parameters())}"
+        learner = Learner(make_fabric(torch.device("cpu")), module, optimizer)
+        terms = learner.fit(batches, loss, counted=partial(self.counted, kind, restored=partial(_restored, module)))
         for term, value in terms.items():
             if not math.isfinite(value):
                 raise ServerError(self.round, self._phase, f"{term} is {value}")
         if terms:
             self.scalars[f"loss/server/{self._phase}"] = terms["loss"]
         return terms
+
+
+@contextmanager
+def _restored(module: nn.Module) -> Iterator[None]:
+    """Restores weights and buffers at the end of the block: layers such as batch norm change them in a forward pass."""
+    before = copy.deepcopy(module.state_dict())
+    yield
+    module.load_state_dict(before)

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from fedvtc.reporting.run_facts import DAMAGE, METHOD, SEED, RunFacts, check_records, damage, read_run
+from fedvtc.reporting.run_folders import find_runs
 from fedvtc.reporting.run_numbers import ACCURACY, numbers_of
-from fedvtc.reporting.runs import find_runs
 from fedvtc.storage.records import client_lines
 
 UNRELATED = (METHOD, SEED, "run.name", "run.output_dir", "run.resume", "method.label")

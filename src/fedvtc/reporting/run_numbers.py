@@ -3,14 +3,19 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from fedvtc.learning.metrics import SUMMED
+
 ACCURACY = "test/accuracy/mean"
 SENT, RECEIVED = "bytes/up", "bytes/down"
 COMPUTING, WALL_CLOCK = "time/client", "time/round"
 """Seconds of a whole run: of the clients' and the server's computing, and wall clock."""
+CPU, FLOPS = "cpu", "flops"
+"""CPU seconds and floating-point operations of a whole run, of clients and server."""
 TARGET_ROUNDS, TARGET_BYTES, TARGET_SECONDS = "target/rounds", "target/bytes", "target/seconds"
 
 Record = Mapping[str, Any]
 _EVALUATION = ("test/", "validation/")
+_SUMMED = ("bytes/", *SUMMED)
 _NOT_COMPUTING = ("time/evaluate", "time/round", "time/makespan", "time/makespan/predicted")
 """Times that are not those of one client or of the server's computing."""
 
@@ -18,9 +23,9 @@ _NOT_COMPUTING = ("time/evaluate", "time/round", "time/makespan", "time/makespan
 def numbers_of(records: Sequence[Record], target: float | None = None) -> dict[str, float]:
     """Returns the numbers of a finished run by name; a number that the records lack is left out.
 
-    Metrics of an evaluation are those of the final record. Bytes and seconds are sums over all records: by kind or
-    phase, and together under `bytes/up`, `bytes/down`, `time/client` (clients and server) and `time/round`. Losses are
-    those of the last record that has the loss; memory is the maximum.
+    Metrics of an evaluation are those of the final record. Bytes, seconds and operations are sums over all records: by
+    kind or phase, and together under `bytes/up`, `bytes/down`, `time/client` (clients and server), `time/round`, `cpu`
+    and `flops`. Losses are those of the last record that has the loss; memory is the maximum.
 
     Args:
         records: all records, in order; the last is the final record.
@@ -34,12 +39,13 @@ def numbers_of(records: Sequence[Record], target: float | None = None) -> dict[s
     numbers = {name: float(final[name]) for name in final if name.startswith(_EVALUATION) and final[name] is not None}
     numbers |= {name: _sum(records, f"{name}/") for name in (SENT, RECEIVED)}
     numbers |= {COMPUTING: computing_s(records), WALL_CLOCK: wall_clock_s(records)}
+    numbers |= {name: total for name, total in ((CPU, _cpu_s(records)), (FLOPS, _sum(records, "flops/"))) if total}
     names = dict.fromkeys(name for record in records for name in record if name not in numbers)
     for name in names:
         values = [record[name] for record in records if record.get(name) is not None]
         if name.startswith("loss/") and values:
             numbers[name] = float(values[-1])
-        elif name.startswith("bytes/") or (name.startswith("time/") and not name.startswith("time/makespan")):
+        elif name.startswith(_SUMMED) and not name.startswith("time/makespan"):
             numbers[name] = float(sum(values))
         elif name.startswith("memory/") and values:
             numbers[name] = float(max(values))
@@ -67,6 +73,11 @@ def wall_clock_s(records: Sequence[Record]) -> float:
 def computing_s(records: Sequence[Record]) -> float:
     """Returns the seconds of clients and server: of whole client rounds, or of phases in a record without these."""
     return float(sum(seconds for record in records for seconds in _parts_s(record)))
+
+
+def _cpu_s(records: Sequence[Record]) -> float:
+    """Returns the CPU seconds of whole client rounds and of the server's halves of the rounds."""
+    return float(sum(record.get(name) or 0.0 for record in records for name in ("cpu/client", "cpu/server")))
 
 
 def _sum(records: Sequence[Record], start: str) -> float:

@@ -7,11 +7,9 @@ so that a coordinator whose clients live in actors can name tasks without the se
 from __future__ import annotations
 
 import os
-import resource
-import sys
-import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +19,7 @@ from numpy.typing import NDArray
 
 from fedvtc.config.schema import Config
 from fedvtc.errors import CheckpointError, ClientError, ClientMemoryError, FedvtcError
+from fedvtc.learning.costs import FlopCounts, measured, peak_memory_bytes
 from fedvtc.learning.data import Dataset, ImageArrays
 from fedvtc.learning.exchange.messages import Broadcast, Upload, find_non_finite
 from fedvtc.learning.methods import Method, Task, build
@@ -55,7 +54,7 @@ class ClientHost:
         # The first task of a client builds the client: a client that is restored first need not be built twice.
         self._clients: dict[int, FederatedClient] = {}
         self._unbuilt = {spec.client for spec in specs}
-        self._snapshots = Snapshots()
+        self._snapshots, self._flops = Snapshots(), FlopCounts()
 
     def perform(
         self, task: Callable[[ClientHost, int, *Arguments], Result], client_id: int, *arguments: *Arguments
@@ -103,10 +102,10 @@ class ClientHost:
         """
         client = self._begun(client_id, broadcast)
         broadcast = broadcast.seen_by(client.backbone_name)
-        self._method.receive(client, broadcast)
-        self._method.finish(client, broadcast)
-        client.check_outputs()
-        return {**client.scalars, "memory/peak_bytes": peak_memory_bytes()}
+        with self._measured_step(client) as costs:
+            self._method.receive(client, broadcast)
+            self._method.finish(client, broadcast)
+        return {**client.scalars, **costs}
 
     def evaluate(self, client_id: int, broadcast: Broadcast, is_finished: bool = False) -> Evaluation:
         """Evaluates the client on the global test set, and on its validation images.
@@ -204,22 +203,31 @@ class ClientHost:
         self, client_id: int, broadcast: Broadcast, step: Callable[[FederatedClient, Broadcast], Upload | None]
     ) -> Upload:
         client = self._begun(client_id, broadcast)
-        began_s = time.perf_counter()
         broadcast = broadcast.seen_by(client.backbone_name)
-        self._method.receive(client, broadcast)
-        upload = step(client, broadcast)
-        if upload is None:
-            upload = client.upload()
-        broken = find_non_finite(upload.payload)
-        if broken is not None:
-            raise ClientError(client_id, client.round, "upload", f"{broken} is not finite")
-        client.check_outputs()
-        scalars = {
-            **upload.scalars,
-            "time/client": time.perf_counter() - began_s,
-            "memory/peak_bytes": peak_memory_bytes(),
-        }
-        return replace(upload, scalars=scalars)
+        with self._measured_step(client) as costs:
+            self._method.receive(client, broadcast)
+            upload = step(client, broadcast) or client.upload()
+            broken = find_non_finite(upload.payload)
+            if broken is not None:
+                raise ClientError(client_id, client.round, "upload", f"{broken} is not finite")
+        return replace(upload, scalars={**upload.scalars, **costs})
+
+    @contextmanager
+    def _measured_step(self, client: FederatedClient) -> Iterator[dict[str, float]]:
+        """Yields a mapping that gets the costs of a client's step; checks the outputs of the client's model after it.
+
+        Raises:
+            ClientError: the outputs are not finite.
+        """
+        from fedvtc.learning.client.outputs import check_outputs
+
+        costs: dict[str, float] = {}
+        with measured(costs, "client"):
+            yield costs
+            check_outputs(client)
+        costs["memory/peak_bytes"] = peak_memory_bytes()
+        if self._device.type == "cuda":
+            costs["memory/gpu_peak_bytes"] = float(torch.cuda.max_memory_allocated(self._device))
 
     def _measured(self, client: FederatedClient, broadcast: Broadcast) -> Evaluation:
         from fedvtc.learning.client.evaluation import Evaluation, probabilities
@@ -248,7 +256,7 @@ class ClientHost:
         with fast_imports():
             from fedvtc.learning.client.client import FederatedClient
 
-        client = FederatedClient(spec, self._config, self._dataset, self._device)
+        client = FederatedClient(spec, self._config, self._dataset, self._device, self._flops)
         self._method.prepare(client)
         return client
 
@@ -278,9 +286,3 @@ class ClientHost:
 
     def _saver(self, client_id: int) -> Save:
         return lambda file: write_tree(self._clients[client_id].state_dict(), file)
-
-
-def peak_memory_bytes() -> float:
-    """Returns the largest resident memory of this process so far, in bytes."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return float(peak if sys.platform == "darwin" else peak * 1024)

@@ -125,6 +125,23 @@ def records_up_to(folder: Path, last_round: int) -> list[dict[str, Any]]:
     return [record for record in records if record["phase"] == "round" and record["round"] <= last_round]
 
 
+def clients_in(folder: Path, round: int) -> list[dict[str, Any]]:
+    """Returns the rows of the evaluation of a round in clients.csv with numbers as numbers; none without one."""
+    rows = (line.values for line in client_lines(folder) if line.values is not None)
+    return [_with_numbers(row) for row in rows if row["round"] == round and row["phase"] == "round"]
+
+
+def _with_numbers(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: _as_number(value) if isinstance(value, str) else value for name, value in row.items()}
+
+
+def _as_number(text: str) -> int | float | str | None:
+    for kind in (int, float):
+        with suppress(ValueError):
+            return kind(text)
+    return text or None
+
+
 def plain(value: Any) -> Any:
     """Converts a value for JSON: NumPy values become Python values, numbers that are not finite become None."""
     if isinstance(value, Mapping):

@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -37,9 +38,9 @@ class Watch:
         """
         original: _Fit = Learner.fit
 
-        def fit(learner: Learner, batches: Any, loss: Any = None, optimizer: Any = None) -> dict[str, float]:
+        def fit(learner: Learner, batches: Any, loss: Any = None, optimizer: Any = None, **more: Any) -> Any:
             self.num_fits += 1
-            return self._fit(original, learner, batches, loss, optimizer)
+            return self._fit(partial(original, **more), learner, batches, loss, optimizer)
 
         Learner.fit = fit  # type: ignore[assignment, method-assign]
         try:

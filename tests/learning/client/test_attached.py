@@ -102,7 +102,7 @@ def test_fit_steps_by_the_modules_training_step_and_keeps_its_optimizer(make_bar
         assert weights_digest(client.modules["scale"]) == weights_digest(bare)
         assert terms == {"loss": client.scalars["loss/scaling"]}
         assert terms["loss"] == pytest.approx(sum(losses) / 10)
-        assert set(client.scalars) == {"time/scaling", "loss/scaling"}
+        assert set(client.scalars) == {"time/scaling", "cpu/scaling", "flops/scaling", "loss/scaling"}
 
 
 def test_fit_takes_a_loss_and_an_optimizer_of_the_methods_own(make_bare):
@@ -281,3 +281,18 @@ def test_a_state_of_other_modules_is_refused(make_bare, make_clients, golden):
         with pytest.raises(CheckpointError) as caught:
             client.load_state_dict(state)
         golden(caught.value)
+
+
+def test_a_loss_that_counts_its_steps_in_memory_counts_each_once(make_bare):
+    client, module = make_bare(), Scale()
+    client.attach("scale", module)
+    client.memory["num_steps"] = 0
+
+    def loss(images, labels_B):
+        client.memory["num_steps"] += 1
+        return functional.cross_entropy(module(images), labels_B)
+
+    with client.phase("train"):
+        batches = list(client.batches())
+        client.fit("scale", batches, loss=loss)
+    assert client.memory["num_steps"] == len(batches)

@@ -1,18 +1,22 @@
 """W&B gets the numbers of metrics.jsonl: every number once, in one W&B run over all attempts."""
 
+import csv
 import json
 import os
+import shutil
 import time
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from fedvtc.config import load
 from fedvtc.federation.launch import run_federation
 from fedvtc.federation.resume import resume_federation
 from fedvtc.learning.methods import config_classes
 from fedvtc.tracking import RunInfo
+from fedvtc.tracking.wandb.identity import keep_id, kept_id
 from fedvtc.tracking.wandb.local_log import HEADER_BYTES, logged_values, records, rows
 from fedvtc.tracking.wandb.session import close_service, gone_errors
 from fedvtc.tracking.wandb.tracker import HEADLINES, WandbTracker
@@ -24,7 +28,7 @@ SETTINGS = (
     "data.name=npz",
     "partition.alpha=100",
     "population.num_clients=3",
-    "population.backbones=[{name: cnn_2x8, share: 1}]",
+    "population.backbones=[{name: cnn_2x8, share: 0.67}, {name: cnn_2x16, share: 0.33}]",
     "population.feature_size=6",
     "method.name=fedvtc",
     "method.generator.epochs=1",
@@ -38,6 +42,7 @@ SETTINGS = (
     "tracking.clients_every=2",
     "tracking.wandb.group=mine",
     "tracking.wandb.tags=[first, fedvtc]",
+    "tracking.wandb.notes=a *note*",
     "tracking.wandb.upload_checkpoints=true",
 )
 
@@ -88,7 +93,7 @@ def assert_same(folder, rounds, records):
         total_bytes += sum(value for name, value in expected.items() if name.startswith(("bytes/up/", "bytes/down/")))
         total_mb.append(total_bytes / 1e6)
         doubles = {f"mb/{name}": record[name] for name in HEADLINES if name in record}
-        found = {name: value for name, value in numbers(row).items() if "." not in name}
+        found = {name: value for name, value in numbers(row).items() if "." not in name and name[:9] != "backbone/"}
         assert found == expected | doubles | {"bytes/total_mb": total_mb[-1]}
     return total_mb
 
@@ -99,6 +104,7 @@ def tracked(tiny_folder):
     folder = tiny_folder("wandb")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("WANDB_MODE", "offline")
+        patch.setenv("WANDB_TAGS", "theirs, first")
         overrides = [*SETTINGS, f"data.path={folder}/tiny.npz", f"run.output_dir={folder}/outputs"]
         path = run_federation(load([], overrides, methods=config_classes()), plain=True).folder
         end_of_program()
@@ -115,19 +121,16 @@ def test_every_number_of_every_round_is_logged_once(tracked):
     assert_same(path, rounds, records[:-1])
 
 
-def test_the_final_record_is_a_row_of_its_own_and_the_summary(tracked):
+def test_the_numbers_of_the_final_record_are_in_the_summary_and_in_no_chart(tracked):
     _, (records, rows_before, summary_before) = tracked
     last, final = rows_before[-1], records[-1]
     assert final["phase"] == "final"
     # Names with a point are parts of a table or a histogram.
-    found = {name.removeprefix("final/"): value for name, value in numbers(last).items() if "." not in name}
-    total_mb = found.pop("bytes/total_mb")
-    assert total_mb > max(row.get("bytes/total_mb", 0) for row in rows_before[:-1])
-    assert summary_before["bytes/total_mb"] == total_mb
-    assert found == numbers(final)
+    assert {name: value for name, value in numbers(last).items() if "." not in name} == {"final/round": 3}
+    assert summary_before["bytes/total_mb"] > max(row.get("bytes/total_mb", 0) for row in rows_before[:-1])
     expected = {name: value for name, value in numbers(final).items() if name != "round"}
     assert {name: summary_before[name] for name in expected} == expected
-    best = max(record["test/accuracy/mean"] for record in records[:-1] if "test/accuracy/mean" in record)
+    best = max(record["test/accuracy/mean"] for record in records if "test/accuracy/mean" in record)
     assert summary_before["max/test/accuracy/mean"] == best
 
 
@@ -152,10 +155,37 @@ def test_the_wandb_run_has_names_tags_and_config(tracked):
     run = next(record.run for record in wandb_records(path) if record.HasField("run"))
     assert (run.project, run.run_group, run.job_type) == ("fedvtc", "mine", "federation")
     assert run.display_name == "tracked"
-    assert list(run.tags) == ["fedvtc", "npz", "dirichlet", "first"]
+    assert list(run.tags) == ["fedvtc", "npz", "dirichlet", "first", "theirs"]
+    assert run.notes == "a *note*"
     config = {item.key: json.loads(item.value_json) for item in run.config.update}
     assert config["method"]["generator"]["width"] == 4
-    assert config["population"]["backbones"] == [{"name": "cnn_2x8", "share": 1.0}]
+    assert [backbone["name"] for backbone in config["population"]["backbones"]] == ["cnn_2x8", "cnn_2x16"]
+    assert config["backbone_mix"] == "cnn_2x8 x2, cnn_2x16 x1"
+    described = json.loads((path / "run.json").read_text())
+    assert config["environment"]["versions"] == described["versions"]
+    assert config["environment"]["hardware"] == described["hardware"]
+
+
+def test_the_mean_accuracy_of_each_backbone_is_a_curve(tracked):
+    path, _ = tracked
+    with (path / "clients.csv").open(newline="") as file:
+        clients = [row for row in csv.DictReader(file) if row["phase"] == "round"]
+    for backbone in ("cnn_2x8", "cnn_2x16"):
+        expected: dict[int, list[float]] = {}
+        for row in clients:
+            if row["backbone"] == backbone:
+                expected.setdefault(int(row["round"]), []).append(float(row["accuracy"]))
+        name = f"backbone/{backbone}/accuracy"
+        found = {row["round"]: row[name] for row in history(path) if name in row}
+        assert found == {round: pytest.approx(np.mean(values)) for round, values in expected.items()}
+
+
+def test_the_lines_of_the_console_are_in_the_logs(tracked):
+    path, _ = tracked
+    lines = [record.output_logger.line for record in wandb_records(path) if record.HasField("output_logger")]
+    starts = [line.split()[0:2] for line in lines]
+    assert [words[1] for words in starts if words[0] == "round"] == ["1/3", "2/3", "3/3", "4/5", "5/5"]
+    assert [words[0] for words in starts].count("final") == 2
 
 
 def test_axes_are_the_round_and_the_megabytes(tracked):
@@ -191,15 +221,30 @@ def test_clients_and_pictures_are_shown_when_they_are_due(tracked):
     assert means & {round(float(np.mean(values)), 9) for values in accuracies}
 
 
-def test_the_final_checkpoint_is_uploaded_as_an_artifact_on_request(tracked):
+def test_data_and_partition_are_inputs_and_the_final_states_outputs_on_request(tracked):
     path, _ = tracked
-    names = {
-        content.path
-        for record in wandb_records(path)
-        if record.HasField("artifact")
-        for content in record.artifact.manifest.contents
-    }
-    assert {"manifest.json", "client_0000.pt", "client_0002.pt"} <= names
+    found = {}
+    for record in wandb_records(path):
+        if record.HasField("artifact"):
+            names = {content.path for content in record.artifact.manifest.contents}
+            # The last attempt of the two wins.
+            found[record.artifact.type] = record.artifact, json.loads(record.artifact.metadata or "{}"), names
+    described = json.loads((path / "run.json").read_text())
+    # Pictures and tables in the rows have artifacts of W&B's own.
+    assert {kind for kind, (artifact, *_) in found.items() if artifact.use_after_commit} == {"dataset", "partition"}
+    data, metadata, files = found["dataset"]
+    assert (data.name, metadata["hash"], files) == (
+        f"npz-{described['data']['hash'][:12]}",
+        described["data"]["hash"],
+        set(),
+    )
+    _, metadata, files = found["partition"]
+    assert (metadata["alpha"], np.sum(metadata["class_counts"]), files) == (100.0, 36, {"partition.npz"})
+    model, metadata, files = found["model"]
+    assert (model.name, metadata["data_hash"]) == (f"clients-{described['id']}", described["data"]["hash"])
+    assert metadata["metrics"]["test/accuracy/mean"] == metrics(path)[-1]["test/accuracy/mean"]
+    assert files == {"manifest.json", *(f"client_000{client}.pt" for client in range(3))}
+    assert "server.pt" in found["server-state"][2]
 
 
 def test_files_of_wandb_hold_no_command_line(tracked):
@@ -218,7 +263,7 @@ def record(round, **values):
     return {"round": round, "phase": "round", "loss/train": round / 2, **values}
 
 
-def test_the_best_round_is_not_the_final_record(run, monkeypatch):
+def test_the_best_value_may_be_that_of_the_final_record(run, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "offline")
     tracker = WandbTracker(["a", "b"], lambda line: None)
     tracker.start(run)
@@ -228,11 +273,19 @@ def test_the_best_round_is_not_the_final_record(run, monkeypatch):
     tracker.finish("finished")
     end_of_program()
     found = summary(run.folder)
-    assert (found["max/test/accuracy/mean"], found["test/accuracy/mean"]) == (0.5, 0.75)
+    assert (found["max/test/accuracy/mean"], found["test/accuracy/mean"]) == (0.75, 0.75)
+
+
+def with_tracking(run, **keys):
+    """The facts of a run whose section `tracking.wandb` has other keys; `clients_every` is one of `tracking`."""
+    tracking = replace(run.config.tracking, clients_every=keys.pop("clients_every", 10))
+    tracking = replace(tracking, wandb=replace(tracking.wandb, **keys))
+    return replace(run, config=replace(run.config, tracking=tracking))
 
 
 def test_rounds_that_wandb_lost_are_logged_by_the_next_attempt(run, monkeypatch):
     """W&B has round 1 of the first attempt, whose row spans several blocks of the file, but not round 2."""
+    run = with_tracking(run, clients_every=1, alerts=True)
     monkeypatch.setenv("WANDB_MODE", "offline")
     reported = []
     first = WandbTracker(["a", "b"], reported.append)
@@ -243,6 +296,10 @@ def test_rounds_that_wandb_lost_are_logged_by_the_next_attempt(run, monkeypatch)
     assert len(reported) == 1
     assert reported[0].startswith(f"W&B: upload the run with: wandb sync {run.folder}/wandb/offline-run-")
     (run.folder / "metrics.jsonl").write_text("".join(json.dumps(record(round)) + "\n" for round in (1, 2)))
+    lines = ["round,phase,client,accuracy,f1", "1,round,0,0.25,1", "2,round,0,0.5,1", "2,round,1,0.25,"]
+    (run.folder / "clients.csv").write_text("".join(f"{line}\n" for line in lines))
+    (run.folder / "samples").mkdir()
+    Image.new("RGB", (4, 4)).save(run.folder / "samples/round_000002.png")
 
     second = WandbTracker(["a", "b"], reported.append)
     second.start(replace(run, resumed_round=2))
@@ -252,6 +309,35 @@ def test_rounds_that_wandb_lost_are_logged_by_the_next_attempt(run, monkeypatch)
     assert [row["round"] for row in history(run.folder)] == [1, 2, 3]
     assert not {"bad", "absent"} & set(history(run.folder)[-1])
     assert reported[1].count("offline-run-") == 2
+    # Table and pictures of the lost round are made again.
+    (lost,) = (row for row in history(run.folder) if row["round"] == 2)
+    assert {"samples._type", "clients/table._type"} <= lost.keys()
+    (file,) = run.folder.glob("wandb/offline-run-*/files/media/table/clients/*.table.json")
+    assert json.loads(file.read_text())["data"] == [[2, "round", 0, 0.5, 1], [2, "round", 1, 0.25, None]]
+    (alert,) = (record.alert for record in wandb_records(run.folder) if record.HasField("alert"))
+    assert (alert.title, alert.level) == ("by-hand failed", "ERROR")
+
+
+def test_a_copied_folder_gets_an_id_of_its_own_and_a_moved_folder_keeps_its_id(run, tmp_path):
+    def place(name):
+        return replace(run, folder=tmp_path / name)
+
+    first = place("first")
+    (first.folder / "wandb").mkdir(parents=True)
+    (first.folder / "run.json").write_text(json.dumps({"id": run.id}))
+    assert kept_id(first) == run.id
+    keep_id(first, run.id)
+    assert kept_id(first) == run.id
+
+    shutil.copytree(first.folder, tmp_path / "copy")
+    own = kept_id(place("copy"))
+    assert own != run.id
+    keep_id(place("copy"), own)
+    assert kept_id(place("copy")) == own
+    assert kept_id(first) == run.id
+
+    first.folder.rename(tmp_path / "moved")
+    assert kept_id(place("moved")) == run.id
 
 
 def test_a_file_torn_within_a_record_is_read_up_to_this_record(run, monkeypatch):
@@ -327,7 +413,7 @@ def test_a_service_that_dies_loses_no_row(run, monkeypatch, end_service, last_be
     monkeypatch.setenv("WANDB_MODE", "offline")
     reported = []
     tracker = WandbTracker(["a", "b"], reported.append)
-    tracker.start(replace(run, config=replace(run.config, tracking=replace(run.config.tracking, clients_every=1))))
+    tracker.start(with_tracking(run, clients_every=1))
 
     def log_rounds(*rounds):
         for round in rounds:
@@ -350,7 +436,7 @@ def test_a_service_that_dies_loses_no_row(run, monkeypatch, end_service, last_be
     assert [row.get("bytes/total_mb") for row in rows] == [1, 2, 3, 4, 5, None]
     assert ["samples._type" in row for row in rows] == [True] * 5 + [False]
     assert ["clients/table._type" in row for row in rows] == [True] * 5 + [False]
-    assert (rows[-1]["final/round"], rows[-1]["final/bytes/total_mb"]) == (5, 6)
+    assert (rows[-1]["final/round"], summary(run.folder)["bytes/total_mb"]) == (5, 6)
     assert "final/clients/table._type" in rows[-1]
     assert summary(run.folder)["max/test/accuracy/mean"] == pytest.approx(0.375)
     # The line names no empty folder, and there is no other line.

@@ -4,9 +4,9 @@ No method and no Ray here. Shapes: N images of the client, B images of a batch, 
 """
 
 import copy
-import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
@@ -17,10 +17,11 @@ from torch import Tensor, nn
 
 from fedvtc.config.schema import Config
 from fedvtc.errors import ClientError
-from fedvtc.learning.client.evaluation import Predictor, confusions, is_finite
+from fedvtc.learning.client.evaluation import Predictor, confusions
 from fedvtc.learning.client.images import OwnImages
 from fedvtc.learning.client.loop import Learner, Loss, keyed_randomness, make_fabric
 from fedvtc.learning.client.state import ClientState
+from fedvtc.learning.costs import FlopCounts, Result, measured
 from fedvtc.learning.data import Dataset, ImageArrays
 from fedvtc.learning.data.module import epoch_batches
 from fedvtc.learning.exchange.gaussians import ClassGaussians
@@ -28,9 +29,6 @@ from fedvtc.learning.exchange.messages import Payload, Upload
 from fedvtc.learning.exchange.statistics import FeatureStatistics, Form
 from fedvtc.learning.models.classifier import build_classifier
 from fedvtc.learning.population import ClientSpec
-
-_NUM_PROBES = 2
-"""Images that `check_outputs` classifies. Overflowed weights break nearly every image; eight cost 4 % of a round."""
 
 _CHANGING = frozenset({"round", "phase_name", "scalars"})
 """Attributes that change after construction; all other state is in modules and in the memory."""
@@ -47,6 +45,7 @@ class FederatedClient:
         config: the federation's config.
         dataset: the images of all clients; only read.
         device: device of the modules.
+        flops: operations of steps, shared by the clients of a process; None counts anew.
 
     Attributes:
         id: the client's number.
@@ -57,15 +56,16 @@ class FederatedClient:
         memory: arrays and numbers that the method keeps from round to round.
     """
 
-    def __init__(self, spec: ClientSpec, config: Config, dataset: Dataset, device: torch.device) -> None:
+    def __init__(
+        self, spec: ClientSpec, config: Config, dataset: Dataset, device: torch.device, flops: FlopCounts | None = None
+    ) -> None:
         self.id, self.backbone_name = spec.client, spec.backbone
         self.device, self.num_classes = device, dataset.num_classes
         self.images = OwnImages(dataset.train, spec.indices_N, config.data.augment, device)
         self.num_images = len(self.images)
-        self.round = 0
-        self.phase_name = ""
+        self.round, self.phase_name = 0, ""
         self.scalars: dict[str, float] = {}
-        self._config = config
+        self._config, self._flops = config, flops or FlopCounts()
         self._fabric = make_fabric(device, config.training.precision)
         with self.randomness("backbone"):
             self.classifier = build_classifier(
@@ -112,13 +112,12 @@ class FederatedClient:
         """The classifier and all attached modules, by name."""
         return MappingProxyType(self._state.modules)
 
-    def set_prototypes(self, gaussians: ClassGaussians, weight: float) -> None:
-        """Pulls features towards class means in the local training of this round.
+    def optimizer(self, name: str) -> torch.optim.Optimizer | None:
+        """Returns the optimizer of a module, whose state is part of the client's; `name` as in `fit`."""
+        return self._state.learners[name].optimizer
 
-        Args:
-            gaussians: class means, and standard deviations as the unit of distance.
-            weight: weight lambda of the pull in the classifier's loss.
-        """
+    def set_prototypes(self, gaussians: ClassGaussians, weight: float) -> None:
+        """Pulls features towards class means in this round, with the weight lambda in units of their deviations."""
         dense = (torch.tensor(array, device=self.device) for array in gaussians.dense(self.num_classes))
         self.classifier.set_prototypes(*dense, weight=weight)
 
@@ -144,14 +143,23 @@ class FederatedClient:
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """Opens a named part of a round: keys random draws, measures `time/NAME`, and names the phase of an error."""
-        began_s = time.perf_counter()
+        """Opens a named part of a round: keys random draws, measures its costs, and names the phase of an error."""
         # Not reset by an error, because the caller names the phase in its message.
         self.phase_name = name
-        with self.randomness(name):
+        with measured(self.scalars, name), self.randomness(name):
             yield
         self.phase_name = ""
-        self.scalars[f"time/{name}"] = self.scalars.get(f"time/{name}", 0.0) + time.perf_counter() - began_s
+
+    def counted(self, what: str, num_images: int, step: Callable[[], Result]) -> Result:
+        """Returns the result of a step on images, which may run twice; counts it in `flops/PHASE`, as `fit` does.
+
+        `what` tells apart steps of one phase that do different things for an image.
+        """
+        if not (self.phase_name and num_images):
+            return step()
+        # Nothing was received before the first round.
+        kind = (self.backbone_name, self.phase_name, what, self.round > 1)
+        return self._flops.counted(self.scalars, self.phase_name, kind, num_images, step, self.restored)
 
     def train(self, phase: str = "train") -> None:
         """Trains the classifier for the config's local epochs on the client's own images.
@@ -191,7 +199,8 @@ class FederatedClient:
             ValueError: there is no optimizer, or neither a `loss` nor a `training_step`.
         """
         phase = self._open_phase("fit")
-        terms = self._state.learners[name].fit(batches, loss, optimizer)
+        counted = partial(self.counted, f"{name} {getattr(loss, '__qualname__', '')}")
+        terms = self._state.learners[name].fit(batches, loss, optimizer, counted=counted)
         for term, value in terms.items():
             if not np.isfinite(value):
                 raise ClientError(self.id, self.round, phase, f"{term} is {value}")
@@ -210,10 +219,7 @@ class FederatedClient:
         Raises:
             RuntimeError: no phase is open.
         """
-        labels_N = self.images.labels_N
-        index_batches = self.index_batches(batch_size or self._config.training.batch_size)
-        for images, index_B in self.images.in_batches(index_batches):
-            yield self.images.augmented(images), labels_N[index_B]
+        return self.images.batches(self.index_batches(batch_size or self._config.training.batch_size))
 
     def index_batches(self, batch_size: int) -> Iterator[Tensor]:
         """Yields one epoch of indices of the client's own images; the open `phase` keys the order."""
@@ -223,9 +229,13 @@ class FederatedClient:
     @torch.no_grad()
     def features(self) -> Tensor:
         """Returns the features (N, D) of the client's own images, in eval mode."""
-        self.classifier.eval()
+        classifier = self.classifier.eval()
         chunks = torch.arange(self.num_images).split(self._config.evaluate.batch_size)
-        return torch.cat([self.classifier.features(self.images.inputs(index_B)) for index_B in chunks])
+
+        def features() -> Tensor:
+            return torch.cat([classifier.features(self.images.inputs(index_B)) for index_B in chunks])
+
+        return self.counted("features", self.num_images, features)
 
     def statistics(self, form: Form) -> FeatureStatistics:
         """Returns the statistics of the features of the client's own images."""
@@ -248,22 +258,8 @@ class FederatedClient:
             self.load_state_dict(before)
 
     def upload(self, payload: Payload | None = None) -> Upload:
-        """Returns the client's message to the server: the payload, and the measurements of the round so far.
-
-        Args:
-            payload: kind -> name -> array; None sends no values.
-        """
+        """Returns the client's message to the server: values (kind -> name -> array), and the round's measurements."""
         return Upload(self.id, self.round, self.num_images, payload or {}, dict(self.scalars), self.backbone_name)
-
-    def check_outputs(self) -> None:
-        """Checks the classifier's logits after a round, because a step's loss belongs to the weights before the step.
-
-        Raises:
-            ClientError: the logits of some of the client's own images are not finite.
-        """
-        self.classifier.eval()
-        if not is_finite(self.classifier, self.images.inputs(torch.arange(min(_NUM_PROBES, self.num_images)))):
-            raise ClientError(self.id, self.round, "outputs", "the logits of the client's own images are not finite")
 
     def state_dict(self) -> dict[str, Any]:
         """Returns weights and optimizers by module name, and the memory if not empty, as tensors and plain values."""

@@ -59,9 +59,3 @@ def _batches(images: ImageArrays, batch_size: int, device: torch.device) -> Iter
     for start in range(0, len(images.labels_N), batch_size):
         stop = start + batch_size
         yield to_input(to_tensor(images.images_NCHW[start:stop]).to(device)), images.labels_N[start:stop]
-
-
-@torch.inference_mode()
-def is_finite(predictor: Predictor, images: Tensor) -> bool:
-    """Returns True if all scores of the images are finite."""
-    return bool(predictor(images).isfinite().all())

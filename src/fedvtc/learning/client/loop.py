@@ -4,6 +4,7 @@ import hashlib
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -18,6 +19,9 @@ from fedvtc.learning.seeding import derive_seed
 Precision = Literal["32-true", "bf16-mixed"]
 Loss = Callable[..., Tensor | Mapping[str, Tensor]]
 """Computes a loss from the tensors of a batch, such as `loss(images, labels_B)`."""
+Terms = Mapping[str, Tensor]
+Counted = Callable[[int, Callable[[], Terms]], Terms]
+"""Runs a step on a number of images."""
 
 
 _GENERATORS = threading.RLock()
@@ -63,6 +67,10 @@ def keyed_randomness(
         yield
 
 
+def _uncounted(num_images: int, step: Callable[[], Terms]) -> Terms:
+    return step()
+
+
 class Learner:
     """A module, set up by Fabric once, and its optimizer; both are kept for the life of the client.
 
@@ -86,6 +94,7 @@ class Learner:
         batches: Iterable[Sequence[Tensor]],
         loss: Loss | None = None,
         optimizer: torch.optim.Optimizer | None = None,
+        counted: Counted = _uncounted,
     ) -> dict[str, float]:
         """Steps once per batch, in train mode.
 
@@ -94,9 +103,10 @@ class Learner:
             loss: computes the loss from the tensors of a batch; None takes the module's `training_step`. Either returns
                 a tensor, or a mapping of terms with the key `loss`.
             optimizer: replaces the module's optimizer in this call.
+            counted: runs each step up to its gradients, perhaps twice.
 
         Returns:
-            The mean over images of every term; empty without a batch. A mean is not finite if a value is not finite.
+            The mean over images of every term; empty without an image. A mean is not finite if a value is not finite.
 
         Raises:
             ValueError: there is no optimizer, or neither a `loss` nor a `training_step`.
@@ -109,17 +119,23 @@ class Learner:
         weights = [weight for group in stepper.param_groups for weight in group["params"]]
         means = _Means()
         for index, batch in enumerate(batches):
-            # Not `zero_grad`, which records each call for PyTorch's profiler: the record costs more than the reset.
-            for weight in weights:
-                weight.grad = None
-            # Not through Fabric's wrappers, which cost time in each step and on one device add autocast alone.
-            with self._fabric.autocast():
-                found = self.module.training_step(batch, index) if loss is None else loss(*batch)
-            terms: Mapping[str, Tensor] = {"loss": found} if isinstance(found, Tensor) else found
-            terms["loss"].backward()
+            terms = counted(len(batch[0]), partial(self._gradients, weights, batch, index, loss))
             stepper.step()
             means.add(terms, len(batch[0]))
         return means.value()
+
+    def _gradients(self, weights: Sequence[Tensor], batch: Sequence[Tensor], index: int, loss: Loss | None) -> Terms:
+        """Computes the gradients of a step; returns the terms of the loss."""
+        # Not `zero_grad`, which records each call for PyTorch's profiler: the record costs more than the reset.
+        for weight in weights:
+            weight.grad = None
+        module: Any = self.module
+        # Not through Fabric's wrappers, which cost time in each step and on one device add autocast alone.
+        with self._fabric.autocast():
+            found = module.training_step(batch, index) if loss is None else loss(*batch)
+        terms: Terms = {"loss": found} if isinstance(found, Tensor) else found
+        terms["loss"].backward()
+        return terms
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the weights and the state of the optimizer, if any, as tensors and plain values."""
@@ -149,7 +165,9 @@ class _Means:
             self._sizes.setdefault(name, []).append(num_images)
 
     def value(self) -> dict[str, float]:
-        """Returns the mean of each term; empty without a step."""
+        """Returns the mean of each term; empty without an image."""
+        if self._num_images == 0:
+            return {}
         means = {}
         for name, values in self._values.items():
             total = 0.0

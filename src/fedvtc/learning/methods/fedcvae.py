@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
@@ -122,8 +123,8 @@ class FedCVAE(LocalRounds[FedCVAEConfig]):
                 count_C = torch.tensor(upload.payload["labels"]["count"], dtype=torch.float32)
                 labels_N = torch.multinomial(count_C, number, replacement=True)
                 latents_NL = truncated_normal(number, config.decoder.latent_size, bound=config.truncation)
-                for batch in zip(latents_NL.split(_CHUNK), labels_N.split(_CHUNK), strict=True):
-                    images.append(decoder(*batch))
+                for latents_BL, labels_B in zip(latents_NL.split(_CHUNK), labels_N.split(_CHUNK), strict=True):
+                    images.append(server.counted("decoder", len(labels_B), partial(decoder, latents_BL, labels_B)))
                 labels.append(labels_N)
         return Broadcast(server.round, {"images": GeneratedImages.of(images, labels).to_arrays()})
 

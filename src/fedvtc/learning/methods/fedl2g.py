@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
@@ -83,9 +84,8 @@ class FedL2G(Method[FedL2GConfig]):
             study, quiz = next(self._batches(client, study_N)), _images(client, quiz_N)
             client.classifier.eval()
             fixed = {name: weight.detach() for name, weight in weights.items()}
-            gradient_BD, quiz_loss = target_gradients(
-                outputs, fixed, study, quiz, targets_CD, lr=self.task.optimizer.lr
-            )
+            measure = partial(target_gradients, outputs, fixed, study, quiz, targets_CD, lr=self.task.optimizer.lr)
+            gradient_BD, quiz_loss = client.counted("gradients", len(study[1]) + len(quiz[1]), measure)
         client.scalars["loss/quiz"] = quiz_loss
         gradients = _by_class(gradient_BD.cpu().numpy(), study[1].cpu().numpy())
         return client.upload({"gradients": gradients})

@@ -83,7 +83,7 @@ class FedType(SharedProxy[FedTypeConfig]):
             with _part(client, "proxy", epoch):
                 loss = proxy_loss(proxy, private.eval(), self.config.temperature)
                 client.fit("proxy", client.batches(), loss=loss, record_terms=False)
-            penalty = self._next_penalty(client)
+                penalty = self._next_penalty(client)
             client.memory["penalty"] = penalty
         return self.upload_of(client)
 

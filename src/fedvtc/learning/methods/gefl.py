@@ -180,7 +180,7 @@ class GeFL(Method[GeFLConfig]):
         @torch.no_grad()
         def drawn(num_images: int) -> tuple[Tensor, Tensor]:
             labels_B = classes_C[torch.randint(len(classes_C), (num_images,), device=client.device)]
-            return _draw(generator, labels_B), labels_B
+            return client.counted("images", num_images, lambda: _draw(generator, labels_B)), labels_B
 
         def mixed() -> Iterator[tuple[Tensor, Tensor]]:
             for images, labels_B in client.batches():

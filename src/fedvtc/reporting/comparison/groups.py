@@ -10,6 +10,8 @@ from fedvtc.reporting.comparison.values import FILES
 from fedvtc.reporting.run_facts import METHOD, SEED
 
 Texts = tuple[str, ...]
+STATUS = "status"
+"""Selects trials by their status."""
 
 
 @dataclass(frozen=True)
@@ -64,18 +66,19 @@ def selected(trials: Trials, where: Mapping[str, Sequence[str]]) -> Trials:
 
     Args:
         trials: the trials.
-        where: permitted texts of values by key.
+        where: permitted texts of values by key; the key `status` selects by the status of a trial.
 
     Raises:
         UserError: no trial has the key or one of the values.
     """
     for key, texts in where.items():
-        _check_known(trials, "--where", [key])
-        known = dict.fromkeys(row.values[key] for row in trials.rows if key in row.values)
+        if key != STATUS:
+            _check_known(trials, "--where", [key])
+        known = dict.fromkeys(text for text in (_text(row, key) for row in trials.rows) if text is not None)
         for text in texts:
             if text not in known:
                 raise UserError(f"--where {key}={text}: no run has this value. {did_you_mean(text, known)}")
-    rows = tuple(row for row in trials.rows if all(row.values.get(key) in texts for key, texts in where.items()))
+    rows = tuple(row for row in trials.rows if all(_text(row, key) in texts for key, texts in where.items()))
     keys = tuple(key for key in trials.keys if len({row.values.get(key) for row in rows}) > 1)
     return Trials(rows, keys, trials.target)
 
@@ -116,6 +119,10 @@ def compared(trials: Trials, rows: Sequence[str] | None = None, columns: Sequenc
         {cell: Group(tuple(group)) for cell, group in members.items()},
         trials.target,
     )
+
+
+def _text(trial: TrialRow, key: str) -> str | None:
+    return trial.status if key == STATUS else trial.values.get(key)
 
 
 def _check_known(trials: Trials, option: str, keys: Sequence[str]) -> None:

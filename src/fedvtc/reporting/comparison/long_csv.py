@@ -10,10 +10,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fedvtc.errors import UserError
+from fedvtc.reporting.comparison.groups import STATUS
 from fedvtc.reporting.comparison.trials import TrialRow, Trials
 from fedvtc.reporting.run_facts import METHOD, SEED
 
-TRIAL, STATUS, TARGET = "trial", "status", "target"
+TRIAL, TARGET = "trial", "target"
 OWN = (TRIAL, STATUS, TARGET)
 FIX = "Write the file with `fedvtc table FOLDER --long`."
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from fedvtc.learning.metrics import HEADLINE_METRICS
 from fedvtc.reporting.run_numbers import (
     COMPUTING,
+    CPU,
+    FLOPS,
     RECEIVED,
     SENT,
     TARGET_BYTES,
@@ -18,11 +20,11 @@ from fedvtc.reporting.tables import human_bytes
 SHARES = {name: label for label, name in HEADLINE_METRICS.items()} | {"test/f1/mean": "F1"}
 COSTS = {SENT: "up", RECEIVED: "down"}
 """Bytes that all clients together sent and received, over all rounds."""
-TIMES = {COMPUTING: "client s", WALL_CLOCK: "seconds"}
-"""Measured times; files of a sweep leave them out, so that a repeated sweep writes equal files."""
+TIMES = {CPU: "CPU s", FLOPS: "FLOPs", "memory/peak_bytes": "memory", WALL_CLOCK: "seconds"}
+"""Measured costs; files of a sweep leave them out, so that a repeated sweep writes equal files."""
 TO_TARGET = {TARGET_ROUNDS: "rounds to {}", TARGET_BYTES: "MB to {}"}
 """Numbers up to the first evaluation that reaches the target."""
-HEADINGS = SHARES | COSTS | TIMES | TO_TARGET | {TARGET_SECONDS: "s to {}"}
+HEADINGS = SHARES | COSTS | TIMES | {COMPUTING: "client s"} | TO_TARGET | {TARGET_SECONDS: "s to {}"}
 """Headings of metrics by name; other metrics have their name as heading."""
 
 
@@ -66,7 +68,9 @@ class Metric:
             return f"{sign if value >= 0 else ''}{human_bytes(value)}"
         if self.name == TARGET_ROUNDS:
             return f"{value:{sign}.1f}"
-        if self.name.startswith("time/") or self.name == TARGET_SECONDS:
+        if self.name.startswith((FLOPS, "flops/")):
+            return f"{value:{sign}.2e}"
+        if self.name.startswith(("time/", CPU)) or self.name == TARGET_SECONDS:
             return f"{value:{sign}.0f}"
         shown = value * 100 if self.is_percent else value
         digits = self.digits if self.digits is not None else 2 if self.is_percent else 4
@@ -91,7 +95,7 @@ def default_names(target: float | None, *, times: bool) -> list[str]:
 
     Args:
         target: the target of the sweep; None leaves out its columns.
-        times: True adds measured times.
+        times: True adds measured costs.
     """
     names = [*SHARES, *COSTS, *(TO_TARGET if target else ())]
     return names + ([*TIMES, *([TARGET_SECONDS] if target else [])] if times else [])

@@ -11,8 +11,8 @@ import yaml
 from fedvtc.errors import RunFolderError, UserError
 from fedvtc.reporting.comparison.values import varying, with_texts
 from fedvtc.reporting.run_facts import DAMAGE, METHOD, SEED, RunFacts, damage, read_run
+from fedvtc.reporting.run_folders import find_runs
 from fedvtc.reporting.run_numbers import are_whole, numbers_of
-from fedvtc.reporting.runs import find_runs
 
 DEFINITION = "sweep.yaml"
 """The file of a sweep folder that names the trials."""
@@ -123,7 +123,7 @@ def read_folders(folders: Sequence[Path], target: float | None) -> tuple[list[Tr
     read, others = [], []
     for folder in folders:
         if (folder / DEFINITION).is_file():
-            planned, own_target = _definition(folder)
+            planned, own_target = sweep_definition(folder)
             read.append(of_sweep(planned, own_target if target is None else target))
         else:
             others.append(folder)
@@ -151,7 +151,7 @@ def joined(parts: Sequence[Trials]) -> Trials:
     return Trials(rows, tuple(keys), targets.pop() if targets else None)
 
 
-def _definition(folder: Path) -> tuple[list[Planned], float | None]:
+def sweep_definition(folder: Path) -> tuple[list[Planned], float | None]:
     """Reads sweep.yaml of a sweep folder: its trials and target.
 
     Raises:

@@ -7,13 +7,15 @@ the actor removes the variables of launchers, which Lightning reads.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import ray
 
+from fedvtc.errors import FedvtcError
+from fedvtc.runtime.actors.stream import Failed
 from fedvtc.runtime.heavy_imports import fast_imports
 
 if TYPE_CHECKING:
@@ -61,16 +63,25 @@ class ClientActor:
         given = ray.get_runtime_context().get_accelerator_ids().get("GPU", [])
         return ClientHost(*self._parts, actor_device(self._num_gpus, given))
 
-    def run(self, task: str, client: int, *arguments: Any) -> Any:
-        """Runs the method of `ClientHost` with this name on the client."""
+    def run(self, task: str, clients: Sequence[int], *arguments: Any) -> Iterator[Any]:
+        """Runs the method of `ClientHost` with this name on the clients, one after another; yields each result."""
         host = self._host
-        return host.perform(getattr(type(host), task), client, *arguments)
+        for client in clients:
+            try:
+                result = host.perform(getattr(type(host), task), client, *arguments)
+            except FedvtcError as error:
+                result = Failed(error)
+            yield result
 
     def rebuild(self, client: int, history: History) -> list[str]:
         """Runs `ClientHost.rebuild`; the broadcasts of the history are references to Ray's object store."""
         host = self._host
         steps = tuple(step._replace(broadcast=ray.get(step.broadcast)) for step in history.steps)
         return host.perform(type(host).rebuild, client, replace(history, steps=steps))
+
+    def forget(self, client: int) -> None:
+        """Drops the client; a held state that is not yet written is set aside first."""
+        self._host.forget(client)
 
     def adopt(self, specs: Sequence[ClientSpec]) -> None:
         """Adds clients to the host; each has to be built by `rebuild`."""

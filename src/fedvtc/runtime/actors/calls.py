@@ -41,7 +41,7 @@ from typing import Any
 
 from ray.exceptions import ObjectLostError, RayError, RayTaskError
 
-from fedvtc.errors import ClientError, ClientMemoryError
+from fedvtc.errors import ClientError, ClientMemoryError, FedvtcError
 from fedvtc.runtime.actors.errors import NODE_DIED, cause_of, reason_of
 from fedvtc.runtime.actors.handle import ActorHandle
 from fedvtc.runtime.actors.open_calls import Actors, OpenCalls
@@ -69,8 +69,7 @@ class Calls:
 
     def results(self) -> Iterator[Any]:
         """Yields the result of each client in the order of the clients; the `ClientError` of a skipped client."""
-        for client in self._clients:
-            self._open.send(client)
+        self._open.send(self._clients)
         for handle in {self._actors.handle_of(client): None for client in self._clients}:
             self._watch.add(handle)
         for client in self._clients:
@@ -90,8 +89,9 @@ class Calls:
                 if client not in self._open.tasks:
                     return None
                 result = self._open.take_result(client)
-            except RayTaskError as error:
-                skipped = self._failed(error, client, handle)
+            except (FedvtcError, RayTaskError) as error:
+                cause = cause_of(error) if isinstance(error, RayTaskError) else error
+                skipped = self._failed(cause, client, handle)
                 if skipped is None:
                     continue
                 self._open.close(client, skipped)
@@ -113,8 +113,8 @@ class Calls:
     def _wait(self, client: int) -> None:
         """Waits until the open calls of the client are done; replaces actors that are lost in the meantime."""
         # Looked up in every pass, because the replacement of an actor opens new calls.
-        while undone := self._open.undone(client):
-            lost = self._watch.wait(undone[0])
+        while (undone := self._open.undone(client)) is not None:
+            lost = self._watch.wait(undone)
             if lost is None:
                 continue
             for handle, error in lost:
@@ -122,19 +122,18 @@ class Calls:
             self._replace_hanging()
             self._redistribute_slotless()
 
-    def _failed(self, error: RayTaskError, client: int, handle: ActorHandle) -> ClientError | None:
+    def _failed(self, cause: Exception, client: int, handle: ActorHandle) -> ClientError | None:
         """Handles an error of the client's call; returns None for a retry, and the error if the client is skipped."""
-        cause = error.cause
         if isinstance(cause, ClientMemoryError):
             # The rest of a process that ran out of memory is not trusted.
             self._lost(handle, str(cause), client)
             return None
         if not isinstance(cause, ClientError) or client not in self._open.tasks:
-            raise cause_of(error) from error
+            raise cause
         is_retried = self._retries.after_error(cause)
         self._open.rebuild(client)
         if is_retried:
-            self._open.send(client)
+            self._open.send([client])
             self._watch.add(handle)
             return None
         return cause
@@ -148,13 +147,10 @@ class Calls:
         if timeout_s is None:
             return
         for handle in self._watch.handles:
-            rebuilds, tasks = (
-                [calls[client] for client in handle.clients if client in calls]
-                for calls in (self._open.rebuilds, self._open.tasks)
-            )
-            left, stalled_s = self._watch.progress(handle, [*tasks, *rebuilds])
+            tasks, rebuilds = self._open.left(handle)
+            stalled_s = self._watch.stalled_s(handle, (tasks, rebuilds))
             # A rebuild is one call with all steps of the client.
-            patience_s = timeout_s * (1 + self._actors.lineage.num_steps if left.intersection(rebuilds) else 1)
+            patience_s = timeout_s * (1 + self._actors.lineage.num_steps if rebuilds else 1)
             if stalled_s > patience_s:
                 self._lost(handle, f"it made no progress for {patience_s:g} s, see runtime.client_timeout_s")
 
@@ -203,8 +199,7 @@ class Calls:
             self._open.rebuilds.pop(client, None)
             if self._task is not ClientHost.rebuild or client not in unanswered:
                 self._open.rebuild(client)
-        for client in unanswered:
-            self._open.send(client)
+        self._open.send(unanswered)
         for other in dict.fromkeys(new):
             self._watch.add(other)
 

@@ -9,7 +9,9 @@ from ray.exceptions import RayError, RayTaskError
 
 from fedvtc.config.schema import Config
 from fedvtc.errors import ClientError, ClientMemoryError
+from fedvtc.runtime.actors.errors import cause_of
 from fedvtc.runtime.actors.handle import ActorHandle
+from fedvtc.runtime.actors.stream import Failed, Stream
 from fedvtc.runtime.host import ClientHost
 from fedvtc.runtime.incidents import Incidents
 from fedvtc.runtime.lineage import Lineage
@@ -36,7 +38,9 @@ class Actors(Protocol):
 
 
 class OpenCalls:
-    """Sends calls to the actors where the clients live, and keeps the reference of each open call.
+    """Sends calls to the actors where the clients live, and keeps the open calls of each client.
+
+    The task is one call for all clients of an actor, whose results arrive one by one; a rebuild is a call of its own.
 
     A task that is a step is recorded in the lineage, with each client that completes the step. The step of a client is
     recorded as soon as its result is seen, so that every later history of the client contains the step.
@@ -52,20 +56,26 @@ class OpenCalls:
         self._arguments = [ray.put(argument) for argument in arguments]
         self.round = arguments[0].round + 1 if is_changing(task) else 0
         self._step = actors.lineage.begin(task, self.round, self._arguments[0]) if is_changing(task) else None
-        self.tasks: dict[int, ObjectRef[Any]] = {}
+        self.tasks: dict[int, Stream | ObjectRef[Any]] = {}
         self.rebuilds: dict[int, ObjectRef[Any]] = {}
         self.sent_to: dict[int, ActorHandle] = {}
 
-    def send(self, client: int) -> None:
-        """Sends the task to the actor where the client lives."""
-        handle = self._actors.handle_of(client)
-        # Removed first, so that the dict keeps the clients in the order of sending.
-        self.sent_to.pop(client, None)
-        self.sent_to[client] = handle
+    def send(self, clients: Sequence[int]) -> None:
+        """Sends the task to the actors where the clients live, one call for each actor."""
+        hosted: dict[ActorHandle, list[int]] = {}
+        for client in clients:
+            handle = self._actors.handle_of(client)
+            hosted.setdefault(handle, []).append(client)
+            # Removed first, so that the dict keeps the clients in the order of sending.
+            self.sent_to.pop(client, None)
+            self.sent_to[client] = handle
         if self._task is ClientHost.rebuild:
-            self.tasks[client] = self._sent_rebuild(client)
-        else:
-            self.tasks[client] = handle.actor.run.remote(self._task.__name__, client, *self._arguments)
+            self.tasks |= {client: self._sent_rebuild(client) for client in clients}
+            return
+        for handle, group in hosted.items():
+            run = handle.actor.run.options(num_returns="streaming")
+            stream = Stream(run.remote(self._task.__name__, group, *self._arguments), group)
+            self.tasks |= dict.fromkeys(group, stream)
 
     def rebuild(self, client: int) -> None:
         """Sends the rebuild of the client to the actor where the client lives."""
@@ -77,7 +87,7 @@ class OpenCalls:
             self._step.clients.discard(client)
         self.rebuild(client)
         if client in self.tasks:
-            self.send(client)
+            self.send([client])
 
     def skip(self, client: int, error: ClientError) -> None:
         """Makes the error the result of the client's open task."""
@@ -90,24 +100,46 @@ class OpenCalls:
         return damaged
 
     def take_result(self, client: int) -> Any:
-        """Returns the result of the client's task; the task stays open if it failed."""
-        result = ray.get(self.tasks[client])
+        """Returns the result of the client's task; the task stays open if it failed.
+
+        Raises:
+            FedvtcError: the task failed.
+            RayError: the actor was lost, or could not run the task.
+        """
+        reference = self._result_of(client)
+        assert reference is not None
+        result = ray.get(reference)
+        if isinstance(result, Failed):
+            raise result.error
         self.close(client, result)
         return result
 
     def close(self, client: int, result: Any) -> None:
         """Ends the task of the client with a result."""
-        del self.tasks[client]
+        task = self.tasks.pop(client)
+        if isinstance(task, Stream):
+            task.release(client)
         self._record_step(client, result)
 
     def unfinished(self) -> list[int]:
         """Returns the clients with an open call."""
         return [*self.rebuilds, *self.tasks]
 
-    def undone(self, client: int) -> list[ObjectRef[Any]]:
-        """Returns the open calls of the client that are not done."""
-        calls = [calls[client] for calls in (self.rebuilds, self.tasks) if client in calls]
-        return ray.wait(calls, num_returns=len(calls), timeout=0)[1]
+    def undone(self, client: int) -> Any:
+        """Returns an object for `ray.wait`, ready once a call of the client may be done; None if no call is open."""
+        rebuild, task = self.rebuilds.get(client), self.tasks.get(client)
+        if rebuild is not None and not _is_there(rebuild):
+            return rebuild
+        if isinstance(task, Stream):
+            return task.generator if task.result_of(client) is None else None
+        return None if task is None or _is_there(task) else task
+
+    def left(self, handle: ActorHandle) -> tuple[frozenset[int], frozenset[int]]:
+        """Returns the clients of the actor whose task is not done, and the clients whose rebuild is not done."""
+        tasks = [client for client in handle.clients if client in self.tasks and self._result_of(client) is None]
+        open_rebuilds = [client for client in handle.clients if client in self.rebuilds]
+        rebuilds = [client for client in open_rebuilds if not _is_there(self.rebuilds[client], fetch_local=False)]
+        return frozenset(tasks), frozenset(rebuilds)
 
     def unanswered(self, handle: ActorHandle) -> list[int]:
         """Returns the clients of the actor without an answer to the task, the client at work first."""
@@ -120,7 +152,7 @@ class OpenCalls:
     def is_built(self, client: int) -> bool:
         """Returns True if the client's open rebuild is done."""
         reference = self.rebuilds[client]
-        if not ray.wait([reference], timeout=0)[0]:
+        if not _is_there(reference):
             return False
         try:
             ray.get(reference)
@@ -128,21 +160,33 @@ class OpenCalls:
             return False
         return True
 
+    def _result_of(self, client: int) -> ObjectRef[Any] | None:
+        """Returns the reference of the result of the client's task; None if there is no result yet."""
+        task = self.tasks[client]
+        if isinstance(task, Stream):
+            return task.result_of(client)
+        return task if _is_there(task) else None
+
     def _has_answered(self, client: int) -> bool:
         """Returns True if the client's task has a result that outlives the actor."""
-        reference = self.tasks[client]
-        if not ray.wait([reference], timeout=0)[0]:
+        reference = self._result_of(client)
+        if reference is None:
             return False
         try:
             result = ray.get(reference)
         except RayTaskError as error:
-            # The task of a client whose rebuild failed found no client; that error is no answer.
-            was_there = client not in self.rebuilds or self.is_built(client)
-            return was_there and not isinstance(error.cause, ClientMemoryError)
+            return self._is_answer(client, cause_of(error))
         except RayError:
             return False
+        if isinstance(result, Failed):
+            return self._is_answer(client, result.error)
         self._record_step(client, result)
         return True
+
+    def _is_answer(self, client: int, error: Exception) -> bool:
+        """Returns True if the error is that of the task; a client whose rebuild failed was absent for the task."""
+        was_there = client not in self.rebuilds or self.is_built(client)
+        return was_there and not isinstance(error, ClientMemoryError)
 
     def _record_step(self, client: int, result: Any) -> None:
         """Records in the lineage that the client completed the step; a skipped client did not."""
@@ -153,3 +197,7 @@ class OpenCalls:
         actor, history = self._actors.handle_of(client).actor, self._actors.lineage.history(client)
         reference: ObjectRef[Any] = actor.rebuild.remote(client, history)
         return reference
+
+
+def _is_there(reference: ObjectRef[Any], *, fetch_local: bool = True) -> bool:
+    return bool(ray.wait([reference], timeout=0, fetch_local=fetch_local)[0])

@@ -211,7 +211,7 @@ class RayPool:
             (spec,) = (spec for spec in old.specs if spec.client == client)
             old.specs = [spec for spec in old.specs if spec.client != client]
             # `forget` first sets aside a held state that is not yet written.
-            old.actor.run.remote(ClientHost.forget.__name__, client)
+            old.actor.forget.remote(client)
             if isinstance(target, Slot):
                 targets[index] = self._start(target, [spec])
             else:

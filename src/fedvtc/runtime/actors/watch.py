@@ -1,7 +1,6 @@
 """Watches the actors of one task: notices actors that end, and measures the time without progress of an actor."""
 
 import time
-from collections.abc import Sequence
 from typing import Any
 
 import ray
@@ -13,6 +12,9 @@ from fedvtc.runtime.actors.handle import ActorHandle
 TICK_S = 1.0
 """Longest wait in seconds before actors are checked for hanging."""
 
+Left = tuple[frozenset[int], frozenset[int]]
+"""Clients with an open task and clients with an open rebuild."""
+
 
 class ActorWatch:
     """The actors that still have calls of a task to run.
@@ -23,7 +25,7 @@ class ActorWatch:
 
     def __init__(self) -> None:
         self._ends: dict[ObjectRef[Any], ActorHandle] = {}
-        self._progress: dict[ActorHandle, tuple[frozenset[ObjectRef[Any]], float]] = {}
+        self._progress: dict[ActorHandle, tuple[Left, float]] = {}
 
     @property
     def handles(self) -> list[ActorHandle]:
@@ -33,20 +35,20 @@ class ActorWatch:
     def add(self, handle: ActorHandle) -> None:
         """Watches the actor from now on; called after the calls of the task were sent to the actor."""
         self._ends[handle.actor.ready.remote()] = handle
-        self._progress[handle] = (frozenset(), time.monotonic())
+        self._progress[handle] = ((frozenset(), frozenset()), time.monotonic())
 
     def drop(self, handle: ActorHandle) -> None:
         """Stops watching the actor."""
         self._ends = {end: other for end, other in self._ends.items() if other is not handle}
 
-    def wait(self, reference: ObjectRef[Any]) -> list[tuple[ActorHandle, RayError]] | None:
-        """Waits for the reference, for the end of an actor, or for `TICK_S`.
+    def wait(self, awaited: Any) -> list[tuple[ActorHandle, RayError]] | None:
+        """Waits for a reference or a generator of Ray, for the end of an actor, or for `TICK_S`.
 
         Returns:
-            None if the reference is ready; else the actors that were lost, each with its error.
+            None if the awaited object is ready; else the actors that were lost, each with its error.
         """
-        ready, _ = ray.wait([reference, *self._ends], num_returns=1, timeout=TICK_S)
-        if reference in ready:
+        ready, _ = ray.wait([awaited, *self._ends], num_returns=1, timeout=TICK_S)
+        if any(each is awaited for each in ready):
             return None
         lost = []
         for end in ready:
@@ -57,16 +59,18 @@ class ActorWatch:
                 lost.append((handle, error))
         return lost
 
-    def progress(self, handle: ActorHandle, calls: Sequence[ObjectRef[Any]]) -> tuple[frozenset[ObjectRef[Any]], float]:
-        """Returns the calls that the actor has not done, and the seconds since one of its calls was last done.
+    def stalled_s(self, handle: ActorHandle, left: Left) -> float:
+        """Returns the seconds since one of the actor's calls was last done.
 
         The seconds are 0 while the actor has not started, and when all calls are done.
+
+        Args:
+            handle: the actor.
+            left: the clients whose task is not done, and those whose rebuild is not done.
         """
-        _, undone = ray.wait([*calls, handle.is_up_ref], num_returns=len(calls) + 1, timeout=0, fetch_local=False)
-        # Compared by the calls that are left: a call whose result was taken is no longer among the given calls.
-        left = frozenset(undone)
+        is_up = bool(ray.wait([handle.is_up_ref], timeout=0, fetch_local=False)[0])
         before, since_s = self._progress[handle]
-        if left != before or not left or handle.is_up_ref in left:
+        if left != before or not any(left) or not is_up:
             since_s = time.monotonic()
             self._progress[handle] = (left, since_s)
-        return left, time.monotonic() - since_s
+        return time.monotonic() - since_s

@@ -2,20 +2,23 @@
 
 import os
 import threading
+from collections import Counter
+from collections.abc import Mapping
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psutil
 
 from fedvtc.config.schema import Config
-from fedvtc.storage.atomic import replaced
 from fedvtc.tracking.base import RunInfo
+from fedvtc.tracking.wandb.identity import keep_id, kept_id
 
 if TYPE_CHECKING:
     import wandb
 
 MAX_TAG_LETTERS = 64
+ENVIRONMENT = ("versions", "hardware", "commits")
+"""Parts of run.json, and of its newest attempt, that become `environment` in the config of the W&B run."""
 VARIABLES = {
     "mode": "WANDB_MODE",
     "project": "WANDB_PROJECT",
@@ -23,6 +26,7 @@ VARIABLES = {
     "group": "WANDB_RUN_GROUP",
     "job_type": "WANDB_JOB_TYPE",
     "name": "WANDB_NAME",
+    "notes": "WANDB_NOTES",
 }
 """Environment variables that win over the config, by config key."""
 STORE_S = 1.0
@@ -33,12 +37,13 @@ MODES = ("online", "offline", "shared", "disabled", "dryrun", "run")
 """Modes that W&B accepts, in lower case only."""
 
 
-def open_run(run: RunInfo, explicit: dict[str, str]) -> "wandb.Run":
+def open_run(run: RunInfo, explicit: dict[str, str], description: Mapping[str, Any]) -> "wandb.Run":
     """Opens the W&B run of a run folder; continues the W&B run of an earlier attempt.
 
     Args:
         run: facts about the run.
         explicit: arguments of `wandb.init` that win over environment and config.
+        description: the content of run.json; empty if there is none.
 
     Raises:
         Exception: of any kind, if W&B cannot open the run within `tracking.wandb.timeout_s`.
@@ -62,21 +67,18 @@ def open_run(run: RunInfo, explicit: dict[str, str]) -> "wandb.Run":
         # The metadata would hold the command line.
         x_disable_meta=True,
     )
-    kept = _id_file(run)
     opened = wandb.init(
         **(chosen | explicit),
-        id=kept.read_text() if kept.is_file() else run.id,
+        id=kept_id(run),
         resume="allow",
         reinit="create_new",
         dir=str(run.folder.absolute()),
-        config=dict(run.config_dict),
+        config=dict(run.config_dict) | _added_config(run, description),
         tags=_tags(run.config),
         settings=settings,
     )
-    # The agent of a W&B sweep chooses another id.
-    if opened.id != run.id and not opened.disabled:
-        with replaced(kept) as beside:
-            beside.write_text(opened.id)
+    if not opened.disabled:
+        keep_id(run, opened.id)
     return opened
 
 
@@ -121,10 +123,16 @@ def _kill_service() -> None:
                 process.kill()
 
 
-def _id_file(run: RunInfo) -> Path:
-    return run.folder / "wandb" / "id"
+def _added_config(run: RunInfo, description: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns keys of the W&B config beside those of the run: the environment, and the backbones in one line."""
+    parts = [description, *description.get("attempts", [])[-1:]]
+    environment = {name: part[name] for part in parts for name in ENVIRONMENT if name in part}
+    mix = ", ".join(f"{name} x{count}" for name, count in Counter(run.backbones).items())
+    return {"environment": environment, "backbone_mix": mix}
 
 
 def _tags(config: Config) -> list[str]:
     given = (config.method.label or config.method.name, config.data.name, config.partition.kind)
-    return list(dict.fromkeys(tag[:MAX_TAG_LETTERS] for tag in (*given, *config.tracking.wandb.tags)))
+    variable = (tag.strip() for tag in os.environ.get("WANDB_TAGS", "").split(","))
+    tags = (*given, *config.tracking.wandb.tags, *filter(None, variable))
+    return list(dict.fromkeys(tag[:MAX_TAG_LETTERS] for tag in tags))

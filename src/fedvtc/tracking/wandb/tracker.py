@@ -12,10 +12,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedvtc.errors import reason
-from fedvtc.storage.records import records_up_to
+from fedvtc.errors import RunFolderError, reason
+from fedvtc.storage.records import clients_in, records_up_to
+from fedvtc.storage.run_files import read_description
 from fedvtc.tracking.base import RunInfo, Tracker
+from fedvtc.tracking.console import plain_line
 from fedvtc.tracking.series import TOTAL_MB, Series, numbers, prefix_of, sample_picture, shows_clients
+from fedvtc.tracking.wandb.artifacts import log_artifacts
 from fedvtc.tracking.wandb.local_log import drop_empty, logged_values
 from fedvtc.tracking.wandb.session import close_service, end_service, gone_errors, open_run
 
@@ -28,6 +31,8 @@ BEST = "max/test/accuracy/mean"
 LOCAL_S = 30.0
 """Seconds for W&B on this machine, on top of the server's `tracking.wandb.timeout_s`: on a busy machine the import of
 wandb and two starts of its service take more than ten seconds, and a short run has ended by then."""
+MAX_TITLE_LETTERS = 63
+"""Longest title of an alert that W&B accepts."""
 KEPT_S = 30.0
 """Seconds for which logged rows stay in memory: a dead service of W&B may not have written the rows of ten seconds."""
 
@@ -63,6 +68,7 @@ class WandbTracker(Tracker):
     def start(self, run: RunInfo) -> None:
         """Opens the W&B run and logs missing rounds up to the round that the federation resumes after."""
         self._info, self._has_begun = run, True
+        self._description = _description(run)
         self._last_round = run.resumed_round or 0
         try:
             self._begin(run)
@@ -125,20 +131,25 @@ class WandbTracker(Tracker):
         self._run.define_metric(TOTAL_MB)
         self._run.define_metric("mb/*", step_metric=TOTAL_MB, step_sync=False)
         self._run.define_metric("final/*", step_metric="final/round", step_sync=False)
+        # A chart of one point.
+        self._run.define_metric("final/round", hidden=True)
         picture = run.folder / "partition.png"
         if not self._logged["round"] and picture.is_file():
             self._pending["partition"] = wandb.Image(str(picture))
         for record in records_up_to(run.folder, run.resumed_round or 0):
-            self._log(record, [])
+            is_lost = record["round"] not in self._logged["round"]
+            if is_lost and (picture := run.folder / "samples" / f"round_{record['round']:06d}.png").is_file():
+                self._pending["samples"] = wandb.Image(str(picture), caption=f"round {record['round']}")
+            self._log(record, clients_in(run.folder, record["round"]) if is_lost else [])
 
     def _open(self, run: RunInfo) -> "wandb.Run":
         try:
             try:
-                return open_run(run, self._explicit)
+                return open_run(run, self._explicit, self._description)
             except gone_errors():
                 # W&B may have connected to a service that is dead.
                 close_service()
-                return open_run(run, self._explicit)
+                return open_run(run, self._explicit, self._description)
         except Exception as error:
             if self._given_up:
                 raise
@@ -146,7 +157,7 @@ class WandbTracker(Tracker):
             # The service still holds the id of the run that it could not open.
             close_service()
             self._explicit = {"mode": "offline"}
-            return open_run(run, self._explicit)
+            return open_run(run, self._explicit, self._description)
 
     def _reopen(self, error: Exception) -> None:
         """Starts a new service and logs the kept rows again.
@@ -176,11 +187,15 @@ class WandbTracker(Tracker):
         assert self._run is not None
         row: dict[str, Any] = self._series.take(record)
         pending, self._pending = self._pending, {}
-        if record["phase"] == "round":
-            self._best = max(self._best, record.get("test/accuracy/mean", -1.0))
+        self._best = max(self._best, record.get("test/accuracy/mean", -1.0))
         if record["round"] in self._logged[record["phase"]]:
             return
-        if record["phase"] == "round":
+        total_mb = row[f"{prefix_of(record)}{TOTAL_MB}"]
+        if record["phase"] == "final":
+            # The numbers are in the summary only, because W&B would draw a chart of one point for each.
+            row = {"final/round": record["round"]}
+        else:
+            row |= _by_backbone(clients)
             self._define_axes(row)
             row |= {f"mb/{name}": row[name] for name in HEADLINES if name in row}
         if record.get("incidents"):
@@ -189,11 +204,12 @@ class WandbTracker(Tracker):
             row |= _by_client(clients, prefix_of(record))
         # Without `step`: W&B drops rows whose step is lower than the step before.
         self._run.log(row | pending)
+        self._run.write_logs(plain_line(record, self._info.config.run.rounds))
         if self._best >= 0:
             self._run.summary[BEST] = self._best
         if record["phase"] == "final":
             last = {name: value for name, value in numbers(record).items() if name != "round"}
-            self._run.summary.update(last | {TOTAL_MB: row[f"final/{TOTAL_MB}"]})
+            self._run.summary.update(last | {TOTAL_MB: total_mb})
 
     def _show_samples(self, round: int, images_NCHW: NDArray[np.uint8], labels_N: Sequence[int]) -> None:
         import wandb
@@ -206,6 +222,9 @@ class WandbTracker(Tracker):
         try:
             if status == "finished" and self._info.config.tracking.wandb.upload_checkpoints:
                 self._upload_checkpoint()
+            if status == "failed" and self._info.config.tracking.wandb.alerts:
+                text = f"The run failed after round {self._last_round}. Run folder: {self._info.folder}"
+                self._run.alert(f"{self._info.name} failed"[:MAX_TITLE_LETTERS], text, level="ERROR")
         finally:
             self._run.finish(exit_code=0 if status == "finished" else 1)
             self._is_sent = True
@@ -218,25 +237,17 @@ class WandbTracker(Tracker):
             self._axes.add(group)
 
     def _upload_checkpoint(self) -> None:
-        import wandb
-
         assert self._run is not None
         if self._info.config.checkpoint.every is None or self._info.checkpoints is None:
             problem = "no final checkpoint to upload, because checkpoint.every is null."
             self.report(f"tracking.wandb.upload_checkpoints: {problem}")
             return
-        final = f"{self._info.checkpoints}/final"
-        artifact = wandb.Artifact(f"clients-{self._info.id}", type="model")
-        if "://" in final:
-            artifact.add_reference(final, checksum=False)
-        else:
-            artifact.add_dir(final)
-        self._run.log_artifact(artifact)
+        log_artifacts(self._run, self._info, self._description)
 
     def _report_unsent(self) -> None:
         folders = [
             path
-            for path in sorted((self._info.folder / "wandb").glob("offline-run-*"))
+            for path in sorted((self._info.folder / "wandb").glob(f"offline-run-*{self._run.id if self._run else ''}*"))
             if not any(path.glob("*.synced"))
         ]
         if not self._is_sent and self._run is not None and not self._run.offline:
@@ -245,6 +256,24 @@ class WandbTracker(Tracker):
             self.report("tracking.wandb: W&B did not upload all values in time.")
         if folders:
             self.report(f"W&B: upload the run with: wandb sync {' '.join(shlex.quote(str(path)) for path in folders)}")
+
+
+def _description(run: RunInfo) -> Mapping[str, Any]:
+    try:
+        return read_description(run.folder)
+    except RunFolderError:
+        # The run does not depend on the tracker.
+        return {}
+
+
+def _by_backbone(clients: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Returns the mean accuracy of the clients of each backbone; nothing with a single backbone."""
+    accuracies: dict[str, list[float]] = {}
+    for client in clients:
+        accuracies.setdefault(str(client.get("backbone", "")), []).append(client["accuracy"])
+    if len(accuracies) < 2:
+        return {}
+    return {f"backbone/{name}/accuracy": float(np.mean(values)) for name, values in accuracies.items()}
 
 
 def _by_client(clients: Sequence[Mapping[str, Any]], prefix: str) -> dict[str, Any]:

@@ -6,6 +6,7 @@ Shapes: N images, W images of a window, B images of a batch.
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Literal
 
 import torch
@@ -15,7 +16,10 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from fedvtc.config.schema import OptimizerConfig
 from fedvtc.learning.client.client import FederatedClient
+from fedvtc.learning.client.private_steps import PrivateLoss, poisson_batches, private_optimizer
 from fedvtc.learning.data.module import epoch_batches
+from fedvtc.learning.exchange.privacy import PoissonSampling, PrivacyConfig
+from fedvtc.learning.methods.fedvtc.config import GeneratorConfig
 from fedvtc.learning.methods.fedvtc.generator import GeneratorTarget, VTCModule
 from fedvtc.learning.methods.fedvtc.images import WINDOW_BYTES, LazyImages
 from fedvtc.learning.methods.fedvtc.joint import JointModule
@@ -45,12 +49,24 @@ def train_generator(client: FederatedClient, target: GeneratorTarget, *, epochs:
             client.fit("generator", batches)
 
 
-def train_jointly(client: FederatedClient, joint: JointModule, *, epochs: int, batch_size: int) -> None:
+def train_jointly(client: FederatedClient, joint: JointModule, config: GeneratorConfig, privacy: PrivacyConfig) -> None:
     """Trains the classifier and the generator together, by the optimizer that the generator was attached with."""
+    batch_size = config.batch_size
     with client.phase("train"):
         joint.train()
-        for _ in range(epochs):
-            client.fit("generator", client.batches(batch_size), loss=joint.loss_terms)
+        if privacy.training_noise == 0:
+            for _ in range(config.epochs):
+                client.fit("generator", client.batches(batch_size), loss=joint.loss_terms)
+            return
+        sampling, noise = PoissonSampling(client.num_images, batch_size), privacy.training_noise
+        optimizer = client.optimizer("generator")
+        assert optimizer is not None
+        private = private_optimizer(optimizer, sampling, noise_multiplier=noise, clip=privacy.training_clip)
+        loss = PrivateLoss(joint, joint.loss_terms)
+        for _ in range(config.epochs):
+            batches = client.images.batches(poisson_batches(sampling))
+            client.fit("generator", batches, loss=loss, optimizer=private)
+        private.zero_grad(set_to_none=True)  # Frees the gradients of the last images.
 
 
 def finetune(
@@ -84,7 +100,7 @@ def finetune(
             index_batches = list(epoch_batches(len(drawn), batch_size, torch.default_generator))
             if schedule == "cosine" and scheduler is None:
                 scheduler = CosineAnnealingLR(stepper, T_max=epochs * len(index_batches))
-            batches = _windows(drawn, index_batches, max(1, WINDOW_BYTES // client.images.image_bytes))
+            batches = _windows(client, drawn, index_batches)
             client.fit("classifier", _scheduled(batches, scheduler), loss=cross_entropy, optimizer=stepper)
 
 
@@ -98,9 +114,11 @@ def _scheduled(
             scheduler.step()
 
 
-def _windows(epoch: LazyImages, index_batches: Sequence[Tensor], num_images: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yields the batches; makes the images of as many batches at once as have at most `num_images` images."""
-    start = 0
+def _windows(
+    client: FederatedClient, epoch: LazyImages, index_batches: Sequence[Tensor]
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yields the batches; makes the images of as many batches at once as fit `WINDOW_BYTES`."""
+    num_images, start = max(1, WINDOW_BYTES // client.images.image_bytes), 0
     while start < len(index_batches):
         sizes = itertools.accumulate(map(len, index_batches[start:]))
         num_batches = max(1, sum(size <= num_images for size in sizes))
@@ -108,7 +126,7 @@ def _windows(epoch: LazyImages, index_batches: Sequence[Tensor], num_images: int
         start += num_batches
         # Ascending, so that an epoch in one window has the same chunks of latents, and so the same bits, in any order.
         index_W, place_W = torch.cat(list(window)).sort()
-        images = epoch.images(index_W.to(epoch.labels_N.device))
+        images = client.counted("images", len(index_W), partial(epoch.images, index_W.to(epoch.labels_N.device)))
         for index_B, place_B in zip(window, place_W.argsort().split(list(map(len, window))), strict=True):
             yield images[place_B], epoch.labels_N[index_B]
         del images

@@ -1,0 +1,1 @@
+"""`fedvtc evaluate`: the final models of a run on other test sets."""

@@ -1,0 +1,1 @@
+"""`fedvtc privacy`: measures of what a finished run reveals about training images."""

@@ -1,0 +1,119 @@
+"""The commands on a finished run: export, evaluate and privacy, and the runs and arguments that they refuse."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+
+from fedvtc.commands.main import main
+from fedvtc.commands.privacy.measuring import MEASURES
+from fedvtc.learning.privacy.memorisation import MEMORISATION
+
+SETTINGS = (
+    "conf/cluster/inline.yaml",
+    "run.rounds=1",
+    "run.name=mine",
+    "data.name=npz",
+    "population.num_clients=2",
+    "population.backbones=[{name: cnn_2x8, share: 1}]",
+    "population.feature_size=6",
+    "partition.alpha=100",
+    "partition.images_per_client=8",
+    "method.generator.epochs=1",
+    "method.generator.width=4",
+    "method.finetune.epochs=1",
+    "method.finetune.images_per_class=4",
+    "--plain",
+)
+
+
+@pytest.fixture(scope="module")
+def run(tiny_words):
+    """The folder of a finished run of two clients."""
+    assert main(["run", *SETTINGS, *tiny_words]) == 0
+    output_dir = next(word for word in tiny_words if word.startswith("run.output_dir="))
+    return f"{output_dir.partition('=')[2]}/mine"
+
+
+@pytest.mark.slow
+def test_a_run_is_evaluated_on_other_test_sets(run, tiny_words, capsys):
+    data = next(word for word in tiny_words if word.startswith("data.path=")).partition("=")[2]
+    sets = ["rotated:90", "noise:0.5", f"npz:{data}"]
+    command = ["evaluate", run]
+
+    assert main([*command, "--on", sets[0]]) == 0
+    assert main([*command, "--on", sets[1], "--on", sets[2], "--clients", "1"]) == 0
+
+    with open(f"{run}/evaluations.csv") as file:
+        rows = {(int(row["client"]), row["on"]): row for row in csv.DictReader(file)}
+    assert list(rows) == [(0, "test"), (0, sets[0]), (1, "test"), (1, sets[0]), (1, sets[1]), (1, sets[2])]
+    with open(f"{run}/clients.csv") as file:
+        final = {int(row["client"]): row for row in csv.DictReader(file) if row["phase"] == "final"}
+    for client in (0, 1):
+        assert {name: rows[client, "test"][name] for name in ("accuracy", "f1", "accuracy/held")} == {
+            name: final[client][name] for name in ("accuracy", "f1", "accuracy/held")
+        }
+    # The same images from another file.
+    assert rows[1, sets[2]]["accuracy"] == final[1]["accuracy"]
+    assert "noise:0.5" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_the_final_record_has_the_memorisation_of_generated_images(run):
+    with open(f"{run}/metrics.jsonl") as file:
+        round, final = map(json.loads, file)
+
+    assert {name for name in final if name.startswith("memorisation/")} == MEMORISATION.keys()
+    assert not any(name.startswith("memorisation/") for name in round)
+    # Two clients of eight images, and the twenty others of the training set.
+    assert final["memorisation/chance"] == pytest.approx(16 / 36)
+
+
+@pytest.mark.slow
+def test_the_privacy_of_a_run_is_measured(run, tmp_path, capsys):
+    folder = tmp_path / "measured"
+
+    assert main(["privacy", run, "-o", str(folder), "--images", "4"]) == 0
+
+    measured = json.loads((folder / "privacy.json").read_text())
+    assert measured["measures"].keys() == MEASURES.keys()
+    assert all(value["meaning"] for value in measured["measures"].values())
+    assert [row["client"] for row in measured["clients"]] == [0, 1]
+    assert {path.name for path in folder.iterdir()} == {"privacy.json", "clients.csv", "copies.png", "inversions.png"}
+    assert "membership/auc" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_what_cannot_be_done_is_refused(run, tmp_path, capsys, golden):
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken/file").touch()
+    commands = [
+        ["export", run, "-o", str(tmp_path / "taken")],
+        ["export", run, "-o", str(tmp_path / "new"), "--clients", "0,2"],
+        ["export", run, "-o", str(tmp_path / "new"), "--images", "-1"],
+        ["export", str(tmp_path / "absent")],
+        ["evaluate", run, "--on", "blurred:2"],
+        ["evaluate", run, "population.num_clients=3"],
+        ["privacy", run, "-o", str(tmp_path / "new"), "--images", "0"],
+    ]
+
+    codes = [main(command) for command in commands]
+
+    assert codes == [2] * len(commands)
+    assert [path.name for path in tmp_path.iterdir()] == ["taken"]
+    golden(capsys.readouterr().err, {run: "RUN"})
+
+
+@pytest.mark.slow
+def test_a_run_without_final_models_is_refused(tiny_words, tmp_path, capsys, golden):
+    output = f"run.output_dir={tmp_path}"
+    words = [word for word in SETTINGS if not word.startswith("method.")]
+    assert main(["run", *words, *tiny_words, output, "method.name=local", "checkpoint.every=null"]) == 0
+    capsys.readouterr()
+
+    assert main(["export", str(tmp_path / "mine")]) == 2
+
+    golden(capsys.readouterr().err)
+    assert not (tmp_path / "mine/export").exists()
+    assert np.load(tmp_path / "mine/confusion.npz")["final"].shape == (2, 3, 3)

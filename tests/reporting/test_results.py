@@ -1,4 +1,5 @@
-from fedvtc.reporting.results import ACCURACY, groups_of, read_results
+from fedvtc.reporting.results import groups_of, read_results
+from fedvtc.reporting.run_numbers import ACCURACY
 
 
 def read(*folders):
@@ -30,7 +31,7 @@ def test_a_run_is_measured_by_its_newest_evaluation(fake_run):
     assert [row["accuracy"] for row in finished.rows] == [0.9] * 4
     (running,), _ = read(fake_run("FedVTC", 1, is_finished=False))
     assert (running.measured["round"], round(running.measured[ACCURACY], 6)) == (3, 0.8)
-    assert (running.status.name, running.final, len(running.rows)) == ("killed", None, 4)
+    assert (running.facts.status.name, len(running.rows)) == ("killed", 4)
 
 
 def test_a_damaged_run_is_left_out_with_a_line(fake_run, tmp_path):

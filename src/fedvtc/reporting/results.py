@@ -6,16 +6,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from fedvtc.errors import FedvtcError, first_line
+from fedvtc.reporting.run_facts import DAMAGE, METHOD, SEED, RunFacts, check_records, damage, read_run
 from fedvtc.reporting.run_folders import find_runs
-from fedvtc.storage.records import client_lines, read_metrics
-from fedvtc.storage.run_files import read_description
-from fedvtc.storage.run_status import RunStatus, true_status
+from fedvtc.reporting.run_numbers import ACCURACY, numbers_of
+from fedvtc.storage.records import client_lines
 
-ACCURACY = "test/accuracy/mean"
-UNRELATED = ("run.seed", "run.name", "run.output_dir", "run.resume", "method.label")
+UNRELATED = (METHOD, SEED, "run.name", "run.output_dir", "run.resume", "method.label")
 """Keys that never set groups apart; sections of `UNRELATED_SECTIONS` neither."""
 UNRELATED_SECTIONS = ("tracking", "placement", "cluster", "checkpoint", "runtime")
 TEXT_COLUMNS = ("phase", "backbone")
@@ -26,26 +22,29 @@ class RunResult:
     """One run, as read from its folder.
 
     Attributes:
-        folder: the run folder.
-        description: the parsed run.json.
-        settings: values of config.yaml by dotted key.
-        status: the true status.
-        records: records of rounds, in order.
-        final: the final record; None before the end.
+        facts: config, status and records.
         rows: rows of the newest evaluation of every client, numbers as floats, None for an empty cell.
         group: name of the group of runs that differ in their seed only.
-        seed: `run.seed`.
     """
 
-    folder: Path
-    description: Mapping[str, Any]
-    settings: Mapping[str, Any]
-    status: RunStatus
-    records: Sequence[Mapping[str, Any]]
-    final: Mapping[str, Any] | None
+    facts: RunFacts
     rows: Sequence[Mapping[str, Any]]
-    group: str
-    seed: str
+    group: str = ""
+
+    @property
+    def folder(self) -> Path:
+        """The run folder."""
+        return self.facts.folder
+
+    @property
+    def records(self) -> Sequence[Mapping[str, Any]]:
+        """The records of rounds, in order, then the final record if there is one."""
+        return sorted(self.facts.records, key=lambda record: (record["phase"] == "final", record["round"]))
+
+    @property
+    def seed(self) -> str:
+        """The seed as a text."""
+        return "?" if self.facts.seed is None else str(self.facts.seed)
 
     @property
     def name(self) -> str:
@@ -53,20 +52,14 @@ class RunResult:
         return f"{self.group}, seed {self.seed}"
 
     @property
-    def method(self) -> str:
-        """The method's label, or its name."""
-        return str(self.settings.get("method.label") or self.settings.get("method.name", "?"))
-
-    @property
     def measured(self) -> Mapping[str, Any]:
         """The newest record with an evaluation; empty before the first evaluation."""
-        records = [*self.records, *([self.final] if self.final else [])]
-        return next((record for record in reversed(records) if record.get(ACCURACY) is not None), {})
+        return next((record for record in reversed(self.records) if record.get(ACCURACY) is not None), {})
 
     @property
     def class_names(self) -> list[str]:
         """Names of the classes, in class order; empty for runs of version 0.1.0."""
-        data = self.description.get("data")
+        data = self.facts.description.get("data")
         classes = data.get("classes") if isinstance(data, Mapping) else None
         return [str(name) for name in classes] if isinstance(classes, Mapping) else []
 
@@ -85,8 +78,8 @@ def read_results(folders: Sequence[Path]) -> tuple[list[RunResult], list[str]]:
     for folder in found:
         try:
             runs.append(_read(folder))
-        except (FedvtcError, OSError, ValueError, yaml.YAMLError) as error:
-            problems.append(f"{folder}: left out, damaged ({first_line(error)}).")
+        except (*DAMAGE, TypeError) as error:
+            problems.append(f"{folder}: left out, damaged ({damage(error)}).")
     groups = _groups(runs)
     runs = [replace(run, group=group) for run, group in zip(runs, groups, strict=True)]
     return sorted(runs, key=lambda run: (run.group, len(run.seed), run.seed, str(run.folder))), problems
@@ -106,41 +99,12 @@ def number(value: Any) -> float | None:
 
 
 def _read(folder: Path) -> RunResult:
-    description = read_description(folder)
-    config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
-    if not isinstance(config, Mapping):
-        raise ValueError("config.yaml: expected keys with values")
-    metrics = read_metrics(folder)
-    if metrics.damaged_lines:
-        raise ValueError(f"metrics.jsonl:{metrics.damaged_lines[0]}: not a record")
-    try:
-        status = true_status(folder, description)
-    except OSError:
-        status = RunStatus(str(description["status"]))
-    rounds = [record for record in metrics.records if record["phase"] == "round"]
-    settings = _flat(config)
-    return RunResult(
-        folder=folder,
-        description=description,
-        settings=settings,
-        status=status,
-        records=sorted(rounds, key=lambda record: int(record["round"])),
-        final=next((record for record in metrics.records if record["phase"] == "final"), None),
-        rows=_newest_rows(folder),
-        group="",
-        seed=str(settings.get("run.seed", "?")),
-    )
-
-
-def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Returns the values of a config by dotted key; a list is one value."""
-    flat: dict[str, Any] = {}
-    for key, value in config.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
+    facts = read_run(folder)
+    check_records(facts)
+    if facts.records:
+        # Refuses values that are no numbers.
+        numbers_of(facts.records)
+    return RunResult(facts, _newest_rows(folder))
 
 
 def _newest_rows(folder: Path) -> list[dict[str, Any]]:
@@ -164,13 +128,14 @@ def _cell(value: Any) -> float | None:
 
 def _groups(runs: Sequence[RunResult]) -> list[str]:
     """Returns the group of each run: the method's label, and the settings that set runs of this label apart."""
+    settings = [run.facts.settings() for run in runs]
     names = []
-    for run in runs:
-        siblings = [other.settings for other in runs if other.method == run.method]
-        keys = sorted({key for settings in siblings for key in settings if _is_related(key)})
+    for run, own in zip(runs, settings, strict=True):
+        siblings = [other for other in settings if other[METHOD] == own[METHOD]]
+        keys = sorted({key for other in siblings for key in other if _is_related(key)})
         apart = [key for key in keys if len({json.dumps(other.get(key), default=str) for other in siblings}) > 1]
-        words = [f"{key.rpartition('.')[2]} {run.settings.get(key)}" for key in apart]
-        names.append(", ".join([run.method, *words]))
+        words = [f"{key.rpartition('.')[2]} {own.get(key)}" for key in apart]
+        names.append(", ".join([run.facts.method, *words]))
     return names
 
 

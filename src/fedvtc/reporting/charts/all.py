@@ -16,7 +16,7 @@ SECTIONS = ("Accuracy", "Clients", "Classes", "Costs", "Training")
 
 def groups_with_colours(runs: Sequence[RunResult]) -> Groups:
     """Returns the groups of runs with their fixed colours."""
-    return Groups(places_of({run.group: run.method for run in runs}))
+    return Groups(places_of({run.group: run.facts.method for run in runs}))
 
 
 def figures_of(runs: Sequence[RunResult], targets: Sequence[float] = ()) -> list[Figure]:

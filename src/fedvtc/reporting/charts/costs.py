@@ -8,7 +8,8 @@ import altair as alt
 
 from fedvtc.reporting.charts.curves import totals
 from fedvtc.reporting.charts.figure import Chart, Figure, Groups, Row, base
-from fedvtc.reporting.results import ACCURACY, RunResult, groups_of, number
+from fedvtc.reporting.results import RunResult, groups_of, number
+from fedvtc.reporting.run_numbers import ACCURACY, TARGET_BYTES, TARGET_ROUNDS, TARGET_SECONDS, numbers_of
 
 NO_PHASES = ("time/client", "time/round", "time/makespan", "time/makespan/predicted")
 """Seconds that hold those of other phases, or of no phase."""
@@ -95,11 +96,10 @@ def _to_target(runs: Sequence[RunResult], groups: Groups, targets: Sequence[floa
 
 def _cost(run: RunResult, target: float) -> tuple[float, float, float] | None:
     """Returns rounds, megabytes and seconds up to the first evaluation that reaches a target; None if none does."""
-    for record, megabytes, seconds in totals(run):
-        accuracy = number(record.get(ACCURACY))
-        if accuracy is not None and accuracy >= target:
-            return float(record["round"]), megabytes, seconds
-    return None
+    numbers = numbers_of(run.records, target) if run.records else {}
+    if TARGET_ROUNDS not in numbers:
+        return None
+    return numbers[TARGET_ROUNDS], numbers[TARGET_BYTES] / 1e6, numbers[TARGET_SECONDS]
 
 
 def _target_chart(groups: Groups, target: str, measure: str) -> Chart:

@@ -7,7 +7,8 @@ import altair as alt
 
 from fedvtc.learning.metrics import HEADLINE_METRICS
 from fedvtc.reporting.charts.figure import Chart, Figure, Groups, Row, base, field_name, has
-from fedvtc.reporting.results import ACCURACY, RunResult, groups_of, number
+from fedvtc.reporting.results import RunResult, groups_of, number
+from fedvtc.reporting.run_numbers import ACCURACY
 from fedvtc.reporting.seeds import mean_and_std
 
 MAX_POINTS = 200
@@ -24,7 +25,7 @@ BYTES = ("bytes/up/", "bytes/down/")
 
 def curves(runs: Sequence[RunResult], groups: Groups) -> Iterator[Figure]:
     """Yields the figures of evaluations and of losses; none without records."""
-    names = list(dict.fromkeys(key for run in runs for record in _records(run) for key in record))
+    names = list(dict.fromkeys(key for run in runs for record in run.records for key in record))
     numbers = [name for name in names if any(number(record.get(name)) is not None for record in _all_records(runs))]
     metrics = sorted((name for name in numbers if name.startswith(EVALUATED)), key=_order)
     losses = sorted(name for name in numbers if name.startswith("loss/"))
@@ -71,19 +72,15 @@ def megabytes_of(record: Mapping[str, Any]) -> float:
 def totals(run: RunResult) -> Iterator[tuple[Mapping[str, Any], float, float]]:
     """Yields each record of a run with the megabytes and seconds since its first round."""
     megabytes = seconds = 0.0
-    for record in _records(run):
+    for record in run.records:
         megabytes += megabytes_of(record)
         seconds += number(record.get("time/round")) or 0.0
         yield record, megabytes, seconds
 
 
-def _records(run: RunResult) -> list[Mapping[str, Any]]:
-    return [*run.records, *([run.final] if run.final else [])]
-
-
 def _all_records(runs: Sequence[RunResult]) -> Iterator[Mapping[str, Any]]:
     for run in runs:
-        yield from _records(run)
+        yield from run.records
 
 
 def _order(name: str) -> tuple[int, str]:

@@ -123,7 +123,7 @@ def _overview(runs: Sequence[RunResult]) -> dict[str, Any]:
         cells = [
             group,
             str(len(members)),
-            str(max((record["round"] for run in members for record in run.records), default=0)),
+            str(max(run.facts.last_round for run in members)),
         ]
         for key in HEADLINE_METRICS.values():
             values = [value for run in members if (value := number(run.measured.get(key))) is not None]
@@ -160,21 +160,21 @@ def _samples(runs: Sequence[RunResult]) -> Iterator[dict[str, Any]]:
 
 def _described(run: RunResult) -> dict[str, Any]:
     """Returns the facts about a run: status, versions, hardware, commits, incidents, config and command."""
-    about = run.description
-    attempts = about["attempts"]
-    hardware = about.get("hardware") if isinstance(about.get("hardware"), Mapping) else {}
-    versions = about.get("versions") if isinstance(about.get("versions"), Mapping) else {}
-    commits = attempts[-1].get("commits") if isinstance(attempts[-1].get("commits"), Mapping) else {}
-    reason = f" ({run.status.reason})" if run.status.reason else ""
+    about, status = run.facts.description, run.facts.status
+    attempts = about.get("attempts")
+    attempts = attempts if isinstance(attempts, list) else []
+    hardware, versions = _mapping(about.get("hardware")), _mapping(about.get("versions"))
+    commits = _mapping(_mapping(attempts[-1]).get("commits")) if attempts else {}
+    reason = f" ({status.reason})" if status.reason else ""
     facts = {
         "folder": str(run.folder),
         "started": about.get("created"),
         "ended": about.get("ended"),
         "attempts": len(attempts),
-        "rounds": f"{len(run.records)} of {run.settings.get('run.rounds', '?')}",
-        "hardware": _hardware(hardware or {}),
-        "versions": ", ".join(f"{name} {value}" for name, value in (versions or {}).items()),
-        "commits": ", ".join(f"{name} {value}" for name, value in (commits or {}).items()),
+        "rounds": f"{run.facts.last_round} of {run.facts.num_rounds}",
+        "hardware": _hardware(hardware),
+        "versions": ", ".join(f"{name} {value}" for name, value in versions.items()),
+        "commits": ", ".join(f"{name} {value}" for name, value in commits.items()),
     }
     incidents = [
         f"round {record['round']}: {text}"
@@ -185,12 +185,16 @@ def _described(run: RunResult) -> dict[str, Any]:
     left = len(incidents) - MAX_INCIDENTS
     return {
         "name": run.name,
-        "status": run.status.name + reason,
+        "status": status.name + reason,
         "facts": {name: value for name, value in facts.items() if value},
         "incidents": incidents[:MAX_INCIDENTS] + ([f"and {left} more, in metrics.jsonl"] if left > 0 else []),
-        "config": yaml.safe_dump(dict(run.settings), sort_keys=False, allow_unicode=True),
+        "config": yaml.safe_dump(dict(run.facts.config), sort_keys=False, allow_unicode=True),
         "command": f"fedvtc run {shlex.quote(str(run.folder / 'config.yaml'))} run.name=null",
     }
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
 
 
 def _hardware(hardware: Mapping[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -85,13 +86,15 @@ def test_the_privacy_of_a_run_is_measured(run, tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_what_cannot_be_done_is_refused(run, tmp_path, capsys, golden):
+def test_what_cannot_be_done_is_refused(run, tmp_path, capsys, golden, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken/file").touch()
     commands = [
         ["export", run, "-o", str(tmp_path / "taken")],
         ["export", run, "-o", str(tmp_path / "new"), "--clients", "0,2"],
         ["export", run, "-o", str(tmp_path / "new"), "--images", "-1"],
+        ["export", run, "-o", str(tmp_path / "new"), "--onnx"],
         ["export", str(tmp_path / "absent")],
         ["evaluate", run, "--on", "blurred:2"],
         ["evaluate", run, "population.num_clients=3"],

@@ -52,6 +52,9 @@ def test_exported_models_and_generators_work_without_fedvtc(
     monkeypatch.chdir(tmp_path / "out")
     test = np.load(data)
     final = np.load(folder / "mine/confusion.npz")["final"]
+    # As readable as any other file.
+    modes = {path.stat().st_mode for path in tmp_path.glob("out/**/*") if path.is_file()}
+    assert len(modes) == 1
     for client in (0, 1):
         names = run_alone(code[0].replace("client_0000", f"client_{client:04d}"))
         predicted_N = names["classify"](torch.from_numpy(test["x_test"])).numpy()

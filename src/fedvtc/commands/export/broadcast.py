@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from fedvtc.commands.export.files import write_json
 from fedvtc.federation.finished import FinishedRun
@@ -33,7 +33,7 @@ def save_broadcast(run: FinishedRun, folder: Path) -> list[str]:
     if not arrays:
         return []
     (folder / "statistics").mkdir()
-    save_file(arrays, folder / "statistics/broadcast.safetensors")
+    (folder / "statistics/broadcast.safetensors").write_bytes(save(arrays))
     kinds = list(run.broadcast.payload)
     about = {
         "round": run.broadcast.round,

@@ -26,7 +26,7 @@ def export_run(
         Lines for the user: the parts, and a line for each part that could not be exported.
 
     Raises:
-        UserError: a client does not exist, or packages for ONNX are absent.
+        ConfigError: a client does not exist.
     """
     models = ModelExport(run, folder, onnx=onnx)
     for client in run.clients(clients):

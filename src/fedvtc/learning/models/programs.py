@@ -107,8 +107,7 @@ def save_onnx(module: nn.Module, inputs: tuple[Tensor, ...], names: tuple[str, .
     """Writes a module with its weights as ONNX, for any number of rows.
 
     Raises:
-        ProgramError: PyTorch cannot convert the module.
-        ImportError: onnx or onnxscript is not installed.
+        ProgramError: PyTorch cannot convert the module, or onnx or onnxscript is not installed.
     """
     rows = torch.export.Dim("rows")
     try:
@@ -124,7 +123,5 @@ def save_onnx(module: nn.Module, inputs: tuple[Tensor, ...], names: tuple[str, .
                 external_data=False,
                 verbose=False,
             )
-    except ImportError:
-        raise
     except FAILURES as error:
         raise ProgramError(reason(error)) from None

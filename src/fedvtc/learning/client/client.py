@@ -66,7 +66,7 @@ class FederatedClient:
         self.round = 0
         self.phase_name = ""
         self.scalars: dict[str, float] = {}
-        self._config, self._flops = config, flops or FlopCounts()
+        self._config, self._flops = config, flops or FlopCounts(device)
         self._fabric = make_fabric(device, config.training.precision)
         with self.randomness("backbone"):
             self.classifier = build_classifier(

@@ -1,11 +1,16 @@
 """Costs of a round by phase: seconds, CPU seconds and floating-point operations; and the memory of the process."""
 
+from __future__ import annotations
+
 import resource
 import sys
 import time
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    import torch
 
 Scalars = dict[str, float]
 Result = TypeVar("Result")
@@ -30,9 +35,13 @@ class FlopCounts:
     Matrix products, convolutions and attention count, in the forward and in the backward pass; a multiplication with
     its addition is two operations. PyTorch's counter may change the last bits of a step, and which step is the first
     depends on the process. The first step therefore runs twice, and all that the counted run changed is restored.
+
+    Args:
+        device: device of the steps; None is the CPU.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, device: torch.device | None = None) -> None:
+        self._gpus = [device] if device is not None and device.type == "cuda" else []
         self._per_row: dict[Hashable, float] = {}
 
     def counted(
@@ -56,16 +65,16 @@ class FlopCounts:
         """
         if kind not in self._per_row:
             with restored():
-                self._per_row[kind] = _flops(step) / num_rows
+                self._per_row[kind] = _flops(step, self._gpus) / num_rows
         _add(scalars, f"flops/{name}", self._per_row[kind] * num_rows)
         return step()
 
 
-def _flops(step: Callable[[], object]) -> int:
+def _flops(step: Callable[[], object], gpus: list[torch.device]) -> int:
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    with torch.random.fork_rng(), FlopCounterMode(display=False) as counter:
+    with torch.random.fork_rng(devices=gpus), FlopCounterMode(display=False) as counter:
         step()
     return int(counter.get_total_flops())
 

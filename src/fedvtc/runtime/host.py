@@ -54,7 +54,7 @@ class ClientHost:
         # The first task of a client builds the client: a client that is restored first need not be built twice.
         self._clients: dict[int, FederatedClient] = {}
         self._unbuilt = {spec.client for spec in specs}
-        self._snapshots, self._flops = Snapshots(), FlopCounts()
+        self._snapshots, self._flops = Snapshots(), FlopCounts(device)
 
     def perform(
         self, task: Callable[[ClientHost, int, *Arguments], Result], client_id: int, *arguments: *Arguments

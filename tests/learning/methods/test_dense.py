@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from fedvtc.learning.client.loop import weights_digest
-from fedvtc.learning.data.generated import to_pixels
+from fedvtc.learning.data.generated import GeneratedImages, to_pixels
 from fedvtc.learning.exchange.messages import Broadcast, bytes_by_kind
 from fedvtc.learning.methods.dense import DENSEConfig, DistillationConfig, GenerationConfig, invention_loss
 from fedvtc.learning.server import Server
@@ -74,6 +74,13 @@ def test_clients_learn_the_answers_and_the_key_gives_the_bits(tiny_federation):
     federation.method.finish(client, broadcast)
     assert weights_digest(client.classifier) != before
     assert np.isfinite(client.scalars["loss/finetune"])
+
+
+def test_samples_of_a_rare_class_shorten_the_rows_of_all_classes():
+    pixels_NCHW = np.arange(5, dtype=np.uint8).reshape(5, 1, 1, 1)
+    images, labels_N = GeneratedImages(pixels_NCHW, np.array([0, 0, 2, 0, 2])).first(8)
+    assert to_pixels(images).flatten().tolist() == [0, 1, 2, 4]
+    assert labels_N.tolist() == [0, 0, 2, 2]
 
 
 def test_samples_are_invented_images(tiny_federation):

@@ -65,7 +65,7 @@ class FederatedClient:
         self.num_images = len(self.images)
         self.round, self.phase_name = 0, ""
         self.scalars: dict[str, float] = {}
-        self._config, self._flops = config, flops or FlopCounts()
+        self._config, self._flops = config, flops or FlopCounts(device)
         self._fabric = make_fabric(device, config.training.precision)
         with self.randomness("backbone"):
             self.classifier = build_classifier(

@@ -53,9 +53,13 @@ class GeneratedImages:
         return images, to_tensor(self.labels_N[rows_B]).to(device)
 
     def first(self, num_per_class: int) -> tuple[Tensor, Tensor]:
-        """Returns the first images of each class, sorted by class, and their labels."""
-        classes = np.unique(self.labels_N)
-        rows = [np.flatnonzero(self.labels_N == label)[:num_per_class] for label in classes]
+        """Returns the first images of each class, sorted by class, and their labels; the same number for each class.
+
+        If a class has fewer than `num_per_class` images, every class has as few.
+        """
+        classes, counts = np.unique(self.labels_N, return_counts=True)
+        number = min(num_per_class, *counts)
+        rows = [np.flatnonzero(self.labels_N == label)[:number] for label in classes]
         return self.batch(torch.from_numpy(np.concatenate(rows)), torch.device("cpu"))
 
 

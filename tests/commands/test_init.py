@@ -19,7 +19,14 @@ def empty_folder(tmp_path, monkeypatch):
 def test_the_configs_of_a_new_project_load(empty_folder, monkeypatch, capsys):
     assert main(["init", "mine"]) == 0
     written = sorted(file.name for file in (empty_folder / "mine").iterdir())
-    assert written == ["README.md", "experiment.yaml", "shared_head.py", "sweep.yaml", "test_shared_head.py"]
+    assert written == [
+        ".gitignore",
+        "README.md",
+        "experiment.yaml",
+        "shared_head.py",
+        "sweep.yaml",
+        "test_shared_head.py",
+    ]
     *_, last = capsys.readouterr().out.splitlines()
     assert last == "Next: cd mine && fedvtc run experiment.yaml"
 

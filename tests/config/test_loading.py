@@ -197,6 +197,8 @@ def test_files_and_overrides_read_numbers_alike(write: Write):
         ("data.root=${oc.env:FEDVTC_NOT_SET}", "data.root"),
         ("run.rounds=${run.output_dir}", "run.rounds"),
         ("method.name=fanzy", "method.name"),
+        ("method.name=my_package.my_method.MyMethod", "method.name"),
+        ("data.name=my_data.stripes", "data.name"),
         ("method.name=[fancy]", "method.name"),
     ],
 )

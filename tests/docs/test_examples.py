@@ -15,13 +15,14 @@ from fedvtc.federation.launch import run_federation
 from fedvtc.federation.resume import resume_federation
 from fedvtc.learning import methods
 from fedvtc.learning.methods import Task, build, config_classes, largest_bytes
+from fedvtc.testing import check_method
 
 
 @pytest.fixture
 def shared_proxy(blocks, root, tmp_path, monkeypatch):
     """The method of docs/adding-a-method.md, beside the other methods: the path of its YAML, its test, its checks."""
     document = root / "docs/adding-a-method.md"
-    code, _, test, check = blocks(document, "python")
+    code, _, _, test, check = blocks(document, "python")
     config, _ = blocks(document, "yaml")
     for name, text in (("shared_proxy.py", code), ("shared_proxy.yaml", config)):
         (tmp_path / name).write_text(text, encoding="utf-8")
@@ -75,12 +76,22 @@ def test_the_example_of_a_plain_module_runs_and_resumes_outside_of_the_package(
     folder = run_federation(config, plain=True).folder
     resume_federation(folder, ["run.rounds=2"], plain=True)
 
-    sys.modules.pop("shared_probe")
+    check_method(sys.modules.pop("shared_probe").SharedProbe)
     records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     rounds = [record for record in records if record["phase"] == "round"]
     # The probe of 64 pixels and 10 classes, in float32.
     assert [record["bytes/up/probe"] for record in rounds] == [2 * 650 * 4, 2 * 650 * 4]
     assert rounds[1]["loss/probe"] < rounds[0]["loss/probe"]
+
+
+def test_the_example_of_a_memory_of_images_passes_the_checks(blocks, root, tmp_path, monkeypatch):
+    *_, code, _, _ = blocks(root / "docs/adding-a-method.md", "python")
+    (tmp_path / "self_distillation.py").write_text(code, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+
+    check_method(importlib.import_module("self_distillation").SelfDistillation)
+
+    sys.modules.pop("self_distillation")
 
 
 def test_a_method_outside_of_the_package_has_the_config_of_the_document(blocks, root, tmp_path, monkeypatch):

@@ -57,7 +57,8 @@ class Everything(Method):
             noise = torch.rand(len(rows), 1)
             server.fit(scale, [(rows, noise)], lambda x, y: (scale(x) - y).square().mean(), optimizer)
         state = {"groups": groups, "scale": weights_of(scale), "optimizer": optimizer_arrays(optimizer)}
-        return state, Broadcast(server.round, {"scale": weights_of(scale)}, groups)
+        # Without a round, which the coordinator sets.
+        return state, Broadcast(payload={"scale": weights_of(scale)}, groups=groups)
 
     def closing_upload(self, client, broadcast):
         client.memory["closed"] = client.memory.get("closed", 0) + 1
@@ -71,7 +72,7 @@ class Everything(Method):
             mean.add(upload.payload["bias"], upload.num_images)
         with server.phase("closing"):
             noise = torch.rand(3).numpy()
-        return Broadcast(0, {"bias": {"bias": mean.value()["bias"] + noise}})
+        return Broadcast(payload={"bias": {"bias": mean.value()["bias"] + noise}})
 
     def predictors(self, client, broadcast):
         def worst(images):
@@ -174,7 +175,8 @@ def test_a_client_that_is_lost_after_the_closing_exchange_is_rebuilt_with_the_sa
     with InlinePool(config, population.dataset, population.specs) as pool:
         state, broadcast = method.start()
         uploads = pool.map(ClientHost.run_round, everyone, broadcast)
-        state, broadcast = method.server_round(state, uploads, Server(0, 1))
+        state, merged = method.server_round(state, uploads, Server(0, 1))
+        broadcast = Broadcast(1, merged.payload, merged.groups)
         before = list(pool.map(ClientHost.digest, everyone))
         closing = method.closing_server(state, pool.map(ClientHost.closing_upload, everyone, broadcast), Server(0, 2))
         closed = list(pool.map(ClientHost.digest, everyone))

@@ -22,6 +22,10 @@ from fedvtc.testing import check_method
 DIGESTS = Path(__file__).with_name("methods.json")
 SMALL: dict[str, dict[str, Any]] = {
     "ccvr": {"draws_per_class": 20, "epochs": 1},
+    "dense": {
+        "generation": {"batches": 2, "batch_size": 6, "steps": 2, "latent_size": 8, "width": 4},
+        "finetune": {"epochs": 1},
+    },
     "fedavg": {"prox_mu": 0.1},
     "fedcvae": {"decoder": {"epochs": 1, "width": 4}, "num_images": 24, "finetune": {"epochs": 1}},
     "gefl": {"generator": {"epochs": 1, "width": 4}},

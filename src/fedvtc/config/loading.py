@@ -15,8 +15,8 @@ from fedvtc.config.checking import as_written, checked
 from fedvtc.config.export import to_dict
 from fedvtc.config.layers import Layer, dotted, placed, read_files, read_overrides
 from fedvtc.config.own_code import OwnCodeError
-from fedvtc.config.problems import Problem, did_you_mean, show
-from fedvtc.config.registered import registered
+from fedvtc.config.problems import Problem, show
+from fedvtc.config.registered import similar_name
 from fedvtc.config.schema import Config, MethodConfig
 from fedvtc.config.secrets import hidden
 from fedvtc.config.shipped import is_shipped
@@ -111,7 +111,7 @@ def _section_of(name: object, methods: Mapping[str, type[MethodConfig]]) -> type
             return methods[name]
         except OwnCodeError as error:
             return Problem("method.name", error.what, fix=error.fix)
-    fix = did_you_mean(str(name), dict.fromkeys([*methods, *registered("methods")]))
+    fix = similar_name("methods", str(name), methods)
     if is_shipped(f"method/{name}"):
         fix = f"To use the config of this name, leave method.name out and give method/{name}."
     return Problem("method.name", f"unknown method {show(name)}", fix=fix)

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from fedvtc.config.section import IsPath, MayChange, section
+from fedvtc.config.section import AddedLater, IsPath, MayChange, section
 
 LONGEST_S = 1e9
 """Longest timeout in seconds, some 30 years; timers of the operating system overflow above about 9e9 s."""
@@ -124,13 +124,13 @@ class WandbConfig:
     """Name of the W&B run; null takes the name of the run folder."""
     tags: Annotated[list[Annotated[str, Field(min_length=1)]], MayChange()] = field(default_factory=list)
     """W&B tags, in addition to method, data set and partition."""
-    notes: Annotated[str | None, MayChange()] = None
+    notes: Annotated[str | None, MayChange(), AddedLater()] = None
     """Notes of the W&B run, as Markdown."""
     mode: Annotated[Literal["online", "offline", "disabled"] | None, MayChange()] = None
     """W&B mode; null is `online`. `online` sends records to the server; `offline` writes a folder for `wandb sync`."""
     upload_checkpoints: Annotated[bool, MayChange()] = False
     """True uploads data hash, partition and final checkpoint as W&B artifacts."""
-    alerts: Annotated[bool, MayChange()] = False
+    alerts: Annotated[bool, MayChange(), AddedLater()] = False
     """True sends a W&B alert if the run fails."""
     timeout_s: Annotated[float, Field(gt=0, le=LONGEST_S), MayChange()] = 60.0
     """Seconds to wait for the W&B server at the start and at the end. Rounds never wait for the server."""

@@ -8,6 +8,12 @@ from typing import Any
 
 from fedvtc.errors import FAILURES, reason
 
+SIGNATURES = {
+    "backbones": "(num_channels, image_size) -> torch.nn.Module",
+    "data": "(path) -> {x_train, y_train, x_test, y_test}",
+}
+"""Arguments and result of each kind of function."""
+
 
 class OwnCodeError(Exception):
     """Code of the user's own that cannot be used.

@@ -9,6 +9,7 @@ from importlib.metadata import entry_points
 from typing import Literal, NamedTuple
 
 from fedvtc.config.own_code import OwnCodeError, is_import_path
+from fedvtc.config.problems import did_you_mean
 
 Kind = Literal["methods", "backbones", "data"]
 NOUNS: dict[Kind, str] = {"methods": "method", "backbones": "backbone", "data": "data set"}
@@ -52,6 +53,13 @@ def import_path(kind: Kind, name: str, builtin: Collection[str]) -> str | None:
         fix = "Correct the entry point of the package."
         raise OwnCodeError(f"{packages} registers {name} as {paths!r}, which is not package.module:Name", fix)
     return paths
+
+
+def similar_name(kind: Kind, name: str, builtin: Collection[str]) -> str:
+    """Returns the remedy for an unknown name: `module:Name` for `module.Name`, else the most similar name."""
+    module, _, attribute = name.rpartition(".")
+    path = f"{module}:{attribute}"
+    return did_you_mean(name, [path] if is_import_path(path) else dict.fromkeys([*builtin, *registered(kind)]))
 
 
 @cache

@@ -9,8 +9,8 @@ from fedvtc.config.names import BACKBONES, DATASETS, TIMM, TRACKERS, has_own_fil
 from fedvtc.config.naming import is_folder_name
 from fedvtc.config.own_code import OwnCodeError, is_import_path
 from fedvtc.config.participation import round_half_up
-from fedvtc.config.problems import Problem, did_you_mean, show
-from fedvtc.config.registered import NOUNS, Kind, import_path, registered
+from fedvtc.config.problems import Problem, show
+from fedvtc.config.registered import NOUNS, Kind, import_path, similar_name
 from fedvtc.config.schema import Config
 from fedvtc.config.secrets import carries_secret, secrets_in, texts
 
@@ -59,8 +59,7 @@ def _name_of_code(key: str, kind: Kind, name: str, builtin: Collection[str]) -> 
         yield Problem(key, error.what, fix=error.fix)
         return
     if path is None and name not in builtin:
-        fix = did_you_mean(name, [*builtin, *registered(kind)])
-        yield Problem(key, f"unknown {NOUNS[kind]} {show(name)}", fix=fix)
+        yield Problem(key, f"unknown {NOUNS[kind]} {show(name)}", fix=similar_name(kind, name, builtin))
 
 
 def _shares(config: Config) -> Iterator[Problem]:

@@ -97,14 +97,16 @@ class Federation:
         results = self._clients.each(ClientHost.run_round, self._clients.participants(round), broadcast)
         with self._server(round, tally) as server:
             uploads = tally.watch(self._enough(f"round {round}", results))
-            state, broadcast = self._method.server_round(state, uploads, server)
+            state, merged = self._method.server_round(state, uploads, server)
+            # The round keys the clients' draws and is the round of a resume, so a method cannot set another one.
+            broadcast = replace(merged, round=round)
         tally.add_received(received, self._clients.backbones(tally.uploaders))
         record: Record = {"round": round, "phase": "round", **tally.record(), **server.scalars, **self._pool.record()}
         evaluated = Evaluated()
         # Generalization: every client classifies the global test set.
         if round % self._config.evaluate.every == 0 or round == self._config.run.rounds:
             evaluated = self._clients.evaluate(record, broadcast)
-        record["time/round"] = time.perf_counter() - began_s
+        record |= {"time/round": time.perf_counter() - began_s, "memory/coordinator_peak_bytes": peak_memory_bytes()}
         if round % self._config.evaluate.samples_every == 0 and round < self._config.run.rounds:
             self._clients.show_samples(round, broadcast)
         # A signal inside this block ends the run after the block, so that no round is logged without being saved.
@@ -145,7 +147,10 @@ class Federation:
         if has_step:
             evaluated = self._clients.evaluate(record, broadcast, is_finished=True)
         if has_step or self._last is None:
-            record["time/round"] = time.perf_counter() - began_s
+            record |= {
+                "time/round": time.perf_counter() - began_s,
+                "memory/coordinator_peak_bytes": peak_memory_bytes(),
+            }
         with self._stopper.deferred():
             try:
                 self._checkpoints.save_final(record["round"], state, broadcast, record.get("test/accuracy/mean"))
@@ -202,7 +207,7 @@ class Federation:
             raise TooFewClientsError(f"{exchange}: {num_uploads} uploads, but runtime.min_clients is {least}.")
 
     def _log(self, record: Record, evaluated: Evaluated) -> None:
-        record |= {"memory/coordinator_peak_bytes": peak_memory_bytes(), **self._incidents.take()}
+        record |= self._incidents.take()
         for tracker in self._trackers:
             if evaluated.rows:
                 tracker.log_confusions(record, evaluated.confusions)

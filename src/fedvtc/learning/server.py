@@ -35,6 +35,9 @@ class Server:
         scalars: seconds and losses of the round, by metric name; they enter the record of the round.
     """
 
+    is_idle = False
+    """True where messages are built for their bytes alone: `fit` takes no step, and values may be zeros."""
+
     def __init__(self, seed: int, round: int, flops: FlopCounts | None = None) -> None:
         self.round = round
         self.scalars: dict[str, float] = {}

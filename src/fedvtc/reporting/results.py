@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from fedvtc.errors import FedvtcError, first_line
-from fedvtc.reporting.runs import find_runs
+from fedvtc.reporting.run_folders import find_runs
 from fedvtc.storage.records import client_lines, read_metrics
 from fedvtc.storage.run_files import read_description
 from fedvtc.storage.run_status import RunStatus, true_status

@@ -9,7 +9,7 @@ ACCURACY = "test/accuracy/mean"
 SENT, RECEIVED = "bytes/up", "bytes/down"
 COMPUTING, WALL_CLOCK = "time/client", "time/round"
 """Seconds of a whole run: of the clients' and the server's computing, and wall clock."""
-CPU, FLOPS = "cpu", "flops"
+CPU, FLOPS = "cpu/total", "flops/total"
 """CPU seconds and floating-point operations of a whole run, of clients and server."""
 TARGET_ROUNDS, TARGET_BYTES, TARGET_SECONDS = "target/rounds", "target/bytes", "target/seconds"
 
@@ -24,8 +24,8 @@ def numbers_of(records: Sequence[Record], target: float | None = None) -> dict[s
     """Returns the numbers of a finished run by name; a number that the records lack is left out.
 
     Metrics of an evaluation are those of the final record. Bytes, seconds and operations are sums over all records: by
-    kind or phase, and together under `bytes/up`, `bytes/down`, `time/client` (clients and server), `time/round`, `cpu`
-    and `flops`. Losses are those of the last record that has the loss; memory is the maximum.
+    kind or phase, and together under `bytes/up`, `bytes/down`, `time/client` (clients and server), `time/round`,
+    `cpu/total` and `flops/total`. Losses are those of the last record that has the loss; memory is the maximum.
 
     Args:
         records: all records, in order; the last is the final record.

@@ -214,17 +214,16 @@ class ClientHost:
 
     @contextmanager
     def _measured_step(self, client: FederatedClient) -> Iterator[dict[str, float]]:
-        """Yields a mapping that gets the costs of a client's step; checks the outputs of the client's model after it.
-
-        Raises:
-            ClientError: the outputs are not finite.
-        """
-        from fedvtc.learning.client.outputs import check_outputs
+        """Yields a mapping for the costs of a client's step; raises `ClientError` if the model is not finite."""
+        from fedvtc.learning.client.evaluation import has_finite_outputs
 
         costs: dict[str, float] = {}
         with measured(costs, "client"):
             yield costs
-            check_outputs(client)
+            # A step's loss belongs to the weights before the step.
+            if not has_finite_outputs(client.classifier, client.images):
+                what = "the logits of the client's own images are not finite"
+                raise ClientError(client.id, client.round, "outputs", what)
         costs["memory/peak_bytes"] = peak_memory_bytes()
         if self._device.type == "cuda":
             costs["memory/gpu_peak_bytes"] = float(torch.cuda.max_memory_allocated(self._device))

@@ -108,7 +108,8 @@ def _compare_bytes(function: str, sent: Mapping[str, int], planned: Mapping[str,
         fits = sent.keys() == planned.keys() and all(sent[kind] <= planned[kind] for kind in sent)
         assert fits, f"an upload of every class has {sent} bytes, more than {planned} of {function}"
     else:
-        assert sent == planned, f"an upload of every class has {sent} bytes, {function} {planned}"
+        fix = f"Define {function}, which returns an upload of the kinds and shapes of a client that holds every class."
+        assert sent == planned, f"an upload of every class has {sent} bytes, {function} {planned}. {fix}"
 
 
 def _check_training(federation: TinyFederation, straight: Results, untrained: Collection[str]) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from fedvtc.commands.submit.package import check_sendable, job_environment, packed, read_runtime_env
+from fedvtc.commands.submit.package import check_sendable, job_environment, packed, read_runtime_env, unsent_files
 from fedvtc.config import Config, load
 from fedvtc.config.operation import CheckpointConfig, RuntimeConfig, TrackingConfig, WandbConfig
 from fedvtc.config.schema import DataConfig, PartitionConfig, RunConfig
@@ -265,3 +265,28 @@ def test_the_sent_folder_holds_the_config_and_the_working_dir(tmp_path, monkeypa
     with ZipFile("sent.zip") as sent:
         assert sorted(sent.namelist()) == [".gitignore", "config.yaml", "package/module.py"]
         assert sent.read("package/module.py") == b"x = 1\n"
+
+
+@pytest.mark.parametrize("name", ["token.txt", "keys/my [2nd] token!"])
+def test_the_token_of_a_cluster_is_not_sent(tmp_path, monkeypatch, name):
+    from zipfile import ZipFile
+
+    from ray._private.runtime_env.packaging import create_package
+
+    code = tmp_path / "code"
+    for file in ("token.txt", "inner/token.txt", "keys/my [2nd] token!", "keys/my 2 token!", "data.bin"):
+        (code / file).parent.mkdir(parents=True, exist_ok=True)
+        (code / file).touch()
+    monkeypatch.chdir(code)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", name)
+
+    patterns = unsent_files({"excludes": ["*.bin"]}, Path())
+    with packed(ABSOLUTE, Path()) as folder:
+        create_package(str(folder), tmp_path / "sent.zip", include_gitignore=True, excludes=patterns)
+
+    with ZipFile(tmp_path / "sent.zip") as sent:
+        everything = {"token.txt", "inner/token.txt", "keys/my [2nd] token!", "keys/my 2 token!", "config.yaml"}
+        assert set(sent.namelist()) == everything - {name}
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "elsewhere"))
+    assert unsent_files({}, Path()) == unsent_files({}, None) == []

@@ -1,5 +1,6 @@
 """Loading sweep files: trials, and one-line messages for mistakes."""
 
+import json
 import shlex
 from pathlib import Path
 
@@ -318,3 +319,9 @@ def test_a_sweep_changes_only_name_and_folder(write):
 
     assert trial.config.training == Config().training
     assert trial.config.data == Config().data
+
+
+def test_own_backbones_and_loaders_are_imported_before_anything_starts(write, golden):
+    text = "population.backbones: [[{name: 'absent.nets:small', share: 1.0}], [{name: cnn_2x8, share: 1.0}]]"
+    found = problems(write("mine.yaml", f"grid: {{{text}}}"), "data.name=json:absent")
+    golden("\n".join(found), {str(Path.cwd()): "FOLDER", json.__file__: "FILE"})

@@ -238,6 +238,7 @@ def test_numbers_up_to_a_target_worked_by_hand(write):
         rounds = [
             {"round": number, "phase": "round", ACCURACY: accuracy, "bytes/up/a": 3e6, "bytes/down/b": 1e6}
             | {"time/round": 2.0, "time/client": 5.0, "time/train": 4.0, "time/server/fit": 0.5, "time/makespan": 9.0}
+            | {"cpu/client": 4.0, "cpu/train": 3.0, "cpu/server": 0.25, "flops/train": 1e9, "flops/server/fit": 5e8}
             for number, accuracy in enumerate(curve, 1)
         ]
         final = {"round": 3, "phase": "final", ACCURACY: 0.59, "time/round": 1.0, "time/finetune": 7.0}
@@ -252,6 +253,9 @@ def test_numbers_up_to_a_target_worked_by_hand(write):
     # Three rounds of 5 s on clients and 0.5 s on the server, and 7 s after the last round.
     assert row.numbers("time/client") == {"0": 23.5, "1": 23.5}
     assert row.numbers("time/round") == {"0": 7.0, "1": 7.0}
+    # Three rounds of 4 s on clients and 0.25 s on the server.
+    assert row.numbers("cpu/total") == {"0": 12.75, "1": 12.75}
+    assert row.numbers("flops/total") == {"0": 4.5e9, "1": 4.5e9}
     assert (rows(folder)[0]["target/rounds"], rows(folder)[0]["target/bytes"]) == ("2.0", "8000000.0")
     heading, _, line = (folder.path / "results.md").read_text().splitlines()[4:]
     assert heading.endswith("| up | down | rounds to 0.6 | MB to 0.6 |")
@@ -259,4 +263,4 @@ def test_numbers_up_to_a_target_worked_by_hand(write):
     console = Console(width=200)
     with console.capture() as capture:
         console.print(found.printed)
-    assert capture.get().split("MB to 0.6")[1].split()[:6] == ["client", "s", "seconds", "s", "to", "0.6"]
+    assert capture.get().split("MB to 0.6")[1].split()[:6] == ["CPU", "s", "FLOPs", "memory", "seconds", "s"]

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,6 +19,22 @@ def test_bytes_are_those_of_the_arrays_of_each_kind():
         "covariance": {"scatter": np.zeros(())},
     }
     assert bytes_by_kind(payload) == {"prototypes": 3 * 8 + 15 * 8, "generator": 16, "covariance": 8}
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        lambda: Upload(client=0, round=1, num_images=9, payload={"head": {"bias": torch.zeros(3)}}),
+        lambda: Upload(client=0, round=1, num_images=9, payload={"head": np.zeros(3)}),
+        lambda: Broadcast(1, {"count": {"rounds": 3}}),
+        lambda: Broadcast(1, groups={"cnn_2x8": {"head": {"bias": torch.zeros(3)}}}),
+    ],
+    ids=["tensor", "no_names", "number", "group"],
+)
+def test_a_payload_of_something_else_than_named_arrays_is_refused(message, golden):
+    with pytest.raises(TypeError) as refused:
+        message()
+    golden(refused.value)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
@@ -39,6 +56,7 @@ def test_a_weighted_mean_by_hand_in_the_type_of_the_arrays():
     assert value["w"].tolist() == [4.0, 5.0]
     assert value["w"].dtype == np.float32
     assert value["b"] == 4.0
+    assert bytes_by_kind(Broadcast(1, {"means": value}).payload) == {"means": 2 * 4 + 8}
 
 
 def test_sums_are_formed_in_double_precision():

@@ -45,6 +45,11 @@ class HalfDone(Method[MineConfig]):
         return Upload(0, 1, 2)
 
 
+class HalfClosed(Mine):
+    def closing_upload(self, client, broadcast):
+        return Upload(0, 1, 2)
+
+
 class PlainConfig(MethodConfig):
     weight: float = 0.5
 
@@ -97,10 +102,10 @@ def test_a_name_without_a_class_is_refused(name, tmp_path, golden, keys_of):
     golden(refused.value)
 
 
-@pytest.mark.parametrize("name", ["own_methods:MineConfig", "own_methods:HalfDone", "own_methods:Plain"])
+@pytest.mark.parametrize("name", ["MineConfig", "HalfDone", "HalfClosed", "Plain"])
 def test_a_class_that_is_no_whole_method_is_refused(name, golden, keys_of):
     with pytest.raises(ConfigError) as refused:
-        loaded(f"method.name={name}")
+        loaded(f"method.name=own_methods:{name}")
     assert keys_of(refused.value) == ["method.name"]
     golden(refused.value)
 

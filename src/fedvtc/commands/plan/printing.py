@@ -34,6 +34,7 @@ def print_plan(plan: Plan, console: Console) -> None:
         *placement_lines(plan),
         *memory_lines(plan, free_memory_bytes()),
         *disk_lines(plan),
+        *(plan.privacy.lines() if plan.privacy else ()),
     ]
     # A terminal would break a long line inside of a word.
     console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=not console.is_terminal)

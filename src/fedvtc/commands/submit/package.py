@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,8 @@ from fedvtc.config.problems import Problem, show
 from fedvtc.config.schema import Config
 from fedvtc.config.secrets import is_reference, is_secret_name, is_switch, secret_keys, secrets_in, texts
 from fedvtc.errors import ConfigError, UserError
+from fedvtc.runtime.actors.token import DEFAULT_FILE as DEFAULT_TOKEN_FILE
+from fedvtc.runtime.actors.token import TOKEN_FILE
 
 CONFIG_FILE = "config.yaml"
 ENTRYPOINT = f"python -m fedvtc run {CONFIG_FILE} --plain"
@@ -143,6 +146,17 @@ def check_sendable(config: Config, working_dir: Path | None) -> None:
             )
     if problems:
         raise ConfigError([str(problem) for problem in problems])
+
+
+def unsent_files(runtime_env: Mapping[str, Any], working_dir: Path | None) -> list[str]:
+    """Returns the patterns of the files that stay here: the user's `excludes`, and the files with a cluster's token."""
+    patterns = list(runtime_env.get("excludes") or ())
+    for name in (os.environ.get(TOKEN_FILE), DEFAULT_TOKEN_FILE):
+        file = Path(name).expanduser().resolve() if name else None
+        if file and working_dir and file.is_relative_to(working_dir.resolve()):
+            inside = file.relative_to(working_dir.resolve()).as_posix()
+            patterns.append("/" + re.sub(r"([^\w/.-])", r"\\\1", inside))
+    return patterns
 
 
 @contextmanager

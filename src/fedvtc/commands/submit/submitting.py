@@ -7,7 +7,7 @@ from typing import Any
 
 from fedvtc.commands.submit.cluster_client import cluster_url, connect, one_line_errors, ray_job
 from fedvtc.commands.submit.jobs import ATTEMPT, OUTPUT_DIR, ROUNDS, RUN, RUN_ID, Job, jobs_of
-from fedvtc.commands.submit.package import ENTRYPOINT, check_sendable, job_environment, packed
+from fedvtc.commands.submit.package import ENTRYPOINT, check_sendable, job_environment, packed, unsent_files
 from fedvtc.config.naming import default_name
 from fedvtc.config.schema import Config
 from fedvtc.errors import UserError
@@ -62,6 +62,8 @@ def submit(
         OUTPUT_DIR: job.output_dir,
         ROUNDS: str(job.rounds),
     }
+    if excludes := unsent_files(environment, working_dir):
+        environment["excludes"] = excludes
     environment["env_vars"] |= {RUN_ID_VARIABLE: run_id, ATTEMPT_VARIABLE: str(attempt)}
     with packed(config, working_dir) as folder, one_line_errors(url):
         client.submit_job(

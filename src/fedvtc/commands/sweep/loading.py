@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from fedvtc.commands.sweep.checks import check_settings, check_trials, overridden_key, paths_of
+from fedvtc.commands.sweep.checks import check_own_code, check_settings, check_trials, overridden_key, paths_of
 from fedvtc.commands.sweep.known_folders import with_known_folders
 from fedvtc.commands.sweep.sweep_file import read_keys
 from fedvtc.commands.sweep.trial_names import trial_names
@@ -112,6 +112,7 @@ class _Loader:
         overrides = [*self.overrides, f"run.name={name}"]
         config = load(files, overrides, methods=methods, layers=[_as_layer(own, self.layer)])
         check_submitted(config)
+        check_own_code(config)
         own = [_with_text(setting, self.layer, type(config.method)) for setting in own]
         placed = _placed(config, self.sweep_name)
         overrides += _placing_overrides(config, placed)

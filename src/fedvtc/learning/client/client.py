@@ -63,8 +63,7 @@ class FederatedClient:
         self.device, self.num_classes = device, dataset.num_classes
         self.images = OwnImages(dataset.train, spec.indices_N, config.data.augment, device)
         self.num_images = len(self.images)
-        self.round = 0
-        self.phase_name = ""
+        self.round, self.phase_name = 0, ""
         self.scalars: dict[str, float] = {}
         self._config, self._flops = config, flops or FlopCounts()
         self._fabric = make_fabric(device, config.training.precision)
@@ -112,6 +111,10 @@ class FederatedClient:
     def modules(self) -> Mapping[str, nn.Module]:
         """The classifier and all attached modules, by name."""
         return MappingProxyType(self._state.modules)
+
+    def optimizer(self, name: str) -> torch.optim.Optimizer | None:
+        """Returns the optimizer of a module, whose state is part of the client's; `name` as in `fit`."""
+        return self._state.learners[name].optimizer
 
     def set_prototypes(self, gaussians: ClassGaussians, weight: float) -> None:
         """Pulls features towards class means in this round, with the weight lambda in units of their deviations."""
@@ -216,10 +219,7 @@ class FederatedClient:
         Raises:
             RuntimeError: no phase is open.
         """
-        labels_N = self.images.labels_N
-        index_batches = self.index_batches(batch_size or self._config.training.batch_size)
-        for images, index_B in self.images.in_batches(index_batches):
-            yield self.images.augmented(images), labels_N[index_B]
+        return self.images.batches(self.index_batches(batch_size or self._config.training.batch_size))
 
     def index_batches(self, batch_size: int) -> Iterator[Tensor]:
         """Yields one epoch of indices of the client's own images; the open `phase` keys the order."""

@@ -9,10 +9,14 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
+from fedvtc.learning.client.images import OwnImages
 from fedvtc.learning.data import ImageArrays
 from fedvtc.learning.data.module import to_input, to_tensor
+
+_NUM_PROBES = 2
+"""Images that `has_finite_outputs` classifies. Overflowed weights break nearly all; eight cost 4 % of a round."""
 
 Predictor = Callable[[Tensor], Tensor]
 """Maps images (B, channels, side, side) in [-1, 1] to scores (B, C); the class of the highest score is predicted."""
@@ -59,3 +63,10 @@ def _batches(images: ImageArrays, batch_size: int, device: torch.device) -> Iter
     for start in range(0, len(images.labels_N), batch_size):
         stop = start + batch_size
         yield to_input(to_tensor(images.images_NCHW[start:stop]).to(device)), images.labels_N[start:stop]
+
+
+@torch.inference_mode()
+def has_finite_outputs(classifier: nn.Module, images: OwnImages) -> bool:
+    """Returns True if the logits of some of a client's own images are finite; sets the classifier to eval mode."""
+    logits: Tensor = classifier.eval()(images.inputs(torch.arange(min(_NUM_PROBES, len(images)))))
+    return bool(logits.isfinite().all())

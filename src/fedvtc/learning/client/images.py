@@ -89,6 +89,12 @@ class OwnImages:
         """Applies the random changes of `data.augment`; draws from PyTorch's global generator."""
         return augment(images, self._augmentation, torch.default_generator)
 
+    def batches(self, index_batches: Iterable[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yields the images of each batch of indices, augmented, and labels."""
+        labels_N = self.labels_N
+        for images, index_B in self.in_batches(index_batches):
+            yield self.augmented(images), labels_N[index_B]
+
     def draw_augmented(self) -> Callable[[Tensor], Tensor]:
         """Draws the random changes of all N images; returns a function from indices to changed images."""
         side = min(self._shared.images_NCHW.shape[2:])

@@ -106,7 +106,7 @@ class Learner:
             counted: runs each step up to its gradients, perhaps twice.
 
         Returns:
-            The mean over images of every term; empty without a batch. A mean is not finite if a value is not finite.
+            The mean over images of every term; empty without an image. A mean is not finite if a value is not finite.
 
         Raises:
             ValueError: there is no optimizer, or neither a `loss` nor a `training_step`.
@@ -165,7 +165,9 @@ class _Means:
             self._sizes.setdefault(name, []).append(num_images)
 
     def value(self) -> dict[str, float]:
-        """Returns the mean of each term; empty without a step."""
+        """Returns the mean of each term; empty without an image."""
+        if self._num_images == 0:
+            return {}
         means = {}
         for name, values in self._values.items():
             total = 0.0

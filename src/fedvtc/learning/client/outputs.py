@@ -1,17 +1,14 @@
-"""Outputs of a module for the images of a client."""
+"""Outputs of a module for all images of a client."""
 
 from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
-from fedvtc.errors import ClientError
 from fedvtc.learning.client.client import FederatedClient
 
 _CHUNK = 500
 """Images in a forward pass."""
-_NUM_PROBES = 2
-"""Images that `check_outputs` classifies. Overflowed weights break nearly every image; eight cost 4 % of a round."""
 
 
 @torch.no_grad()
@@ -31,15 +28,3 @@ def own_outputs(client: FederatedClient, module: nn.Module, output: Callable[[Te
         return torch.cat([compute(client.images.inputs(index_B)) for index_B in chunks])
 
     return client.counted(getattr(compute, "__qualname__", type(module).__name__), client.num_images, outputs)
-
-
-@torch.inference_mode()
-def check_outputs(client: FederatedClient) -> None:
-    """Checks the classifier's logits after a round, because a step's loss belongs to the weights before the step.
-
-    Raises:
-        ClientError: the logits of some of the client's own images are not finite.
-    """
-    images = client.images.inputs(torch.arange(min(_NUM_PROBES, client.num_images)))
-    if not client.classifier.eval()(images).isfinite().all():
-        raise ClientError(client.id, client.round, "outputs", "the logits of the client's own images are not finite")

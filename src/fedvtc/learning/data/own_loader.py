@@ -5,13 +5,13 @@ from pathlib import Path
 
 import numpy as np
 
-from fedvtc.config.own_code import OwnCodeError, own_function
+from fedvtc.config.own_code import SIGNATURES, OwnCodeError, own_function
 from fedvtc.config.schema import DataConfig
 from fedvtc.errors import FAILURES, reason
 from fedvtc.learning.data.npz import read_arrays
 from fedvtc.learning.data.readers import Loaded
 
-SIGNATURE = "(path) -> {x_train, y_train, x_test, y_test}"
+SIGNATURE = SIGNATURES["data"]
 
 
 def read_own(path: str, config: DataConfig) -> Loaded:

@@ -14,12 +14,26 @@ Arrays = Mapping[str, npt.NDArray[np.generic]]
 Payload = Mapping[str, Arrays]
 
 
+def _check(payload: Payload, where: str = "payload") -> None:
+    """Raises a TypeError for a payload that is no mapping of kind -> name -> array."""
+    for kind, arrays in payload.items():
+        here = f"{where}[{kind!r}]"
+        if not isinstance(arrays, Mapping):
+            raise TypeError(f"{here} is of type {type(arrays).__name__}. Give a mapping of names to NumPy arrays.")
+        for name, array in arrays.items():
+            # A mean of arrays without dimensions is a NumPy scalar.
+            if not isinstance(array, np.ndarray | np.generic):
+                fix = "Give a NumPy array, such as tensor.cpu().numpy(), or those of weights_of(module)."
+                raise TypeError(f"{here}[{name!r}] is of type {type(array).__name__}. {fix}")
+
+
 @dataclass(frozen=True)
 class Broadcast:
     """The server's message to every participant of a round.
 
     Attributes:
-        round: round whose uploads the server merged into the message; 0 before the first round.
+        round: round whose uploads the server merged into the message; 0 before the first round. The coordinator sets
+            the round of a message that `server_round` returns.
         payload: values that the method shares; empty if there are none.
         groups: values for the clients of one architecture, by the name of their backbone. A client sees the kinds of
             its own group in `payload`; bytes count for receivers only.
@@ -28,6 +42,12 @@ class Broadcast:
     round: int = 0
     payload: Payload = field(default_factory=dict)
     groups: Mapping[str, Payload] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Raises a TypeError if a payload holds something else than arrays."""
+        _check(self.payload)
+        for backbone, payload in self.groups.items():
+            _check(payload, f"groups[{backbone!r}]")
 
     def seen_by(self, backbone: str) -> "Broadcast":
         """Returns the message that a client of an architecture receives: the payload and that of its group."""
@@ -53,6 +73,10 @@ class Upload:
     payload: Payload = field(default_factory=dict)
     scalars: Mapping[str, float] = field(default_factory=dict)
     backbone: str = ""
+
+    def __post_init__(self) -> None:
+        """Raises a TypeError if the payload holds something else than arrays."""
+        _check(self.payload)
 
 
 def bytes_by_kind(payload: Payload) -> dict[str, int]:

@@ -106,4 +106,7 @@ def method_class(name: str) -> type[Method[Any]]:
     if lost := [key for key in vars(section).get("__annotations__", {}) if key not in keys]:
         what = f"{section.__name__} has the fields {', '.join(lost)}, which are no config keys"
         raise OwnCodeError(what, f"Write @section above the class {section.__name__}.")
+    if method.closing_upload is not Method.closing_upload and method.closing_server is Method.closing_server:
+        what = f"{name} defines closing_upload, but no closing_server that merges the uploads"
+        raise OwnCodeError(what, "Define closing_server as fedvtc.learning.methods.Method describes.")
     return method

@@ -12,6 +12,8 @@ from fedvtc.learning.server import Server
 class IdleServer(Server):
     """A server that trains nothing, because training changes no size."""
 
+    is_idle = True
+
     def fit(self, *arguments: Any, **options: Any) -> dict[str, float]:
         """Takes no step."""
         return {}

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
 
 from fedvtc.config.schema import Config, MethodConfig, OptimizerConfig, PopulationConfig, RunConfig, TrainingConfig
+from fedvtc.learning.exchange.accounting import PrivacyLoss
 from fedvtc.learning.exchange.messages import Broadcast, Upload
 from fedvtc.learning.seeding import SERVER
 
@@ -235,6 +236,14 @@ class Method(ABC, Generic[ConfigT]):
         `fedvtc plan` counts the bytes of this upload and of the broadcast of `closing_server`.
         """
         return Upload(client=0, round=1, num_images=self.task.num_classes)
+
+    def privacy_loss(self, num_images: Iterable[int]) -> PrivacyLoss | None:
+        """Returns the privacy loss of all messages of a client in the whole run, None if messages have no noise.
+
+        Args:
+            num_images: training images of each client; the loss is that of the client with the largest loss.
+        """
+        return None
 
     def working_bytes(self, classifier: ClassifierModule, *, samples_per_class: int) -> Mapping[str, int]:
         """Returns the memory of the method's own steps on a client, by the config key that makes a step smaller.

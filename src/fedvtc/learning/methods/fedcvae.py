@@ -8,7 +8,7 @@ Shapes: N images of the set, C classes, B images of a batch.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from fedvtc.learning.client.client import FederatedClient
     from fedvtc.learning.data.generated import GeneratedImages
+    from fedvtc.learning.models.classifier import ClassifierModule
     from fedvtc.learning.models.cvae import ConditionalVAE
     from fedvtc.learning.server import Server
 
@@ -164,6 +165,18 @@ class FedCVAE(LocalRounds[FedCVAEConfig]):
         """Builds the closing upload of a new decoder."""
         counts_C = np.ones(self.task.num_classes, dtype=np.int64)
         return replace(super().largest_closing(), payload=self._payload(self._new_generator(), counts_C))
+
+    def working_bytes(self, classifier: ClassifierModule, *, samples_per_class: int) -> Mapping[str, int]:
+        """Returns the memory of the autoencoder's step, and of a step on the set, which a client keeps as pixels."""
+        from fedvtc.learning.methods._step_bytes import autoencoder_bytes, classifier_bytes
+
+        config, task = self.config, self.task
+        pixels = config.num_images * task.num_channels * task.image_size**2
+        step = classifier_bytes(classifier, task, config.finetune.batch_size, new_optimizer=True)
+        return {
+            "method.decoder.batch_size": autoencoder_bytes(self._new_generator(), task, config.decoder.batch_size),
+            "method.finetune.batch_size": pixels + step,
+        }
 
     def _set_batches(self, client: FederatedClient, generated: GeneratedImages) -> Iterator[tuple[Tensor, Tensor]]:
         """Yields one shuffled epoch over the set and, if wanted, the client's own images."""

@@ -7,7 +7,7 @@ Shapes: B images of a batch, C classes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import field, replace
 from typing import TYPE_CHECKING, Annotated, Literal, cast
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from fedvtc.learning.client.client import FederatedClient
+    from fedvtc.learning.models.classifier import ClassifierModule
     from fedvtc.learning.models.cvae import ConditionalVAE
     from fedvtc.learning.server import Server
 
@@ -160,6 +161,17 @@ class GeFL(Method[GeFLConfig]):
         payload: dict[str, Arrays] = {"labels": {"count": counts_C}, "generator": weights_of(self._new_generator())}
         upload = replace(super().largest_upload(), payload=payload)
         return largest_model(upload, self.task) if self.config.groups == "architecture" else upload
+
+    def working_bytes(self, classifier: ClassifierModule, *, samples_per_class: int) -> Mapping[str, int]:
+        """Returns the memory of the autoencoder's step, and of a step on real and as many generated images."""
+        from fedvtc.learning.methods._step_bytes import autoencoder_bytes, classifier_bytes
+
+        config, task = self.config.generator, self.task
+        num_images = task.batch_size * (2 if self.config.order == "mixed" else 1)
+        return {
+            "method.generator.batch_size": autoencoder_bytes(self._new_generator(), task, config.batch_size),
+            "training.batch_size": classifier_bytes(classifier, task, num_images, new_optimizer=False),
+        }
 
     def _trained(self, round: int) -> tuple[bool, bool]:
         """Returns True for the generator, and True for the classifier, if the round trains it."""

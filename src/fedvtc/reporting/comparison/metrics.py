@@ -68,9 +68,9 @@ class Metric:
             return f"{sign if value >= 0 else ''}{human_bytes(value)}"
         if self.name == TARGET_ROUNDS:
             return f"{value:{sign}.1f}"
-        if self.name.startswith((FLOPS, "flops/")):
+        if self.name.startswith("flops/"):
             return f"{value:{sign}.2e}"
-        if self.name.startswith(("time/", CPU)) or self.name == TARGET_SECONDS:
+        if self.name.startswith(("time/", "cpu/")) or self.name == TARGET_SECONDS:
             return f"{value:{sign}.0f}"
         shown = value * 100 if self.is_percent else value
         digits = self.digits if self.digits is not None else 2 if self.is_percent else 4

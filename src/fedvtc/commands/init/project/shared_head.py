@@ -51,11 +51,10 @@ class SharedHead(Method[SharedHeadConfig]):
         self, state: ServerState, uploads: Iterable[Upload], server: Server
     ) -> tuple[ServerState, Broadcast]:
         """Averages heads: sum_k n_k h_k / sum_k n_k over the participants."""
-        mean, round = WeightedMean(), 0
+        mean = WeightedMean()
         for upload in uploads:
             mean.add(upload.payload["head"], upload.num_images)
-            round = upload.round
-        return state, Broadcast(round, {"head": mean.value()})
+        return state, Broadcast(server.round, {"head": mean.value()})
 
     def largest_upload(self) -> Upload:
         """Builds an upload of zeros, from which `fedvtc plan` counts the bytes of a round."""

@@ -7,6 +7,7 @@ from pydantic import Field
 
 from fedvtc.config.schema import Config, MethodConfig, OptimizerConfig
 from fedvtc.config.section import AddedLater, section
+from fedvtc.learning.exchange.privacy import PrivacyConfig
 from fedvtc.learning.exchange.statistics import Form
 
 Wire = Literal["exact", "float32", "float16"]
@@ -116,6 +117,8 @@ class FedVTCConfig(MethodConfig):
     """The generator (VTC) and its training."""
     finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
     """Fine-tuning on generated images."""
+    privacy: PrivacyConfig = field(default_factory=PrivacyConfig)
+    """Noise on the messages of a client."""
 
     @property
     def keeps_clients(self) -> bool:
@@ -167,5 +170,20 @@ class FedVTCConfig(MethodConfig):
             found.append(
                 "wire: float16 can round a covariance matrix to one without a root. "
                 "Set method.upload=once, which sends roots, or method.wire=float32."
+            )
+        return found + self._privacy_problems()
+
+    def _privacy_problems(self) -> list[str]:
+        found, finetune = self.privacy.problems(), self.finetune
+        if self.privacy.training_noise == 0:
+            return found
+        if self.generator.training == "alternating":
+            found.append(
+                "privacy.training_noise: noises the steps of joint training alone. Set method.generator.training=joint."
+            )
+        if finetune.when in ("every_round", "both") and finetune.real_data != "none":
+            found.append(
+                f"privacy.training_noise: fine-tuning with finetune.when: {finetune.when} would train on own images "
+                "without noise before statistics. Set method.finetune.when=end or method.finetune.real_data=none."
             )
         return found

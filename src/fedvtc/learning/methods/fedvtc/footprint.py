@@ -60,7 +60,10 @@ def working_bytes(
     window = decoding(num_in_window, copies)
     batch = num_in_window * image_bytes + peak_bytes(train_classifier)
     if generator.training == "joint":
-        training = {"method.generator.batch_size": peak_bytes(train_jointly)}
+        num_weights = sum(weight.numel() for module in (classifier, decoder) for weight in module.parameters())
+        # The gradient of each image, and a clipped copy.
+        gradients = 2 * 4 * num_weights * generator.batch_size if config.privacy.training_noise > 0 else 0
+        training = {"method.generator.batch_size": peak_bytes(train_jointly) + gradients}
     else:
         classifier.eval().requires_grad_(False)
         training = {"method.generator.dm_samples": peak_bytes(train_generator)}

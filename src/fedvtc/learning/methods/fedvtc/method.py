@@ -12,12 +12,20 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from fedvtc.learning.exchange.accounting import PrivacyLoss
 from fedvtc.learning.exchange.gaussians import ClassGaussians
 from fedvtc.learning.exchange.messages import Arrays, Broadcast, Upload, WeightedMean
 from fedvtc.learning.exchange.statistics import FeatureStatistics, Form
 from fedvtc.learning.methods.base import Method, ServerState
 from fedvtc.learning.methods.fedvtc.config import FedVTCConfig
-from fedvtc.learning.methods.fedvtc.wire import received, received_statistics, sent, sent_statistics
+from fedvtc.learning.methods.fedvtc.releases import privacy_loss, statistics_to_send
+from fedvtc.learning.methods.fedvtc.wire import (
+    read_gaussians,
+    received_statistics,
+    sent,
+    sent_statistics,
+    sources_payload,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor, device
@@ -51,7 +59,7 @@ class FedVTC(Method[FedVTCConfig]):
         is_joint = config.training == "joint"
         if is_joint:
             joint = self._joint(client, generator_of(client))
-            train_jointly(client, joint, epochs=config.epochs, batch_size=config.batch_size)
+            train_jointly(client, joint, config, self.config.privacy)
         else:
             client.train()
         if self.config.finetune.when in ("every_round", "both") and anchors is not None:
@@ -59,6 +67,8 @@ class FedVTC(Method[FedVTCConfig]):
         statistics = client.statistics(self.config.round_form)
         if not is_joint:
             self._train_generator(client, statistics, anchors)
+        if self.config.privacy.noise_multiplier > 0:
+            statistics = statistics_to_send(client, self.config, self.task, self.config.round_form, "privacy")
         payload = self._payload(statistics, generator_of(client))
         return client.upload(payload)
 
@@ -66,11 +76,12 @@ class FedVTC(Method[FedVTCConfig]):
         self, state: ServerState, uploads: Iterable[Upload], server: Server
     ) -> tuple[ServerState, Broadcast]:
         """Merges statistics exactly and averages generators, weighted by images."""
-        config, mean_generator, round = self.config, WeightedMean(), 0
+        config, mean_generator, round, num_images = self.config, WeightedMean(), 0, set[int]()
         merged = FeatureStatistics.empty(self.task.feature_size, config.round_form)
         clients: dict[str, Mapping[str, Arrays]] = dict(state.get("clients", {}))
         for upload in uploads:
             round = upload.round
+            num_images.add(upload.num_images)
             statistics = received_statistics(upload.payload, config.round_form)
             merged += statistics
             if config.generator.aggregation == "mean":
@@ -80,15 +91,17 @@ class FedVTC(Method[FedVTCConfig]):
                 if config.generator.aggregation == "exchange":
                     kept["generator"] = upload.payload["generator"]
                 clients[f"{upload.client:06d}"] = kept
+        if loss := privacy_loss(self.config, num_images, num_rounds=round, closes=False):
+            server.scalars |= loss.record()
         anchors = self._gaussians(merged)
         if "anchors" in state:
-            anchors = anchors.keeping(_read(state["anchors"]))
+            anchors = anchors.keeping(read_gaussians(state["anchors"]))
         state = {"anchors": anchors.to_payload(), "clients": clients}
         payload: dict[str, Arrays] = anchors.to_payload()
         if not mean_generator.is_empty:
             payload["generator"] = mean_generator.value()
         if config.finetune.when in ("every_round", "both"):
-            payload |= self._sources(clients)
+            payload |= sources_payload(clients)
         return state, Broadcast(round, sent(payload, config.wire))
 
     @property
@@ -102,21 +115,26 @@ class FedVTC(Method[FedVTCConfig]):
 
         if not self.has_closing:
             return None
-        gaussians = self._gaussians(client.statistics(self.config.statistics.covariance))
-        payload = self._closing_payload(gaussians, generator_of(client))
+        form = self.config.statistics.covariance
+        statistics = statistics_to_send(client, self.config, self.task, form, "privacy/closing")
+        payload = self._closing_payload(self._gaussians(statistics), generator_of(client))
         return client.upload(payload)
 
     def closing_server(self, state: ServerState, uploads: Iterable[Upload], server: Server) -> Broadcast:
         """Collects the clients' Gaussians and generators for fine-tuning."""
+        uploads = list(uploads)
         clients = {f"{upload.client:06d}": upload.payload for upload in uploads}
-        payload = {**state["anchors"], **self._sources(clients)}
+        num_images = (upload.num_images for upload in uploads)
+        if loss := privacy_loss(self.config, num_images, num_rounds=server.round - 1, closes=True):
+            server.scalars |= loss.record()
+        payload = {**state["anchors"], **sources_payload(clients)}
         return Broadcast(server.round, sent(payload, self.config.wire))
 
     def last_broadcast(self, state: ServerState, broadcast: Broadcast) -> Broadcast:
         """Adds the clients' Gaussians and generators to the last round's broadcast, for fine-tuning."""
         if not self.has_finish or self.has_closing:
             return broadcast
-        sources = sent(self._sources(state["clients"]), self.config.wire)
+        sources = sent(sources_payload(state["clients"]), self.config.wire)
         return Broadcast(broadcast.round, {**broadcast.payload, **sources})
 
     @property
@@ -145,6 +163,10 @@ class FedVTC(Method[FedVTCConfig]):
         with client.randomness("samples"):
             drawn = self._source(generator, broadcast, client.device).draw(num_per_class)
             return drawn.all(), drawn.labels_N
+
+    def privacy_loss(self, num_images: Iterable[int]) -> PrivacyLoss | None:
+        """Returns the privacy loss of all messages of the client with the largest loss, if there is noise."""
+        return privacy_loss(self.config, num_images, num_rounds=self.task.num_rounds, closes=self.has_closing)
 
     def largest_upload(self) -> Upload:
         """Builds an upload with statistics of all classes and the weights of a new generator."""
@@ -196,7 +218,7 @@ class FedVTC(Method[FedVTCConfig]):
 
         if not broadcast.payload:
             return None
-        anchors = _read(broadcast.payload)
+        anchors = read_gaussians(broadcast.payload)
         client.set_prototypes(anchors, self.config.prototype_weight)
         if "generator" in broadcast.payload:
             load_weights(generator_of(client).decoder, broadcast.payload["generator"])
@@ -233,24 +255,6 @@ class FedVTC(Method[FedVTCConfig]):
         if config.real_data == "after":
             client.train(phase="finetune_real")
 
-    def _sources(self, clients: Mapping[str, Mapping[str, Arrays]]) -> dict[str, Arrays]:
-        """Builds the payload kinds `mixture` (the clients' Gaussians) and `generators` (the clients' generators)."""
-        if not clients:
-            return {}
-        order = sorted(clients)
-        parts = [_read(clients[client]) for client in order]
-        mixture = ClassGaussians.mixture(parts).to_payload()
-        owner_K = np.repeat(np.arange(len(parts)), [len(part.classes_K) for part in parts])
-        payload: dict[str, Arrays] = {
-            "mixture": {**mixture["prototypes"], **mixture["covariance"], "owner": owner_K},
-        }
-        if self.config.generator.aggregation == "exchange":
-            generators = [clients[client]["generator"] for client in order]
-            payload["generators"] = {
-                name: np.stack([generator[name] for generator in generators]) for name in generators[0]
-            }
-        return payload
-
     def _source(self, generator: VTCModule, broadcast: Broadcast, device: device) -> ImageSource:
         from fedvtc.learning.methods.fedvtc.images import ImageSource
 
@@ -283,7 +287,3 @@ class FedVTC(Method[FedVTCConfig]):
                 learn_sigma=config.sigma == "learned",
                 optimizer=config.optimizer,
             )
-
-
-def _read(payload: Mapping[str, Arrays]) -> ClassGaussians:
-    return ClassGaussians.from_arrays(payload["prototypes"], received(payload["covariance"]))

@@ -16,7 +16,10 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from fedvtc.config.schema import OptimizerConfig
 from fedvtc.learning.client.client import FederatedClient
+from fedvtc.learning.client.private_steps import PrivateLoss, poisson_batches, private_optimizer
 from fedvtc.learning.data.module import epoch_batches
+from fedvtc.learning.exchange.privacy import PoissonSampling, PrivacyConfig
+from fedvtc.learning.methods.fedvtc.config import GeneratorConfig
 from fedvtc.learning.methods.fedvtc.generator import GeneratorTarget, VTCModule
 from fedvtc.learning.methods.fedvtc.images import WINDOW_BYTES, LazyImages
 from fedvtc.learning.methods.fedvtc.joint import JointModule
@@ -46,12 +49,24 @@ def train_generator(client: FederatedClient, target: GeneratorTarget, *, epochs:
             client.fit("generator", batches)
 
 
-def train_jointly(client: FederatedClient, joint: JointModule, *, epochs: int, batch_size: int) -> None:
+def train_jointly(client: FederatedClient, joint: JointModule, config: GeneratorConfig, privacy: PrivacyConfig) -> None:
     """Trains the classifier and the generator together, by the optimizer that the generator was attached with."""
+    batch_size = config.batch_size
     with client.phase("train"):
         joint.train()
-        for _ in range(epochs):
-            client.fit("generator", client.batches(batch_size), loss=joint.loss_terms)
+        if privacy.training_noise == 0:
+            for _ in range(config.epochs):
+                client.fit("generator", client.batches(batch_size), loss=joint.loss_terms)
+            return
+        sampling, noise = PoissonSampling(client.num_images, batch_size), privacy.training_noise
+        optimizer = client.optimizer("generator")
+        assert optimizer is not None
+        private = private_optimizer(optimizer, sampling, noise_multiplier=noise, clip=privacy.training_clip)
+        loss = PrivateLoss(joint, joint.loss_terms)
+        for _ in range(config.epochs):
+            batches = client.images.batches(poisson_batches(sampling))
+            client.fit("generator", batches, loss=loss, optimizer=private)
+        private.zero_grad(set_to_none=True)  # Frees the gradients of the last images.
 
 
 def finetune(

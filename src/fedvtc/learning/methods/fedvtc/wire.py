@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fedvtc.learning.exchange.gaussians import ClassGaussians
 from fedvtc.learning.exchange.messages import Arrays
 from fedvtc.learning.exchange.statistics import FeatureStatistics, Form
 from fedvtc.learning.methods.fedvtc.config import Wire
@@ -53,6 +54,30 @@ def received_statistics(payload: Mapping[str, Arrays], form: Form) -> FeatureSta
         variance = np.asarray(covariance["variance"], dtype=np.float64)
         covariance = {"scatter": variance * _num_images(count_K, form)}
     return FeatureStatistics.from_arrays({"prototypes": prototypes, "covariance": covariance}, form)
+
+
+def read_gaussians(payload: Mapping[str, Arrays]) -> ClassGaussians:
+    """Builds the Gaussians of a payload that was sent, or kept, as `ClassGaussians.to_payload` returned it."""
+    return ClassGaussians.from_arrays(payload["prototypes"], received(payload["covariance"]))
+
+
+def sources_payload(clients: Mapping[str, Mapping[str, Arrays]]) -> dict[str, Arrays]:
+    """Builds the payload kinds `mixture`, the clients' Gaussians, and `generators`, the clients' generators if sent."""
+    if not clients:
+        return {}
+    order = sorted(clients)
+    parts = [read_gaussians(clients[client]) for client in order]
+    mixture = ClassGaussians.mixture(parts).to_payload()
+    owner_K = np.repeat(np.arange(len(parts)), [len(part.classes_K) for part in parts])
+    payload: dict[str, Arrays] = {
+        "mixture": {**mixture["prototypes"], **mixture["covariance"], "owner": owner_K},
+    }
+    if "generator" in clients[order[0]]:
+        generators = [clients[client]["generator"] for client in order]
+        payload["generators"] = {
+            name: np.stack([generator[name] for generator in generators]) for name in generators[0]
+        }
+    return payload
 
 
 def _narrowed(arrays: Arrays, dtype: np.dtype[Any]) -> Arrays:

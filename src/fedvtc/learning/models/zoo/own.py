@@ -3,10 +3,10 @@
 import torch
 from torch import Tensor, nn
 
-from fedvtc.config.own_code import OwnCodeError, own_function
+from fedvtc.config.own_code import SIGNATURES, OwnCodeError, own_function
 from fedvtc.errors import FAILURES, reason
 
-SIGNATURE = "(num_channels, image_size) -> torch.nn.Module"
+SIGNATURE = SIGNATURES["backbones"]
 
 
 def own_trunk(num_channels: int, image_size: int, *, path: str) -> tuple[nn.Module, int]:

@@ -41,6 +41,18 @@ def test_the_progress_of_a_running_sweep_worked_by_hand(sweep):
     assert reason == "three: client 0 failed"
 
 
+def test_after_the_last_round_the_last_step_is_left(sweep, write_run):
+    rounds = [ROUND | {"round": number} for number in range(1, 5)]
+    (sweep / "sweep.yaml").write_text(yaml.safe_dump({"trials": {"last": {"values": {}, "run": []}}}))
+    write_run(sweep / "last", ["run.rounds=4"], rounds, status="running")
+    console = Console(width=160)
+    with locked(sweep / "last"), console.capture() as captured:
+        console.print(progress_view(sweep_progress(sweep)))
+    head, _, running = (line.rstrip() for line in captured.get().splitlines())
+    assert head == f"{sweep.name}: 0/1 done (1 running)"
+    assert running.split() == ["last", "running", "4/4", "0.500", "last", "step"]
+
+
 def test_without_a_process_the_trial_counts_as_killed_and_nothing_is_estimated(sweep, capsys):
     progress = sweep_progress(sweep)
     assert (progress.is_active, progress.left_s, progress.trials[1].status) == (False, None, "killed")

@@ -107,7 +107,8 @@ def progress_view(progress: SweepProgress) -> Group:
     waiting = "waiting" if progress.is_active else "not started"
     words += [f"{counts[ABSENT]} {waiting}"] if counts[ABSENT] else []
     left = progress.left_s
-    end = "" if left is None else f", about {duration(left)} left"
+    # After the last round only the last step of a method is left, whose time is unknown.
+    end = f", about {duration(left)} left" if left else ""
     head = Text(f"{progress.folder.name}: {progress.num_done}/{len(progress.trials)} done ({', '.join(words)}){end}")
     table = Table(box=None, pad_edge=False, header_style="bold", collapse_padding=True)
     for name in ("trial", "status"):
@@ -116,7 +117,7 @@ def progress_view(progress: SweepProgress) -> Group:
         table.add_column(name, no_wrap=True, justify="right")
     shown = [trial for trial in progress.trials if trial.status in SHOWN]
     for trial in shown:
-        left_text = "" if trial.left_s is None else duration(trial.left_s)
+        left_text = "" if trial.left_s is None else duration(trial.left_s) if trial.left_s else "last step"
         table.add_row(*map(Text, (trial.name, trial.status, trial.round, trial.accuracy, left_text)))
     reasons = [Text(f"{trial.name}: {trial.reason}") for trial in shown if trial.reason]
     return Group(head, *([table] if shown else []), *reasons)

@@ -37,7 +37,8 @@ def sweep(tmp_path_factory, write_run):
                 overrides = ["run.rounds=1", f"run.seed={seed}", f"partition.alpha={alpha}", "method.name=local"]
                 final = {ACCURACY: accuracies[seed], "test/accuracy/min": accuracies[seed] / 3}
                 records = [
-                    {"round": 1, "phase": "round", ACCURACY: 0.6, "bytes/up/a": 3e6, "time/round": 2.5},
+                    {"round": 1, "phase": "round", ACCURACY: 0.6, "bytes/up/a": 3e6, "time/round": 2.5}
+                    | {"cpu/client": 2.0 + seed, "flops/train": 4e9},
                     {"round": 1, "phase": "final", **final},
                 ]
                 write_run(folder / name, [*overrides, f"method.label={json.dumps(label)}"], records)

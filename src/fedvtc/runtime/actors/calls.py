@@ -17,11 +17,12 @@ What does not work
 
 The solution
     Each client has at most two open calls (`OpenCalls`): the rebuild of the client, and the task. Both go to the actor
-    where the client lives now, the rebuild first. A lost actor is replaced at once (`_lost`): all of its clients are
-    rebuilt in the new actor from the lineage, and clients without an answer repeat the task. A completed step is
-    recorded as soon as its result is seen, and before any history is made, so that a rebuilt client takes each step
-    once. `ActorWatch` notices actors that end or hang without a failed result. An actor runs its calls in the order in
-    which they were sent, so a loss counts for the first client without an answer (`Retries`).
+    where the client lives now, the rebuild first. The task is one call for all clients of an actor (`Stream`), whose
+    results are seen one by one; an error of a client is a result too. A lost actor is replaced at once (`_lost`): all
+    of its clients are rebuilt in the new actor from the lineage, and clients without an answer repeat the task. A
+    completed step is recorded as soon as its result is seen, and before any history is made, so that a rebuilt client
+    takes each step once. `ActorWatch` notices actors that end or hang without a failed result. An actor runs its calls
+    in the order in which they were sent, so a loss counts for the first client without an answer (`Retries`).
 
 States of a client
     | rebuild open | task open | state                                  | next state                                   |

@@ -57,6 +57,8 @@ def test_a_header_says_what_and_how(file: str):
     for command in commands:
         words = [word for word in shlex.split(command)[2:] if not word.startswith("--")]
         files = [word for word in words if word.endswith(".yaml")]
+        if command.startswith("fedvtc table"):
+            continue
         if file in SWEEPS:
             load_sweep(Path(files[0]), words[1:])
             continue

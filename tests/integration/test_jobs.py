@@ -19,7 +19,7 @@ import yaml
 
 from fedvtc.commands.sweep import load_sweep
 from fedvtc.commands.sweep.folder import SweepFolder
-from fedvtc.commands.sweep.results import groups
+from fedvtc.commands.sweep.results import results
 from fedvtc.errors import ClusterError
 from fedvtc.runtime.actors.token import variables_for
 
@@ -444,5 +444,5 @@ def test_a_sweep_of_jobs_finishes_and_resumes_one_job_at_a_time(cluster, words, 
     for seed in (0, 1):
         lines = (outputs / "mine" / f"seed{seed}" / "metrics.jsonl").read_text().splitlines()
         assert [json.loads(line)["round"] for line in lines if json.loads(line)["phase"] == "round"] == [1, 2, 3, 4]
-    (group,) = groups(SweepFolder(load_sweep(folder / "mine.yaml", ["run.rounds=4"])))
-    assert (group.num_trials, group.num_finished) == (2, 2)
+    (group,) = results(SweepFolder(load_sweep(folder / "mine.yaml", ["run.rounds=4"]))).table.groups.values()
+    assert (len(group.trials), group.num_finished) == (2, 2)

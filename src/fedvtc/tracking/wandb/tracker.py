@@ -245,10 +245,11 @@ class WandbTracker(Tracker):
         log_artifacts(self._run, self._info, self._description)
 
     def _report_unsent(self) -> None:
+        own_id = self._run.id if self._run else ""
         folders = [
             path
-            for path in sorted((self._info.folder / "wandb").glob(f"offline-run-*{self._run.id if self._run else ''}*"))
-            if not any(path.glob("*.synced"))
+            for path in sorted((self._info.folder / "wandb").glob("offline-run-*"))
+            if own_id in path.name and not any(path.glob("*.synced"))
         ]
         if not self._is_sent and self._run is not None and not self._run.offline:
             folders.append(self._info.folder / "wandb" / os.path.basename(self._run.settings.sync_dir))

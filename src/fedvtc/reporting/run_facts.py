@@ -1,14 +1,18 @@
 """Reads a run folder for people: config, status, records. Damage is an error that names the file."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from fedvtc.config.fields import leaves
+from fedvtc.config.schema import Config
 from fedvtc.errors import first_line
+from fedvtc.learning.methods import config_classes, names
 from fedvtc.storage.records import METRICS_FILE, read_metrics
 from fedvtc.storage.run_status import RunStatus, true_status
 
@@ -76,8 +80,11 @@ class RunFacts:
         return _mapping(self.config.get(name, {}), f"config.yaml: {name}")
 
     def settings(self) -> dict[str, Any]:
-        """Returns the values of the config by dotted key, and the method under `method`; lists are values."""
-        return {METHOD: self.method, **dict(_flat(self.config, ""))}
+        """Returns the values of the config by dotted key, and the method under `method`; lists are values.
+
+        Keys that a later version has added have their default in the runs of an earlier version.
+        """
+        return {METHOD: self.method, **_added_later(self.section("method").get("name")), **_flat(self.config, "")}
 
 
 def read_run(folder: Path) -> RunFacts:
@@ -121,9 +128,15 @@ def _mapping(value: object, name: str) -> Mapping[str, Any]:
     return value
 
 
-def _flat(values: Mapping[str, Any], above: str) -> Iterator[tuple[str, Any]]:
+def _flat(values: Mapping[str, Any], above: str) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
     for key, value in values.items():
-        if isinstance(value, Mapping) and value:
-            yield from _flat(value, f"{above}{key}.")
-        else:
-            yield f"{above}{key}", value
+        flat |= _flat(value, f"{above}{key}.") if isinstance(value, Mapping) and value else {f"{above}{key}": value}
+    return flat
+
+
+@cache
+def _added_later(method: object) -> Mapping[str, Any]:
+    # Methods of a user's own are not imported to read their runs.
+    sections = [leaves(Config), *([leaves(config_classes()[method], METHOD)] if method in names() else [])]
+    return {leaf.key: leaf.default for section in sections for leaf in section if leaf.is_added_later}

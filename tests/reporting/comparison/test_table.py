@@ -202,3 +202,16 @@ def test_two_runs_of_one_seed_are_not_counted_twice(sweep, tmp_path, capsys, gol
     shutil.copytree(sweep / "alone-0.1-0", tmp_path / "copy")
     assert main(["table", str(sweep / "alone-0.1-0"), str(tmp_path / "copy")]) == 2
     golden(capsys.readouterr().err, {str(sweep): "SWEEP"})
+
+
+def test_a_run_of_an_earlier_version_has_the_defaults_of_keys_that_came_later(tmp_path, write_run, capsys):
+    for seed in (0, 1):
+        overrides = ["run.rounds=1", f"run.seed={seed}", "method.name=local"]
+        records = [{"round": 1, "phase": phase, ACCURACY: 0.5} for phase in ("round", "final")]
+        write_run(tmp_path / str(seed), overrides, records)
+    file = tmp_path / "0/config.yaml"
+    before = file.read_text()
+    file.write_text("".join(line for line in before.splitlines(True) if "validation_share" not in line))
+    assert file.read_text() != before
+    assert main(["table", str(tmp_path), "--metric", ACCURACY, "--rows", "method", "--format", "markdown"]) == 0
+    assert "n = 2" in capsys.readouterr().out

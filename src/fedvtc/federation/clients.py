@@ -29,8 +29,8 @@ from fedvtc.tracking import Tracker
 Record = dict[str, Any]
 
 
-class Evaluated(NamedTuple):
-    """The evaluation of all clients.
+class Evaluations(NamedTuple):
+    """The evaluations of all clients.
 
     Attributes:
         rows: one row per client, in client order.
@@ -82,7 +82,7 @@ class Clients:
             if not isinstance(result, ClientError):
                 yield result
 
-    def evaluate(self, record: Record, broadcast: Broadcast, *, is_finished: bool = False) -> Evaluated:
+    def evaluate(self, record: Record, broadcast: Broadcast, *, is_finished: bool = False) -> Evaluations:
         """Evaluates every client on the global test set, adds the aggregate to the record, and returns the rest.
 
         Args:
@@ -121,7 +121,7 @@ class Clients:
             rows.append(row)
         record |= aggregate(rows) | (ensemble.record() if ensemble is not None else {})
         record["time/evaluate"] = time.perf_counter() - began_s
-        return Evaluated(rows, confusions)
+        return Evaluations(rows, confusions)
 
     def show_samples(self, round: int, broadcast: Broadcast) -> NDArray[np.uint8] | None:
         """Passes generated images of a participant of the round to the trackers, and returns the images.

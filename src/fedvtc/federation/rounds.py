@@ -11,7 +11,7 @@ from dataclasses import replace
 from fedvtc.config.schema import Config
 from fedvtc.errors import TooFewClientsError
 from fedvtc.federation.checkpointer import Checkpointer
-from fedvtc.federation.clients import Clients, Evaluated, Record
+from fedvtc.federation.clients import Clients, Evaluations, Record
 from fedvtc.federation.stopper import Stopper
 from fedvtc.learning.costs import FlopCounts, peak_memory_bytes
 from fedvtc.learning.exchange.messages import Broadcast, Upload
@@ -62,7 +62,7 @@ class Federation:
         self._clients = Clients(config, population, pool, trackers)
         self._flops = FlopCounts()
         self.num_done = 0
-        self._last: tuple[Record, Evaluated] | None = None
+        self._last: tuple[Record, Evaluations] | None = None
 
     def run(self, resumed: tuple[ServerState, Broadcast] | None = None) -> Record:
         """Runs all rounds, the method's last step on every client, and the final evaluation.
@@ -102,7 +102,7 @@ class Federation:
             broadcast = replace(merged, round=round)
         tally.add_received(received, self._clients.backbones(tally.uploaders))
         record: Record = {"round": round, "phase": "round", **tally.record(), **server.scalars, **self._pool.record()}
-        evaluated = Evaluated()
+        evaluated = Evaluations()
         # Generalization: every client classifies the global test set.
         if round % self._config.evaluate.every == 0 or round == self._config.run.rounds:
             evaluated = self._clients.evaluate(record, broadcast)
@@ -130,7 +130,7 @@ class Federation:
         has_step = method.has_closing or method.has_finish
         record: Record = {"round": self._config.run.rounds, "phase": "final"}
         began_s = time.perf_counter()
-        evaluated = Evaluated() if has_step else self._evaluate_last(record, broadcast)
+        evaluated = Evaluations() if has_step else self._evaluate_last(record, broadcast)
         # Every client, participants of the last round or not.
         tally, exchange = RoundTally(), ""
         if method.has_closing:
@@ -170,7 +170,7 @@ class Federation:
         record |= server.scalars
         return replace(closing, round=round)
 
-    def _evaluate_last(self, record: Record, broadcast: Broadcast) -> Evaluated:
+    def _evaluate_last(self, record: Record, broadcast: Broadcast) -> Evaluations:
         """Adds the evaluation of the last round to the record; evaluates again if the run resumed after that round."""
         if self._last is None:
             return self._clients.evaluate(record, broadcast)
@@ -206,7 +206,7 @@ class Federation:
         if num_uploads < least:
             raise TooFewClientsError(f"{exchange}: {num_uploads} uploads, but runtime.min_clients is {least}.")
 
-    def _log(self, record: Record, evaluated: Evaluated) -> None:
+    def _log(self, record: Record, evaluated: Evaluations) -> None:
         record |= self._incidents.take()
         for tracker in self._trackers:
             if evaluated.rows:

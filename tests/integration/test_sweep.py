@@ -212,6 +212,8 @@ def test_a_lost_trial_resumes_a_bad_trial_is_stopped_and_a_failed_trial_is_named
     states = [folder.state(trial) for trial in (lost, good, bad, explosive)]
     assert states == ["finished", "finished", "stopped early", "failed"]
     assert folder.pending() == [explosive]
+    # One process ran these trials, one after the other, the last after a trial that was stopped early.
+    assert len({described(trial.name)["attempts"][0]["pid"] for trial in (good, bad, explosive)}) == 1
     lines = printed.splitlines()
     mine = [line.partition(",")[0] for line in lines if line.startswith(f"{lost.name}: ")]
     assert mine == [f"{lost.name}: {what}" for what in ("starts", "lost", "resumes", "finished")]

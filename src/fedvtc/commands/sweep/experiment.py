@@ -11,6 +11,7 @@ from fedvtc.commands.sweep.resources import describe, placement_group
 from fedvtc.commands.sweep.trial_process import TrialTask, copied_environment, run_trial
 from fedvtc.commands.sweep.trials import Sweep, Trial
 from fedvtc.config import fingerprint
+from fedvtc.config.code_hash import code_hashes
 from fedvtc.errors import ClusterError
 from fedvtc.runtime.actors.cluster import all_nodes, free_nodes, may_grow
 
@@ -92,6 +93,8 @@ class Experiment:
                 max_concurrent_trials=self._sweep.max_concurrent,
                 trial_name_creator=_name_of,
                 trial_dirname_creator=_name_of,
+                # A process has imported PyTorch already. It would not import the user's own code anew, if that changed.
+                reuse_actors=not any(code_hashes(trial.config) for trial in self._sweep.trials),
             ),
             run_config=tune.RunConfig(
                 name=self._path.name,

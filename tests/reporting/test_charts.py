@@ -73,13 +73,17 @@ def test_recall_and_confusion_are_those_of_the_newest_evaluation(figures):
 
 def test_costs_are_sums_over_the_run(figures):
     assert rows_of(figures["time"], group="Local") == [{"group": "Local", "part": "train", "value": 8.0}]
+    assert rows_of(figures["cpu"], group="Local") == [{"group": "Local", "part": "train", "value": 6.0}]
+    flops = {row["part"]: row["value"] for row in rows_of(figures["flops"], group="Local")}
+    assert flops == {"train": 12.0, "server/mix": 4.0}
+    assert rows_of(figures["memory"], group="Local") == [{"group": "Local", "part": "clients", "value": 2.0}]
     assert rows_of(figures["bytes-up"], group="Local") == [{"group": "Local", "part": "prototypes", "value": 2.0}]
 
 
 @pytest.mark.slow
 def test_vega_lite_compiles_every_kind_of_chart(figures):
     kinds = {"curves", "losses", "summary", "differences", "clients", "sorted-clients", "architectures", "recall"}
-    kinds |= {"confusion", "partition", "cost-to-target", "time", "bytes-up", "bytes-down", "memory"}
+    kinds |= {"confusion", "partition", "cost-to-target", "time", "cpu", "flops", "bytes-up", "bytes-down", "memory"}
     assert figures.keys() == kinds
     for figure in figures.values():
         spec = spec_of(figure, next(iter(figure.charts)))

@@ -1,19 +1,16 @@
 """Reads whole runs for figures: records, rows of clients, settings, and a group for runs that differ in the seed."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from fedvtc.reporting.comparison.values import result_keys, with_texts
 from fedvtc.reporting.run_facts import DAMAGE, METHOD, SEED, RunFacts, check_records, damage, read_run
 from fedvtc.reporting.run_folders import find_runs
-from fedvtc.reporting.run_numbers import ACCURACY, numbers_of
+from fedvtc.reporting.run_numbers import numbers_so_far
 from fedvtc.storage.records import client_lines
 
-UNRELATED = (METHOD, SEED, "run.name", "run.output_dir", "run.resume", "method.label")
-"""Keys that never set groups apart; sections of `UNRELATED_SECTIONS` neither."""
-UNRELATED_SECTIONS = ("tracking", "placement", "cluster", "checkpoint", "runtime")
 TEXT_COLUMNS = ("phase", "backbone")
 
 
@@ -23,11 +20,13 @@ class RunResult:
 
     Attributes:
         facts: config, status and records.
+        numbers: the newest value of each metric, sums of bytes, seconds and operations, by name.
         rows: rows of the newest evaluation of every client, numbers as floats, None for an empty cell.
         group: name of the group of runs that differ in their seed only.
     """
 
     facts: RunFacts
+    numbers: Mapping[str, float]
     rows: Sequence[Mapping[str, Any]]
     group: str = ""
 
@@ -52,11 +51,6 @@ class RunResult:
         return f"{self.group}, seed {self.seed}"
 
     @property
-    def measured(self) -> Mapping[str, Any]:
-        """The newest record with an evaluation; empty before the first evaluation."""
-        return next((record for record in reversed(self.records) if record.get(ACCURACY) is not None), {})
-
-    @property
     def class_names(self) -> list[str]:
         """Names of the classes, in class order; empty for runs of version 0.1.0."""
         data = self.facts.description.get("data")
@@ -78,7 +72,7 @@ def read_results(folders: Sequence[Path]) -> tuple[list[RunResult], list[str]]:
     for folder in found:
         try:
             runs.append(_read(folder))
-        except (*DAMAGE, TypeError) as error:
+        except DAMAGE as error:
             problems.append(f"{folder}: left out, damaged ({damage(error)}).")
     groups = _groups(runs)
     runs = [replace(run, group=group) for run, group in zip(runs, groups, strict=True)]
@@ -101,10 +95,7 @@ def number(value: Any) -> float | None:
 def _read(folder: Path) -> RunResult:
     facts = read_run(folder)
     check_records(facts)
-    if facts.records:
-        # Refuses values that are no numbers.
-        numbers_of(facts.records)
-    return RunResult(facts, _newest_rows(folder))
+    return RunResult(facts, numbers_so_far(facts.records), _newest_rows(folder))
 
 
 def _newest_rows(folder: Path) -> list[dict[str, Any]]:
@@ -128,16 +119,13 @@ def _cell(value: Any) -> float | None:
 
 def _groups(runs: Sequence[RunResult]) -> list[str]:
     """Returns the group of each run: the method's label, and the settings that set runs of this label apart."""
-    settings = [run.facts.settings() for run in runs]
-    names = []
-    for run, own in zip(runs, settings, strict=True):
-        siblings = [other for other in settings if other[METHOD] == own[METHOD]]
-        keys = sorted({key for other in siblings for key in other if _is_related(key)})
-        apart = [key for key in keys if len({json.dumps(other.get(key), default=str) for other in siblings}) > 1]
-        words = [f"{key.rpartition('.')[2]} {own.get(key)}" for key in apart]
-        names.append(", ".join([run.facts.method, *words]))
-    return names
-
-
-def _is_related(key: str) -> bool:
-    return key not in UNRELATED and key.partition(".")[0] not in UNRELATED_SECTIONS
+    by_method: dict[str, list[RunResult]] = {}
+    for run in runs:
+        by_method.setdefault(run.facts.method, []).append(run)
+    names: dict[int, str] = {}
+    for method, siblings in by_method.items():
+        settings = [run.facts.settings() for run in siblings]
+        keys = [key for key in result_keys(settings) if key not in (METHOD, SEED)]
+        for run, texts in zip(siblings, with_texts(settings), strict=True):
+            names[id(run)] = ", ".join([method, *(f"{key.rpartition('.')[2]} {texts.get(key, '-')}" for key in keys)])
+    return [names[id(run)] for run in runs]

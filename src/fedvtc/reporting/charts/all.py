@@ -8,6 +8,7 @@ from fedvtc.reporting.charts.costs import costs
 from fedvtc.reporting.charts.curves import curves
 from fedvtc.reporting.charts.differences import differences
 from fedvtc.reporting.charts.figure import Figure, Groups
+from fedvtc.reporting.charts.phases import phases
 from fedvtc.reporting.charts.style import places_of
 from fedvtc.reporting.results import RunResult
 
@@ -35,5 +36,6 @@ def figures_of(runs: Sequence[RunResult], targets: Sequence[float] = ()) -> list
         *classes(runs),
         *partitions(runs),
         *costs(runs, groups, targets),
+        *phases(runs, groups),
     ]
     return sorted(found, key=lambda figure: SECTIONS.index(figure.section))

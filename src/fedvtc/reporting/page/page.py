@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import version
 from importlib.resources import files
+from statistics import fmean
 from typing import Any
 
 import vl_convert
@@ -17,11 +18,11 @@ from jinja2 import Environment
 
 from fedvtc.learning.metrics import HEADLINE_METRICS
 from fedvtc.reporting.charts.all import SECTIONS
-from fedvtc.reporting.charts.curves import megabytes_of, totals
 from fedvtc.reporting.charts.figure import Figure, Groups
 from fedvtc.reporting.charts.style import FAINT, INK, chart_config, colour_of, dash_of
 from fedvtc.reporting.page.files import VEGA_LITE, spec_of
 from fedvtc.reporting.results import RunResult, groups_of, number
+from fedvtc.reporting.run_numbers import RECEIVED, SENT, WALL_CLOCK
 from fedvtc.reporting.seeds import mean_and_std
 from fedvtc.reporting.tables import human_bytes
 
@@ -126,14 +127,16 @@ def _overview(runs: Sequence[RunResult]) -> dict[str, Any]:
             str(max(run.facts.last_round for run in members)),
         ]
         for key in HEADLINE_METRICS.values():
-            values = [value for run in members if (value := number(run.measured.get(key))) is not None]
+            values = [value for run in members if (value := run.numbers.get(key)) is not None]
             mean, std = mean_and_std(values)
             cells.append(
                 "-" if mean is None else f"{mean:.4f}" if std is None else f"{mean:.4f} \N{PLUS-MINUS SIGN} {std:.4f}"
             )
-        megabytes = [sum(megabytes_of(record) for record, _, _ in totals(run)) for run in members]
-        seconds = [max((at_s for _, _, at_s in totals(run)), default=0.0) for run in members]
-        cells += [human_bytes(1e6 * sum(megabytes) / len(megabytes)), f"{sum(seconds) / len(seconds):,.0f}"]
+        totals = [
+            (run.numbers[SENT] + run.numbers[RECEIVED], run.numbers[WALL_CLOCK]) for run in members if run.numbers
+        ]
+        num_bytes, seconds = (fmean(values) for values in zip(*totals, strict=True)) if totals else (0.0, 0.0)
+        cells += [human_bytes(num_bytes), f"{seconds:,.0f}"]
         rows.append(cells)
     return {"headings": ["group", "runs", "rounds", *HEADLINE_METRICS, "sent and received", "seconds"], "rows": rows}
 
@@ -178,7 +181,7 @@ def _described(run: RunResult) -> dict[str, Any]:
     }
     incidents = [
         f"round {record['round']}: {text}"
-        for record, _, _ in totals(run)
+        for record in run.records
         if isinstance(record.get("incidents"), list)
         for text in record["incidents"]
     ]

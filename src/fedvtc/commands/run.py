@@ -57,7 +57,7 @@ def _add_run_options(parser: Parser) -> None:
 
 
 def _run(words: argparse.Namespace) -> int:
-    config = load_config(words.words)
+    config = load_config(words.words, imports=True)
     if config.placement.pool != "inline":
         # At once, because the next imports take seconds, and Ray and its actors take more.
         say(f"loading PyTorch and the data set {config.data.name}")

@@ -1,6 +1,7 @@
 """Config keys and their checks. No torch, Lightning or Ray, and no code that uses the config."""
 
 from fedvtc.config.changes import changed_keys as changed_keys
+from fedvtc.config.changes import check_equal_rounds as check_equal_rounds
 from fedvtc.config.changes import check_resumable as check_resumable
 from fedvtc.config.changes import fingerprint as fingerprint
 from fedvtc.config.changes import same_place as same_place

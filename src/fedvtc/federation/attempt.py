@@ -122,7 +122,8 @@ def attempt(
 def _prepare_disk(folder: RunFolder, store: CheckpointStore, population: Population, hashes: Mapping[str, str]) -> None:
     """Saves hashes of code, data report and partition and deletes drafts, so that a full disk is reported early."""
     try:
-        folder.save_code(hashes)
+        if hashes:
+            folder.describe_attempt("code", hashes)
         folder.save_data(population.report.as_dict())
         folder.save_partition([spec.held for spec in population.specs], population.dataset.train.labels_N)
     except OSError as error:
@@ -138,7 +139,7 @@ def _prepare_disk(folder: RunFolder, store: CheckpointStore, population: Populat
 def _run_info(
     config: Config, population: Population, folder: RunFolder, store: CheckpointStore, start: Manifest | None
 ) -> RunInfo:
-    is_resumed = len(folder.attempts) > 1
+    resumed_round = 0 if len(folder.attempts) > 1 else None
     return RunInfo(
         id=folder.id,
         name=folder.path.name,
@@ -147,6 +148,6 @@ def _run_info(
         config_dict=to_dict(config),
         class_counts_KC=population.class_counts_KC,
         backbones=[spec.backbone for spec in population.specs],
-        resumed_round=(start.round if start else 0) if is_resumed else None,
+        resumed_round=start.round if start else resumed_round,
         checkpoints=store.location,
     )

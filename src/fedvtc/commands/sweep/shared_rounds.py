@@ -22,7 +22,7 @@ def sources(folder: SweepFolder) -> dict[str, Trial]:
     for trial in folder.sweep.trials:
         if trial.config.checkpoint.every is not None:
             groups[rounds_key(trial.config)].append(trial)
-    found = {}
+    found: dict[str, Trial] = {}
     for members in groups.values():
         states = {trial.name: folder.state(trial) for trial in members}
         source = next((trial for trial in members if states[trial.name] == FINISHED), members[0])

@@ -22,6 +22,10 @@ def words_of(command):
     words = shlex.split(command, comments=True)[1:]
     target = words.pop() if len(words) > 1 and words[-2] == ">" else None
     words = [word for word in words if word not in (">", "--plain", "--debug", "--trust")]
+    if "--start-from" in words:
+        # The earlier run does not exist.
+        place = words.index("--start-from")
+        words = words[:place] + words[place + 2 :]
     if words[0] in ("submit", "sweep"):
         for option in NEEDS_A_CLUSTER:
             words = [word for number, word in enumerate(words) if option not in words[max(0, number - 1) : number + 1]]

@@ -13,7 +13,7 @@ from fedvtc.config import check_resumable, load
 from fedvtc.learning import methods
 from fedvtc.learning.methods import config_classes
 
-NEEDS_RUNS = ("report", "show", "table", "watch", "export", "evaluate", "privacy")
+NEEDS_RUNS = ("report", "show", "table", "watch", "export", "evaluate", "privacy", "features")
 NEEDS_A_CLUSTER = ("--address", "--runtime-env", "--working-dir")
 
 

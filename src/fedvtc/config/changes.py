@@ -77,6 +77,18 @@ def check_equal_rounds(before: Config, after: Config, run: str) -> None:
     _check_equal(before, same_place(before, after), run, fix)
 
 
+def rounds_key(config: Config) -> str:
+    """Returns a text that is equal for configs whose rounds and their records are equal.
+
+    Other than with `check_equal_rounds`, keys outside of the method may not differ, even if a resume may change them:
+    such keys decide which rounds are evaluated.
+    """
+    method = config.method.of_rounds()
+    values = flat(dataclasses.replace(config, method=method))
+    left_out = {*_FOLDER, *(key for key in may_change(type(method)) if key.startswith("method."))}
+    return json.dumps({key: value for key, value in values.items() if key not in left_out}, sort_keys=True)
+
+
 def _check_equal(before: Config, after: Config, run: str, fix: str) -> None:
     old, new = flat(before), flat(after)
     free = may_change(type(before.method)) | may_change(type(after.method))

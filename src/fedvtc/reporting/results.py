@@ -22,12 +22,14 @@ class RunResult:
         facts: config, status and records.
         numbers: the newest value of each metric, sums of bytes, seconds and operations, by name.
         rows: rows of the newest evaluation of every client, numbers as floats, None for an empty cell.
+        rows_before: rows of the evaluation of the last round, if `rows` are those after the method's last step.
         group: name of the group of runs that differ in their seed only.
     """
 
     facts: RunFacts
     numbers: Mapping[str, float]
     rows: Sequence[Mapping[str, Any]]
+    rows_before: Sequence[Mapping[str, Any]] = ()
     group: str = ""
 
     @property
@@ -87,6 +89,12 @@ def groups_of(runs: Sequence[RunResult]) -> dict[str, list[RunResult]]:
     return groups
 
 
+def firsts_first(runs: Sequence[RunResult]) -> tuple[list[RunResult], list[RunResult]]:
+    """Returns the first run of each group, and all others, which are the first to be left out of a large figure."""
+    firsts = [members[0] for members in groups_of(runs).values()]
+    return firsts, [run for run in runs if run not in firsts]
+
+
 def number(value: Any) -> float | None:
     """Returns a value of a record as a float; None if the value is no number."""
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
@@ -95,19 +103,18 @@ def number(value: Any) -> float | None:
 def _read(folder: Path) -> RunResult:
     facts = read_run(folder)
     check_records(facts)
-    return RunResult(facts, numbers_so_far(facts.records), _newest_rows(folder))
+    return RunResult(facts, numbers_so_far(facts.records), *_newest_rows(folder))
 
 
-def _newest_rows(folder: Path) -> list[dict[str, Any]]:
-    rows = [line.values for line in client_lines(folder) if line.values is not None]
-    if not rows:
-        return []
-    newest = max((row["phase"] == "final", row["round"]) for row in rows)
-    return [
-        {key: value if key in TEXT_COLUMNS else _cell(value) for key, value in row.items()}
-        for row in rows
-        if (row["phase"] == "final", row["round"]) == newest
-    ]
+def _newest_rows(folder: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Returns the rows of the newest evaluation, and those of the last round if the newest follows the last step."""
+    lines = [line.values for line in client_lines(folder) if line.values is not None]
+    newest = max(((row["phase"] == "final", row["round"]) for row in lines), default=(False, 0))
+    found = []
+    for at in (newest, (False, newest[1])):
+        rows = [row for row in lines if (row["phase"] == "final", row["round"]) == at]
+        found.append([{key: v if key in TEXT_COLUMNS else _cell(v) for key, v in row.items()} for row in rows])
+    return found[0], found[1] if newest[0] else []
 
 
 def _cell(value: Any) -> float | None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from fedvtc.commands.sweep.folder import SweepFolder
 from fedvtc.commands.sweep.resources import describe, placement_group
+from fedvtc.commands.sweep.shared_rounds import finished_sources
 from fedvtc.commands.sweep.trial_process import TrialTask, copied_environment, run_trial
 from fedvtc.commands.sweep.trials import Sweep, Trial
 from fedvtc.config import fingerprint
@@ -138,10 +139,12 @@ class Experiment:
 
 def trial_tasks(folder: SweepFolder) -> dict[str, TrialTask]:
     """Returns the task of each trial's process, by name."""
-    asha, environment = folder.sweep.asha, copied_environment()
+    asha, environment, start_from = folder.sweep.asha, copied_environment(), finished_sources(folder)
     metric = None if asha is None else asha.metric
     return {
-        trial.name: TrialTask(trial.config, folder.log(trial), Path.cwd(), environment, metric)
+        trial.name: TrialTask(
+            trial.config, folder.log(trial), Path.cwd(), environment, metric, start_from.get(trial.name)
+        )
         for trial in folder.sweep.trials
     }
 

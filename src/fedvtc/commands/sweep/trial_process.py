@@ -12,7 +12,7 @@ from typing import Any
 
 from fedvtc.config.schema import Config
 from fedvtc.config.secrets import carries_secret
-from fedvtc.errors import ClientError, FedvtcError, Interrupted
+from fedvtc.errors import CheckpointError, ClientError, FedvtcError, Interrupted
 from fedvtc.learning.costs import restart_peak_memory
 from fedvtc.runtime.heavy_imports import fast_imports
 from fedvtc.tracking import Tracker
@@ -48,6 +48,7 @@ class TrialTask:
         folder: the working folder of the sweep, from which relative paths in the config start.
         environment: environment variables of the sweep, which nodes of a cluster may lack.
         metric: the key of the records that is reported to Ray Tune; None reports nothing.
+        start_from: the folder of a finished run with the rounds of this one; None computes them.
     """
 
     config: Config
@@ -55,6 +56,7 @@ class TrialTask:
     folder: Path
     environment: Mapping[str, str]
     metric: str | None
+    start_from: Path | None = None
 
 
 class TuneReporter(Tracker):
@@ -129,7 +131,13 @@ def run_trial(task: TrialTask) -> None:
     with task.log.open("a", 1, "utf-8", "backslashreplace") as log, redirect_stdout(log), redirect_stderr(log):
         trackers = [TuneReporter(task.metric, task.config.run.rounds)] if task.metric else []
         try:
-            run_federation(task.config, plain=True, trackers=trackers)
+            try:
+                run_federation(task.config, plain=True, trackers=trackers, start_from=task.start_from)
+            except CheckpointError as error:
+                if task.start_from is None:
+                    raise
+                print(f"fedvtc: {error} This run computes its rounds itself.", file=sys.stderr)
+                run_federation(task.config, plain=True, trackers=trackers)
         except FedvtcError as error:
             print(f"fedvtc: {error}", file=sys.stderr)
             if isinstance(error, ClientError) and error.trace:

@@ -23,7 +23,7 @@ from fedvtc.config.section import key_of
 from fedvtc.learning.methods import config_classes, names
 
 ROOT = Path(__file__).parents[2]
-HEAVY = ("torch", "torchvision", "lightning", "ray", "sklearn", "matplotlib")
+HEAVY = ("torch", "torchvision", "lightning", "ray", "sklearn")
 CONFIG = ("numpy", "omegaconf")
 """Packages that a config needs; help without a list of keys does not."""
 

@@ -34,7 +34,6 @@ def in_an_empty_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(ROOT / "src"))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     # Nobody can write below a file, not even root: no command needs a home.
-    monkeypatch.setenv("MPLCONFIGDIR", str(Path.home() / ".cache/matplotlib"))
     Path("no-folder").touch()
     monkeypatch.setenv("HOME", str(tmp_path / "no-folder/home"))
 

@@ -415,7 +415,7 @@ def saved_weights(tmp_path, draft, client, host_of):
     """The digest of a client that is loaded from a shard."""
     state = read_tree((tmp_path / "checkpoints" / draft / shard_name(client)).read_bytes())
     host = host_of([client])
-    host._client(client).load_state_dict(state)
+    host._clients.use(client).load_state_dict(state)
     return host.digest(client)
 
 

@@ -34,6 +34,10 @@ class PlacementConfig:
     `placement.accelerator`: 0 with `cpu`, 1 with `cuda`, and with `auto` 1 if there are GPUs."""
     memory_bytes_per_actor: Annotated[int | None, Field(ge=1), _RESERVED] = None
     """Memory in bytes that an actor reserves with Ray; null reserves none."""
+    client_bytes_per_actor: Annotated[int | None, Field(ge=1), MayChange(), AddedLater()] = None
+    """Memory in bytes that an actor spends on the states of idle clients: weights, optimizers, memory. Beyond, the
+    states of the clients that worked longest ago lie in a file in the run folder, which ends with the actor. Null
+    keeps all states in memory. Results are equal. With `inline` the limit is that of this process."""
     accelerator: Annotated[
         Literal["auto", "cpu", "cuda"],
         MayChange("Clients compute on the new device; other kernels may round differently."),
@@ -68,7 +72,8 @@ class CheckpointConfig:
     """The checkpoints that a run can be resumed from."""
 
     every: Annotated[int | None, Field(ge=1), MayChange()] = 1
-    """Rounds between checkpoints; the last round always writes a checkpoint; null writes none."""
+    """Rounds between checkpoints; the last round always writes a checkpoint. Null writes a checkpoint only when the
+    broadcasts since the last one, from which lost clients are rebuilt, take more than 256 MB."""
     # At least 2, because the newest checkpoint may be damaged.
     keep: Annotated[int, Field(ge=2), MayChange()] = 2
     """Number of newest checkpoints that are kept. The final checkpoint is always kept."""

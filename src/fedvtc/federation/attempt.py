@@ -91,6 +91,7 @@ def attempt(
             namespace=f"{folder.id}-{number}",
             lineage=lineage,
             incidents=incidents,
+            idle_folder=folder.path,
         ) as pool,
     ):
         # Started after the pool, so that a cluster that is too small leaves no files.
@@ -109,7 +110,7 @@ def attempt(
             on_first=folder.note_checkpoints,
         ) as checkpoints:
             if start is not None:
-                pool.restore([spec.client for spec in population.specs])
+                pool.restore(sorted(lineage.worked()))
             federation = Federation(
                 config, population, pool, trackers, checkpoints=checkpoints, incidents=incidents, stopper=stopper
             )

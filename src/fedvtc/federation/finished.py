@@ -55,10 +55,13 @@ class FinishedRun:
         Raises:
             CheckpointError: the client's file of the checkpoint is damaged.
         """
-        state = read_tree(self._store.read(self._manifest, shard_name(number)))
+        name = shard_name(number)
+        # A client that has never worked has no file.
+        state = read_tree(self._store.read(self._manifest, name)) if self._manifest.shard(name) else None
         client = FederatedClient(self.population.specs[number], self.config, self.population.dataset, self.device)
         self.method.prepare(client)
-        client.load_state_dict(state)
+        if state is not None:
+            client.load_state_dict(state)
         client.begin_round(self.broadcast.round + 1)
         return client
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 from fedvtc.config.schema import Config
 from fedvtc.config.secrets import shown
@@ -23,6 +24,7 @@ def open_pool(
     namespace: str,
     lineage: Lineage,
     incidents: Incidents,
+    idle_folder: Path | None = None,
 ) -> Iterator[Pool]:
     """Opens a pool that hosts all clients; the end of the block closes the pool.
 
@@ -33,6 +35,7 @@ def open_pool(
         namespace: Ray namespace for the actors of the run.
         lineage: records the steps of the clients.
         incidents: reports lost actors, failed clients and damaged checkpoints.
+        idle_folder: folder for the states of idle clients, as in `ClientHost`.
 
     Raises:
         ConfigError: the images are too small for a backbone.
@@ -45,7 +48,7 @@ def open_pool(
     if config.placement.pool == "inline":
         from fedvtc.runtime.inline_pool import InlinePool
 
-        with InlinePool(config, dataset, specs, lineage, incidents) as inline:
+        with InlinePool(config, dataset, specs, lineage, incidents, idle_folder) as inline:
             yield inline
         return
     from fedvtc.runtime.actors.cluster import address_of, connected
@@ -69,9 +72,10 @@ def open_pool(
             namespace=namespace,
             lineage=lineage,
             incidents=incidents,
+            idle_folder=idle_folder,
         )
         try:
-            pool.start()
+            pool.check()
             yield pool
         finally:
             pool.close()

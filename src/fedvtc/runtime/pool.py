@@ -44,6 +44,9 @@ class Pool(Protocol):
         A future raises OSError if the state cannot be written, and another error if the process of the client is lost.
         """
 
+    def check(self) -> None:
+        """Returns once every process of clients answers; replaces lost processes. No client may be busy."""
+
     def record(self) -> dict[str, float]:
         """Returns measurements of the last round's placement on processes, by names of `ROUND_METRICS`."""
 

@@ -72,7 +72,7 @@ def _check_finite(straight: Results) -> None:
 def _check_clients(federation: TinyFederation, straight: Results) -> None:
     """Checks `receive` and `predictors` on a client with the broadcast of the first round."""
     host, broadcast = federation.hosts()[0], straight.broadcasts[0]
-    client, broadcast = host._client(0), broadcast.seen_by(host._client(0).backbone_name)
+    client, broadcast = host._clients.use(0), broadcast.seen_by(host._clients.use(0).backbone_name)
     federation.method.receive(client, broadcast)
     before = digest(client.state_dict())
     federation.method.receive(client, broadcast)

@@ -140,7 +140,7 @@ class TinyFederation:
                 found.uploads.append(uploads)
                 found.broadcasts.append(broadcast)
             each(hosts, range(len(PARTS)), "finish", broadcast)
-        found.clients = [hosts[client]._client(client).state_dict() for client in range(len(PARTS))]
+        found.clients = [hosts[client]._clients.use(client).state_dict() for client in range(len(PARTS))]
         return found
 
     def _serve(
@@ -162,7 +162,7 @@ class TinyFederation:
     ) -> tuple[dict[int, ClientHost], ServerState, Broadcast]:
         new = self.hosts(packing)
         for client, host in hosts.items():
-            new[client]._client(client).load_state_dict(_stored(host._client(client).state_dict()))
+            new[client]._clients.use(client).load_state_dict(_stored(host._clients.use(client).state_dict()))
         server = _stored(arrays_to_tensors([state, broadcast.payload, broadcast.groups]))
         state, payload, groups = tensors_to_arrays(server)
         return new, state, Broadcast(broadcast.round, payload, groups)
@@ -183,7 +183,7 @@ def modules_of(hosts: Mapping[int, ClientHost]) -> dict[str, nn.Module]:
     return {
         f"{name} of client {client}": module
         for client, host in hosts.items()
-        for name, module in host._client(client).modules.items()
+        for name, module in host._clients.use(client).modules.items()
     }
 
 

@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from fedvtc.reporting.figures import partition_picture, sample_grid
+from fedvtc.reporting.partition_picture import partition_picture
+from fedvtc.reporting.sample_grid import sample_grid
 from fedvtc.storage.atomic import replaced
 from fedvtc.tracking.base import RunInfo, Tracker
 

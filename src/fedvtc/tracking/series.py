@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from fedvtc.config.schema import Config
-from fedvtc.reporting.figures import sample_grid
+from fedvtc.reporting.sample_grid import sample_grid
 from fedvtc.storage.records import plain
 
 TOTAL_MB = "bytes/total_mb"

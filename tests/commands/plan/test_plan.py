@@ -106,6 +106,11 @@ def test_a_plan_of_the_digits():
     # Weights, gradients and two moments of Adam, of the classifiers and of at least one layer of each generator.
     weights = sum(client.parameters for client in plan.clients.values())
     assert 16 * (weights + 4 * 8 * 64) < plan.memory.models < 32 * weights
+    # With a limit, the states of idle clients within the limit and the largest state of a client at work.
+    limited = replace(plan, config=config("placement.pool=inline", "placement.client_bytes_per_actor=1000"))
+    largest = max(client.state for client in plan.clients.values())
+    server_bytes = plan.memory.models - sum(client.state for client in plan.clients.values())
+    assert limited.memory.models == 1000 + largest + server_bytes
     up = plan.payload_bytes["up"]
     # 10 classes of 8 float32 features at the least.
     assert up["prototypes"] >= 10 * 8 * 4

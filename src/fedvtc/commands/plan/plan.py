@@ -68,7 +68,8 @@ class Plan:
         inline = self.config.placement.pool == "inline"
         last = max(sum(self.payload_bytes["down"].values()), sum(self.run_bytes["end"]["down"].values()))
         server_bytes = 2 * last
-        return footprint(self._bytes_K, self.hosted, self.dataset_bytes, server_bytes, inline=inline)
+        limit = self.config.placement.client_bytes_per_actor
+        return footprint(self._bytes_K, self.hosted, self.dataset_bytes, server_bytes, inline=inline, state_limit=limit)
 
     @property
     def checkpoint_bytes(self) -> int:

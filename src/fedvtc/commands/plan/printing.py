@@ -14,7 +14,7 @@ from fedvtc.commands.plan.nodes import is_local
 from fedvtc.commands.plan.plan import Plan
 from fedvtc.errors import UserError
 from fedvtc.learning.seeding import choose_participants
-from fedvtc.reporting.figures import partition_picture
+from fedvtc.reporting.partition_picture import partition_picture
 from fedvtc.reporting.tables import class_table, human_bytes, human_count
 from fedvtc.runtime.balance import loads_of
 from fedvtc.runtime.placement import slots

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from fedvtc.commands.privacy.measuring import MEASURES, Case, Privacy
 from fedvtc.federation.finished import FinishedRun
-from fedvtc.reporting.figures import sample_grid
+from fedvtc.reporting.sample_grid import sample_grid
 from fedvtc.storage.records import plain
 
 

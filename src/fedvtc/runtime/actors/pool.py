@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -35,6 +36,7 @@ class RayPool:
         namespace: Ray namespace that keeps the actor names of this run apart from those of other runs.
         lineage: records the steps of the clients.
         incidents: reports lost actors, failed clients and damaged checkpoints.
+        idle_folder: folder for the states of idle clients, as in `ClientHost`.
     """
 
     def __init__(
@@ -48,9 +50,11 @@ class RayPool:
         namespace: str,
         lineage: Lineage,
         incidents: Incidents,
+        idle_folder: Path | None = None,
     ) -> None:
         self.config, self.lineage, self.incidents = config, lineage, incidents
         self._slots, self._workload, self._namespace = slots, workload, namespace
+        self._idle_folder = idle_folder
         # The default thread of an actor runs tasks in the order of the calls; a second thread writes checkpoints.
         self._actor_class = ray.remote(concurrency_groups={"checkpoint": 1})(ClientActor)  # type: ignore[call-overload]
         self._dataset_ref, self._config_ref = ray.put(dataset), ray.put(config)
@@ -60,14 +64,14 @@ class RayPool:
         for slot, specs in zip(slots, hosted, strict=False):
             self._start(slot, specs)
 
-    def start(self) -> None:
-        """Returns once every actor answers.
+    def check(self) -> None:
+        """Returns once every actor answers, as `Pool.check` says.
 
         Raises:
             ClusterError: an actor reserves a GPU, and Ray or PyTorch gives none.
         """
-        # Any task serves: `map` replaces actors that are lost during their start.
-        for _ in self.map(ClientHost.process_id, sorted(self._handle_of)):
+        # Any task serves, on any client of each actor: `map` replaces lost actors.
+        for _ in self.map(ClientHost.process_id, [min(handle.clients) for handle in self.handles if handle.specs]):
             pass
 
     def handle_of(self, client: int) -> ActorHandle:
@@ -153,7 +157,7 @@ class RayPool:
         self._num_started += 1
         name = f"clients-{min(spec.client for spec in specs):04d}-{self._num_started}"
         actor = self._actor_class.options(name=name, namespace=self._namespace, **slot.options()).remote(
-            self._config_ref, self._dataset_ref, specs, slot.needs.num_gpus
+            self._config_ref, self._dataset_ref, specs, slot.needs.num_gpus, self._idle_folder
         )
         handle = ActorHandle(actor, slot, specs)
         self.handles.append(handle)

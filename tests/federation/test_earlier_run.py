@@ -151,6 +151,19 @@ def test_fine_tuning_in_the_rounds_belongs_to_the_rounds(words_of, keys_of):
         assert key in keys_of(refused.value)
 
 
+def test_own_code_that_has_changed_since_is_named(start, tmp_path, monkeypatch, capsys):
+    module = tmp_path / "earlier_own.py"
+    module.write_text("from fedvtc.learning.methods.local import Local\n\n\nclass Mine(Local):\n    pass\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    own = ("method.name=earlier_own:Mine", "run.rounds=1", "evaluate.every=2")
+    first = start("own", *own)
+    assert "has changed" not in capsys.readouterr().out
+    module.write_text(module.read_text() + "\n# finish\n")
+    path = start("own-again", *own, start_from=first)
+    line = f"{path}: the code of earlier_own:Mine has changed since {first}; the copied rounds used the former code\n"
+    assert line in capsys.readouterr().out
+
+
 def test_a_run_that_cannot_be_taken_over_leaves_no_new_folder(start, local, tmp_path, words_of, capsys):
     bare = tmp_path / "bare"
     shutil.copytree(local, bare)

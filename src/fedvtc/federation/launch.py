@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 
-from fedvtc.config import absolute_paths, check_submitted, same_place, to_dict
+from fedvtc.config import absolute_paths, changed_code, check_submitted, code_hashes, same_place, to_dict
 from fedvtc.config.naming import default_name
 from fedvtc.config.schema import Config
 from fedvtc.errors import RunExistsError, UserError
@@ -78,6 +78,9 @@ def run_federation(
         if earlier is not None:
             start = earlier.copy_rounds(folder, store, config, population, incidents)
             console.note(f"{folder.path}: starting after round {start.round} of {earlier.folder.path}")
+            if changed := changed_code(earlier.folder.attempts, code_hashes(config)):
+                what = f"{folder.path}: the code of {', '.join(changed)} has changed since {earlier.folder.path}"
+                console.note(f"{what}; the copied rounds used the former code")
         return attempt(
             config, population, folder, store, start, console, incidents, trackers, owns_process=owns_process
         )

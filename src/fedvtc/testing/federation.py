@@ -127,7 +127,7 @@ class TinyFederation:
                     each(hosts, range(len(PARTS)), "evaluate", broadcast)
                 if restarts:
                     hosts, state, broadcast = self._restarted(hosts, packing, state, broadcast)
-            states = [hosts[client]._client(client).state_dict() for client in range(len(PARTS))]
+            states = [hosts[client]._clients.use(client).state_dict() for client in range(len(PARTS))]
             found.trained = [{name: digest(part) for name, part in state.items()} for state in states]
             if not ends:
                 return found

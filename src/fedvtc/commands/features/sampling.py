@@ -15,7 +15,7 @@ from fedvtc.learning.client.evaluation import features
 from fedvtc.learning.data import ImageArrays
 from fedvtc.learning.data.generated import to_pixels
 from fedvtc.learning.seeding import SERVER, numpy_generator
-from fedvtc.reporting.figures import sample_grid
+from fedvtc.reporting.sample_grid import sample_grid
 
 MAX_CLIENTS = 8
 """Most clients without a choice of clients."""

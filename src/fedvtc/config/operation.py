@@ -21,10 +21,10 @@ class PlacementConfig:
     """The distribution of clients over processes and nodes."""
 
     pool: Annotated[Literal["ray", "inline", "auto"], _MOVED] = "ray"
-    """`ray`: clients live in Ray actors; `inline`: clients live in this process, without Ray. `inline` is meant for
-    debugging and small runs. `auto` takes `inline` where Ray cannot pay: on a machine with room for one actor, or if
-    the training that further actors would take over is shorter than the start of Ray, by an estimate; in a cluster that
-    runs already `auto` takes `ray`. All give equal results."""
+    """`ray`: clients live in Ray actors; `inline`: clients live in this process. `inline` is meant for debugging and
+    small runs, and starts no Ray. `auto` takes `inline` where Ray cannot pay: on a machine with room for one actor, or
+    if the training that further actors would take over is shorter than the start of Ray, by an estimate; in a cluster
+    that runs already `auto` takes `ray`. All give equal results."""
     clients_per_actor: Annotated[Literal["auto"] | Annotated[int, Field(ge=1)], _MOVED] = "auto"
     """Most clients that one actor hosts. `auto` takes as few as the free slots of the cluster allow."""
     max_actors: Annotated[int | None, Field(ge=1), _MOVED] = None
@@ -37,9 +37,9 @@ class PlacementConfig:
     memory_bytes_per_actor: Annotated[int | None, Field(ge=1), _RESERVED] = None
     """Memory in bytes that an actor reserves with Ray; null reserves none."""
     client_bytes_per_actor: Annotated[int | None, Field(ge=1), MayChange(), AddedLater()] = None
-    """Memory in bytes that an actor spends on the states of idle clients: weights, optimizers, memory. Beyond, the
-    states of the clients that worked longest ago lie in a file in the run folder, which ends with the actor. Null
-    keeps all states in memory. Results are equal. With `inline` the limit is that of this process."""
+    """Bytes of memory for the states of an actor's idle clients: weights and optimizers. Beyond, the states of the
+    clients that worked longest ago lie in a file in the run folder, which ends with the actor. Null keeps all states in
+    memory. Results are equal. With `inline` the limit is that of this process."""
     accelerator: Annotated[
         Literal["auto", "cpu", "cuda"],
         MayChange("Clients compute on the new device; other kernels may round differently."),

@@ -18,7 +18,6 @@ from fedvtc.errors import CheckpointError, RunFolderError
 from fedvtc.federation.resume import check_same_data
 from fedvtc.federation.starting_point import checkpoint_store, starting_point
 from fedvtc.federation.trust import check_owner
-from fedvtc.learning.client.client import FederatedClient
 from fedvtc.learning.methods import Task, build, config_classes
 from fedvtc.learning.population import Population
 from fedvtc.runtime.incidents import Incidents
@@ -125,6 +124,8 @@ class EarlierRun:
         config: Config,
         population: Population,
     ) -> Manifest:
+        from fedvtc.learning.client.client import FederatedClient
+
         draft = store.draft(start.folder, 1)
         shards = []
         clients = {shard_name(spec.client): spec for spec in population.specs}

@@ -1,6 +1,7 @@
 """Measures the engine alone: rounds whose clients train nothing and upload statistics of 10 classes x 512 features.
 
     .venv/bin/python benchmarks/engine.py [--clients 100 1000] [--pools inline ray] [--rounds 7] [--actors 1]
+        [--generator-bytes 2000000]
 
 Every client takes part in every round. Reports milliseconds a client of a round, the least and the median of the
 rounds, in wall time and in CPU time of this process and its descendants; and the peak memory of the coordinator.
@@ -33,14 +34,18 @@ from fedvtc.runtime.opening import open_pool
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 CLASSES, FEATURES = 10, 512
+GENERATOR_BYTES = "ENGINE_GENERATOR_BYTES"
+"""Variable for the actors: bytes of the weights that a client uploads and receives beside the statistics."""
 
 
 class NoTraining(Method[MethodConfig]):
-    """Uploads constant statistics, and broadcasts their mean."""
+    """Uploads constant statistics and a generator, and broadcasts their means."""
 
     def client_round(self, client, broadcast):
-        means_CD = np.full((CLASSES, FEATURES), client.id, dtype=np.float32)
-        return Upload(client.id, client.round, client.num_images, {"statistics": {"mean": means_CD}})
+        values = {"mean": np.full((CLASSES, FEATURES), client.id, dtype=np.float32)}
+        if num_bytes := int(os.environ.get(GENERATOR_BYTES, "0")):
+            values["generator"] = np.full(num_bytes // 4, client.id, dtype=np.float32)
+        return Upload(client.id, client.round, client.num_images, {"statistics": values})
 
     def server_round(
         self, state: ServerState, uploads: Iterable[Upload], server: Server
@@ -57,7 +62,9 @@ def main() -> None:
     parser.add_argument("--pools", nargs="+", default=["inline", "ray"], choices=["inline", "ray"])
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--actors", type=int, default=1)
+    parser.add_argument("--generator-bytes", type=int, default=0, help="bytes of weights beside the statistics")
     words = parser.parse_args()
+    os.environ[GENERATOR_BYTES] = str(words.generator_bytes)
     os.environ.setdefault("RAY_worker_niceness", "0")
     for num_clients in words.clients:
         for pool in words.pools:

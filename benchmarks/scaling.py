@@ -32,12 +32,14 @@ def main() -> None:
     words = parser.parse_args()
     words.out.mkdir(parents=True, exist_ok=True)
     if not words.draw:
-        rows = [measure("clients", clients, 1, 10, words.rounds) for clients in words.clients]
-        rows += [measure("actors", 100, actors, 20, words.rounds) for actors in words.actors]
-        with (words.out / "scaling.csv").open("w", newline="") as file:
-            writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
+        rows = []
+        runs = [("clients", clients, 1, 10) for clients in words.clients]
+        for series, clients, actors, participants in [*runs, *(("actors", 100, actors, 20) for actors in words.actors)]:
+            rows.append(measure(series, clients, actors, participants, words.rounds))
+            with (words.out / "scaling.csv").open("w", newline="") as file:
+                writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+                writer.writeheader()
+                writer.writerows(rows)
     draw(words.out)
 
 

@@ -80,6 +80,9 @@ class ScriptedActor:
         self._absent.remove(client)
         return []
 
+    def save(self, clients, store, draft):
+        return [(store, draft, client) for client in clients]
+
     def adopt(self, specs):
         pass
 

@@ -113,6 +113,18 @@ def test_a_check_asks_one_client_of_each_actor(pool_of):
     assert logs == [[("process_id", 0)] * 2, [("process_id", 3)] * 2]
 
 
+def test_a_checkpoint_is_few_calls_of_each_actor(pool_of, monkeypatch):
+    clients = list(range(20))
+    with pool_of([clients[::2], clients[1::2]], {}) as pool:
+        saved = [future.result() for future in pool.save(clients[:17], "store", "draft")]
+        assert saved == [
+            [("store", "draft", client) for client in group] for group in (clients[:17:2], clients[1:17:2])
+        ]
+        monkeypatch.setattr(ray_pool, "CLIENTS_PER_SAVE", 3)
+        saved = [future.result() for future in pool.save(clients[:8], "store", "draft")]
+    assert [[client for _, _, client in group] for group in saved] == [[0, 2, 4], [6], [1, 3, 5], [7]]
+
+
 def test_an_actor_that_makes_slow_progress_does_not_count_as_hanging(pool_of):
     clients = [0, 1, 2, 3, 4, 5]
     with pool_of([clients], {("evaluate", client): 1.0 for client in clients}, client_timeout_s=3.5) as pool:

@@ -107,7 +107,7 @@ def test_clients_that_leave_memory_have_the_bits_of_clients_that_stay(
                     shards = pool.save([0, 1, 2], store, store.draft("round_000002", 1))
             digests = list(pool.map(ClientHost.digest, [0, 1, 2]))
             # The hash covers weights, optimizers and memory.
-            hashes = [shard.result(TIMEOUT_S).sha256 for shard in shards]
+            hashes = [shard.sha256 for future in shards for shard in future.result(TIMEOUT_S)]
         seen = [{name: matrix.tolist() for name, matrix in each.confusions.items()} for each in evaluations]
         found.append((digests, hashes, seen))
         if limit is None:

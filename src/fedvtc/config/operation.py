@@ -20,9 +20,11 @@ _WANDB_RUN = MayChange("Starts another W&B run.")
 class PlacementConfig:
     """The distribution of clients over processes and nodes."""
 
-    pool: Annotated[Literal["ray", "inline"], _MOVED] = "ray"
+    pool: Annotated[Literal["ray", "inline", "auto"], _MOVED] = "ray"
     """`ray`: clients live in Ray actors; `inline`: clients live in this process, without Ray. `inline` is meant for
-    debugging and small runs. Both give equal results."""
+    debugging and small runs. `auto` takes `inline` where Ray cannot pay: on a machine with room for one actor, or if
+    the training that further actors would take over is shorter than the start of Ray, by an estimate; in a cluster that
+    runs already `auto` takes `ray`. All give equal results."""
     clients_per_actor: Annotated[Literal["auto"] | Annotated[int, Field(ge=1)], _MOVED] = "auto"
     """Most clients that one actor hosts. `auto` takes as few as the free slots of the cluster allow."""
     max_actors: Annotated[int | None, Field(ge=1), _MOVED] = None

@@ -66,7 +66,7 @@ class Checkpointer:
         self._lineage = lineage
         self._kept = KeptCheckpoints(config.checkpoint, store, lineage, incidents, start, on_first)
         self._begun_round = self._kept.round
-        self._saving: list[Future[Shard]] = []
+        self._saving: list[Future[list[Shard]]] = []
         self._thread: threading.Thread | None = None
         self._failure: str | None = None
         self._lost_process = False
@@ -212,12 +212,12 @@ class Checkpointer:
         draft: str,
         server: _Server,
         known: Sequence[Shard],
-        saved: Sequence[Future[Shard]],
+        saved: Sequence[Future[list[Shard]]],
         is_recorded: bool,
     ) -> None:
         try:
             shards = [write_server(self._store, draft, server), *known]
-            shards += [future.result() for future in saved]
+            shards += [shard for future in saved for shard in future.result()]
             whole = replace(manifest, shards=tuple(shards))
             self._store.publish(draft, whole)
         # All errors, because an error that ends this thread is not reported.

@@ -10,6 +10,7 @@ import os
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +32,7 @@ from fedvtc.runtime.residents import Residents
 from fedvtc.runtime.snapshots import Snapshots
 from fedvtc.runtime.tasks import Arguments, Result, changes_client
 from fedvtc.storage.checkpoints import CheckpointStore, Shard, shard_name
-from fedvtc.storage.checkpoints.shard_file import Save, Sink
+from fedvtc.storage.checkpoints.shard_file import Save
 from fedvtc.storage.checkpoints.trees import read_tree, write_tree
 from fedvtc.storage.idle_file import IdleFile
 
@@ -160,20 +161,19 @@ class ClientHost:
         self._clients.keep(client_id)
         self._snapshots.hold(client_id)
 
-    def save(self, client_id: int, store: CheckpointStore, draft: str) -> Shard:
-        """Writes the state that the client had at `hold`; another thread may call this method.
+    def save(self, clients: Sequence[int], store: CheckpointStore, draft: str) -> list[Shard]:
+        """Writes the state that each client had at `hold`; another thread may call this method.
 
         Raises:
-            OSError: the state cannot be written.
+            OSError: a state cannot be written.
         """
-
-        def save_snapshot(file: Sink) -> None:
-            try:
-                self._snapshots.save(client_id, self._saver(client_id), file)
-            finally:
-                self._clients.release()
-
-        return store.write(draft, shard_name(client_id), save_snapshot)
+        try:
+            return [
+                store.write(draft, shard_name(client), partial(self._snapshots.save, client, self._saver(client)))
+                for client in clients
+            ]
+        finally:
+            self._clients.release()
 
     def rebuild(self, client_id: int, history: History) -> list[str]:
         """Rebuilds the client from its history; drops the present state of the client.

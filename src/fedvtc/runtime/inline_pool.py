@@ -97,11 +97,11 @@ class InlinePool:
             for damage in self._host.perform(ClientHost.rebuild, client, self._lineage.history(client)):
                 self._incidents.add("checkpoints_damaged", damage)
 
-    def save(self, clients: Sequence[int], store: CheckpointStore, draft: str) -> list[Future[Shard]]:
+    def save(self, clients: Sequence[int], store: CheckpointStore, draft: str) -> list[Future[list[Shard]]]:
         """Starts to write the present state of each client in a thread, as `Pool.save` says."""
         for client in clients:
             self._host.hold(client)
-        return [self._writer.submit(self._host.save, client, store, draft) for client in clients]
+        return [self._writer.submit(self._host.save, [client], store, draft) for client in clients]
 
     def check(self) -> None:
         """Does nothing: this process is there."""

@@ -10,6 +10,7 @@ from fedvtc.learning.data import Dataset
 from fedvtc.learning.models import flops_of_image
 from fedvtc.learning.population import ClientSpec
 from fedvtc.runtime.balance import Workload, balance
+from fedvtc.runtime.choice import with_pool
 from fedvtc.runtime.incidents import Incidents
 from fedvtc.runtime.lineage import Lineage
 from fedvtc.runtime.pool import Pool
@@ -44,8 +45,11 @@ def open_pool(
     # Computed for every pool, because images that are too small for a backbone must be refused before the run starts.
     sizes = [len(spec.indices_N) for spec in specs]
     costs_K = client_costs(config, dataset, [spec.backbone for spec in specs], sizes)
+    asked, config = config.placement.pool, with_pool(config, costs_K, sizes)
     # Each pool is imported only where used, because Ray and Lightning take seconds to import.
     if config.placement.pool == "inline":
+        if asked == "auto":
+            incidents.tell("placement.pool=auto: the clients live in this process, because Ray would take longer")
         from fedvtc.runtime.inline_pool import InlinePool
 
         with InlinePool(config, dataset, specs, lineage, incidents, idle_folder) as inline:

@@ -38,10 +38,11 @@ class Pool(Protocol):
             CheckpointError: every checkpoint that a client could start from is damaged.
         """
 
-    def save(self, clients: Sequence[int], store: CheckpointStore, draft: str) -> list[Future[Shard]]:
+    def save(self, clients: Sequence[int], store: CheckpointStore, draft: str) -> list[Future[list[Shard]]]:
         """Starts to write the present state of each client; returns at once.
 
-        A future raises OSError if the state cannot be written, and another error if the process of the client is lost.
+        A future has the shards of one or several clients. A future raises OSError if a state cannot be written, and
+        another error if the process of a client is lost.
         """
 
     def check(self) -> None:

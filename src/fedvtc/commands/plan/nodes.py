@@ -3,12 +3,12 @@
 import math
 import os
 from collections.abc import Sequence
-
-import torch
+from dataclasses import replace
 
 from fedvtc.config.schema import Config
 from fedvtc.errors import ClusterError
-from fedvtc.runtime.actors.cluster import address_of, check_address, count_cpus, nodes_elsewhere
+from fedvtc.runtime.actors.cluster import address_of, check_address, nodes_elsewhere
+from fedvtc.runtime.choice import this_machine
 from fedvtc.runtime.placement import Packing, Resources, actor_needs, pack
 
 RAY_MEMORY_SHARE = 0.7
@@ -26,19 +26,14 @@ def nodes_of(config: Config) -> tuple[list[Resources], list[Resources]]:
     Raises:
         ClusterError: the address is not that of a node, so a run would not find the cluster either.
     """
-    cluster, placement = config.cluster, config.placement
     if not is_local(config):
-        address, source = address_of(cluster)
+        address, source = address_of(config.cluster)
         check_address(address, source)
         try:
             return nodes_elsewhere(address, source)
         except ClusterError:
             return [], []
-    num_gpus = cluster.num_gpus
-    if num_gpus is None and placement.gpus_per_actor != 0 and placement.accelerator != "cpu":
-        num_gpus = torch.cuda.device_count()
-    memory_bytes = RAY_MEMORY_SHARE * (physical_memory_bytes() or math.inf)
-    node = Resources(float(cluster.num_cpus or count_cpus()), float(num_gpus or 0), memory_bytes)
+    node = replace(this_machine(config), memory_bytes=RAY_MEMORY_SHARE * (physical_memory_bytes() or math.inf))
     return [node], [node]
 
 

@@ -13,6 +13,7 @@ from fedvtc.learning.exchange.accounting import PrivacyLoss
 from fedvtc.learning.methods import Task, build, largest_bytes, run_bytes, undefined_sizes
 from fedvtc.learning.population import Population
 from fedvtc.runtime.balance import balance
+from fedvtc.runtime.choice import with_pool
 from fedvtc.runtime.opening import client_costs
 from fedvtc.runtime.placement import Packing, Resources
 
@@ -22,7 +23,7 @@ class Plan:
     """Everything that `fedvtc plan` shows.
 
     Attributes:
-        config: the run's config.
+        config: the run's config; `placement.pool` is the chosen pool.
         population: the data set, and the backbone and images of each client.
         free: free resources by node; empty if no cluster answers.
         total: all resources by node; empty if no cluster answers.
@@ -88,14 +89,15 @@ def make_plan(config: Config) -> Plan:
         DataError: the data are absent, or the partition is impossible.
         ClusterError: the actors do not fit, or the address is not that of a node.
     """
+    population = Population.of(config)
+    dataset, num_clients = population.dataset, config.population.num_clients
+    backbones, sizes = [spec.backbone for spec in population.specs], [len(spec.indices_N) for spec in population.specs]
+    costs_K = client_costs(config, dataset, backbones, sizes)
+    config = with_pool(config, costs_K, sizes)
     free, total = nodes_of(config)
     where = "this machine" if is_local(config) else "the cluster, as it is now,"
     needs, packing = pack_clients(config, free, total, where)
-    population = Population.of(config)
-    dataset, num_clients = population.dataset, config.population.num_clients
     method = build(config.method, Task.of(config, dataset))
-    backbones = [spec.backbone for spec in population.specs]
-    costs_K = client_costs(config, dataset, backbones, [len(spec.indices_N) for spec in population.specs])
     return Plan(
         config=config,
         population=population,
@@ -109,5 +111,5 @@ def make_plan(config: Config) -> Plan:
         payload_bytes=largest_bytes(method, num_clients),
         run_bytes=run_bytes(method, num_clients),
         undefined_sizes=undefined_sizes(method),
-        privacy=method.privacy_loss(len(spec.indices_N) for spec in population.specs),
+        privacy=method.privacy_loss(sizes),
     )

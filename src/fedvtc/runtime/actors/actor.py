@@ -97,9 +97,9 @@ class ClientActor:
         """Adds clients to the host; each has to be built by `rebuild`."""
         self._host.adopt(specs)
 
-    def save(self, client: int, store: CheckpointStore, draft: str) -> Shard:
-        """Writes the held state of the client; runs in the thread that writes checkpoints."""
-        return self._host.save(client, store, draft)
+    def save(self, clients: Sequence[int], store: CheckpointStore, draft: str) -> list[Shard]:
+        """Writes the held states of the clients; runs in the thread that writes checkpoints."""
+        return self._host.save(clients, store, draft)
 
     def ready(self) -> int:
         """Returns the process id, after all calls that the actor received before."""

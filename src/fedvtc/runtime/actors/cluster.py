@@ -61,6 +61,12 @@ def check_address(address: str, source: str) -> None:
     raise ClusterError(f"{shown(source, address)}: {what}. {fix}.")
 
 
+def is_connected() -> bool:
+    """Returns True if this process is connected to a Ray cluster, such as a trial of Ray Tune."""
+    # A process that has not imported Ray is spared the import.
+    return "ray" in sys.modules and bool(sys.modules["ray"].is_initialized())
+
+
 @contextmanager
 def connected(config: ClusterConfig, namespace: str) -> Iterator[None]:
     """Connects this process to a Ray cluster until the block ends; a cluster that was started here ends then.
@@ -77,7 +83,7 @@ def connected(config: ClusterConfig, namespace: str) -> Iterator[None]:
     """
     import ray
 
-    if ray.is_initialized():
+    if is_connected():
         yield
         return
     address, source = address_of(config)

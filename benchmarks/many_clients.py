@@ -1,27 +1,25 @@
 """Measures hundreds of clients on a small machine: seconds to the first round, memory, seconds of a round.
 
-    .venv/bin/python benchmarks/many_clients.py --root DATA [--clients 200] [--rounds 5] [--method local]
+    .venv/bin/python benchmarks/many_clients.py [--root DATA] [--clients 200] [--rounds 5] [KEY=VALUE ...]
 
 Runs the command `fedvtc run`: MNIST over Dir(0.3), two small CNNs and ResNet-8, a tenth of the clients in each round, a
-checkpoint after every round. Memory is the proportional set size (PSS) of all processes of the run, including Ray's,
-read twice a second. Then one thread repeats the training of each round's participants in a bare PyTorch loop. The last
-round evaluates every client, so the last round does not count.
+checkpoint after every round. Without a folder with MNIST, the images are noise of the same shape, which takes the same
+time. Memory is the proportional set size (PSS) of all processes of the run, including Ray's, read twice a second. Then
+one thread repeats the training of each round's participants in a bare PyTorch loop, on one warm model for each
+backbone. The run is ended after its rounds, before the evaluation of every client.
 """
 
 import argparse
-import json
-import os
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from bare import BareClient, bare_model
-from processes import descendants, pss_bytes
+from watching import watched
 
 from fedvtc.config import load
 from fedvtc.config.schema import Config
@@ -30,86 +28,97 @@ from fedvtc.learning.population import Population
 from fedvtc.learning.seeding import choose_participants
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
+MANY_ROUNDS = 1_000_000
 BACKBONES = "[{name: cnn_2x16, share: 0.4}, {name: cnn_3x16, share: 0.4}, {name: resnet8, share: 0.2}]"
-POLL_S = 0.5
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--root", required=True, help="folder with MNIST")
+    parser.add_argument("--root", help="folder with MNIST")
     parser.add_argument("--clients", type=int, default=200)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--slots", type=int, default=2, help="logical CPUs of the cluster")
     parser.add_argument("--method", default="local")
-    words = parser.parse_args()
+    parser.add_argument("--population", help="a file of conf/population/")
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="more config keys")
+    words = parser.parse_intermixed_args()
     with tempfile.TemporaryDirectory(prefix="many-", dir="/tmp") as folder:
-        files = [str(CONF / "data/mnist.yaml"), str(CONF / f"method/{words.method}.yaml")]
+        files = [str(CONF / f"method/{words.method}.yaml")]
+        if words.population:
+            files.append(str(CONF / f"population/{words.population}.yaml"))
         overrides = [
-            f"data.root={words.root}",
-            "data.download=false",
+            "partition.kind=dirichlet",
             "partition.alpha=0.3",
             f"population.num_clients={words.clients}",
-            f"population.backbones={BACKBONES}",
+            *([] if words.population else [f"population.backbones={BACKBONES}"]),
             "run.participation=0.1",
-            f"run.rounds={words.rounds}",
+            f"run.rounds={MANY_ROUNDS}",
             f"run.output_dir={folder}",
             "run.name=many",
-            f"evaluate.every={words.rounds}",
+            f"evaluate.every={MANY_ROUNDS}",
             f"cluster.num_cpus={words.slots}",
+            *images(words.root, Path(folder)),
+            *words.overrides,
         ]
         config = load(files, overrides, methods=config_classes())
-        start_s, peak_bytes, num_processes = watched([*files, *overrides], Path(folder, "many"))
-        lines = Path(folder, "many", "metrics.jsonl").read_text().splitlines()
-    records = [record for record in map(json.loads, lines) if record["phase"] == "round"][:-1]
-    rounds_s = [record["time/round"] for record in records]
-    print(f"{words.clients} clients, {words.slots} slots, {words.method}: first round begins after {start_s:.1f} s")
-    print(f"memory: {peak_bytes / 1e9:.2f} GB PSS at most, {num_processes} processes")
-    bare_s = bare_seconds(config, [record["round"] for record in records])
-    print(f"round  {statistics.mean(rounds_s):6.2f} s (mean of {len(rounds_s)})  {rounded(rounds_s)}")
-    print(f"bare   {statistics.mean(bare_s):6.2f} s of training, on one thread  {rounded(bare_s)}")
-    ratio = words.slots * sum(rounds_s) / sum(bare_s)
-    print(f"ratio  {ratio:6.2f}  slots x round / bare: 1 if {words.slots} slots did nothing but train")
+        found = watched([*files, *overrides], Path(folder, "many"), words.rounds)
+        print(f"{words.clients} clients, {words.slots} slots, {words.method}: first round after {found.start_s:.1f} s")
+        print(f"memory: {found.peak_bytes / 1e9:.2f} GB PSS at most, {found.num_processes} processes")
+        by_round = {rounds: round(num_bytes / 1e9, 2) for rounds, (num_bytes, _) in found.samples.items()}
+        print(f"memory by completed rounds: {by_round}")
+        records = found.records[: words.rounds]
+        rounds_s = [record["time/round"] for record in records]
+        print(f"round  {statistics.mean(rounds_s):6.2f} s (mean of {len(rounds_s)})  {rounded(rounds_s)}")
+        cpu_s = [record["cpu/client"] for record in records]
+        print(f"client {statistics.mean(cpu_s):6.2f} CPU s of all clients' steps  {rounded(cpu_s)}")
+        bare = bare_seconds(config, [record["round"] for record in records])
+    for what, seconds, mine in zip(("wall", "CPU"), zip(*bare, strict=True), (rounds_s, cpu_s), strict=True):
+        print(f"bare   {statistics.mean(seconds):6.2f} {what} s of training, on one thread  {rounded(seconds)}")
+        slots = words.slots if what == "wall" else 1
+        print(f"ratio  {slots * sum(mine) / sum(seconds):6.2f}  {slots} x {what} / bare")
 
 
-def watched(words: list[str], run: Path) -> tuple[float, int, int]:
-    """Runs the command; returns seconds to the first round, peak PSS in bytes, and the number of processes then."""
-    began_s, start_s, peak = time.time(), 0.0, (0, 0)
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen([sys.executable, "-m", "fedvtc", "run", *words, "--plain"], env=environment)
-    while process.poll() is None:
-        sizes = [pss_bytes(pid) for pid in descendants(process.pid)]
-        peak = max(peak, (sum(sizes), len(sizes)))
-        metrics = run / "metrics.jsonl"
-        if not start_s and metrics.exists() and (text := metrics.read_text()).endswith("\n"):
-            start_s = metrics.stat().st_mtime - json.loads(text.splitlines()[0])["time/round"] - began_s
-        time.sleep(POLL_S)
-    if process.returncode:
-        raise SystemExit(process.returncode)
-    return start_s, *peak
+def images(root: str | None, folder: Path) -> list[str]:
+    """The config keys of MNIST, or of noise of the same shape with few test images."""
+    if root:
+        return ["data.name=mnist", f"data.root={root}", "data.download=false"]
+    rng = np.random.default_rng(0)
+    arrays = {}
+    for part, num_images in (("train", 60_000), ("test", 100)):
+        arrays[f"x_{part}"] = rng.integers(256, size=(num_images, 28, 28), dtype=np.uint8)
+        arrays[f"y_{part}"] = np.arange(num_images) % 10
+    np.savez(folder / "noise.npz", **arrays)
+    return ["data.name=npz", f"data.path={folder / 'noise.npz'}"]
 
 
-def bare_seconds(config: Config, rounds: list[int]) -> list[float]:
-    """Seconds of pure training of each round's participants, one after another."""
+def bare_seconds(config: Config, rounds: list[int]) -> list[tuple[float, float]]:
+    """Wall and CPU seconds of pure training of each round's participants, one after another."""
     torch.set_num_threads(1)
     population = Population.of(config)
-    clients = {}
+    specs, models = population.specs, {}
     seconds = []
     for round in rounds:
         participants = choose_participants(
-            config.run.seed, round=round, num_clients=len(population.specs), participation=config.run.participation
+            config.run.seed, round=round, num_clients=len(specs), participation=config.run.participation
         )
-        for client in np.setdiff1d(participants, list(clients)):
-            spec = population.specs[client]
-            model = bare_model(spec.backbone, config, population.dataset)
-            clients[client] = BareClient(spec, config, population.dataset, model)
-        began_s = time.perf_counter()
+        clients = []
         for client in participants:
-            clients[client].train()
-        seconds.append(time.perf_counter() - began_s)
+            name = specs[client].backbone
+            if name not in models:
+                models[name] = BareClient(
+                    specs[client], config, population.dataset, bare_model(name, config, population.dataset)
+                )
+                models[name].train()
+            clients.append(BareClient(specs[client], config, population.dataset, models[name].model))
+            clients[-1].optimizer = models[name].optimizer
+        began_s, began_cpu_s = time.perf_counter(), time.process_time()
+        for client in clients:
+            client.train()
+        seconds.append((time.perf_counter() - began_s, time.process_time() - began_cpu_s))
     return seconds
 
 
-def rounded(seconds: list[float]) -> list[float]:
+def rounded(seconds: Sequence[float]) -> list[float]:
     return [round(value, 2) for value in seconds]
 
 

@@ -1,15 +1,21 @@
-"""The commands on a finished run: export, evaluate and privacy, and the runs and arguments that they refuse."""
+"""The commands on a finished run (export, evaluate, privacy, features), and the arguments that they refuse."""
 
 import csv
+import itertools
 import json
 import sys
+from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from fedvtc.commands.features.projecting import principal_components
 from fedvtc.commands.main import main
 from fedvtc.commands.privacy.measuring import MEASURES
 from fedvtc.learning.privacy.memorisation import MEMORISATION
+from fedvtc.storage.features import read_points
 
 SETTINGS = (
     "conf/cluster/inline.yaml",
@@ -86,6 +92,24 @@ def test_the_privacy_of_a_run_is_measured(run, tmp_path, capsys):
 
 
 @pytest.mark.slow
+def test_features_of_real_and_generated_images_are_projected(run, capsys):
+    assert main(["features", run, "--clients", "1", "--points", "48"]) == 0
+
+    points = read_points(Path(run))
+    # 48 points of two models, two kinds of images and three classes are four images of each class.
+    kinds = Counter((point["client"], point["models"], point["images"], point["class"]) for point in points)
+    expected = itertools.product([1], ["before", "after"], ["real", "generated"], ["0", "1", "2"])
+    assert kinds == dict.fromkeys(expected, 4)
+    places = {stage: [point["pca/x"] for point in points if point["models"] == stage] for stage in ("before", "after")}
+    # Fine-tuning has changed the model.
+    assert places["before"] != places["after"]
+    assert len({point["tsne/x"] for point in points}) > 40
+    with Image.open(f"{run}/features/real.png") as image:
+        assert image.height > 3 * 56
+    assert f"{run}/features" in capsys.readouterr().out
+
+
+@pytest.mark.slow
 def test_what_cannot_be_done_is_refused(run, tmp_path, capsys, golden, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     (tmp_path / "taken").mkdir()
@@ -99,6 +123,7 @@ def test_what_cannot_be_done_is_refused(run, tmp_path, capsys, golden, monkeypat
         ["evaluate", run, "--on", "blurred:2"],
         ["evaluate", run, "population.num_clients=3"],
         ["privacy", run, "-o", str(tmp_path / "new"), "--images", "0"],
+        ["features", run, "-o", str(tmp_path / "new"), "--points", "0"],
     ]
 
     codes = [main(command) for command in commands]
@@ -120,3 +145,12 @@ def test_a_run_without_final_models_is_refused(tiny_words, tmp_path, capsys, gol
     golden(capsys.readouterr().err)
     assert not (tmp_path / "mine/export").exists()
     assert np.load(tmp_path / "mine/confusion.npz")["final"].shape == (2, 3, 3)
+
+
+def test_principal_components_are_the_directions_of_the_largest_variance():
+    # On the line (3, 4) at -10, 0 and 10, and beside the line at 0: the mean is 0.
+    points = np.array([[-6, -8], [6, 8], [0, 0], [-0.8, 0.6], [0.8, -0.6]], dtype=np.float32)
+
+    found = principal_components(points + 7)
+
+    assert found == pytest.approx(np.array([[-10, 0], [10, 0], [0, 0], [0, -1], [0, 1]]), abs=1e-5)

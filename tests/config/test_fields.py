@@ -48,7 +48,7 @@ def test_keys_types_ranges_defaults_texts_and_effects():
 
 def test_types_and_defaults_read_as_on_the_command_line():
     docs = {doc.key: doc for doc in field_docs(Config)}
-    assert docs["placement.pool"].type == "ray | inline"
+    assert docs["placement.pool"].type == "ray | inline | auto"
     assert docs["placement.clients_per_actor"].type == "auto | int"
     assert docs["data.image_size"].type == "int | null"
     assert docs["data.image_size"].default == "null"
@@ -105,7 +105,7 @@ def test_types_in_words(hint, short, long):
 def test_a_type_is_found_by_the_path_of_its_key():
     assert short_words(hint_at(Config, ("population", "backbones", 0, "share"))) == "float"
     assert bounds(hint_at(Config, ("checkpoint", "keep"))) == "at least 2"
-    assert choices(hint_at(Config, ("placement", "pool"))) == ["ray", "inline"]
+    assert choices(hint_at(Config, ("placement", "pool"))) == ["ray", "inline", "auto"]
     assert any(isinstance(item, MayChange) for item in metadata(hint_at(Config, ("checkpoint", "async"))))
     for path in [("rnu",), ("run", "sede"), ("checkpoint", "async_"), ("run", "seed", "x"), ("run", 0)]:
         assert hint_at(Config, path) is None

@@ -13,7 +13,7 @@ from fedvtc.config import check_resumable, load
 from fedvtc.learning import methods
 from fedvtc.learning.methods import config_classes
 
-NEEDS_RUNS = ("report", "show", "table", "watch", "export", "evaluate", "privacy")
+NEEDS_RUNS = ("report", "show", "table", "watch", "export", "evaluate", "privacy", "features")
 NEEDS_A_CLUSTER = ("--address", "--runtime-env", "--working-dir")
 
 
@@ -22,6 +22,10 @@ def words_of(command):
     words = shlex.split(command, comments=True)[1:]
     target = words.pop() if len(words) > 1 and words[-2] == ">" else None
     words = [word for word in words if word not in (">", "--plain", "--debug", "--trust")]
+    if "--start-from" in words:
+        # The earlier run does not exist.
+        place = words.index("--start-from")
+        words = words[:place] + words[place + 2 :]
     if words[0] in ("submit", "sweep"):
         for option in NEEDS_A_CLUSTER:
             words = [word for number, word in enumerate(words) if option not in words[max(0, number - 1) : number + 1]]

@@ -24,7 +24,7 @@ from fedvtc.runtime.incidents import Incidents
 from fedvtc.runtime.inline_pool import InlinePool
 from fedvtc.runtime.lineage import Lineage
 from fedvtc.storage.checkpoints import CheckpointStore, Manifest
-from fedvtc.storage.checkpoints.contents import read_server
+from fedvtc.storage.checkpoints.contents import misfit, read_server
 from fedvtc.storage.checkpoints.trees import read_tree
 
 TIMEOUT_S = 20
@@ -57,7 +57,7 @@ class Saving:
 
     def __init__(self, config, dataset, specs, store, **keys):
         self.config, self.store, self.notes = config, store, []
-        self.lineage, self.incidents = Lineage(store), Incidents(self.notes.append)
+        self.lineage, self.incidents = Lineage(store, keys.get("start")), Incidents(self.notes.append)
         self.pool = InlinePool(config, dataset, specs, self.lineage, self.incidents)
         settings = {"run_id": "0123abcd", "attempt": 3} | keys
         self.checkpoints = Checkpointer(config, store, self.pool, self.lineage, self.incidents, **settings)
@@ -69,8 +69,8 @@ class Saving:
         self.save(round, accuracy)
         self.checkpoints.wait()
 
-    def train(self, round):
-        list(self.pool.map(ClientHost.run_round, [0, 1, 2], Broadcast(round - 1)))
+    def train(self, round, clients=(0, 1, 2)):
+        list(self.pool.map(ClientHost.run_round, clients, Broadcast(round - 1)))
 
     def digests(self):
         return list(self.pool.map(ClientHost.digest, [0, 1, 2]))
@@ -128,8 +128,26 @@ def test_the_last_round_is_always_saved(saving, every, due):
     assert [round for round in range(1, 8) if checkpoints.is_due(round, is_last=round == 7)] == due
 
 
+@pytest.mark.parametrize("every", [None, 100])
+def test_the_steps_in_memory_are_bounded_without_checkpoints_of_every_round(saving, monkeypatch, every):
+    payload = {"generator": {"weight": np.zeros(1000, np.float32)}}
+    groups = {"cnn_2x8": {"head": {"weight": np.zeros(250, np.float32)}}}
+    monkeypatch.setattr("fedvtc.federation.checkpointer.MAX_LINEAGE_BYTES", 15_500)
+    run, saved, num_steps = saving({"every": every}), [], []
+    for round in range(1, 16):
+        list(run.pool.map(ClientHost.run_round, [0, 1, 2], Broadcast(round - 1, payload, groups)))
+        if run.checkpoints.is_due(round, is_last=False):
+            run.save_and_wait(round)
+            saved.append(round)
+        num_steps.append(run.lineage.num_steps)
+    # A step takes 5,210 bytes, and the steps since the second newest checkpoint stay.
+    assert saved == [3, 6, 9, 12, 15]
+    assert num_steps == [1, 2, 0, 1, 2, 3, 4, 5, 3, 4, 5, 3, 4, 5, 3]
+
+
 def test_a_checkpoint_holds_its_run_and_the_server(saving):
     run = saving()
+    run.train(3)
     run.save_and_wait(3, accuracy=0.25)
     (manifest,) = run.store.manifests(pytest.fail)
     assert (manifest.run_id, manifest.round, manifest.phase) == ("0123abcd", 3, "round")
@@ -146,6 +164,31 @@ def test_a_checkpoint_holds_its_run_and_the_server(saving):
     assert (mean.dtype, mean.tolist()) == (np.float32, [[0.5, 0.5], [0.5, 0.5]])
     assert broadcast.round == 3
     np.testing.assert_array_equal(broadcast.payload["prototypes"]["mean"], [[1.5, 2.5]])
+
+
+def test_a_client_that_never_worked_has_no_file_and_resumes_from_the_seed(saving, tiny_specs, tiny_dataset):
+    run = saving({"keep": 3})
+    fresh = run.digests()
+    for round in (1, 2, 3):
+        run.train(round, clients=[1])
+        run.save_and_wait(round)
+    manifests = run.store.manifests(pytest.fail)
+    assert [manifest.clients for manifest in manifests] == [{1}, {1}, {1}]
+    assert [misfit(manifest, "0123abcd", run.config) for manifest in manifests] == [None] * 3
+    # A process that takes over a client gets the files of this client alone.
+    assert [len(known.shards) for known in run.lineage.history(1).checkpoints] == [1, 1, 1]
+    assert not run.lineage.history(0).has_state
+    expected = run.digests()
+    assert expected[::2] == fresh[::2]
+    assert run.restored_digests(manifests[0], tiny_specs, tiny_dataset) == expected
+    # A client that first works after the resume is in the next checkpoint.
+    later = saving(start=manifests[0])
+    later.pool.restore(sorted(later.lineage.worked()))
+    assert later.digests() == expected
+    later.train(4, clients=[2])
+    later.save_and_wait(4)
+    assert later.store.manifests(pytest.fail)[0].clients == {1, 2}
+    assert later.restored_digests(later.store.manifests()[0], tiny_specs, tiny_dataset) == later.digests()
 
 
 def test_a_damaged_server_is_not_read(saving, tmp_path, golden):
@@ -297,17 +340,17 @@ class Frozen:
         self.saved = [Future() for _ in clients]
         return self.saved
 
-    def map(self, task, clients, *arguments):
+    def check(self):
         self.num_asked += 1
         for future in self.saved:
             if not future.done():
                 future.set_exception(RuntimeError("The actor died"))
-        return iter([0] * len(clients))
 
 
 @pytest.mark.parametrize("async_", [True, False])
 def test_a_process_that_hangs_while_it_saves_is_noticed_between_rounds(saving, golden, async_):
     run = saving({"async_": async_})
+    run.train(1)
     run.checkpoints._pool = pool = Frozen(run.pool)
     run.save(1)
     assert pool.num_asked == (0 if async_ else 1)
@@ -319,6 +362,7 @@ def test_a_process_that_hangs_while_it_saves_is_noticed_between_rounds(saving, g
 
 def test_the_end_of_a_run_does_not_wait_for_a_process_that_hangs(saving, monkeypatch):
     run = saving({}, {"client_timeout_s": 0.1})
+    run.train(1)
     run.checkpoints._pool = pool = Frozen(run.pool)
     monkeypatch.setattr("fedvtc.federation.checkpointer.TICK_S", 0.05)
     run.save(1)

@@ -124,7 +124,7 @@ def test_a_run_that_never_had_a_checkpoint_starts_over(start, longer, monkeypatc
     [
         ({"run_id": "deadbeef"}, "belongs to run deadbeef, not to "),
         ({"fingerprint": "0"}, "was written with another config than config.yaml"),
-        ({"shards": []}, "its manifest does not list the files of this run (missing: client_0000.pt, "),
+        ({"shards": []}, "its manifest does not list the files of this run (missing: server.pt)"),
     ],
 )
 def test_a_checkpoint_with_a_wrong_manifest_is_skipped_and_recorded(three, longer, change, said, capsys):

@@ -44,9 +44,10 @@ class ScriptedActor:
             `folder` a folder where all actors together count faults. A real data set scripts nothing.
         specs: ignored.
         num_gpus: ignored.
+        idle_folder: ignored.
     """
 
-    def __init__(self, config, script, specs, num_gpus):
+    def __init__(self, config, script, specs, num_gpus, idle_folder):
         self._script, self._log, self._absent = script if isinstance(script, dict) else {}, [], set()
         self._num_runs = 0
 
@@ -78,6 +79,9 @@ class ScriptedActor:
         self._act("rebuild", client)
         self._absent.remove(client)
         return []
+
+    def save(self, clients, store, draft):
+        return [(store, draft, client) for client in clients]
 
     def adopt(self, specs):
         pass

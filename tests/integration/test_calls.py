@@ -80,7 +80,7 @@ def pool_of(cluster, tmp_path):
             )
             pool.printed = printed
             try:
-                pool.start()
+                pool.check()
                 yield pool
             finally:
                 pool.close()
@@ -104,6 +104,25 @@ def test_a_task_is_one_call_for_all_clients_of_an_actor(pool_of, monkeypatch):
         (after,) = pool.map(scripted.num_runs, [0])
     assert after - before == 2
     assert puts == ["broadcast"]
+
+
+def test_a_check_asks_one_client_of_each_actor(pool_of):
+    with pool_of([[0, 1, 2], [3, 4]], {}) as pool:
+        pool.check()
+        logs = list(pool.map(scripted.log, [0, 3]))
+    assert logs == [[("process_id", 0)] * 2, [("process_id", 3)] * 2]
+
+
+def test_a_checkpoint_is_few_calls_of_each_actor(pool_of, monkeypatch):
+    clients = list(range(20))
+    with pool_of([clients[::2], clients[1::2]], {}) as pool:
+        saved = [future.result() for future in pool.save(clients[:17], "store", "draft")]
+        assert saved == [
+            [("store", "draft", client) for client in group] for group in (clients[:17:2], clients[1:17:2])
+        ]
+        monkeypatch.setattr(ray_pool, "CLIENTS_PER_SAVE", 3)
+        saved = [future.result() for future in pool.save(clients[:8], "store", "draft")]
+    assert [[client for _, _, client in group] for group in saved] == [[0, 2, 4], [6], [1, 3, 5], [7]]
 
 
 def test_an_actor_that_makes_slow_progress_does_not_count_as_hanging(pool_of):

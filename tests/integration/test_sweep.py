@@ -31,13 +31,16 @@ TINY = {
     "evaluate": {"every": 1, "samples_every": 1000},
     "run": {"rounds": ROUNDS},
 }
-NUM_ROUNDS = {"local-rounds20-pool-inline": 20, "fedproto-rounds60-pool-ray": 60}
-"""Rounds by trial. Both trials run at once, and the shorter one ends while the longer one still runs."""
+SHARING = "ccvr-rounds20-pool-inline-base-local"
+NUM_ROUNDS = {"local-rounds20-pool-inline": 20, "fedproto-rounds60-pool-ray": 60, SHARING: 20}
+"""Rounds by trial. The first two run at once, and the shorter one ends while the longer one still runs. The third
+starts from the rounds of the first."""
 METHODS = {
     "set": TINY,
     "list": [
         {"method.name": "local", "run.rounds": 20, "placement.pool": "inline"},
         {"method.name": "fedproto", "run.rounds": 60, "placement.pool": "ray"},
+        {"method.name": "ccvr", "run.rounds": 20, "placement.pool": "inline", "method.base": "local"},
     ],
 }
 NUM_SAVED = 3
@@ -164,7 +167,7 @@ def test_a_sweep_that_is_interrupted_twice_has_the_numbers_of_an_undisturbed_swe
     finally:
         last.kill()
     assert (last.returncode, errors) == (0, "")
-    assert printed.splitlines()[0] == f"mine: 2 trials, 1 done, in {in_a_folder / 'outputs/mine'}"
+    assert printed.splitlines()[0] == f"mine: 3 trials, 1 done, in {in_a_folder / 'outputs/mine'}"
     assert statuses() == dict.fromkeys(NUM_ROUNDS, "finished")
     assert {trial: described(trial) for trial in done} == done
     for trial in half_done:
@@ -172,6 +175,8 @@ def test_a_sweep_that_is_interrupted_twice_has_the_numbers_of_an_undisturbed_swe
     for trial, rounds in NUM_ROUNDS.items():
         lines = Path("outputs/mine", trial, "metrics.jsonl").read_text().splitlines()
         assert [json.loads(line)["round"] for line in lines] == [*range(1, rounds + 1), rounds]
+
+    assert described(SHARING)["attempts"][0]["started_from"]["name"] == "local-rounds20-pool-inline"
 
     undisturbed = load_sweep(Path("mine.yaml"), ["run.output_dir=undisturbed"])
     for trial in undisturbed.trials:
@@ -212,6 +217,8 @@ def test_a_lost_trial_resumes_a_bad_trial_is_stopped_and_a_failed_trial_is_named
     states = [folder.state(trial) for trial in (lost, good, bad, explosive)]
     assert states == ["finished", "finished", "stopped early", "failed"]
     assert folder.pending() == [explosive]
+    # One process ran these trials, one after the other, the last after a trial that was stopped early.
+    assert len({described(trial.name)["attempts"][0]["pid"] for trial in (good, bad, explosive)}) == 1
     lines = printed.splitlines()
     mine = [line.partition(",")[0] for line in lines if line.startswith(f"{lost.name}: ")]
     assert mine == [f"{lost.name}: {what}" for what in ("starts", "lost", "resumes", "finished")]

@@ -91,7 +91,15 @@ def test_shares_may_miss_a_sum_of_one_by_rounding():
 
 
 def test_the_populations_that_the_docs_name_are_shipped():
-    assert [path.stem for path in POPULATIONS] == ["cnn4", "cnn_sizes", "families", "mixed", "resnets", "uniform"]
+    assert [path.stem for path in POPULATIONS] == [
+        "cnn4",
+        "cnn_sizes",
+        "families",
+        "large",
+        "mixed",
+        "resnets",
+        "uniform",
+    ]
 
 
 @pytest.mark.parametrize(

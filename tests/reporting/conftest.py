@@ -64,6 +64,13 @@ def write_measured_run(
         head = {"round": min(round, num_rounds), "phase": "final" if is_final else "round"}
         record = head | aggregate(own) | {"loss/train": 1 / round, "time/train": 2.0, "time/round": 1.5}
         record |= {"bytes/up/prototypes": 500_000, "bytes/down/prototypes": 250_000, "memory/peak_bytes": 2e9}
+        record |= {
+            "cpu/train": 1.5,
+            "cpu/client": 1.75,
+            "cpu/server": 0.25,
+            "flops/train": 3e12,
+            "flops/server/mix": 1e12,
+        }
         if round == 2:
             record |= {"incidents/processes_lost": 1, "incidents": ["client 1 was <lost>"]}
         if is_final and not is_finished:

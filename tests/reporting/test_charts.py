@@ -1,6 +1,7 @@
 """Figures of reports: their numbers, their colours, and charts that Vega-Lite accepts."""
 
 import ast
+import json
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,8 @@ from fedvtc.reporting.charts.figure import TABLE, as_csv
 from fedvtc.reporting.charts.style import NUM_STYLES, chart_config, colour_of, dash_of, places_of
 from fedvtc.reporting.page.files import VEGA_LITE, spec_of
 from fedvtc.reporting.results import read_results
+from fedvtc.storage.evaluations import save_evaluations
+from fedvtc.storage.features import POSITIONS, save_points
 
 SOURCE = Path(__file__).parents[2] / "src/fedvtc"
 
@@ -19,8 +22,21 @@ SOURCE = Path(__file__).parents[2] / "src/fedvtc"
 def figures(write_measured_run, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
     for seed, right in ((0, 0.5), (1, 0.7)):
-        write_measured_run(folder, "FedVTC", seed, right=right)
-        write_measured_run(folder, "Local", seed, right=0.2)
+        run = write_measured_run(folder, "FedVTC", seed, right=right)
+        local = write_measured_run(folder, "Local", seed, right=0.2)
+        (run / "privacy").mkdir()
+        measures = {"psnr/generated": {"value": 20.0 + 10 * seed, "meaning": "higher is nearer"}}
+        (run / "privacy/privacy.json").write_text(json.dumps({"measures": measures}))
+        tests = [("test", 0, 0.75), ("test", 1, 0.25), ("noise:0.5", 0, 0.5)]
+        save_evaluations(run, [{"client": k, "on": name, "accuracy": right * part} for name, k, part in tests])
+    (run / "features").mkdir()
+    about = {"client": 2, "backbone": "cnn", "models": "after", "class": "class 1"}
+    save_points(
+        run / "features", [about | {"images": kind} | dict.fromkeys(POSITIONS, 0.5) for kind in ("real", "fake")]
+    )
+    for name in ("features/points.csv", "privacy/privacy.json", "evaluations.csv"):
+        (local / name).parent.mkdir(exist_ok=True)
+        (local / name).write_text("client,on,accuracy\nx,damaged,y\n")
     return {figure.name: figure for figure in figures_of(read_results([folder])[0], [0.65])}
 
 
@@ -71,15 +87,45 @@ def test_recall_and_confusion_are_those_of_the_newest_evaluation(figures):
     assert (everyone["images"], everyone["share"]) == (24, 0.6)
 
 
+def test_clients_are_shown_before_and_after_the_last_step(figures):
+    row = rows_of(figures["last-step"], run="FedVTC, seed 0", client=1)[0]
+    assert (row["accuracy before"], row["accuracy after"], row["backbone"]) == (0.8, 0.9, "vit")
+
+
+def test_measures_of_other_commands_are_shown_and_damaged_files_left_out(figures):
+    measured = rows_of(figures["privacy"])[0]
+    assert (measured["group"], measured["value"], measured["high"]) == ("FedVTC", 25.0, round(25 + 50**0.5, 6))
+    assert figures["privacy"].meanings == {("psnr/generated",): "psnr/generated: higher is nearer."}
+    # Accuracies of 0.75 x 0.5, 0.25 x 0.5, 0.75 x 0.7 and 0.25 x 0.7 on the run's own test set.
+    assert rows_of(figures["test-sets"]) == [
+        {"group": "FedVTC", "test set": "test", "models": 4, "accuracy": 0.3},
+        {"group": "FedVTC", "test set": "noise:0.5", "models": 2, "accuracy": 0.3},
+    ]
+    one = {"run": "FedVTC, seed 1", "group": "FedVTC", "client": 0, "test set": "noise:0.5", "accuracy": 0.35}
+    assert rows_of(figures["test-sets-clients"], run="FedVTC, seed 1")[2] == one
+    real, fake = rows_of(figures["features"])
+    assert (real["images"], fake["images"], real["client"], real["t-SNE x"]) == ("real", "fake", 2, 0.5)
+    assert figures["features"].charts.keys() == {
+        (projection, "after", colour)
+        for projection in ("t-SNE", "PCA")
+        for colour in ("class", "images", "client", "backbone")
+    }
+
+
 def test_costs_are_sums_over_the_run(figures):
     assert rows_of(figures["time"], group="Local") == [{"group": "Local", "part": "train", "value": 8.0}]
+    assert rows_of(figures["cpu"], group="Local") == [{"group": "Local", "part": "train", "value": 6.0}]
+    flops = {row["part"]: row["value"] for row in rows_of(figures["flops"], group="Local")}
+    assert flops == {"train": 12.0, "server/mix": 4.0}
+    assert rows_of(figures["memory"], group="Local") == [{"group": "Local", "part": "clients", "value": 2.0}]
     assert rows_of(figures["bytes-up"], group="Local") == [{"group": "Local", "part": "prototypes", "value": 2.0}]
 
 
 @pytest.mark.slow
 def test_vega_lite_compiles_every_kind_of_chart(figures):
     kinds = {"curves", "losses", "summary", "differences", "clients", "sorted-clients", "architectures", "recall"}
-    kinds |= {"confusion", "partition", "cost-to-target", "time", "bytes-up", "bytes-down", "memory"}
+    kinds |= {"confusion", "partition", "cost-to-target", "time", "cpu", "flops", "bytes-up", "bytes-down", "memory"}
+    kinds |= {"last-step", "privacy", "test-sets", "test-sets-clients", "features"}
     assert figures.keys() == kinds
     for figure in figures.values():
         spec = spec_of(figure, next(iter(figure.charts)))

@@ -13,7 +13,9 @@ from PIL import Image
 
 from fedvtc.commands.main import main
 from fedvtc.reporting.charts.all import figures_of
+from fedvtc.reporting.page import pictures
 from fedvtc.reporting.page.files import write_figure
+from fedvtc.reporting.page.pictures import pictures_of
 from fedvtc.reporting.page.report import write_report
 from fedvtc.reporting.results import read_results
 from fedvtc.storage.run_folder import RunFolder
@@ -67,6 +69,29 @@ def test_a_figure_becomes_three_pictures_and_its_numbers(runs, tmp_path):
     assert files[f"{names[0]}.png"].startswith(b"\x89PNG")
     # One cell for each of four clients and three classes.
     assert files[f"{names[0]}.svg"].count(b'aria-roledescription="rect mark"') in (0, 12)
+
+
+def test_each_group_shows_its_first_pictures_before_any_shows_more(fake_run, tmp_path, monkeypatch):
+    for label in ("A", "B"):
+        run = fake_run(label, 0)
+        for folder in ("samples", "features", "privacy"):
+            (run / folder).mkdir()
+        for round in (2, 4, 6, 8, 10, 12):
+            (run / f"samples/round_{round:06d}.png").write_bytes(bytes(10))
+        (run / "features/real.png").write_bytes(bytes(10))
+        (run / "privacy/copies.png").write_bytes(bytes(10))
+        (run / "privacy/inversions.png").symlink_to(run / "run.json")
+    runs, _ = read_results([tmp_path / "runs"])
+
+    def titles(run):
+        return [picture.title for picture in pictures_of(runs) if picture.run == run]
+
+    rounds = [f"generated, round {round}" for round in (2, 6, 8, 12)]
+    assert titles("A, seed 0")[:-1] == ["real test images", *rounds]
+    # The link is left out.
+    assert titles("B, seed 0")[-1].startswith("generated images that are nearest")
+    monkeypatch.setattr(pictures, "MAX_BYTES", 35)
+    assert (titles("A, seed 0"), titles("B, seed 0")) == (["real test images", rounds[0]], ["real test images"])
 
 
 @pytest.fixture

@@ -1,3 +1,4 @@
+from fedvtc.commands.main import main
 from fedvtc.reporting.results import groups_of, read_results
 from fedvtc.reporting.run_numbers import ACCURACY
 
@@ -24,13 +25,33 @@ def test_other_settings_set_groups_of_a_method_apart(fake_run, tmp_path):
     assert [run.group for run in read(tmp_path / "runs")[0]] == ["FedVTC, alpha 0.1", "FedVTC, alpha 1.0", "Local"]
 
 
+def test_reports_and_tables_tell_runs_apart_by_one_rule(fake_run, tmp_path, capsys):
+    """Keys that change no result set nothing apart: evaluations, the folder of the data, the layout."""
+    fake_run("Mine", 0)
+    fake_run("Mine", 1, evaluate={"every": 5}, data={"root": "elsewhere"}, runtime={"retries": 1})
+    fake_run("Mine", 2, evaluate={"validation_share": 0.5})
+    fake_run("Mine", 3, method={"name": "another", "label": "Mine"})
+    runs, _ = read(tmp_path / "runs")
+    named = "Mine, validation_share {}, name {}"
+    assert {run.seed: run.group for run in runs} == {
+        "0": named.format("0.0", "mine"),
+        "1": named.format("0.0", "mine"),
+        "2": named.format("0.5", "mine"),
+        "3": named.format("0.0", "another"),
+    }
+    assert main(["table", str(tmp_path / "runs"), "--metric", ACCURACY, "--format", "csv"]) == 0
+    heading, *rows = capsys.readouterr().out.splitlines()
+    assert heading.startswith("evaluate.validation_share,method.name,trials,")
+    assert len(rows) == len(groups_of(runs)) == 3
+
+
 def test_a_run_is_measured_by_its_newest_evaluation(fake_run):
     (finished,), _ = read(fake_run("FedVTC", 0))
     # Five of ten images, one more in each of three rounds, and one more in the last step.
-    assert (finished.measured["phase"], round(finished.measured[ACCURACY], 6)) == ("final", 0.9)
+    assert round(finished.numbers[ACCURACY], 6) == 0.9
     assert [row["accuracy"] for row in finished.rows] == [0.9] * 4
     (running,), _ = read(fake_run("FedVTC", 1, is_finished=False))
-    assert (running.measured["round"], round(running.measured[ACCURACY], 6)) == (3, 0.8)
+    assert round(running.numbers[ACCURACY], 6) == 0.8
     assert (running.facts.status.name, len(running.rows)) == ("killed", 4)
 
 
@@ -38,8 +59,10 @@ def test_a_damaged_run_is_left_out_with_a_line(fake_run, tmp_path):
     (fake_run("Local", 0) / "metrics.jsonl").write_text("null\n")
     (fake_run("Local", 1) / "config.yaml").write_text("- 1\n")
     (fake_run("Local", 2) / "run.json").write_text("{")
+    worded = fake_run("Local", 4) / "metrics.jsonl"
+    worded.write_text(worded.read_text().replace("500000", '"much"', 1))
     fake_run("Local", 3)
     runs, problems = read(tmp_path / "runs")
     assert [run.seed for run in runs] == ["3"]
-    assert len(problems) == 3
+    assert len(problems) == 4
     assert all("left out, damaged" in problem for problem in problems)

@@ -119,7 +119,7 @@ def test_validation_images_and_probabilities_belong_to_an_evaluation_if_asked_fo
     assert host.run_round(2, Broadcast()).num_images == 3
     # Three of the validation images have class 2.
     for bias, accuracy in (([0.0, 99.0, 0.0], 0.0), ([0.0, 0.0, 99.0], 0.75)):
-        host._client(2).classifier.head.bias.data = torch.tensor(bias)
+        host._clients.use(2).classifier.head.bias.data = torch.tensor(bias)
         found = host.evaluate(2, Broadcast(1))
         assert found.validation_accuracy == accuracy
     assert found.probabilities_NC.shape == (15, 3)

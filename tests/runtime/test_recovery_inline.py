@@ -238,7 +238,7 @@ def test_an_evaluation_is_retried_but_never_skips_a_client(run_of, config_of, fa
 def save(pool, store, round):
     """Publishes one checkpoint of all clients; returns its manifest."""
     draft = store.draft(f"round_{round:06d}", 1)
-    shards = [future.result(TIMEOUT_S) for future in pool.save(EVERYONE, store, draft)]
+    shards = [shard for future in pool.save(EVERYONE, store, draft) for shard in future.result(TIMEOUT_S)]
     manifest = Manifest("run", round, "round", "f00d", None, tuple(shards), {}, "now")
     store.publish(draft, manifest)
     return manifest
@@ -364,7 +364,7 @@ def test_a_rebuild_starts_from_the_newest_whole_checkpoint(
         train(host, 0, round)
         draft = store.draft(f"round_{round:06d}", 1)
         host.hold(0)
-        shard = host.save(0, store, draft)
+        (shard,) = host.save([0], store, draft)
         manifests[round] = Manifest("run", round, "round", "f00d", None, (shard,), {}, "now")
         store.publish(draft, manifests[round])
     expected = train(host, 0, 3)
@@ -415,7 +415,7 @@ def saved_weights(tmp_path, draft, client, host_of):
     """The digest of a client that is loaded from a shard."""
     state = read_tree((tmp_path / "checkpoints" / draft / shard_name(client)).read_bytes())
     host = host_of([client])
-    host._client(client).load_state_dict(state)
+    host._clients.use(client).load_state_dict(state)
     return host.digest(client)
 
 
@@ -427,12 +427,12 @@ def test_a_shard_holds_the_held_state(host_of, store, tmp_path):
     assert train(host, 1, 2) != held[1]
     # An evaluation does not change a client.
     host.evaluate(0, Broadcast(2))
-    shards = [host.save(client, store, draft) for client in EVERYONE]
+    shards = host.save(EVERYONE, store, draft)
     assert [shard.name for shard in shards] == ["client_0000.pt", "client_0001.pt", "client_0002.pt"]
     assert {client: saved_weights(tmp_path, draft, client, host_of) for client in EVERYONE} == held
     # The copy was written once; the next hold takes the present state.
     host.hold(1)
-    host.save(1, store, draft)
+    host.save([1], store, draft)
     assert saved_weights(tmp_path, draft, 1, host_of) == host.digest(1)
 
 
@@ -442,7 +442,7 @@ def test_a_held_state_survives_a_rebuild_of_the_client(host_of, store, tmp_path,
     held = train(host, 0, 1, 2)
     host.hold(0)
     host.rebuild(0, History(None, (), True, steps(*rounds)))
-    host.save(0, store, draft)
+    host.save([0], store, draft)
     assert saved_weights(tmp_path, draft, 0, host_of) == held
 
 
@@ -452,14 +452,14 @@ def test_a_held_state_survives_a_move_of_the_client(host_of, store, tmp_path):
     host.hold(0)
     host.forget(0)
     assert_absent(host, 0)
-    host.save(0, store, draft)
+    host.save([0], store, draft)
     assert saved_weights(tmp_path, draft, 0, host_of) == held
 
 
 def test_a_client_that_never_worked_is_saved_in_its_initial_state(host_of, store, tmp_path):
     host, draft = host_of(), store.draft("round_000001", 1)
     host.hold(2)
-    host.save(2, store, draft)
+    host.save([2], store, draft)
     assert saved_weights(tmp_path, draft, 2, host_of) == host_of([2]).digest(2)
 
 
@@ -472,7 +472,7 @@ def test_another_thread_writes_a_client_while_the_client_is_rebuilt_and_works(ho
             rounds.append(round)
             draft = store.draft(f"round_{round:06d}", 1)
             host.hold(0)
-            saving = writer.submit(host.save, 0, store, draft)
+            saving = writer.submit(host.save, [0], store, draft)
             if round % 2:
                 host.rebuild(0, History(None, (), True, steps(*rounds)))
                 assert host.digest(0) == held
@@ -488,7 +488,7 @@ def test_a_shard_that_cannot_be_written_fails_alone(run_of, config_of, store, tm
     (tmp_path / "checkpoints" / draft / shard_name(1)).mkdir()
     futures = run.pool.save(EVERYONE, store, draft)
     assert isinstance(futures[1].exception(TIMEOUT_S), IsADirectoryError)
-    assert [futures[client].result(TIMEOUT_S).name for client in (0, 2)] == [shard_name(0), shard_name(2)]
+    assert [futures[client].result(TIMEOUT_S)[0].name for client in (0, 2)] == [shard_name(0), shard_name(2)]
 
 
 def test_zero_retries_retry_no_client(run_of, config_of, fault):

@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn import functional
 
 from fedvtc.config.schema import MethodConfig
+from fedvtc.config.section import section
 from fedvtc.learning.exchange.messages import Broadcast, Upload, WeightedMean
 from fedvtc.learning.methods import Method
 from fedvtc.learning.models.weights import load_weights, weights_of
@@ -174,6 +175,33 @@ class Unshaped(SharedProbe):
 
 def test_a_right_method_passes_and_has_the_same_digest_again():
     assert check_method(SharedProbe) == check_method(SharedProbe)
+
+
+@section
+class EpochsConfig(MethodConfig):
+    """A config that leaves out a key of the rounds."""
+
+    weight: float = 2.0
+
+    def of_rounds(self):
+        return EpochsConfig(name=self.name)
+
+
+class Weighted(SharedProbe):
+    """The rounds depend on a key of which the config says that the rounds do not depend on it."""
+
+    config_class = EpochsConfig
+
+    def loss(self, client):
+        loss, weight = super().loss(client), self.config.weight
+        return lambda x, y: weight * loss(x, y)
+
+
+def test_keys_that_the_rounds_depend_on_cannot_be_left_out(golden):
+    check_method(Weighted)
+    with pytest.raises(AssertionError) as fault:
+        check_method(Weighted, EpochsConfig(weight=1.0))
+    golden(str(fault.value).partition("\nassert")[0])
 
 
 @pytest.mark.parametrize(

@@ -9,12 +9,17 @@ from fedvtc.commands.parsing import Parser
 from fedvtc.errors import UserError
 
 
-def add_run_arguments(parser: Parser) -> None:
-    """Adds the run folder, config keys, `--clients` and `--trust`."""
+def add_run_arguments(parser: Parser, clients: str = "all clients") -> None:
+    """Adds the run folder, config keys, `--clients` and `--trust`.
+
+    Args:
+        parser: the parser of the command.
+        clients: the clients without `--clients`, for the help text.
+    """
     parser.add_argument("folder", type=Path, metavar="RUN", help="the folder of a finished run")
     keys_help = "keys that a resumed run may change, such as data.root"
     parser.add_argument("words", nargs="*", metavar="key=value", help=keys_help)
-    clients_help = "numbers of clients, such as 0,3; default: all clients"
+    clients_help = f"numbers of clients, such as 0,3; default: {clients}"
     parser.add_argument("--clients", type=_numbers, metavar="K,K", help=clients_help)
     parser.add_argument("--trust", action="store_true", help="open a run folder that belongs to another user")
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from fedvtc.config import Config, FieldDoc, MethodConfig
+    from fedvtc.config.problems import Problem
 
 PLAIN_WIDTH = 160
 """Columns of a table when the output is not a terminal; wide enough to keep rows on one line in a log."""
@@ -95,11 +96,12 @@ def add_help_with_keys(parser: Parser, text: str, keys: Callable[[Sequence[str]]
     parser.add_argument("-h", "--help", nargs=0, action=Help, help=text)
 
 
-def load_config(words: Sequence[str]) -> "Config":
+def load_config(words: Sequence[str], *, imports: bool = False) -> "Config":
     """Returns the config that files and overrides give, in any order.
 
     Args:
         words: YAML files, names of shipped configs, and `key=value` overrides.
+        imports: True also imports the user's own backbones, loader and trackers, which may take seconds.
 
     Raises:
         ConfigError: lists every problem of the config.
@@ -108,7 +110,8 @@ def load_config(words: Sequence[str]) -> "Config":
 
     files = [word for word in words if _is_file(word)]
     try:
-        return load(files, [word for word in words if not _is_file(word)], methods=_methods())
+        overrides = [word for word in words if not _is_file(word)]
+        return load(files, overrides, methods=_methods(), more_checks=_import_problems if imports else _no_problems)
     except ConfigError:
         from fedvtc.commands.file_kinds import is_sweep_file
 
@@ -117,6 +120,18 @@ def load_config(words: Sequence[str]) -> "Config":
                 what = f"{file}: is a sweep file, not a config"
                 raise ConfigError([f"{what}. Start the sweep: fedvtc sweep {shlex.quote(file)}"]) from None
         raise
+
+
+def _import_problems(config: "Config") -> "list[Problem]":
+    from fedvtc.config.importing import own_code_problems
+    from fedvtc.runtime.heavy_imports import fast_imports
+
+    with fast_imports():
+        return list(own_code_problems(config))
+
+
+def _no_problems(config: "Config") -> "list[Problem]":
+    return []
 
 
 def _is_file(word: str) -> bool:

@@ -44,6 +44,7 @@ COMMANDS = {
     "export": Command("export models and generated images of a run, to use without fedvtc", "export.command:parser"),
     "evaluate": Command("evaluate the models of a run on other test sets", "evaluate.command:parser"),
     "privacy": Command("measure what a run reveals about training images", "privacy.command:parser"),
+    "features": Command("project features of real and generated images, for a report", "features.command:parser"),
     "init": Command("write a project with a method of your own", "init.command:parser"),
     "doctor": Command("check this machine, or a run folder, for problems", "doctor.command:parser"),
 }

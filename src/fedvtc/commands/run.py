@@ -20,6 +20,7 @@ examples:
   fedvtc run conf/experiment/digits.yaml
   fedvtc run conf/experiment/digits.yaml conf/method/local.yaml run.seed=1
   fedvtc run conf/data/mnist.yaml conf/population/cnn4.yaml population.num_clients=40 run.participation=0.25
+  fedvtc run conf/experiment/mnist_dir01.yaml conf/method/fedcvae.yaml --start-from outputs/local
   fedvtc run conf/cluster/inline.yaml run.rounds=2 'population.backbones=[{name: cnn_2x16, share: 1}]'
 """
 
@@ -34,6 +35,8 @@ def run_parser() -> Parser:
     """Makes the parser of `fedvtc run`."""
     parser = config_parser("run", "Runs a federation and writes its run folder.", RUN)
     _add_run_options(parser)
+    text = "take over the rounds of this run instead of computing equal rounds again"
+    parser.add_argument("--start-from", type=Path, metavar="RUN", help=text)
     parser.set_defaults(command=_run)
     return parser
 
@@ -57,14 +60,14 @@ def _add_run_options(parser: Parser) -> None:
 
 
 def _run(words: argparse.Namespace) -> int:
-    config = load_config(words.words)
+    config = load_config(words.words, imports=True)
     if config.placement.pool != "inline":
         # At once, because the next imports take seconds, and Ray and its actors take more.
         say(f"loading PyTorch and the data set {config.data.name}")
     with fast_imports():
         from fedvtc.federation.launch import run_federation
 
-    run_federation(config, plain=words.plain, trusted=words.trust, owns_process=True)
+    run_federation(config, plain=words.plain, trusted=words.trust, owns_process=True, start_from=words.start_from)
     return EXIT_OK
 
 

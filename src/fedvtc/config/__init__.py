@@ -1,8 +1,10 @@
 """Config keys and their checks. No torch, Lightning or Ray, and no code that uses the config."""
 
 from fedvtc.config.changes import changed_keys as changed_keys
+from fedvtc.config.changes import check_equal_rounds as check_equal_rounds
 from fedvtc.config.changes import check_resumable as check_resumable
 from fedvtc.config.changes import fingerprint as fingerprint
+from fedvtc.config.changes import rounds_key as rounds_key
 from fedvtc.config.changes import same_place as same_place
 from fedvtc.config.code_hash import changed_code as changed_code
 from fedvtc.config.code_hash import code_hashes as code_hashes

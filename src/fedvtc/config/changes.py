@@ -54,6 +54,42 @@ def check_resumable(before: Config, after: Config) -> None:
     Raises:
         ConfigError: one line for each changed key.
     """
+    _check_equal(before, after, "this run", "Leave the key out to resume, or start a new run.")
+
+
+def check_equal_rounds(before: Config, after: Config, run: str) -> None:
+    """Raises an error if the rounds of two configs differ.
+
+    Args:
+        before: the config of a run.
+        after: the config of a run that may start from the rounds of the first.
+        run: the folder of the first run, for messages.
+
+    Raises:
+        ConfigError: one line for each key that gives the rounds other results.
+    """
+    old, new = before.method.of_rounds(), after.method.of_rounds()
+    if old.name != new.name:
+        what = f"the rounds of {after.method.name} are not those of {before.method.name} in {run}"
+        raise ConfigError([str(Problem("method.name", what, fix="Start the run without --start-from."))])
+    before, after = dataclasses.replace(before, method=old), dataclasses.replace(after, method=new)
+    fix = "Set the same value, or start the run without --start-from."
+    _check_equal(before, same_place(before, after), run, fix)
+
+
+def rounds_key(config: Config) -> str:
+    """Returns a text that is equal for configs whose rounds and their records are equal.
+
+    Other than with `check_equal_rounds`, keys outside of the method may not differ, even if a resume may change them:
+    such keys decide which rounds are evaluated.
+    """
+    method = config.method.of_rounds()
+    values = flat(dataclasses.replace(config, method=method))
+    left_out = {*_FOLDER, *(key for key in may_change(type(method)) if key.startswith("method."))}
+    return json.dumps({key: value for key, value in values.items() if key not in left_out}, sort_keys=True)
+
+
+def _check_equal(before: Config, after: Config, run: str, fix: str) -> None:
     old, new = flat(before), flat(after)
     free = may_change(type(before.method)) | may_change(type(after.method))
     changed = [key for key in changed_keys(before, after) if key not in free]
@@ -61,10 +97,9 @@ def check_resumable(before: Config, after: Config) -> None:
         # All keys of the two methods differ, and none of them is the reason.
         changed = [key for key in changed if key == "method.name" or not key.startswith("method.")]
     if changed:
-        fix = "Leave the key out to resume, or start a new run."
         values = {key: (show(old.get(key)), show(new.get(key))) for key in changed}
         raise ConfigError(
-            [str(Problem(key, f"is {was} in this run, not {now}", fix=fix)) for key, (was, now) in values.items()]
+            [str(Problem(key, f"is {was} in {run}, not {now}", fix=fix)) for key, (was, now) in values.items()]
         )
 
 

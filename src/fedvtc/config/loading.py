@@ -2,7 +2,7 @@
 
 import functools
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ def load(
     *,
     methods: Mapping[str, type[MethodConfig]],
     layers: Sequence[Layer] = (),
+    more_checks: Callable[[Config], Iterable[Problem]] = lambda config: (),
 ) -> Config:
     """Merges files left to right over the defaults, then overrides; resolves `${...}` and checks all values.
 
@@ -46,6 +47,7 @@ def load(
         overrides: `key=value`, with dots in the key and YAML as value.
         methods: the section of each method, by the method's name; may import methods of the user's own.
         layers: keys from other sources than config files; these keys win over the files.
+        more_checks: returns further problems of a config without other problems, with `where` empty.
 
     Raises:
         ConfigError: one line for each problem: the key, the fault, the file and line, and the remedy.
@@ -77,6 +79,8 @@ def load(
     known = {problem.key for problem in found}
     found += [problem for problem in validate(config) if problem.key not in known]
     problems += [placed(problem, layers) for problem in found]
+    if not problems:
+        problems += [placed(problem, layers) for problem in more_checks(config)]
     if problems:
         raise ConfigError([hidden(str(problem)) for problem in problems])
     # Expanded here, so that config.yaml names the folder for every reader.

@@ -21,10 +21,10 @@ class PlacementConfig:
     """The distribution of clients over processes and nodes."""
 
     pool: Annotated[Literal["ray", "inline", "auto"], _MOVED] = "ray"
-    """`ray`: clients live in Ray actors; `inline`: clients live in this process, without Ray. `inline` is meant for
-    debugging and small runs. `auto` takes `inline` where Ray cannot pay: on a machine with room for one actor, or if
-    the training that further actors would take over is shorter than the start of Ray, by an estimate; in a cluster that
-    runs already `auto` takes `ray`. All give equal results."""
+    """`ray`: clients live in Ray actors; `inline`: clients live in this process. `inline` is meant for debugging and
+    small runs, and starts no Ray. `auto` takes `inline` where Ray cannot pay: on a machine with room for one actor, or
+    if the training that further actors would take over is shorter than the start of Ray, by an estimate; in a cluster
+    that runs already `auto` takes `ray`. All give equal results."""
     clients_per_actor: Annotated[Literal["auto"] | Annotated[int, Field(ge=1)], _MOVED] = "auto"
     """Most clients that one actor hosts. `auto` takes as few as the free slots of the cluster allow."""
     max_actors: Annotated[int | None, Field(ge=1), _MOVED] = None
@@ -36,6 +36,10 @@ class PlacementConfig:
     `placement.accelerator`: 0 with `cpu`, 1 with `cuda`, and with `auto` 1 if there are GPUs."""
     memory_bytes_per_actor: Annotated[int | None, Field(ge=1), _RESERVED] = None
     """Memory in bytes that an actor reserves with Ray; null reserves none."""
+    client_bytes_per_actor: Annotated[int | None, Field(ge=1), MayChange(), AddedLater()] = None
+    """Bytes of memory for the states of an actor's idle clients: weights and optimizers. Beyond, the states of the
+    clients that worked longest ago lie in a file in the run folder, which ends with the actor. Null keeps all states in
+    memory. Results are equal. With `inline` the limit is that of this process."""
     accelerator: Annotated[
         Literal["auto", "cpu", "cuda"],
         MayChange("Clients compute on the new device; other kernels may round differently."),
@@ -70,7 +74,8 @@ class CheckpointConfig:
     """The checkpoints that a run can be resumed from."""
 
     every: Annotated[int | None, Field(ge=1), MayChange()] = 1
-    """Rounds between checkpoints; the last round always writes a checkpoint; null writes none."""
+    """Rounds between checkpoints; the last round always writes a checkpoint. Null writes a checkpoint only when the
+    broadcasts since the last one, from which lost clients are rebuilt, take more than 256 MB."""
     # At least 2, because the newest checkpoint may be damaged.
     keep: Annotated[int, Field(ge=2), MayChange()] = 2
     """Number of newest checkpoints that are kept. The final checkpoint is always kept."""

@@ -45,7 +45,7 @@ def own_class(name: str, base: type, base_name: str) -> Any:
     Raises:
         OwnCodeError: the module cannot be imported, or has no such class, or the class lacks methods of `base`.
     """
-    found = _imported(name, "class")
+    found = imported(name, "class")
     if not (isinstance(found, type) and issubclass(found, base)):
         raise OwnCodeError(f"{name} is not a {base.__name__.lower()}", f"Derive the class from {base_name}.")
     if isabstract(found):
@@ -64,7 +64,7 @@ def own_function(name: str, signature: str) -> Any:
     Raises:
         OwnCodeError: the module cannot be imported, or has no such function.
     """
-    found = _imported(name, "function")
+    found = imported(name, "function")
     if not callable(found):
         raise OwnCodeError(f"{name} is not a function", f"Name a function {signature}.")
     return found
@@ -79,7 +79,16 @@ def find_working_folder() -> str:
     return folder
 
 
-def _imported(name: str, kind: str) -> Any:
+def imported(name: str, kind: str) -> Any:
+    """Imports an object; modules in the working folder are found too, after installed modules.
+
+    Args:
+        name: `package.module:Name`.
+        kind: `class` or `function`, for the error.
+
+    Raises:
+        OwnCodeError: the module cannot be imported, or has no such object.
+    """
     module_name, _, attribute = name.partition(":")
     folder = find_working_folder()
     try:

@@ -162,6 +162,15 @@ class MethodConfig:
         """
         return []
 
+    def of_rounds(self) -> "MethodConfig":
+        """Returns the keys that the rounds depend on; a key that matters after the last round only has its default.
+
+        The keys may be those of another method: its rounds then leave equal weights, optimizers and memory of the
+        modules that both methods have, an equal state of the server and equal records. Rounds do not change the other
+        modules. `fedvtc run --start-from` takes the rounds of a run whose keys of this function are equal.
+        """
+        return self
+
 
 @section
 class EvaluateConfig:

@@ -91,6 +91,7 @@ def attempt(
             namespace=f"{folder.id}-{number}",
             lineage=lineage,
             incidents=incidents,
+            idle_folder=folder.path,
         ) as pool,
     ):
         # Started after the pool, so that a cluster that is too small leaves no files.
@@ -109,7 +110,7 @@ def attempt(
             on_first=folder.note_checkpoints,
         ) as checkpoints:
             if start is not None:
-                pool.restore([spec.client for spec in population.specs])
+                pool.restore(sorted(lineage.worked()))
             federation = Federation(
                 config, population, pool, trackers, checkpoints=checkpoints, incidents=incidents, stopper=stopper
             )
@@ -122,7 +123,8 @@ def attempt(
 def _prepare_disk(folder: RunFolder, store: CheckpointStore, population: Population, hashes: Mapping[str, str]) -> None:
     """Saves hashes of code, data report and partition and deletes drafts, so that a full disk is reported early."""
     try:
-        folder.save_code(hashes)
+        if hashes:
+            folder.describe_attempt("code", hashes)
         folder.save_data(population.report.as_dict())
         folder.save_partition([spec.held for spec in population.specs], population.dataset.train.labels_N)
     except OSError as error:
@@ -138,7 +140,7 @@ def _prepare_disk(folder: RunFolder, store: CheckpointStore, population: Populat
 def _run_info(
     config: Config, population: Population, folder: RunFolder, store: CheckpointStore, start: Manifest | None
 ) -> RunInfo:
-    is_resumed = len(folder.attempts) > 1
+    resumed_round = 0 if len(folder.attempts) > 1 else None
     return RunInfo(
         id=folder.id,
         name=folder.path.name,
@@ -147,6 +149,6 @@ def _run_info(
         config_dict=to_dict(config),
         class_counts_KC=population.class_counts_KC,
         backbones=[spec.backbone for spec in population.specs],
-        resumed_round=(start.round if start else 0) if is_resumed else None,
+        resumed_round=start.round if start else resumed_round,
         checkpoints=store.location,
     )

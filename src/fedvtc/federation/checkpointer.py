@@ -15,7 +15,6 @@ from fedvtc.errors import DiskError
 from fedvtc.federation.retention import KeptCheckpoints, reason
 from fedvtc.learning.exchange.messages import Broadcast
 from fedvtc.learning.methods import ServerState
-from fedvtc.runtime.host import ClientHost
 from fedvtc.runtime.incidents import Incidents
 from fedvtc.runtime.lineage import Lineage
 from fedvtc.runtime.pool import Pool
@@ -24,6 +23,9 @@ from fedvtc.storage.checkpoints import CheckpointStore, Manifest, Shard
 from fedvtc.storage.checkpoints.contents import write_server
 
 _Server = tuple[ServerState, Broadcast]
+MAX_LINEAGE_BYTES = 2**28
+"""Bytes of the steps since the last checkpoint beyond which a checkpoint is due. The coordinator keeps the steps to
+rebuild lost clients, so that without checkpoints its memory would grow with every round."""
 TICK_S = 1.0
 """Seconds between two checks for lost actors while a checkpoint is written."""
 
@@ -34,7 +36,7 @@ class Checkpointer:
     At the end of a `with` block, waits for the checkpoint that is being written.
 
     Args:
-        config: the run's config; without `checkpoint.every` nothing is written.
+        config: the run's config; without `checkpoint.every`, checkpoints only bound the memory of the lineage.
         store: the store of the run's checkpoints.
         pool: the pool of the clients.
         lineage: drops the steps that a whole checkpoint covers.
@@ -61,10 +63,10 @@ class Checkpointer:
         self._config, self._store, self._pool, self._incidents = config, store, pool, incidents
         self._run_id, self._attempt = run_id, attempt
         self._fingerprint, self._versions = fingerprint(config), versions.installed()
-        self._clients = range(config.population.num_clients)
+        self._lineage = lineage
         self._kept = KeptCheckpoints(config.checkpoint, store, lineage, incidents, start, on_first)
         self._begun_round = self._kept.round
-        self._saving: list[Future[Shard]] = []
+        self._saving: list[Future[list[Shard]]] = []
         self._thread: threading.Thread | None = None
         self._failure: str | None = None
         self._lost_process = False
@@ -82,6 +84,8 @@ class Checkpointer:
             round: the completed round.
             is_last: True if the run ends after this round, early or not.
         """
+        if self._lineage.bytes_since(self._begun_round) > MAX_LINEAGE_BYTES:
+            return True
         every = self._config.checkpoint.every
         return every is not None and (round % every == 0 or is_last)
 
@@ -157,9 +161,8 @@ class Checkpointer:
         while self._thread is not None and self._thread.is_alive():
             self._thread.join(TICK_S)
             if self._thread.is_alive():
-                # Only a call finds a lost actor, and no client runs a step now: call a small task.
-                for _ in self._pool.map(ClientHost.process_id, self._clients):
-                    pass
+                # Only a call finds a lost actor, and no client runs a step now.
+                self._pool.check()
         self._thread = None
         failure, self._failure = self._failure, None
         if failure is not None and self._config.runtime.on_disk_error == "stop":
@@ -191,8 +194,10 @@ class Checkpointer:
             self._give_up(manifest, error)
             self.wait()
             return
-        known = self._kept.take_over(draft, self._clients) if phase == "round" else {}
-        changed = [client for client in self._clients if client not in known]
+        # A client that has never worked needs no file: its state follows from the seed.
+        clients = sorted(self._lineage.worked())
+        known = self._kept.take_over(draft, clients) if phase == "round" else {}
+        changed = [client for client in clients if client not in known]
         self._saving = saved = self._pool.save(changed, self._store, draft)
         self._begun_round = round
         arguments = (manifest, draft, server, list(known.values()), saved, is_recorded)
@@ -207,12 +212,12 @@ class Checkpointer:
         draft: str,
         server: _Server,
         known: Sequence[Shard],
-        saved: Sequence[Future[Shard]],
+        saved: Sequence[Future[list[Shard]]],
         is_recorded: bool,
     ) -> None:
         try:
             shards = [write_server(self._store, draft, server), *known]
-            shards += [future.result() for future in saved]
+            shards += [shard for future in saved for shard in future.result()]
             whole = replace(manifest, shards=tuple(shards))
             self._store.publish(draft, whole)
         # All errors, because an error that ends this thread is not reported.

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -55,10 +55,13 @@ class FinishedRun:
         Raises:
             CheckpointError: the client's file of the checkpoint is damaged.
         """
-        state = read_tree(self._store.read(self._manifest, shard_name(number)))
+        name = shard_name(number)
+        # A client that has never worked has no file.
+        state = read_tree(self._store.read(self._manifest, name)) if self._manifest.shard(name) else None
         client = FederatedClient(self.population.specs[number], self.config, self.population.dataset, self.device)
         self.method.prepare(client)
-        client.load_state_dict(state)
+        if state is not None:
+            client.load_state_dict(state)
         client.begin_round(self.broadcast.round + 1)
         return client
 
@@ -74,6 +77,21 @@ class FinishedRun:
             what = f"--clients {absent[0]}: the run has the clients 0 to {num_clients - 1}"
             raise ConfigError([f"{what}. Name some of these."])
         return map(self.client, range(num_clients) if numbers is None else numbers)
+
+    def before_last_step(self) -> "FinishedRun | None":
+        """Returns the run after its last round, before the method's closing exchange and last step.
+
+        None if the method has no last step, or if the checkpoint of the last round is gone.
+
+        Raises:
+            CheckpointError: the checkpoint is damaged.
+        """
+        if not (self.method.has_closing or self.method.has_finish):
+            return None
+        last = next((found for found in self._store.manifests() if _is_last_round(found, self.config)), None)
+        if last is None or misfit(last, self.folder.id, self.config):
+            return None
+        return replace(self, broadcast=read_server(self._store, last)[1], _manifest=last)
 
     def predictors(self, client: FederatedClient) -> Mapping[str, Predictor]:
         """Returns the client's predictors in the final evaluation, the ranked one first."""
@@ -110,6 +128,10 @@ def finished_run(path: Path, overrides: Sequence[str] = (), *, trusted: bool = F
     device = inline_device(config.placement)
     with PROCESS_THREADS.held(config.placement.threads_per_actor):
         yield FinishedRun(folder, config, population, method, broadcast, device, store, manifest)
+
+
+def _is_last_round(manifest: Manifest, config: Config) -> bool:
+    return manifest.phase == "round" and manifest.round == config.run.rounds
 
 
 def _final(store: CheckpointStore, folder: RunFolder, config: Config) -> Manifest:

@@ -6,11 +6,12 @@ from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 
-from fedvtc.config import absolute_paths, check_submitted, same_place, to_dict
+from fedvtc.config import absolute_paths, changed_code, check_submitted, code_hashes, same_place, to_dict
 from fedvtc.config.naming import default_name
 from fedvtc.config.schema import Config
 from fedvtc.errors import RunExistsError, UserError
 from fedvtc.federation.attempt import RunSummary, attempt
+from fedvtc.federation.earlier_run import EarlierRun
 from fedvtc.federation.resume import resume_folder
 from fedvtc.federation.starting_point import checkpoint_store
 from fedvtc.federation.status import has_begun
@@ -30,6 +31,7 @@ def run_federation(
     trackers: Sequence[Tracker] = (),
     trusted: bool = False,
     owns_process: bool = False,
+    start_from: Path | None = None,
 ) -> RunSummary:
     """Runs a federation and writes its run folder; resumes the run of that name if `run.resume` is `auto`.
 
@@ -40,6 +42,7 @@ def run_federation(
         trusted: resume a run even if its folder belongs to another user.
         owns_process: True if this process exists for the run only. A second Ctrl-C or SIGTERM then ends the process;
             otherwise it raises `Interrupted`.
+        start_from: the folder of a run with equal rounds, which a new run takes over instead of computing them again.
 
     Raises:
         UserError: the data, the cluster or the run folder do not fit the config.
@@ -61,7 +64,8 @@ def run_federation(
             trackers=trackers,
             owns_process=owns_process,
         )
-    population = Population.of(config)
+    earlier = EarlierRun.open(start_from, config, trusted) if start_from is not None else None
+    population = Population.of(config, earlier.partition if earlier else None)
     folder = _new_folder(config, name)
     with folder.lock(), _discarded_unless_begun(folder):
         console = make_console_tracker(plain)
@@ -70,7 +74,16 @@ def run_federation(
             console.note(f"{folder.path}: the folder of run {submitted_as} is gone; this is a new run, {folder.id}")
         incidents = Incidents(console.note)
         store = checkpoint_store(config, folder)
-        return attempt(config, population, folder, store, None, console, incidents, trackers, owns_process=owns_process)
+        start = None
+        if earlier is not None:
+            start = earlier.copy_rounds(folder, store, config, population, incidents)
+            console.note(f"{folder.path}: starting after round {start.round} of {earlier.folder.path}")
+            if changed := changed_code(earlier.folder.attempts, code_hashes(config)):
+                what = f"{folder.path}: the code of {', '.join(changed)} has changed since {earlier.folder.path}"
+                console.note(f"{what}; the copied rounds used the former code")
+        return attempt(
+            config, population, folder, store, start, console, incidents, trackers, owns_process=owns_process
+        )
 
 
 def _new_folder(config: Config, name: str) -> RunFolder:

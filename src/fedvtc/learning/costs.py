@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import resource
 import sys
 import time
 from collections.abc import Callable, Hashable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
 Scalars = dict[str, float]
 Result = TypeVar("Result")
 """Result of a step."""
+STATUS = Path("/proc/self/status")
+"""Linux's file on this process; `VmHWM` is its largest resident memory, if the kernel says it."""
 
 
 @contextmanager
@@ -80,9 +84,26 @@ def _flops(step: Callable[[], object], gpus: list[torch.device]) -> int:
 
 
 def peak_memory_bytes() -> float:
-    """Returns the largest resident memory of this process so far, in bytes."""
+    """Returns the largest resident memory of this process since its start or `restart_peak_memory`, in bytes."""
+    with suppress(OSError):
+        found = re.search(r"^VmHWM:\s+(\d+) kB$", STATUS.read_text(), re.MULTILINE)
+        if found:
+            return float(found[1]) * 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return float(peak if sys.platform == "darwin" else peak * 1024)
+
+
+def restart_peak_memory() -> None:
+    """Makes this process count its largest memory from now on, for a second run in the same process.
+
+    Systems other than Linux go on to count from the start of the process.
+    """
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        for device in range(torch.cuda.device_count()):
+            torch.cuda.reset_peak_memory_stats(device)
 
 
 def _add(scalars: Scalars, name: str, value: float) -> None:

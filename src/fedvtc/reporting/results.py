@@ -1,19 +1,16 @@
 """Reads whole runs for figures: records, rows of clients, settings, and a group for runs that differ in the seed."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from fedvtc.reporting.comparison.values import result_keys, with_texts
 from fedvtc.reporting.run_facts import DAMAGE, METHOD, SEED, RunFacts, check_records, damage, read_run
 from fedvtc.reporting.run_folders import find_runs
-from fedvtc.reporting.run_numbers import ACCURACY, numbers_of
+from fedvtc.reporting.run_numbers import numbers_so_far
 from fedvtc.storage.records import client_lines
 
-UNRELATED = (METHOD, SEED, "run.name", "run.output_dir", "run.resume", "method.label")
-"""Keys that never set groups apart; sections of `UNRELATED_SECTIONS` neither."""
-UNRELATED_SECTIONS = ("tracking", "placement", "cluster", "checkpoint", "runtime")
 TEXT_COLUMNS = ("phase", "backbone")
 
 
@@ -23,12 +20,16 @@ class RunResult:
 
     Attributes:
         facts: config, status and records.
+        numbers: the newest value of each metric, sums of bytes, seconds and operations, by name.
         rows: rows of the newest evaluation of every client, numbers as floats, None for an empty cell.
+        rows_before: rows of the evaluation of the last round, if `rows` are those after the method's last step.
         group: name of the group of runs that differ in their seed only.
     """
 
     facts: RunFacts
+    numbers: Mapping[str, float]
     rows: Sequence[Mapping[str, Any]]
+    rows_before: Sequence[Mapping[str, Any]] = ()
     group: str = ""
 
     @property
@@ -52,11 +53,6 @@ class RunResult:
         return f"{self.group}, seed {self.seed}"
 
     @property
-    def measured(self) -> Mapping[str, Any]:
-        """The newest record with an evaluation; empty before the first evaluation."""
-        return next((record for record in reversed(self.records) if record.get(ACCURACY) is not None), {})
-
-    @property
     def class_names(self) -> list[str]:
         """Names of the classes, in class order; empty for runs of version 0.1.0."""
         data = self.facts.description.get("data")
@@ -78,7 +74,7 @@ def read_results(folders: Sequence[Path]) -> tuple[list[RunResult], list[str]]:
     for folder in found:
         try:
             runs.append(_read(folder))
-        except (*DAMAGE, TypeError) as error:
+        except DAMAGE as error:
             problems.append(f"{folder}: left out, damaged ({damage(error)}).")
     groups = _groups(runs)
     runs = [replace(run, group=group) for run, group in zip(runs, groups, strict=True)]
@@ -93,6 +89,12 @@ def groups_of(runs: Sequence[RunResult]) -> dict[str, list[RunResult]]:
     return groups
 
 
+def firsts_first(runs: Sequence[RunResult]) -> tuple[list[RunResult], list[RunResult]]:
+    """Returns the first run of each group, and all others, which are the first to be left out of a large figure."""
+    firsts = [members[0] for members in groups_of(runs).values()]
+    return firsts, [run for run in runs if run not in firsts]
+
+
 def number(value: Any) -> float | None:
     """Returns a value of a record as a float; None if the value is no number."""
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
@@ -101,22 +103,18 @@ def number(value: Any) -> float | None:
 def _read(folder: Path) -> RunResult:
     facts = read_run(folder)
     check_records(facts)
-    if facts.records:
-        # Refuses values that are no numbers.
-        numbers_of(facts.records)
-    return RunResult(facts, _newest_rows(folder))
+    return RunResult(facts, numbers_so_far(facts.records), *_newest_rows(folder))
 
 
-def _newest_rows(folder: Path) -> list[dict[str, Any]]:
-    rows = [line.values for line in client_lines(folder) if line.values is not None]
-    if not rows:
-        return []
-    newest = max((row["phase"] == "final", row["round"]) for row in rows)
-    return [
-        {key: value if key in TEXT_COLUMNS else _cell(value) for key, value in row.items()}
-        for row in rows
-        if (row["phase"] == "final", row["round"]) == newest
-    ]
+def _newest_rows(folder: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Returns the rows of the newest evaluation, and those of the last round if the newest follows the last step."""
+    lines = [line.values for line in client_lines(folder) if line.values is not None]
+    newest = max(((row["phase"] == "final", row["round"]) for row in lines), default=(False, 0))
+    found = []
+    for at in (newest, (False, newest[1])):
+        rows = [row for row in lines if (row["phase"] == "final", row["round"]) == at]
+        found.append([{key: v if key in TEXT_COLUMNS else _cell(v) for key, v in row.items()} for row in rows])
+    return found[0], found[1] if newest[0] else []
 
 
 def _cell(value: Any) -> float | None:
@@ -128,16 +126,13 @@ def _cell(value: Any) -> float | None:
 
 def _groups(runs: Sequence[RunResult]) -> list[str]:
     """Returns the group of each run: the method's label, and the settings that set runs of this label apart."""
-    settings = [run.facts.settings() for run in runs]
-    names = []
-    for run, own in zip(runs, settings, strict=True):
-        siblings = [other for other in settings if other[METHOD] == own[METHOD]]
-        keys = sorted({key for other in siblings for key in other if _is_related(key)})
-        apart = [key for key in keys if len({json.dumps(other.get(key), default=str) for other in siblings}) > 1]
-        words = [f"{key.rpartition('.')[2]} {own.get(key)}" for key in apart]
-        names.append(", ".join([run.facts.method, *words]))
-    return names
-
-
-def _is_related(key: str) -> bool:
-    return key not in UNRELATED and key.partition(".")[0] not in UNRELATED_SECTIONS
+    by_method: dict[str, list[RunResult]] = {}
+    for run in runs:
+        by_method.setdefault(run.facts.method, []).append(run)
+    names: dict[int, str] = {}
+    for method, siblings in by_method.items():
+        settings = [run.facts.settings() for run in siblings]
+        keys = [key for key in result_keys(settings) if key not in (METHOD, SEED)]
+        for run, texts in zip(siblings, with_texts(settings), strict=True):
+            names[id(run)] = ", ".join([method, *(f"{key.rpartition('.')[2]} {texts.get(key, '-')}" for key in keys)])
+    return [names[id(run)] for run in runs]

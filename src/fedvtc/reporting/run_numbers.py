@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from fedvtc.learning.metrics import SUMMED
+from fedvtc.storage.records import METRICS_FILE
 
 ACCURACY = "test/accuracy/mean"
 SENT, RECEIVED = "bytes/up", "bytes/down"
@@ -21,22 +22,57 @@ _NOT_COMPUTING = ("time/evaluate", "time/round", "time/makespan", "time/makespan
 
 
 def numbers_of(records: Sequence[Record], target: float | None = None) -> dict[str, float]:
-    """Returns the numbers of a finished run by name; a number that the records lack is left out.
+    """Returns the numbers of a run by name; a number that the records lack is left out.
 
-    Metrics of an evaluation are those of the final record. Bytes, seconds and operations are sums over all records: by
+    Metrics of an evaluation are those of the last record. Bytes, seconds and operations are sums over all records: by
     kind or phase, and together under `bytes/up`, `bytes/down`, `time/client` (clients and server), `time/round`,
     `cpu/total` and `flops/total`. Losses are those of the last record that has the loss; memory is the maximum.
 
     Args:
-        records: all records, in order; the last is the final record.
+        records: all records, in order; the last of a finished run is the final record.
         target: mean accuracy up to which rounds, bytes and seconds are counted; None counts nothing.
 
     Raises:
         ValueError: a value is no number.
-        TypeError: a value is no number.
     """
-    final = records[-1]
-    numbers = {name: float(final[name]) for name in final if name.startswith(_EVALUATION) and final[name] is not None}
+    try:
+        return _numbers(records, target)
+    except TypeError as error:
+        raise ValueError(f"{METRICS_FILE}: {error}") from None
+
+
+def numbers_so_far(records: Sequence[Record]) -> dict[str, float]:
+    """Returns the numbers of a run that may continue: the newest value of each metric, sums up to now.
+
+    Raises:
+        ValueError: a value is no number.
+    """
+    newest: dict[str, Any] = {}
+    for record in records:
+        newest |= {name: value for name, value in record.items() if name.startswith(_EVALUATION)}
+    return numbers_of([*records[:-1], newest | dict(records[-1])]) if records else {}
+
+
+def are_whole(records: Sequence[Record], num_rounds: object) -> bool:
+    """True if the records are one record of each round, in order, and then the final record."""
+    steps = [(record.get("phase"), record.get("round")) for record in records]
+    rounds = range(1, len(records))
+    return steps == [*(("round", number) for number in rounds), ("final", num_rounds)] and num_rounds == len(rounds)
+
+
+def wall_clock_s(records: Sequence[Record]) -> float:
+    """Returns the seconds of all rounds and of the last step, wall clock."""
+    return float(sum(record.get(WALL_CLOCK) or 0.0 for record in records))
+
+
+def computing_s(records: Sequence[Record]) -> float:
+    """Returns the seconds of clients and server: of whole client rounds, or of phases in a record without these."""
+    return float(sum(seconds for record in records for seconds in _parts_s(record)))
+
+
+def _numbers(records: Sequence[Record], target: float | None) -> dict[str, float]:
+    last = records[-1]
+    numbers = {name: float(last[name]) for name in last if name.startswith(_EVALUATION) and last[name] is not None}
     numbers |= {name: _sum(records, f"{name}/") for name in (SENT, RECEIVED)}
     numbers |= {COMPUTING: computing_s(records), WALL_CLOCK: wall_clock_s(records)}
     numbers |= {name: total for name, total in ((CPU, _cpu_s(records)), (FLOPS, _sum(records, "flops/"))) if total}
@@ -56,23 +92,6 @@ def numbers_of(records: Sequence[Record], target: float | None = None) -> dict[s
         numbers[TARGET_BYTES] = sum(_sum(until, f"{name}/") for name in (SENT, RECEIVED))
         numbers[TARGET_SECONDS] = wall_clock_s(until)
     return numbers
-
-
-def are_whole(records: Sequence[Record], num_rounds: object) -> bool:
-    """True if the records are one record of each round, in order, and then the final record."""
-    steps = [(record.get("phase"), record.get("round")) for record in records]
-    rounds = range(1, len(records))
-    return steps == [*(("round", number) for number in rounds), ("final", num_rounds)] and num_rounds == len(rounds)
-
-
-def wall_clock_s(records: Sequence[Record]) -> float:
-    """Returns the seconds of all rounds and of the last step, wall clock."""
-    return float(sum(record.get(WALL_CLOCK) or 0.0 for record in records))
-
-
-def computing_s(records: Sequence[Record]) -> float:
-    """Returns the seconds of clients and server: of whole client rounds, or of phases in a record without these."""
-    return float(sum(seconds for record in records for seconds in _parts_s(record)))
 
 
 def _cpu_s(records: Sequence[Record]) -> float:

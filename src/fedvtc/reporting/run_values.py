@@ -5,7 +5,7 @@ from typing import Any
 
 from fedvtc.learning.metrics import HEADLINE_METRICS
 from fedvtc.reporting.run_facts import RunFacts
-from fedvtc.reporting.run_numbers import numbers_of
+from fedvtc.reporting.run_numbers import numbers_so_far
 
 PARTITION_PARAMETERS = {
     "dirichlet": "alpha",
@@ -26,7 +26,7 @@ def values_of(run: RunFacts) -> dict[str, Any]:
     Raises:
         ValueError: the config is damaged.
     """
-    numbers = _numbers(run)
+    numbers = numbers_so_far(run.records)
     headlines = {heading: numbers.get(name) for heading, name in HEADLINE_METRICS.items()}
     own = {
         "run": run.name,
@@ -52,16 +52,3 @@ def partition_text(section: Mapping[str, Any]) -> str:
     kind = str(section.get("kind", "?"))
     parameter = PARTITION_PARAMETERS.get(kind)
     return f"{kind} {section.get(parameter, '?')}" if parameter else kind
-
-
-def _numbers(run: RunFacts) -> dict[str, float]:
-    """Returns the numbers of a run that may still be running."""
-    if not run.records:
-        return {}
-    newest: dict[str, Any] = {}
-    for record in run.records:
-        newest |= {name: value for name, value in record.items() if name.startswith(("test/", "validation/"))}
-    try:
-        return numbers_of([*run.records[:-1], newest | dict(run.records[-1])])
-    except TypeError as error:
-        raise ValueError(f"metrics.jsonl: {error}") from None

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import os
 import traceback
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,18 +20,21 @@ from numpy.typing import NDArray
 
 from fedvtc.config.schema import Config
 from fedvtc.errors import CheckpointError, ClientError, ClientMemoryError, FedvtcError
-from fedvtc.learning.costs import FlopCounts, measured, peak_memory_bytes
+from fedvtc.learning.costs import FlopCounts
 from fedvtc.learning.data import Dataset, ImageArrays
 from fedvtc.learning.exchange.messages import Broadcast, Upload, find_non_finite
 from fedvtc.learning.methods import Method, Task, build
 from fedvtc.learning.population import ClientSpec
 from fedvtc.runtime.heavy_imports import fast_imports
 from fedvtc.runtime.lineage import History
+from fedvtc.runtime.measured_step import measured_step
+from fedvtc.runtime.residents import Residents
 from fedvtc.runtime.snapshots import Snapshots
 from fedvtc.runtime.tasks import Arguments, Result, changes_client
 from fedvtc.storage.checkpoints import CheckpointStore, Shard, shard_name
-from fedvtc.storage.checkpoints.shard_file import Save, Sink
+from fedvtc.storage.checkpoints.shard_file import Save
 from fedvtc.storage.checkpoints.trees import read_tree, write_tree
+from fedvtc.storage.idle_file import IdleFile
 
 if TYPE_CHECKING:
     from fedvtc.learning.client.client import FederatedClient
@@ -45,15 +49,22 @@ class ClientHost:
         dataset: the images of all clients; read only, because other processes may share the arrays.
         specs: the clients to host.
         device: the device that the clients compute on.
+        idle_folder: folder for the states of idle clients, as in `IdleFile`.
     """
 
-    def __init__(self, config: Config, dataset: Dataset, specs: Sequence[ClientSpec], device: torch.device) -> None:
+    def __init__(
+        self,
+        config: Config,
+        dataset: Dataset,
+        specs: Sequence[ClientSpec],
+        device: torch.device,
+        idle_folder: Path | None = None,
+    ) -> None:
         self._config, self._dataset, self._device = config, dataset, device
         self._method: Method[Any] = build(config.method, Task.of(config, dataset))
         self._specs = {spec.client: spec for spec in specs}
         # The first task of a client builds the client: a client that is restored first need not be built twice.
-        self._clients: dict[int, FederatedClient] = {}
-        self._unbuilt = {spec.client for spec in specs}
+        self._clients = Residents(self._built, config.placement.client_bytes_per_actor, IdleFile(idle_folder))
         self._snapshots, self._flops = Snapshots(), FlopCounts(device)
 
     def perform(
@@ -69,7 +80,7 @@ class ClientHost:
         except FedvtcError:
             raise
         except Exception as error:
-            client = self._clients.get(client_id)
+            client = self._clients.peek(client_id)
             at = (client.round, client.phase_name or task.__name__) if client else (0, task.__name__)
             kind = ClientMemoryError if isinstance(error, MemoryError | torch.OutOfMemoryError) else ClientError
             reason = f"{type(error).__name__}: {error}".rstrip(": ")
@@ -102,7 +113,7 @@ class ClientHost:
         """
         client = self._begun(client_id, broadcast)
         broadcast = broadcast.seen_by(client.backbone_name)
-        with self._measured_step(client) as costs:
+        with measured_step(client) as costs:
             self._method.receive(client, broadcast)
             self._method.finish(client, broadcast)
         return {**client.scalars, **costs}
@@ -115,7 +126,7 @@ class ClientHost:
             broadcast: the newest broadcast, which the client receives for the evaluation only.
             is_finished: True if the client has already received the broadcast for good, in `finish`.
         """
-        client, method = self._client(client_id), self._method
+        client, method = self._clients.use(client_id), self._method
         broadcast = broadcast.seen_by(client.backbone_name)
         if is_finished or not method.has_receive:
             return self._measured(client, broadcast)
@@ -137,7 +148,7 @@ class ClientHost:
         """
         from fedvtc.learning.data.generated import to_pixels
 
-        client = self._client(client_id)
+        client = self._clients.use(client_id)
         drawn = self._method.samples(client, broadcast.seen_by(client.backbone_name), num_per_class=num_per_class)
         if drawn is None:
             return None
@@ -146,20 +157,23 @@ class ClientHost:
 
     def hold(self, client_id: int) -> None:
         """Holds the client's present state for the next `save`, even if the client works before that `save`."""
-        self._client(client_id)  # Built here and not by the thread that writes: building draws from PyTorch's globals.
+        # Built here and not by the thread that writes: building draws from PyTorch's globals.
+        self._clients.keep(client_id)
         self._snapshots.hold(client_id)
 
-    def save(self, client_id: int, store: CheckpointStore, draft: str) -> Shard:
-        """Writes the state that the client had at `hold`; another thread may call this method.
+    def save(self, clients: Sequence[int], store: CheckpointStore, draft: str) -> list[Shard]:
+        """Writes the state that each client had at `hold`; another thread may call this method.
 
         Raises:
-            OSError: the state cannot be written.
+            OSError: a state cannot be written.
         """
-
-        def save_snapshot(file: Sink) -> None:
-            self._snapshots.save(client_id, self._saver(client_id), file)
-
-        return store.write(draft, shard_name(client_id), save_snapshot)
+        try:
+            return [
+                store.write(draft, shard_name(client), partial(self._snapshots.save, client, self._saver(client)))
+                for client in clients
+            ]
+        finally:
+            self._clients.release()
 
     def rebuild(self, client_id: int, history: History) -> list[str]:
         """Rebuilds the client from its history; drops the present state of the client.
@@ -172,9 +186,12 @@ class ClientHost:
         """
         # The client is absent until its rebuild is complete, so that no task can run on a client in a wrong state.
         self.forget(client_id)
-        client = self._built(self._specs[client_id])
+        if not history.has_state:
+            self._clients.expect(client_id)
+            return []
+        client = self._built(client_id)
         start, damaged = self._restored(client, history)
-        self._clients[client_id] = client
+        self._clients.add(client)
         for step in history.steps:
             if step.round > start:
                 getattr(self, step.task)(client_id, step.broadcast)
@@ -184,16 +201,21 @@ class ClientHost:
         """Drops the client; a held state that is not yet written is set aside first."""
         if client_id in self._clients:
             self._snapshots.before_change(client_id, self._saver(client_id))
-        self._clients.pop(client_id, None)
-        self._unbuilt.discard(client_id)
+        self._clients.drop(client_id)
 
     def adopt(self, specs: Sequence[ClientSpec]) -> None:
         """Adds clients to the host; each has to be built by `rebuild`."""
         self._specs |= {spec.client: spec for spec in specs}
+        for spec in specs:
+            self._clients.drop(spec.client)
+
+    def close(self) -> None:
+        """Deletes the file of idle clients."""
+        self._clients.close()
 
     def digest(self, client_id: int) -> str:
         """Returns the SHA-256 of the client's weights."""
-        return self._client(client_id).weights_digest()
+        return self._clients.use(client_id).weights_digest()
 
     def process_id(self, client_id: int) -> int:
         """Returns the id of the process that hosts the client."""
@@ -204,29 +226,13 @@ class ClientHost:
     ) -> Upload:
         client = self._begun(client_id, broadcast)
         broadcast = broadcast.seen_by(client.backbone_name)
-        with self._measured_step(client) as costs:
+        with measured_step(client) as costs:
             self._method.receive(client, broadcast)
             upload = step(client, broadcast) or client.upload()
             broken = find_non_finite(upload.payload)
             if broken is not None:
                 raise ClientError(client_id, client.round, "upload", f"{broken} is not finite")
         return replace(upload, scalars={**upload.scalars, **costs})
-
-    @contextmanager
-    def _measured_step(self, client: FederatedClient) -> Iterator[dict[str, float]]:
-        """Yields a mapping for the costs of a client's step; raises `ClientError` if the model is not finite."""
-        from fedvtc.learning.client.evaluation import has_finite_outputs
-
-        costs: dict[str, float] = {}
-        with measured(costs, "client"):
-            yield costs
-            # A step's loss belongs to the weights before the step.
-            if not has_finite_outputs(client.classifier, client.images):
-                what = "the logits of the client's own images are not finite"
-                raise ClientError(client.id, client.round, "outputs", what)
-        costs["memory/peak_bytes"] = peak_memory_bytes()
-        if self._device.type == "cuda":
-            costs["memory/gpu_peak_bytes"] = float(torch.cuda.max_memory_allocated(self._device))
 
     def _measured(self, client: FederatedClient, broadcast: Broadcast) -> Evaluation:
         from fedvtc.learning.client.evaluation import Evaluation
@@ -244,24 +250,20 @@ class ClientHost:
             found = found._replace(validation_accuracy=float(np.trace(matrix_CC) / len(validation_M)))
         return found
 
-    def _client(self, client_id: int) -> FederatedClient:
-        if client_id in self._unbuilt:
-            self._clients[client_id] = self._built(self._specs[client_id])
-            self._unbuilt.discard(client_id)
-        return self._clients[client_id]
-
-    def _built(self, spec: ClientSpec) -> FederatedClient:
+    def _built(self, client_id: int) -> FederatedClient:
         with fast_imports():
             from fedvtc.learning.client.client import FederatedClient
 
-        client = FederatedClient(spec, self._config, self._dataset, self._device, self._flops)
+        client = FederatedClient(self._specs[client_id], self._config, self._dataset, self._device, self._flops)
         self._method.prepare(client)
         return client
 
     def _restored(self, client: FederatedClient, history: History) -> tuple[int, list[str]]:
         """Loads the newest usable checkpoint into the client; returns its round, and a line for each damaged one."""
-        damaged = []
+        damaged: list[str] = []
         for manifest in history.checkpoints:
+            if not manifest.shards:
+                return manifest.round, damaged
             assert history.store is not None
             try:
                 state = read_tree(history.store.read(manifest, shard_name(client.id)))
@@ -277,10 +279,11 @@ class ClientHost:
 
     def _begun(self, client_id: int, broadcast: Broadcast) -> FederatedClient:
         """Returns the client, ready for the step that follows the broadcast."""
-        client = self._client(client_id)
+        client = self._clients.use(client_id)
         self._snapshots.before_change(client_id, self._saver(client_id))
+        self._clients.changed(client_id)
         client.begin_round(broadcast.round + 1)
         return client
 
     def _saver(self, client_id: int) -> Save:
-        return lambda file: write_tree(self._clients[client_id].state_dict(), file)
+        return lambda file: write_tree(self._clients.use(client_id).state_dict(), file)

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any, Self
 
 from fedvtc.config.schema import Config
@@ -31,6 +32,7 @@ class InlinePool:
         specs: the clients to host.
         lineage: records the steps of the clients; a new lineage if None.
         incidents: reports failed clients and damaged checkpoints; nothing is reported if None.
+        idle_folder: folder for the states of idle clients, as in `ClientHost`.
 
     Raises:
         ConfigError: a pool in another thread has another number of threads.
@@ -43,12 +45,13 @@ class InlinePool:
         specs: Sequence[ClientSpec],
         lineage: Lineage | None = None,
         incidents: Incidents | None = None,
+        idle_folder: Path | None = None,
     ) -> None:
         self._config, self._lineage = config, lineage or Lineage()
         self._incidents = incidents or Incidents(lambda text: None)
         with ExitStack() as limits:
             limits.enter_context(PROCESS_THREADS.held(config.placement.threads_per_actor))
-            self._host = ClientHost(config, dataset, specs, inline_device(config.placement))
+            self._host = ClientHost(config, dataset, specs, inline_device(config.placement), idle_folder)
             self._limits = limits.pop_all()
         self._workload = Workload({spec.client: float(len(spec.indices_N)) for spec in specs})
         self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
@@ -60,7 +63,9 @@ class InlinePool:
         return self._results(task, clients, arguments)
 
     def _results(self, task: ClientTask, clients: Sequence[int], arguments: Sequence[Any]) -> Iterator[Any]:
-        step = self._lineage.begin(task, arguments[0].round + 1, arguments[0]) if is_changing(task) else None
+        step = None
+        if is_changing(task):
+            step = self._lineage.begin(task, arguments[0].round + 1, arguments[0], arguments[0].num_bytes)
         retries = Retries(self._config.runtime, self._incidents, task)
         if task is ClientHost.run_round:
             self._workload.begin([clients])
@@ -92,11 +97,14 @@ class InlinePool:
             for damage in self._host.perform(ClientHost.rebuild, client, self._lineage.history(client)):
                 self._incidents.add("checkpoints_damaged", damage)
 
-    def save(self, clients: Sequence[int], store: CheckpointStore, draft: str) -> list[Future[Shard]]:
+    def save(self, clients: Sequence[int], store: CheckpointStore, draft: str) -> list[Future[list[Shard]]]:
         """Starts to write the present state of each client in a thread, as `Pool.save` says."""
         for client in clients:
             self._host.hold(client)
-        return [self._writer.submit(self._host.save, client, store, draft) for client in clients]
+        return [self._writer.submit(self._host.save, [client], store, draft) for client in clients]
+
+    def check(self) -> None:
+        """Does nothing: this process is there."""
 
     def record(self) -> dict[str, float]:
         """Returns the measurements of the last round's placement, as `Pool.record` says."""
@@ -105,6 +113,7 @@ class InlinePool:
     def close(self) -> None:
         """Ends the thread that writes, and restores the number of threads that the process had before."""
         self._writer.shutdown()
+        self._host.close()
         self._limits.close()
 
     def __enter__(self) -> Self:

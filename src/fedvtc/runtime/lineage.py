@@ -12,6 +12,9 @@ from typing import Any, NamedTuple
 from fedvtc.runtime.tasks import ClientTask
 from fedvtc.storage.checkpoints import CheckpointStore, Manifest
 
+CLIENT_BYTES = 70
+"""Bytes of a number in the set of clients of a step."""
+
 
 @dataclass(frozen=True, eq=False)
 class Step:
@@ -21,12 +24,14 @@ class Step:
         task: the name of the task.
         round: the round of the task; a task after the last round counts as one round more.
         broadcast: the broadcast that the clients received, as the pool keeps it: the value, or a reference.
+        num_bytes: bytes of the broadcast.
         clients: the clients that completed the task. Only the thread that works on the pool changes or reads this set.
     """
 
     task: str
     round: int
     broadcast: Any
+    num_bytes: int = 0
     clients: set[int] = field(default_factory=set)
 
 
@@ -44,7 +49,8 @@ class History:
 
     Attributes:
         store: the store of the checkpoints; None without checkpoints.
-        checkpoints: the checkpoints to start from, newest first.
+        checkpoints: the checkpoints to start from, newest first, with the shard of this client alone; a client
+            without a shard had its initial state.
         from_nothing: True if the steps start at the first round, so that a rebuild needs no checkpoint.
         steps: the steps of the client since the oldest of the checkpoints, in order.
     """
@@ -53,6 +59,11 @@ class History:
     checkpoints: tuple[Manifest, ...]
     from_nothing: bool
     steps: tuple[Replay, ...]
+
+    @property
+    def has_state(self) -> bool:
+        """True if the client has worked, so that its state does not follow from its spec alone."""
+        return bool(self.steps) or any(manifest.shards for manifest in self.checkpoints)
 
 
 class Lineage:
@@ -72,10 +83,12 @@ class Lineage:
         self._checkpoints = [start] if start else []
         self._from_nothing = start is None
         self._steps: list[Step] = []
+        self._worked = start.clients if start else set()
+        """The clients with a step before the first of `_steps`."""
 
-    def begin(self, task: ClientTask, round: int, broadcast: Any) -> Step:
+    def begin(self, task: ClientTask, round: int, broadcast: Any, num_bytes: int = 0) -> Step:
         """Records a step; the pool adds each client that completes the task."""
-        step = Step(task.__name__, round, broadcast)
+        step = Step(task.__name__, round, broadcast, num_bytes)
         with self._lock:
             self._steps.append(step)
         return step
@@ -93,6 +106,7 @@ class Lineage:
             if not usable:
                 return
             self._checkpoints = sorted(usable, key=lambda manifest: -manifest.round)
+            self._worked |= {client for step in self._steps for client in step.clients}
             self._steps = [step for step in self._steps if step.round > self._oldest_round]
             self._from_nothing = False
 
@@ -101,13 +115,25 @@ class Lineage:
         with self._lock:
             return {client for step in self._steps if step.round > round for client in step.clients}
 
+    def bytes_since(self, round: int) -> int:
+        """Returns the bytes of the recorded steps after a round, about."""
+        with self._lock:
+            later = [step for step in self._steps if step.round > round]
+            return sum(step.num_bytes + CLIENT_BYTES * len(step.clients) for step in later)
+
+    def worked(self) -> set[int]:
+        """Returns the clients that have completed a step; the seed determines the state of every other client."""
+        with self._lock:
+            return self._worked.union(*(step.clients for step in self._steps))
+
     def history(self, client: int) -> History:
         """Returns the instructions to rebuild the client in its current state."""
         with self._lock:
             steps = tuple(
                 Replay(step.task, step.round, step.broadcast) for step in self._steps if client in step.clients
             )
-            return History(self._store, tuple(self._checkpoints), self._from_nothing, steps)
+            checkpoints = tuple(manifest.of_client(client) for manifest in self._checkpoints)
+            return History(self._store, checkpoints, self._from_nothing, steps)
 
     @property
     def num_steps(self) -> int:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 from fedvtc.config.schema import Config
 from fedvtc.config.secrets import shown
@@ -24,6 +25,7 @@ def open_pool(
     namespace: str,
     lineage: Lineage,
     incidents: Incidents,
+    idle_folder: Path | None = None,
 ) -> Iterator[Pool]:
     """Opens a pool that hosts all clients; the end of the block closes the pool.
 
@@ -34,6 +36,7 @@ def open_pool(
         namespace: Ray namespace for the actors of the run.
         lineage: records the steps of the clients.
         incidents: reports lost actors, failed clients and damaged checkpoints.
+        idle_folder: folder for the states of idle clients, as in `ClientHost`.
 
     Raises:
         ConfigError: the images are too small for a backbone.
@@ -49,7 +52,7 @@ def open_pool(
             incidents.tell("placement.pool=auto: the clients live in this process, because Ray would take longer")
         from fedvtc.runtime.inline_pool import InlinePool
 
-        with InlinePool(config, dataset, specs, lineage, incidents) as inline:
+        with InlinePool(config, dataset, specs, lineage, incidents, idle_folder) as inline:
             yield inline
         return
     from fedvtc.runtime.actors.cluster import address_of, connected
@@ -73,9 +76,10 @@ def open_pool(
             namespace=namespace,
             lineage=lineage,
             incidents=incidents,
+            idle_folder=idle_folder,
         )
         try:
-            pool.start()
+            pool.check()
             yield pool
         finally:
             pool.close()

@@ -38,11 +38,15 @@ class Pool(Protocol):
             CheckpointError: every checkpoint that a client could start from is damaged.
         """
 
-    def save(self, clients: Sequence[int], store: CheckpointStore, draft: str) -> list[Future[Shard]]:
+    def save(self, clients: Sequence[int], store: CheckpointStore, draft: str) -> list[Future[list[Shard]]]:
         """Starts to write the present state of each client; returns at once.
 
-        A future raises OSError if the state cannot be written, and another error if the process of the client is lost.
+        A future has the shards of one or several clients. A future raises OSError if a state cannot be written, and
+        another error if the process of a client is lost.
         """
+
+    def check(self) -> None:
+        """Returns once every process of clients answers; replaces lost processes. No client may be busy."""
 
     def record(self) -> dict[str, float]:
         """Returns measurements of the last round's placement on processes, by names of `ROUND_METRICS`."""

@@ -258,12 +258,11 @@ class RunFolder:
                 self._description["data"] = dict(report)
                 self._write()
 
-    def save_code(self, hashes: Mapping[str, str]) -> None:
-        """Writes the hashes of the user's own code by name into the present attempt; may raise an OSError."""
-        if hashes:
-            with self._changing:
-                self._description["attempts"][-1]["code"] = dict(hashes)
-                self._write()
+    def describe_attempt(self, key: str, facts: Mapping[str, Any]) -> None:
+        """Writes facts into the present attempt, such as the hashes of own code; may raise an OSError."""
+        with self._changing:
+            self._description["attempts"][-1][key] = dict(facts)
+            self._write()
 
     def discard(self) -> None:
         """Deletes the folder of a run that never started."""

@@ -10,9 +10,9 @@ import torch
 
 from fedvtc.config.schema import MethodConfig
 from fedvtc.learning.exchange.messages import Payload, bytes_by_kind
-from fedvtc.learning.methods import Method, largest_bytes
+from fedvtc.learning.methods import Method, largest_bytes, method_class
 from fedvtc.learning.metrics import CLIENT_METRICS, SPREAD_METRICS
-from fedvtc.testing.federation import LOST_CLASS, PARTS, Results, TinyFederation, digest, each, modules_of
+from fedvtc.testing.federation import LOST_CLASS, PARTICIPANTS, PARTS, Results, TinyFederation, digest, each, modules_of
 from fedvtc.testing.watch import Watch
 
 _TAKEN = {"trained"} | {name.rpartition("/")[2] for name in [*CLIENT_METRICS, *SPREAD_METRICS]}
@@ -33,6 +33,7 @@ def check_method(
     * Uploads of a client that holds every class have the bytes of `largest_upload` and `largest_closing`.
     * Clients of one image or of one class keep finite weights, and a class that nobody holds keeps its values.
     * A second `receive` changes nothing. The server changes no state and no upload in place.
+    * The rounds are those of the keys that `of_rounds` of the config returns.
     * A module that trains changes, and sends no gradient into another module of a client.
 
     Args:
@@ -56,6 +57,7 @@ def check_method(
     _check_training(federation, straight, untrained)
     _check_lost_class(straight)
     _check_repeats(federation, straight)
+    _check_rounds(federation, straight)
     return straight.digest()
 
 
@@ -70,7 +72,7 @@ def _check_finite(straight: Results) -> None:
 def _check_clients(federation: TinyFederation, straight: Results) -> None:
     """Checks `receive` and `predictors` on a client with the broadcast of the first round."""
     host, broadcast = federation.hosts()[0], straight.broadcasts[0]
-    client, broadcast = host._client(0), broadcast.seen_by(host._client(0).backbone_name)
+    client, broadcast = host._clients.use(0), broadcast.seen_by(host._clients.use(0).backbone_name)
     federation.method.receive(client, broadcast)
     before = digest(client.state_dict())
     federation.method.receive(client, broadcast)
@@ -181,3 +183,24 @@ def _check_repeats(federation: TinyFederation, straight: Results) -> None:
     assert federation.run(packing).digest() == expected, "another division of the clients among processes changes bits"
     assert federation.run(evaluates=True).digest() == expected, "an evaluation changes the rounds that follow"
     raise AssertionError("a resume changes bits: some state is in neither client.modules, client.memory nor the state")
+
+
+def _check_rounds(federation: TinyFederation, straight: Results) -> None:
+    """Runs the rounds of the keys that the rounds depend on: messages and common modules must be equal."""
+    config = federation.config.method
+    keys = config.of_rounds()
+    if keys == config:
+        return
+    assert keys.of_rounds() == keys, "of_rounds of the keys that of_rounds returns has other keys"
+    other = TinyFederation(method_class(keys.name), keys).run(ends=False)
+    what = "the rounds differ from those of the keys that of_rounds returns"
+    for number in range(len(PARTICIPANTS)):
+        sent = [[upload.payload for upload in results.uploads[number]] for results in (straight, other)]
+        assert digest(sent[0]) == digest(sent[1]), f"{what}: uploads of round {number + 1}"
+        received = [
+            [results.broadcasts[number].payload, results.broadcasts[number].groups] for results in (straight, other)
+        ]
+        assert digest(received[0]) == digest(received[1]), f"{what}: broadcast of round {number + 1}"
+    for client, (own, others) in enumerate(zip(straight.trained, other.trained, strict=True)):
+        differing = [name for name in own if others.get(name, own[name]) != own[name]]
+        assert not differing, f"{what}: {', '.join(differing)} of client {client}"

@@ -52,6 +52,8 @@ class Results:
     uploads: list[list[Upload]] = field(default_factory=list)
     scalars: list[Mapping[str, float]] = field(default_factory=list)
     clients: list[Any] = field(default_factory=list)
+    trained: list[Mapping[str, str]] = field(default_factory=list)
+    """Digests of each client's modules and memory after the last round, by name."""
 
     def digest(self) -> str:
         """Returns the SHA-256 of states, messages and clients."""
@@ -99,13 +101,21 @@ class TinyFederation:
             hosts |= dict.fromkeys(group, ClientHost(self.config, self.dataset, specs, torch.device("cpu")))
         return hosts
 
-    def run(self, packing: Packing = ONE_PROCESS, *, restarts: bool = False, evaluates: bool = False) -> Results:
+    def run(
+        self,
+        packing: Packing = ONE_PROCESS,
+        *,
+        restarts: bool = False,
+        evaluates: bool = False,
+        ends: bool = True,
+    ) -> Results:
         """Runs all rounds, the closing exchange and the last step.
 
         Args:
             packing: the clients of each process.
             restarts: True replaces all processes after each round, by way of checkpoints.
             evaluates: True evaluates every client after each round.
+            ends: False leaves out the closing exchange and the last step.
         """
         found, hosts = Results(), self.hosts(packing)
         state, broadcast = self.method.start()
@@ -117,6 +127,10 @@ class TinyFederation:
                     each(hosts, range(len(PARTS)), "evaluate", broadcast)
                 if restarts:
                     hosts, state, broadcast = self._restarted(hosts, packing, state, broadcast)
+            states = [hosts[client]._clients.use(client).state_dict() for client in range(len(PARTS))]
+            found.trained = [{name: digest(part) for name, part in state.items()} for state in states]
+            if not ends:
+                return found
             broadcast = self.method.last_broadcast(state, broadcast)
             found.broadcasts.append(broadcast)
             if self.method.has_closing:
@@ -126,7 +140,7 @@ class TinyFederation:
                 found.uploads.append(uploads)
                 found.broadcasts.append(broadcast)
             each(hosts, range(len(PARTS)), "finish", broadcast)
-        found.clients = [hosts[client]._client(client).state_dict() for client in range(len(PARTS))]
+        found.clients = [hosts[client]._clients.use(client).state_dict() for client in range(len(PARTS))]
         return found
 
     def _serve(
@@ -148,7 +162,7 @@ class TinyFederation:
     ) -> tuple[dict[int, ClientHost], ServerState, Broadcast]:
         new = self.hosts(packing)
         for client, host in hosts.items():
-            new[client]._client(client).load_state_dict(_stored(host._client(client).state_dict()))
+            new[client]._clients.use(client).load_state_dict(_stored(host._clients.use(client).state_dict()))
         server = _stored(arrays_to_tensors([state, broadcast.payload, broadcast.groups]))
         state, payload, groups = tensors_to_arrays(server)
         return new, state, Broadcast(broadcast.round, payload, groups)
@@ -169,7 +183,7 @@ def modules_of(hosts: Mapping[int, ClientHost]) -> dict[str, nn.Module]:
     return {
         f"{name} of client {client}": module
         for client, host in hosts.items()
-        for name, module in host._client(client).modules.items()
+        for name, module in host._clients.use(client).modules.items()
     }
 
 

@@ -6,13 +6,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from fedvtc.commands.plan.data import data_lines
 from fedvtc.commands.plan.footprint import LIBRARIES_BYTES, PROCESS_BYTES
 from fedvtc.commands.plan.limits import disk_lines, memory_lines
 from fedvtc.commands.plan.nodes import nodes_of, pack_clients
 from fedvtc.commands.plan.plan import make_plan
-from fedvtc.commands.plan.printing import placement_lines, save_picture
+from fedvtc.commands.plan.printing import message_lines, placement_lines, print_plan, save_picture
 from fedvtc.config import Config, load
 from fedvtc.config.schema import DataConfig
 from fedvtc.errors import ClusterError, UserError
@@ -105,6 +106,11 @@ def test_a_plan_of_the_digits():
     # Weights, gradients and two moments of Adam, of the classifiers and of at least one layer of each generator.
     weights = sum(client.parameters for client in plan.clients.values())
     assert 16 * (weights + 4 * 8 * 64) < plan.memory.models < 32 * weights
+    # With a limit, the states of idle clients within the limit and the largest state of a client at work.
+    limited = replace(plan, config=config("placement.pool=inline", "placement.client_bytes_per_actor=1000"))
+    largest = max(client.state for client in plan.clients.values())
+    server_bytes = plan.memory.models - sum(client.state for client in plan.clients.values())
+    assert limited.memory.models == 1000 + largest + server_bytes
     up = plan.payload_bytes["up"]
     # 10 classes of 8 float32 features at the least.
     assert up["prototypes"] >= 10 * 8 * 4
@@ -256,6 +262,21 @@ def test_a_plan_knows_the_size_of_a_checkpoint_and_of_its_steps():
     assert "method.generator.dm_samples" in line
     free_bytes = wide.memory.total - wide.memory.steps / 2
     assert memory_lines(wide, free_bytes)[1].endswith("Set a smaller method.generator.dm_samples.")
+
+
+def test_messages_of_a_method_that_cannot_count_them_are_unknown(tmp_path: Path, monkeypatch, golden):
+    head = "from fedvtc.learning.methods.base import Method\nfrom fedvtc.learning.methods.local import Local\n\n\n"
+    source = f"{head}class Mine(Local):\n    largest_upload = Method.largest_upload\n"
+    (tmp_path / "plan_mine.py").write_text(source)
+    monkeypatch.syspath_prepend(tmp_path)
+    small = ["population.num_clients=2", "placement.pool=inline", "population.backbones=[{name: cnn_2x8, share: 1}]"]
+    with (console := Console(width=120)).capture() as captured:
+        print_plan(make_plan(config("method.name=plan_mine:Mine", *small)), console)
+    rows = [row for row in captured.get().splitlines() if "unknown" in row]
+    assert [row.count("unknown") for row in rows] == [6, 6, 1]
+    golden(rows[-1])
+    # No message is a known size.
+    assert message_lines(make_plan(config("method.name=local", *small))) == []
 
 
 def test_the_picture_is_a_png(tmp_path: Path, keys_of, golden):

@@ -7,10 +7,13 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from fedvtc.config.schema import OptimizerConfig
 from fedvtc.learning.client import images as images_module
+from fedvtc.learning.client import loop as loop_module
 from fedvtc.learning.client.images import OwnImages
 from fedvtc.learning.client.loop import Learner, make_fabric
 from fedvtc.learning.data import ImageArrays
+from fedvtc.learning.models.classifier import ClassifierModule
 
 CPU = torch.device("cpu")
 
@@ -108,3 +111,14 @@ def test_a_term_that_is_a_weight_counts_with_its_value_after_the_step():
     learner = Learner(make_fabric(CPU), module, torch.optim.SGD(module.parameters(), lr=1.0))
     terms = learner.fit([(torch.ones(1, 1),)] * 2, lambda x: {"loss": module(x).sum(), "weight": module.weight})
     assert terms == {"loss": (2.0 + 1.0) / 2, "weight": (1.0 + 0.0) / 2}
+
+
+def test_a_further_client_needs_no_new_fabric(monkeypatch):
+    """A new Fabric searches all installed packages."""
+    make_fabric(CPU)
+    monkeypatch.setattr(loop_module, "Fabric", None)
+    module = ClassifierModule(nn.Flatten(), feature_size=4, num_classes=2, optimizer=OptimizerConfig())
+    first, second = make_fabric(CPU), make_fabric(CPU)
+    Learner(first, module)
+    # Fabric keeps every module that it sets up.
+    assert (len(first._callbacks), len(second._callbacks)) == (1, 0)

@@ -35,7 +35,7 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
         UserError: the config, the data or the cluster has a problem, or the picture cannot be written.
     """
-    config = load_config(arguments.words)
+    config = load_config(arguments.words, imports=not arguments.print_config)
     if arguments.print_config:
         from fedvtc.config import to_yaml
 

@@ -93,6 +93,7 @@ def footprint(
     server_bytes: int,
     *,
     inline: bool,
+    state_limit: int | None = None,
 ) -> Footprint:
     """Adds up the memory of a run.
 
@@ -102,21 +103,25 @@ def footprint(
         image_bytes: memory of the images.
         server_bytes: size of the server's state and broadcast.
         inline: True if the coordinator hosts the clients itself.
+        state_limit: most bytes of the states of idle clients of a process; None without a limit.
     """
     largest = [max((bytes_K[client] for client in clients), key=_step_bytes) for clients in hosted]
-    actors = [
-        PROCESS_BYTES + sum(bytes_K[client].state for client in clients) + _step_bytes(most)
-        for clients, most in zip(hosted, largest, strict=True)
-    ]
+    states = [_state_bytes([bytes_K[client].state for client in clients], state_limit) for clients in hosted]
+    actors = [PROCESS_BYTES + state + _step_bytes(most) for state, most in zip(states, largest, strict=True)]
     return Footprint(
         processes=(1 if inline else len(hosted) + 1) * PROCESS_BYTES + LIBRARIES_BYTES,
         # The coordinator has the images too, beside Ray's object store.
         images=image_bytes * (1 if inline else 2),
-        models=sum(client.state for client in bytes_K) + server_bytes,
+        models=sum(states) + server_bytes,
         steps=sum(map(_step_bytes, largest)),
         largest_step=max(largest, key=_step_bytes).largest_step,
         actor=0 if inline else max(actors),
     )
+
+
+def _state_bytes(states: Sequence[int], limit: int | None) -> int:
+    """Returns the memory of the states of one process: within the limit, and the state of the client at work."""
+    return sum(states) if limit is None else min(sum(states), limit + max(states))
 
 
 def _step_bytes(client: ClientBytes) -> int:

@@ -10,7 +10,7 @@ from fedvtc.commands.plan.footprint import ClientBytes, Footprint, clients_by_ba
 from fedvtc.commands.plan.nodes import is_local, nodes_of, pack_clients
 from fedvtc.config.schema import Config
 from fedvtc.learning.exchange.accounting import PrivacyLoss
-from fedvtc.learning.methods import Task, build, largest_bytes, run_bytes
+from fedvtc.learning.methods import Task, build, largest_bytes, run_bytes, undefined_sizes
 from fedvtc.learning.population import Population
 from fedvtc.runtime.balance import balance
 from fedvtc.runtime.choice import with_pool
@@ -34,6 +34,7 @@ class Plan:
         clients: memory and disk space of a client, by backbone.
         payload_bytes: bytes per client and round, by direction (`up`, `down`) and kind.
         run_bytes: bytes per client in a round (`round`) and after the last round (`end`), by direction and kind.
+        undefined_sizes: functions that the method lacks to count the bytes of messages; the bytes are then unknown.
         privacy: the privacy loss of a client in the whole run; None if messages have no noise.
     """
 
@@ -48,6 +49,7 @@ class Plan:
     clients: dict[str, ClientBytes]
     payload_bytes: dict[str, dict[str, int]]
     run_bytes: dict[str, dict[str, dict[str, int]]]
+    undefined_sizes: Sequence[str]
     privacy: PrivacyLoss | None
 
     @property
@@ -67,7 +69,8 @@ class Plan:
         inline = self.config.placement.pool == "inline"
         last = max(sum(self.payload_bytes["down"].values()), sum(self.run_bytes["end"]["down"].values()))
         server_bytes = 2 * last
-        return footprint(self._bytes_K, self.hosted, self.dataset_bytes, server_bytes, inline=inline)
+        limit = self.config.placement.client_bytes_per_actor
+        return footprint(self._bytes_K, self.hosted, self.dataset_bytes, server_bytes, inline=inline, state_limit=limit)
 
     @property
     def checkpoint_bytes(self) -> int:
@@ -107,5 +110,6 @@ def make_plan(config: Config) -> Plan:
         clients=clients_by_backbone(config, dataset, population.specs, method),
         payload_bytes=largest_bytes(method, num_clients),
         run_bytes=run_bytes(method, num_clients),
+        undefined_sizes=undefined_sizes(method),
         privacy=method.privacy_loss(sizes),
     )

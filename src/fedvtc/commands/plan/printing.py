@@ -31,6 +31,7 @@ def print_plan(plan: Plan, console: Console) -> None:
         console.print()
     lines = [
         *data_lines(population.report),
+        *message_lines(plan),
         *placement_lines(plan),
         *memory_lines(plan, free_memory_bytes()),
         *disk_lines(plan),
@@ -53,6 +54,15 @@ def save_picture(plan: Plan, path: Path) -> None:
     except OSError as error:
         fix = "Name another file with --picture."
         raise UserError(f"{path}: the picture cannot be written ({error.strerror}). {fix}") from None
+
+
+def message_lines(plan: Plan) -> list[str]:
+    """Returns a line on messages of unknown size."""
+    if not plan.undefined_sizes:
+        return []
+    functions = " and ".join(plan.undefined_sizes)
+    what = f"method.name={plan.config.method.name} does not define {functions}, so the bytes of messages are unknown"
+    return [f"Bytes: {what}, and memory and disk space are without them. Define {functions}."]
 
 
 def placement_lines(plan: Plan) -> list[str]:
@@ -122,6 +132,10 @@ def _payload_table(plan: Plan) -> Table:
             row += [in_round, at_end, num * in_round + at_end]
         table.add_row(name, *map(human_bytes, row))
 
+    if plan.undefined_sizes:
+        for name in ("total", "all clients"):
+            table.add_row(name, *["unknown"] * len(columns))
+        return table
     kinds = [kind for part in plan.run_bytes.values() for way in part.values() for kind in way]
     for kind in dict.fromkeys(kinds):
         add(kind, lambda found, kind=kind: found.get(kind, 0))  # type: ignore[misc]

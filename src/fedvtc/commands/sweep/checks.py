@@ -9,12 +9,8 @@ from typing import Any
 from fedvtc.commands.sweep.trials import Trial
 from fedvtc.commands.sweep.variants import Setting, Variant
 from fedvtc.config.layers import read_file
-from fedvtc.config.own_code import SIGNATURES, OwnCodeError, own_function
 from fedvtc.config.problems import COMMAND_LINE, Problem, show
-from fedvtc.config.registered import Kind, import_path
-from fedvtc.config.schema import Config
 from fedvtc.config.shipped import located
-from fedvtc.errors import ConfigError
 from fedvtc.reporting.comparison.values import FILES
 
 OWN_KEYS = ("run.name", "run.resume")
@@ -53,27 +49,6 @@ def check_trials(trials: Sequence[Trial], file: Path) -> list[Problem]:
         file: the sweep file.
     """
     return [*(list(_equal_names(trials, file)) or _equal_configs(trials, file)), *_unshared(trials, file)]
-
-
-def check_own_code(config: Config) -> None:
-    """Imports the user's own backbones and loader, as the process of a trial will.
-
-    Raises:
-        ConfigError: one line for each function that cannot be imported.
-    """
-    named: list[tuple[str, Kind, str]] = [
-        ("population.backbones", "backbones", backbone.name) for backbone in config.population.backbones
-    ]
-    lines = []
-    for key, kind, name in [*named, ("data.name", "data", config.data.name)]:
-        path = import_path(kind, name, ())
-        try:
-            if path is not None:
-                own_function(path, SIGNATURES[kind])
-        except OwnCodeError as error:
-            lines.append(f"{key}: {error.what}. {error.fix}")
-    if lines:
-        raise ConfigError(lines)
 
 
 def paths_of(given: Sequence[Setting], file: Path) -> list[str]:

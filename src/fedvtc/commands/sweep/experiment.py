@@ -8,9 +8,11 @@ from typing import Any
 
 from fedvtc.commands.sweep.folder import SweepFolder
 from fedvtc.commands.sweep.resources import describe, placement_group
+from fedvtc.commands.sweep.shared_rounds import finished_sources
 from fedvtc.commands.sweep.trial_process import TrialTask, copied_environment, run_trial
 from fedvtc.commands.sweep.trials import Sweep, Trial
 from fedvtc.config import fingerprint
+from fedvtc.config.code_hash import code_hashes
 from fedvtc.errors import ClusterError
 from fedvtc.runtime.actors.cluster import all_nodes, free_nodes, may_grow
 
@@ -92,6 +94,8 @@ class Experiment:
                 max_concurrent_trials=self._sweep.max_concurrent,
                 trial_name_creator=_name_of,
                 trial_dirname_creator=_name_of,
+                # A process has imported PyTorch already. It would not import the user's own code anew, if that changed.
+                reuse_actors=not any(code_hashes(trial.config) for trial in self._sweep.trials),
             ),
             run_config=tune.RunConfig(
                 name=self._path.name,
@@ -135,10 +139,12 @@ class Experiment:
 
 def trial_tasks(folder: SweepFolder) -> dict[str, TrialTask]:
     """Returns the task of each trial's process, by name."""
-    asha, environment = folder.sweep.asha, copied_environment()
+    asha, environment, start_from = folder.sweep.asha, copied_environment(), finished_sources(folder)
     metric = None if asha is None else asha.metric
     return {
-        trial.name: TrialTask(trial.config, folder.log(trial), Path.cwd(), environment, metric)
+        trial.name: TrialTask(
+            trial.config, folder.log(trial), Path.cwd(), environment, metric, start_from.get(trial.name)
+        )
         for trial in folder.sweep.trials
     }
 

@@ -8,13 +8,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from fedvtc.commands.sweep.checks import check_own_code, check_settings, check_trials, overridden_key, paths_of
+from fedvtc.commands.sweep.checks import check_settings, check_trials, overridden_key, paths_of
 from fedvtc.commands.sweep.known_folders import with_known_folders
 from fedvtc.commands.sweep.sweep_file import read_keys
 from fedvtc.commands.sweep.trial_names import trial_names
 from fedvtc.commands.sweep.trials import Sweep, Trial
 from fedvtc.commands.sweep.variants import LABEL, Setting, Variant, lacks, settings, variants, without_lacking
 from fedvtc.config import Config, check_submitted, load
+from fedvtc.config.importing import own_code_problems
 from fedvtc.config.layers import Layer
 from fedvtc.config.loading import with_texts
 from fedvtc.config.problems import Problem
@@ -110,9 +111,9 @@ class _Loader:
         methods = config_classes()
         files, own = self._parts(given)
         overrides = [*self.overrides, f"run.name={name}"]
-        config = load(files, overrides, methods=methods, layers=[_as_layer(own, self.layer)])
+        layers = [_as_layer(own, self.layer)]
+        config = load(files, overrides, methods=methods, layers=layers, more_checks=own_code_problems)
         check_submitted(config)
-        check_own_code(config)
         own = [_with_text(setting, self.layer, type(config.method)) for setting in own]
         placed = _placed(config, self.sweep_name)
         overrides += _placing_overrides(config, placed)

@@ -12,13 +12,19 @@ from typing import Any
 
 from fedvtc.config.schema import Config
 from fedvtc.config.secrets import carries_secret
-from fedvtc.errors import ClientError, FedvtcError, Interrupted
+from fedvtc.errors import CheckpointError, ClientError, FedvtcError, Interrupted
+from fedvtc.learning.costs import restart_peak_memory
 from fedvtc.runtime.heavy_imports import fast_imports
 from fedvtc.tracking import Tracker
 from fedvtc.tracking.wandb.session import VARIABLES
 
 COPIED_VARIABLES = ("FEDVTC_DATA", "WANDB_BASE_URL", *VARIABLES.values())
 """Environment variables that a trial copies from the process that started the sweep."""
+
+END_TIMEOUT_VARIABLE = "TUNE_FUNCTION_THREAD_TIMEOUT_S"
+END_TIMEOUT_S = 600
+"""Seconds that a trial that is stopped early may take to close its run folder, before Tune gives its process to another
+trial; with Tune's 2 seconds, the other trial would fail."""
 
 
 class TrialError(Exception):
@@ -42,6 +48,7 @@ class TrialTask:
         folder: the working folder of the sweep, from which relative paths in the config start.
         environment: environment variables of the sweep, which nodes of a cluster may lack.
         metric: the key of the records that is reported to Ray Tune; None reports nothing.
+        start_from: the folder of a finished run with the rounds of this one; None computes them.
     """
 
     config: Config
@@ -49,6 +56,7 @@ class TrialTask:
     folder: Path
     environment: Mapping[str, str]
     metric: str | None
+    start_from: Path | None = None
 
 
 class TuneReporter(Tracker):
@@ -100,6 +108,8 @@ def apply_environment(task: TrialTask) -> None:
 def run_trial(task: TrialTask) -> None:
     """Runs or resumes the federation of a trial, with its actors in the placement group of this process.
 
+    The process may have run another trial before.
+
     Raises:
         TrialError: the trial failed.
         SystemExit: the trial was stopped early.
@@ -113,13 +123,21 @@ def run_trial(task: TrialTask) -> None:
         # A process that reserves no GPU would see all GPUs of its node.
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
     apply_environment(task)
+    os.environ[END_TIMEOUT_VARIABLE] = str(END_TIMEOUT_S)
+    with fast_imports():
+        # Before the redirection: loggers keep the stream of their import, and the log of this trial is closed later.
+        from fedvtc.federation.launch import run_federation
+    restart_peak_memory()
     with task.log.open("a", 1, "utf-8", "backslashreplace") as log, redirect_stdout(log), redirect_stderr(log):
-        with fast_imports():
-            from fedvtc.federation.launch import run_federation
-
         trackers = [TuneReporter(task.metric, task.config.run.rounds)] if task.metric else []
         try:
-            run_federation(task.config, plain=True, trackers=trackers)
+            try:
+                run_federation(task.config, plain=True, trackers=trackers, start_from=task.start_from)
+            except CheckpointError as error:
+                if task.start_from is None:
+                    raise
+                print(f"fedvtc: {error} This run computes its rounds itself.", file=sys.stderr)
+                run_federation(task.config, plain=True, trackers=trackers)
         except FedvtcError as error:
             print(f"fedvtc: {error}", file=sys.stderr)
             if isinstance(error, ClientError) and error.trace:

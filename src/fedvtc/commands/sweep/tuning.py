@@ -8,10 +8,12 @@ from contextlib import contextmanager
 
 from fedvtc.commands.sweep.experiment import Experiment
 from fedvtc.commands.sweep.folder import SweepFolder
+from fedvtc.commands.sweep.shared_rounds import sources
 from fedvtc.commands.sweep.trial_process import is_lost
 from fedvtc.commands.sweep.trials import Trial
 from fedvtc.errors import ClusterError
 from fedvtc.federation.stopper import Stopper
+from fedvtc.reporting.comparison.trials import FINISHED
 from fedvtc.runtime.actors.cluster import connected
 
 MAX_RESTARTS = 3
@@ -34,7 +36,8 @@ def run_trials(folder: SweepFolder, notify: Callable[[str], None]) -> dict[str, 
     """Runs the pending trials of a sweep on a Ray cluster, and waits until they end.
 
     A trial whose process was lost, for instance with its node, is restarted after the others have ended. A trial that
-    failed with an error of its own is not restarted, because the error would occur again.
+    failed with an error of its own is not restarted, because the error would occur again. Trials that start from the
+    rounds of another pending trial run after all others.
 
     Args:
         folder: the sweep folder, opened.
@@ -54,7 +57,12 @@ def run_trials(folder: SweepFolder, notify: Callable[[str], None]) -> dict[str, 
     stopper = Stopper(notify, 0.0, owns_process=True)
     cluster = pending[0].config.cluster
     with stopper.listening(), connected(cluster, f"sweep-{folder.sweep.name}"), _quiet():
-        return _run_and_restart(folder, pending, notify)
+        later = {name for name, source in sources(folder).items() if folder.state(source) != FINISHED}
+        failures = _run_and_restart(folder, [trial for trial in pending if trial.name not in later], notify)
+        if later:
+            notify(f"{folder.sweep.name}: {len(later)} of {len(pending)} trials start from the rounds of other trials")
+            failures |= _run_and_restart(folder, [trial for trial in pending if trial.name in later], notify)
+        return failures
 
 
 def _run_and_restart(folder: SweepFolder, pending: Sequence[Trial], notify: Callable[[str], None]) -> dict[str, str]:

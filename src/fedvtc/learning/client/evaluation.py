@@ -1,6 +1,6 @@
 """Measures what a client predicts, batch by batch.
 
-Shapes: N images, B images of a batch, C classes.
+Shapes: N images, B images of a batch, C classes, D features.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from fedvtc.learning.client.images import OwnImages
 from fedvtc.learning.data import ImageArrays
 from fedvtc.learning.data.module import to_input, to_tensor
+from fedvtc.learning.models.classifier import ClassifierModule
 
 _NUM_PROBES = 2
 """Images that `has_finite_outputs` classifies. Overflowed weights break nearly all; eight cost 4 % of a round."""
@@ -66,6 +67,14 @@ def confusions(
             if probabilities is not None and place == 0:
                 probabilities.append(scores_BC.softmax(dim=1).float().cpu().numpy())
     return counts
+
+
+@torch.inference_mode()
+def features(images: ImageArrays, classifier: ClassifierModule, *, batch_size: int) -> NDArray[np.float32]:
+    """Returns the features of a classifier in eval mode, (N, D)."""
+    classifier.eval()
+    found = (classifier.features(batch) for batch, _ in _batches(images, batch_size, classifier.device))
+    return np.concatenate([features_BD.float().cpu().numpy() for features_BD in found])
 
 
 def _batches(images: ImageArrays, batch_size: int, device: torch.device) -> Iterator[tuple[Tensor, NDArray[np.int64]]]:

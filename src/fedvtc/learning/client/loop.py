@@ -1,10 +1,11 @@
 """The local training loop: steps of one module over batches in memory, on the device and in the precision of Fabric."""
 
+import copy
 import hashlib
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
+from functools import cache, partial
 from typing import Any, Literal
 
 import numpy as np
@@ -35,6 +36,13 @@ def make_fabric(device: torch.device, precision: Precision = "32-true") -> Fabri
         device: device of the modules.
         precision: precision of training steps; calls of a module outside of `Learner.fit` are float32.
     """
+    # A copy, because a new Fabric searches all installed packages for callbacks, which takes longer than the
+    # construction of a small client. Not one Fabric for all clients, because a Fabric keeps every module it sets up.
+    return copy.deepcopy(_unused_fabric(device, precision))
+
+
+@cache
+def _unused_fabric(device: torch.device, precision: Precision) -> Fabric:
     devices = [device.index or 0] if device.type == "cuda" else 1
     # A plugin instead of the precision's name, for which Lightning prints a line per client.
     plugins = None if precision == "32-true" else MixedPrecision(precision, device.type)

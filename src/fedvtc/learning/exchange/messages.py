@@ -49,6 +49,11 @@ class Broadcast:
         for backbone, payload in self.groups.items():
             _check(payload, f"groups[{backbone!r}]")
 
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of all arrays, with those of every group."""
+        return sum(sum(bytes_by_kind(payload).values()) for payload in (self.payload, *self.groups.values()))
+
     def seen_by(self, backbone: str) -> "Broadcast":
         """Returns the message that a client of an architecture receives: the payload and that of its group."""
         return Broadcast(self.round, {**self.payload, **self.groups.get(backbone, {})}) if self.groups else self

@@ -15,7 +15,7 @@ from typing import Any
 from fedvtc.config.own_code import OwnCodeError, is_import_path, own_class
 from fedvtc.config.registered import import_path, registered
 from fedvtc.config.schema import MethodConfig
-from fedvtc.learning.methods._largest import largest_bytes, run_bytes
+from fedvtc.learning.methods._largest import largest_bytes, run_bytes, undefined_sizes
 from fedvtc.learning.methods.base import Method, ServerState, Task
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "method_class",
     "names",
     "run_bytes",
+    "undefined_sizes",
 ]
 
 

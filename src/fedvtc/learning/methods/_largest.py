@@ -19,6 +19,15 @@ class IdleServer(Server):
         return {}
 
 
+def undefined_sizes(method: Method[Any]) -> list[str]:
+    """Returns the functions that a method of the user's own does not define, so that its bytes are unknown."""
+    is_inherited = {
+        "largest_upload": type(method).largest_upload is Method.largest_upload,
+        "largest_closing": method.has_closing and type(method).largest_closing is Method.largest_closing,
+    }
+    return [name for name, is_unknown in is_inherited.items() if is_unknown]
+
+
 def largest_bytes(method: Method[Any], num_clients: int) -> dict[str, dict[str, int]]:
     """Returns upper bounds of the bytes of messages by payload kind, counted on messages of zeros.
 

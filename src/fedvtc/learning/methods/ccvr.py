@@ -32,6 +32,7 @@ from fedvtc.learning.exchange.messages import Arrays, Broadcast, Payload, Upload
 from fedvtc.learning.exchange.statistics import FeatureStatistics, FloatArray
 from fedvtc.learning.methods.base import Method, ServerState, Task
 from fedvtc.learning.methods.fedavg import backbones_of
+from fedvtc.learning.methods.local import LocalConfig
 
 if TYPE_CHECKING:
     from fedvtc.learning.client.client import FederatedClient
@@ -76,6 +77,10 @@ class CCVRConfig(MethodConfig):
             f"base: fedavg averages whole models, and population.backbones has {', '.join(names)}. "
             "Set method.base=lg_fedavg, or one backbone."
         ]
+
+    def of_rounds(self) -> MethodConfig:
+        """Returns the base; for `local` the keys of Local, whose rounds are equal."""
+        return LocalConfig() if self.base == "local" else CCVRConfig(base=self.base)
 
 
 class CCVR(Method[CCVRConfig]):
@@ -137,7 +142,7 @@ class CCVR(Method[CCVRConfig]):
             head = self._discriminant(merged, pooled_DD + merged.scatter.sum(axis=0))
         else:
             gaussians = ClassGaussians.mixture(parts) if parts else class_gaussians(merged, config.sigma_floor)
-            head = self._trained(gaussians, state["head"], server)
+            head = self._trained(gaussians, state.get("head", {}), server)
         return Broadcast(server.round, {"head": head})
 
     @property

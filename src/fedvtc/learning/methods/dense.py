@@ -22,7 +22,7 @@ from fedvtc.config.section import section
 from fedvtc.learning.exchange.messages import Arrays, Broadcast, Upload
 from fedvtc.learning.methods.base import ServerState
 from fedvtc.learning.methods.fedavg import largest_model
-from fedvtc.learning.methods.local import LocalRounds
+from fedvtc.learning.methods.local import LocalConfig, LocalRounds
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -82,6 +82,10 @@ class DENSEConfig(MethodConfig):
     of the images of the class that the image is invented for (our addition)."""
     finetune: DistillationConfig = field(default_factory=DistillationConfig)
     """The training of the clients' models on the images."""
+
+    def of_rounds(self) -> MethodConfig:
+        """Returns the keys of Local, whose rounds are equal."""
+        return LocalConfig()
 
 
 class DENSE(LocalRounds[DENSEConfig]):

@@ -21,7 +21,7 @@ from fedvtc.config.section import section
 from fedvtc.learning.exchange.messages import Arrays, Broadcast, Upload
 from fedvtc.learning.methods._autoencoder import train_autoencoder
 from fedvtc.learning.methods.base import ServerState
-from fedvtc.learning.methods.local import LocalRounds
+from fedvtc.learning.methods.local import LocalConfig, LocalRounds
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -85,6 +85,10 @@ class FedCVAEConfig(MethodConfig):
     """Largest entry of a latent that the server draws from N(0, I)."""
     finetune: SetTrainingConfig = field(default_factory=SetTrainingConfig)
     """The training of the clients' models on the generated set."""
+
+    def of_rounds(self) -> MethodConfig:
+        """Returns the keys of Local, whose rounds are equal."""
+        return LocalConfig()
 
 
 class FedCVAE(LocalRounds[FedCVAEConfig]):

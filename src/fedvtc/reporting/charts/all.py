@@ -7,11 +7,16 @@ from fedvtc.reporting.charts.clients import clients, summary
 from fedvtc.reporting.charts.costs import costs
 from fedvtc.reporting.charts.curves import curves
 from fedvtc.reporting.charts.differences import differences
+from fedvtc.reporting.charts.evaluations import evaluations
+from fedvtc.reporting.charts.features import features
 from fedvtc.reporting.charts.figure import Figure, Groups
+from fedvtc.reporting.charts.last_step import last_step
+from fedvtc.reporting.charts.phases import phases
+from fedvtc.reporting.charts.privacy import privacy
 from fedvtc.reporting.charts.style import places_of
 from fedvtc.reporting.results import RunResult
 
-SECTIONS = ("Accuracy", "Clients", "Classes", "Costs", "Training")
+SECTIONS = ("Accuracy", "Clients", "Classes", "Evaluations", "Images", "Features", "Privacy", "Costs", "Training")
 
 
 def groups_with_colours(runs: Sequence[RunResult]) -> Groups:
@@ -34,6 +39,11 @@ def figures_of(runs: Sequence[RunResult], targets: Sequence[float] = ()) -> list
         *clients(runs, groups),
         *classes(runs),
         *partitions(runs),
+        *last_step(runs, groups),
+        *evaluations(runs, groups),
+        *features(runs),
+        *privacy(runs, groups),
         *costs(runs, groups, targets),
+        *phases(runs, groups),
     ]
     return sorted(found, key=lambda figure: SECTIONS.index(figure.section))

@@ -12,34 +12,37 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedvtc.reporting.charts.figure import Chart, Choice, Figure, Row, base
+from fedvtc.reporting.charts.heatmaps import (
+    MAX_CELLS,
+    NONE_OF_ALL,
+    clients_axis,
+    every_nth,
+    names_axis,
+    rows_height,
+    share_colour,
+    thinned,
+)
 from fedvtc.reporting.charts.style import SEQUENTIAL
-from fedvtc.reporting.results import RunResult, groups_of
+from fedvtc.reporting.results import RunResult, firsts_first
 from fedvtc.storage.confusions import evaluations, read_confusions
 
-MAX_CELLS = 40_000
-"""Cells of all runs in one figure; further runs, then further clients, are left out, which keeps the page small."""
-MAX_DRAWN = 20_000
-"""Cells of one chart, which a browser draws in about a second; of more clients every n-th is drawn."""
 MAX_BUBBLES = 1500
 """Cells of a partition that is drawn as bubbles; larger ones are a heat map."""
 MAX_DOTS = 2000
-MAX_HEIGHT = 900
-THINNED = f" Every n-th client, where there are more than {MAX_DRAWN:,} cells."
-SHARE = alt.Scale(scheme=SEQUENTIAL, domain=[0, 1])
 EVERYONE = "all clients"
 
 
 def classes(runs: Sequence[RunResult]) -> Iterator[Figure]:
     """Yields the figures of the confusion matrices of one run per group; none without confusion.npz."""
-    firsts = [members[0] for members in groups_of(runs).values()]
-    others = [run for run in runs if run not in firsts]
+    firsts, others = firsts_first(runs)
     matrices = [(run, counts) for run in [*firsts, *others] if (counts := _newest_counts(run)) is not None]
     if not matrices:
         return
+    every = max(every_nth(counts_KCC[:, 0].size) for _, counts_KCC in matrices)
     recall_rows: list[Row] = []
     recall_runs: dict[Any, str] = {}
     for run, counts_KCC in matrices:
-        if recall_runs and len(recall_rows) + counts_KCC[:: _every(counts_KCC[:, 0]), 0].size > MAX_CELLS:
+        if recall_runs and len(recall_rows) + counts_KCC[:: every_nth(counts_KCC[:, 0].size), 0].size > MAX_CELLS:
             break
         recall_rows += _recall_rows(run, counts_KCC)
         recall_runs[run.name] = run.name
@@ -48,7 +51,7 @@ def classes(runs: Sequence[RunResult]) -> Iterator[Figure]:
         name="recall",
         title="Recall of every client and class",
         note="Share of the test images of a class that a client's model classifies correctly, newest evaluation. "
-        "A dot marks a class that the client has training images of." + THINNED,
+        "A dot marks a class that the client has training images of." + thinned(every),
         section="Classes",
         rows=recall_rows,
         charts={(): _recall_chart(num_clients, _class_names(matrices[0][0], num_classes))},
@@ -74,7 +77,7 @@ def partitions(runs: Sequence[RunResult]) -> Iterator[Figure]:
         name = f"seed {run.seed}" if len(known) == len({other.seed for other, _ in known.values()}) else run.name
         names[name] = name
         labels = _class_names(run, counts_KC.shape[1])
-        shown_KC = counts_KC * (np.arange(len(counts_KC)) % _every(counts_KC) == 0)[:, None]
+        shown_KC = counts_KC * (np.arange(len(counts_KC)) % every_nth(counts_KC.size) == 0)[:, None]
         rows += [
             {"partition": name, "client": int(client), "class": labels[label], "images": int(counts_KC[client, label])}
             for client, label in zip(*np.nonzero(shown_KC), strict=True)
@@ -85,7 +88,8 @@ def partitions(runs: Sequence[RunResult]) -> Iterator[Figure]:
         yield Figure(
             name="partition",
             title="Training images of every client",
-            note="The area of a bubble, or the shade of a cell, is the number of training images of a class." + THINNED,
+            note="The area of a bubble, or the shade of a cell, is the number of training images of a class."
+            + thinned(max(every_nth(counts_KC.size) for _, counts_KC in known.values())),
             section="Classes",
             rows=rows,
             charts={(): _partition_chart(num_clients, _class_names(run, num_classes))},
@@ -101,11 +105,6 @@ def _newest_counts(run: RunResult) -> NDArray[np.uint32] | None:
         if ranked:
             return read_confusions(run.folder, max(ranked, key=lambda found: (found.round is None, found.round or 0)))
     return None
-
-
-def _every(values_KC: NDArray[Any]) -> int:
-    """Returns n if every n-th client is drawn."""
-    return -(-values_KC.size // MAX_DRAWN)
 
 
 def _partition(run: RunResult) -> NDArray[np.int64] | None:
@@ -127,7 +126,7 @@ def _recall_rows(run: RunResult, counts_KCC: NDArray[np.uint32]) -> Iterator[Row
     tested_C = counts_KCC[0].sum(axis=1) > 0
     held_KC = _partition(run)
     names = _class_names(run, recall_KC.shape[1])
-    for client in range(0, len(recall_KC), _every(recall_KC)):
+    for client in range(0, len(recall_KC), every_nth(recall_KC.size)):
         recall_C = recall_KC[client]
         for label in np.nonzero(tested_C)[0].tolist():
             is_held = held_KC is not None and held_KC.shape == recall_KC.shape and held_KC[client, label] > 0
@@ -135,33 +134,17 @@ def _recall_rows(run: RunResult, counts_KCC: NDArray[np.uint32]) -> Iterator[Row
             yield {**words, "recall": round(float(recall_C[label]), 4), "held": "yes" if is_held else ""}
 
 
-def _clients_axis(num_clients: int) -> alt.Y:
-    every = -(-num_clients // 40)
-    values = list(range(0, num_clients, every))
-    return alt.Y("client:O", title="client", axis=alt.Axis(values=values, ticks=False, domain=False))
-
-
-def _classes_axis(names: Sequence[str]) -> alt.X:
-    angle = 0 if len(names) <= 12 and max(map(len, names)) <= 5 else -60
-    axis = alt.Axis(labelAngle=angle, labelOverlap=True, ticks=False, domain=False, labelLimit=70)
-    return alt.X("class:N", sort=list(names), scale=alt.Scale(domain=list(names)), title="class", axis=axis)
-
-
-def _rows_height(num_rows: int) -> int:
-    return int(min(MAX_HEIGHT, max(60, 18 * num_rows)))
-
-
 def _recall_chart(num_clients: int, names: Sequence[str]) -> Chart:
-    x, y = _classes_axis(names), _clients_axis(num_clients)
+    x, y = names_axis("class", names), clients_axis(num_clients)
     tips = ["client:Q", "class:N", alt.Tooltip("recall:Q", format=".3f"), "held:N"]
-    colour = alt.Color("recall:Q", scale=SHARE, legend=alt.Legend(title="recall", gradientLength=180))
+    colour = share_colour("recall", "recall")
     layers: list[alt.Chart] = [base().mark_rect().encode(x=x, y=y, color=colour, tooltip=tips)]
     if num_clients * len(names) <= MAX_DOTS:
         dots = base().transform_filter("datum.held == 'yes'")
         layers.append(
             dots.mark_circle(size=14, color="#ffffff", opacity=0.9, stroke="#000000", strokeWidth=0.6).encode(x=x, y=y)
         )
-    return alt.layer(*layers).properties(height=_rows_height(num_clients))
+    return alt.layer(*layers).properties(height=rows_height(num_clients))
 
 
 def _confusion_figure(matrices: Sequence[tuple[RunResult, NDArray[np.uint32]]], firsts: Sequence[RunResult]) -> Figure:
@@ -196,9 +179,7 @@ def _confusion_figure(matrices: Sequence[tuple[RunResult, NDArray[np.uint32]]], 
         .encode(
             x=alt.X("predicted:N", sort=sort, title="predicted class", scale=alt.Scale(domain=sort), axis=axis),
             y=alt.Y("true:N", sort=sort, title="true class", scale=alt.Scale(domain=sort), axis=axis),
-            color=alt.Color(
-                "share:Q", scale=SHARE, legend=alt.Legend(title="share of the true class", gradientLength=180)
-            ),
+            color=share_colour("share", "share of the true class"),
             tooltip=["true:N", "predicted:N", "images:Q", alt.Tooltip("share:Q", format=".3f")],
         )
     )
@@ -210,7 +191,12 @@ def _confusion_figure(matrices: Sequence[tuple[RunResult, NDArray[np.uint32]]], 
         + ("" if num_shown >= num_clients else " The page has room for some clients only; confusion.npz has all."),
         section="Classes",
         rows=rows,
-        charts={(): chart.properties(height=int(min(640, max(220, 30 * num_classes))))},
+        # Rows without images are left out of the table, and so have the colour of the ground.
+        charts={
+            (): chart.properties(
+                height=int(min(640, max(220, 30 * num_classes))), view=alt.ViewBackground(fill=NONE_OF_ALL)
+            )
+        },
         choices=[Choice("run", "run", runs), Choice("client", "client", options)],
         exported_rows=[{"run": run.name, "client": EVERYONE} for run in firsts if run.name in runs][:8],
         has_groups=False,
@@ -227,7 +213,7 @@ def _shown_clients(counts_KCC: NDArray[np.uint32], num_shown: int) -> dict[str, 
 
 
 def _partition_chart(num_clients: int, names: Sequence[str]) -> Chart:
-    x, y = _classes_axis(names), _clients_axis(num_clients)
+    x, y = names_axis("class", names), clients_axis(num_clients)
     tips = ["client:Q", "class:N", "images:Q"]
     if num_clients * len(names) <= MAX_BUBBLES:
         size = alt.Size(
@@ -241,4 +227,4 @@ def _partition_chart(num_clients: int, names: Sequence[str]) -> Chart:
             legend=alt.Legend(title="images", gradientLength=180),
         )
         chart = base().mark_rect().encode(x=x, y=y, color=shade, tooltip=tips)
-    return chart.properties(height=_rows_height(num_clients))
+    return chart.properties(height=rows_height(num_clients))

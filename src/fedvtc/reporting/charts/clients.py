@@ -8,7 +8,7 @@ import altair as alt
 
 from fedvtc.learning.metrics import HEADLINE_METRICS
 from fedvtc.reporting.charts.figure import Chart, Choice, Figure, Groups, Row, base, has
-from fedvtc.reporting.results import RunResult, groups_of, number
+from fedvtc.reporting.results import RunResult, groups_of
 from fedvtc.reporting.seeds import mean_and_std
 
 METRICS = {
@@ -32,7 +32,7 @@ def summary(runs: Sequence[RunResult], groups: Groups) -> Iterator[Figure]:
     rows: list[Row] = []
     for group, members in groups_of(runs).items():
         for label, key in HEADLINE_METRICS.items():
-            mean, std = mean_and_std([v for run in members if (v := number(run.measured.get(key))) is not None])
+            mean, std = mean_and_std([v for run in members if (v := run.numbers.get(key)) is not None])
             if mean is not None:
                 spread = {} if std is None else {"low": mean - std, "high": mean + std}
                 rows.append({"group": group, "metric": label, "value": mean, **spread})

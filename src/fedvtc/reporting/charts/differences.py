@@ -6,7 +6,7 @@ import altair as alt
 
 from fedvtc.learning.metrics import HEADLINE_METRICS
 from fedvtc.reporting.charts.figure import Chart, Choice, Figure, Groups, Row, base, has
-from fedvtc.reporting.results import RunResult, groups_of, number
+from fedvtc.reporting.results import RunResult, groups_of
 from fedvtc.reporting.seeds import LEVEL, paired_difference
 
 
@@ -18,7 +18,7 @@ def differences(runs: Sequence[RunResult], groups: Groups) -> Iterator[Figure]:
     rows: list[Row] = []
     for label, key in HEADLINE_METRICS.items():
         values = {
-            group: {run.seed: value for run in own if (value := number(run.measured.get(key))) is not None}
+            group: {run.seed: value for run in own if (value := run.numbers.get(key)) is not None}
             for group, own in members.items()
         }
         for base_group, theirs in values.items():

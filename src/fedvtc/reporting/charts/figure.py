@@ -47,6 +47,7 @@ class Figure:
         charts: charts of the rows, by the values of `labels`.
         labels: labels of the lists that choose a chart.
         choices: lists that choose rows.
+        meanings: a sentence about a chart, by the key of the chart.
         exported: keys of the charts that become files; the first chart without keys.
         exported_rows: values of `choices` that become files, by field; the first option of each without values.
         has_groups: True if every row has a `group`, so that the reader may hide groups.
@@ -60,6 +61,7 @@ class Figure:
     charts: Mapping[tuple[str, ...], Chart]
     labels: Sequence[str] = ()
     choices: Sequence[Choice] = ()
+    meanings: Mapping[tuple[str, ...], str] = field(default_factory=dict)
     exported: Sequence[tuple[str, ...]] = ()
     exported_rows: Sequence[Mapping[str, Any]] = ()
     has_groups: bool = True

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import yaml
 
 from fedvtc.errors import RunFolderError, UserError
-from fedvtc.reporting.comparison.values import varying, with_texts
-from fedvtc.reporting.run_facts import DAMAGE, METHOD, SEED, RunFacts, damage, read_run
+from fedvtc.reporting.comparison.values import result_keys, varying, with_texts
+from fedvtc.reporting.run_facts import DAMAGE, METHOD, RunFacts, damage, read_run
 from fedvtc.reporting.run_folders import find_runs
 from fedvtc.reporting.run_numbers import are_whole, numbers_of
 
@@ -21,9 +21,6 @@ STOPPED_FILE = "stopped_early.json"
 FINISHED, STOPPED, INCOMPLETE, ABSENT = "finished", "stopped early", "incomplete", "absent"
 """States of trials: numbers count; stopped by the sweep; finished with missing records; not started."""
 RESTART_FIX = "Remove the folder and start the sweep again."
-_RESULT_KEYS = ("data.", "partition.", "population.", "training.", "method.")
-_OTHER_KEYS = ("run.rounds", "run.participation", "evaluate.validation_share")
-_NO_RESULT = ("data.root", "data.download", "method.name", "method.label")
 
 
 @dataclass(frozen=True)
@@ -106,7 +103,7 @@ def of_runs(folders: Sequence[Path], target: float | None) -> tuple[Trials, list
             problems.append(f"{folder}: left out, damaged ({damage(error)}).")
     runs.sort(key=lambda entry: entry[:2])
     rows, settings = [row for _, _, row, _ in runs], [own for _, _, _, own in runs]
-    return Trials(_with_values(rows, settings), tuple(_result_keys(settings)), target), problems
+    return Trials(_with_values(rows, settings), tuple(result_keys(settings)), target), problems
 
 
 def read_folders(folders: Sequence[Path], target: float | None) -> tuple[list[Trials], list[str]]:
@@ -147,7 +144,7 @@ def joined(parts: Sequence[Trials]) -> Trials:
     keys = dict.fromkeys(key for part in parts for key in part.keys)
     if len(parts) > 1:
         # A setting that is the same within each input may differ between inputs.
-        keys |= dict.fromkeys(_result_keys([row.values for row in rows]))
+        keys |= dict.fromkeys(result_keys([row.values for row in rows]))
     return Trials(rows, tuple(keys), targets.pop() if targets else None)
 
 
@@ -194,22 +191,8 @@ def _row(run: RunFacts, target: float | None) -> TrialRow:
         return TrialRow(run.name, {}, run.status.name, folder=run.folder)
     if run.damaged_lines or not are_whole(run.records, run.num_rounds):
         return TrialRow(run.name, {}, INCOMPLETE, folder=run.folder)
-    try:
-        return TrialRow(run.name, {}, FINISHED, numbers_of(run.records, target), run.folder)
-    except TypeError as error:
-        raise ValueError(f"metrics.jsonl: {error}") from None
+    return TrialRow(run.name, {}, FINISHED, numbers_of(run.records, target), run.folder)
 
 
 def _with_values(rows: Sequence[TrialRow], settings: Sequence[Mapping[str, Any]]) -> tuple[TrialRow, ...]:
     return tuple(replace(row, values=values) for row, values in zip(rows, with_texts(settings), strict=True))
-
-
-def _result_keys(settings: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Returns the keys that tell runs apart: those that change results, and of a method those that vary within it."""
-    by_method: dict[str, list[Mapping[str, Any]]] = {}
-    for one in settings:
-        by_method.setdefault(one.get(METHOD, ""), []).append(one)
-    within = {key for runs in by_method.values() for key in varying(runs)}
-    keys = [key for key in varying(settings) if key.startswith(_RESULT_KEYS) or key in _OTHER_KEYS]
-    kept = [key for key in keys if key not in _NO_RESULT and (not key.startswith("method.") or key in within)]
-    return [METHOD, *kept, *([SEED] if SEED in varying(settings) else [])]

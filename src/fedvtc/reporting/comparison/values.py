@@ -1,4 +1,4 @@
-"""Settings of trials as texts: the keys whose values differ, and a short text for each value."""
+"""Settings of runs: the keys whose values differ, the keys that tell runs apart, and a short text for each value."""
 
 import json
 from collections import Counter
@@ -7,12 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from fedvtc.config.problems import show
-from fedvtc.reporting.run_facts import METHOD
+from fedvtc.reporting.run_facts import METHOD, SEED
 
 FILES = "files"
 """The key of a sweep file that lists config files."""
 FIRST = (METHOD, FILES)
 """Keys that tables show before all others."""
+_RESULT_KEYS = ("data.", "partition.", "population.", "training.", "method.")
+_OTHER_KEYS = ("run.rounds", "run.participation", "evaluate.validation_share")
+_NO_RESULT = ("data.root", "data.download", "method.label")
 
 
 def varying(trials: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -21,6 +24,25 @@ def varying(trials: Sequence[Mapping[str, Any]]) -> list[str]:
     found = dict.fromkeys(key for trial in trials for key in trial)
     keys = [key for key in found if len(distinct([trial.get(key, absent) for trial in trials])) > 1]
     return sorted(keys, key=lambda key: key not in FIRST)
+
+
+def result_keys(runs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Returns the keys that tell runs apart: the keys of varying values that change results, and the seed.
+
+    Keys of a method's section count if their values vary between runs of one method, because methods have different
+    keys. The method comes first, also if all runs have the same method.
+
+    Args:
+        runs: settings by key, with the method under `method`.
+    """
+    by_method: dict[str, list[Mapping[str, Any]]] = {}
+    for run in runs:
+        by_method.setdefault(run.get(METHOD, ""), []).append(run)
+    within = {key for siblings in by_method.values() for key in varying(siblings)}
+    keys = varying(runs)
+    kept = [key for key in keys if (key.startswith(_RESULT_KEYS) and key not in _NO_RESULT) or key in _OTHER_KEYS]
+    kept = [key for key in kept if not key.startswith("method.") or key in within]
+    return [METHOD, *kept, *([SEED] if SEED in keys else [])]
 
 
 def distinct(values: Sequence[Any]) -> list[Any]:

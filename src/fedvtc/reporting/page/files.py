@@ -10,6 +10,7 @@ import vl_convert
 
 from fedvtc.reporting.charts.figure import TABLE, Figure
 from fedvtc.reporting.charts.style import chart_config
+from fedvtc.reporting.page.pictures import Picture
 from fedvtc.storage.atomic import replaced
 
 WIDTH = 620
@@ -57,6 +58,18 @@ def write_figure(figure: Figure, folder: Path) -> list[Path]:
             with replaced(files[-1]) as beside:
                 beside.write_bytes(content)
     return files
+
+
+def write_picture(picture: Picture, folder: Path) -> Path:
+    """Writes a picture of a run folder; returns the file.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    file = folder / f"{_slug(f'{picture.section} {picture.run} {picture.name}')}.png"
+    with replaced(file) as beside:
+        beside.write_bytes(picture.content)
+    return file
 
 
 def _exported(figure: Figure) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -53,6 +53,7 @@ class Chart {
     this.figure = figure;
     const element = document.getElementById(`figure-${figure.name}`);
     this.element = element.querySelector(".chart");
+    this.meaning = element.querySelector(".meaning");
     const parent = element.querySelector(".choices");
     const changed = () => this.draw();
     this.keys = figure.labels.map((label, place) => {
@@ -65,6 +66,7 @@ class Chart {
   async draw() {
     const { figure } = this;
     const chosen = figure.charts.find((chart) => chart.key.every((value, place) => value === this.keys[place].value));
+    this.meaning.textContent = chosen.meaning;
     const spec = structuredClone(chosen.spec);
     const filters = this.choices.map(([choice, list]) => ({ filter: { field: choice.field, equal: list.value } }));
     if (figure.has_groups && boxes.length) {

@@ -1,14 +1,15 @@
-"""Renders the page of a report: figures, tables and samples in one HTML file that loads nothing from elsewhere."""
+"""Renders the page of a report: figures, tables and pictures in one HTML file that loads nothing from elsewhere."""
 
 import base64
 import gzip
 import json
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import version
 from importlib.resources import files
+from statistics import fmean
 from typing import Any
 
 import vl_convert
@@ -17,23 +18,33 @@ from jinja2 import Environment
 
 from fedvtc.learning.metrics import HEADLINE_METRICS
 from fedvtc.reporting.charts.all import SECTIONS
-from fedvtc.reporting.charts.curves import megabytes_of, totals
 from fedvtc.reporting.charts.figure import Figure, Groups
 from fedvtc.reporting.charts.style import FAINT, INK, chart_config, colour_of, dash_of
 from fedvtc.reporting.page.files import VEGA_LITE, spec_of
+from fedvtc.reporting.page.pictures import Picture
 from fedvtc.reporting.results import RunResult, groups_of, number
+from fedvtc.reporting.run_numbers import RECEIVED, SENT, WALL_CLOCK
 from fedvtc.reporting.seeds import mean_and_std
 from fedvtc.reporting.tables import human_bytes
 
-MAX_SAMPLE_BYTES = 1_000_000
-"""Bytes of all samples on a page; samples of further runs are left out."""
+PICTURE_NOTES = {
+    "Images": "Images that the generator draws, one row per class, in the first and the last round with samples and "
+    "between. The command fedvtc features RUN adds real test images, and projections of features.",
+    "Privacy": "The worst cases of each kind.",
+}
+"""What the pictures of a section show."""
 MAX_INCIDENTS = 50
 GENERATOR = '<meta name="generator" content="fedvtc report">'
 """Tells a report from other pages."""
 
 
 def render(
-    title: str, runs: Sequence[RunResult], figures: Sequence[Figure], groups: Groups, problems: Sequence[str]
+    title: str,
+    runs: Sequence[RunResult],
+    figures: Sequence[Figure],
+    pictures: Sequence[Picture],
+    groups: Groups,
+    problems: Sequence[str],
 ) -> str:
     """Returns the page.
 
@@ -41,10 +52,12 @@ def render(
         title: the heading.
         runs: the runs of the report.
         figures: the figures.
+        pictures: pictures of the run folders.
         groups: the groups with their colours.
         problems: lines about runs that are left out.
     """
     folder = files(__package__)
+    present = {figure.section for figure in figures} | {picture.section for picture in pictures}
     template = Environment(autoescape=True, trim_blocks=False).from_string(_read(folder, "page.html.j2"))
     return template.render(
         title=title,
@@ -53,14 +66,15 @@ def render(
         script=_read(folder, "page.js"),
         vega=_vega(),
         data=_packed(_data(figures)),
-        sections=[section for section in SECTIONS if any(figure.section == section for figure in figures)],
+        sections=[section for section in SECTIONS if section in present],
         figures=figures,
         groups=[
             {"name": group, "colour": colour_of(place), "dash": " ".join(map(str, dash_of(place)))}
             for group, place in groups.places.items()
         ],
         overview=_overview(runs),
-        samples=list(_samples(runs)),
+        pictures={section: _shown(pictures, section) for section in SECTIONS},
+        picture_notes=PICTURE_NOTES,
         runs=[_described(run) for run in runs],
         problems=problems,
         version=version("fedvtc"),
@@ -103,7 +117,10 @@ def _data(figures: Sequence[Figure]) -> dict[str, Any]:
                 "has_groups": figure.has_groups,
                 "grows": figure.has_groups and figure.name not in ("curves", "losses"),
                 "num_rows": len(figure.rows),
-                "charts": [{"key": list(key), "spec": _page_spec(figure, key)} for key in figure.charts],
+                "charts": [
+                    {"key": list(key), "meaning": figure.meanings.get(key, ""), "spec": _page_spec(figure, key)}
+                    for key in figure.charts
+                ],
             }
             for figure in figures
         ],
@@ -126,36 +143,28 @@ def _overview(runs: Sequence[RunResult]) -> dict[str, Any]:
             str(max(run.facts.last_round for run in members)),
         ]
         for key in HEADLINE_METRICS.values():
-            values = [value for run in members if (value := number(run.measured.get(key))) is not None]
+            values = [value for run in members if (value := run.numbers.get(key)) is not None]
             mean, std = mean_and_std(values)
             cells.append(
                 "-" if mean is None else f"{mean:.4f}" if std is None else f"{mean:.4f} \N{PLUS-MINUS SIGN} {std:.4f}"
             )
-        megabytes = [sum(megabytes_of(record) for record, _, _ in totals(run)) for run in members]
-        seconds = [max((at_s for _, _, at_s in totals(run)), default=0.0) for run in members]
-        cells += [human_bytes(1e6 * sum(megabytes) / len(megabytes)), f"{sum(seconds) / len(seconds):,.0f}"]
+        totals = [
+            (run.numbers[SENT] + run.numbers[RECEIVED], run.numbers[WALL_CLOCK]) for run in members if run.numbers
+        ]
+        num_bytes, seconds = (fmean(values) for values in zip(*totals, strict=True)) if totals else (0.0, 0.0)
+        cells += [human_bytes(num_bytes), f"{seconds:,.0f}"]
         rows.append(cells)
     return {"headings": ["group", "runs", "rounds", *HEADLINE_METRICS, "sent and received", "seconds"], "rows": rows}
 
 
-def _samples(runs: Sequence[RunResult]) -> Iterator[dict[str, Any]]:
-    """Yields the first and the newest grid of samples of one run per group, as far as `MAX_SAMPLE_BYTES` allows."""
-    num_bytes = 0
-    for members in groups_of(runs).values():
-        run = next((run for run in members if (run.folder / "samples").is_dir()), None)
-        pictures = sorted((run.folder / "samples").glob("round_*.png")) if run else []
-        shown = []
-        for picture in dict.fromkeys([pictures[0], pictures[-1]] if pictures else []):
-            # Not a link, which could lead to any file.
-            if picture.is_symlink() or num_bytes + picture.stat().st_size > MAX_SAMPLE_BYTES:
-                continue
-            content = picture.read_bytes()
-            num_bytes += len(content)
-            uri = f"data:image/png;base64,{base64.b64encode(content).decode()}"
-            title = f"round {picture.stem.removeprefix('round_').lstrip('0') or '0'}"
-            shown.append({"uri": uri, "title": title})
-        if run and shown:
-            yield {"name": run.name, "pictures": shown}
+def _shown(pictures: Sequence[Picture], section: str) -> dict[str, list[dict[str, str]]]:
+    """Returns the pictures of a section by run."""
+    runs: dict[str, list[dict[str, str]]] = {}
+    for picture in pictures:
+        if picture.section == section:
+            uri = f"data:image/png;base64,{base64.b64encode(picture.content).decode()}"
+            runs.setdefault(picture.run, []).append({"uri": uri, "title": picture.title})
+    return runs
 
 
 def _described(run: RunResult) -> dict[str, Any]:
@@ -178,7 +187,7 @@ def _described(run: RunResult) -> dict[str, Any]:
     }
     incidents = [
         f"round {record['round']}: {text}"
-        for record, _, _ in totals(run)
+        for record in run.records
         if isinstance(record.get("incidents"), list)
         for text in record["incidents"]
     ]

@@ -5,8 +5,9 @@ from pathlib import Path
 
 from fedvtc.errors import UserError
 from fedvtc.reporting.charts.all import figures_of, groups_with_colours
-from fedvtc.reporting.page.files import write_figure
+from fedvtc.reporting.page.files import write_figure, write_picture
 from fedvtc.reporting.page.page import GENERATOR, render
+from fedvtc.reporting.page.pictures import pictures_of
 from fedvtc.reporting.results import RunResult
 from fedvtc.storage.atomic import replaced
 
@@ -43,14 +44,16 @@ def write_report(
     page = folder / PAGE
     if page.exists() and not _is_report(page):
         raise UserError(f"{page}: is no report, and would be replaced. Name another folder by -o.")
-    figures = figures_of(runs, targets)
+    figures, pictures = figures_of(runs, targets), pictures_of(runs)
     folder.mkdir(parents=True, exist_ok=True)
     files: list[Path] = []
     if with_files:
         (folder / "figures").mkdir(exist_ok=True)
         files = [file for figure in figures for file in write_figure(figure, folder / "figures")]
+        files += [write_picture(picture, folder / "figures") for picture in pictures]
+    text = render(title, runs, figures, pictures, groups_with_colours(runs), problems)
     with replaced(page) as beside:
-        beside.write_text(render(title, runs, figures, groups_with_colours(runs), problems), encoding="utf-8")
+        beside.write_text(text, encoding="utf-8")
     return page, len(files)
 
 

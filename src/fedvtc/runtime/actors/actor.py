@@ -19,6 +19,8 @@ from fedvtc.runtime.actors.stream import Failed
 from fedvtc.runtime.heavy_imports import fast_imports
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from fedvtc.config.schema import Config
     from fedvtc.learning.data import Dataset
     from fedvtc.learning.population import ClientSpec
@@ -35,9 +37,17 @@ class ClientActor:
         dataset: the images of all clients; Ray's object store shares the read-only arrays among the actors of a node.
         specs: the clients to host.
         num_gpus: GPUs that the actor reserves; below 1 a share of one GPU.
+        idle_folder: folder for the states of idle clients, as in `ClientHost`.
     """
 
-    def __init__(self, config: Config, dataset: Dataset, specs: Sequence[ClientSpec], num_gpus: float) -> None:
+    def __init__(
+        self,
+        config: Config,
+        dataset: Dataset,
+        specs: Sequence[ClientSpec],
+        num_gpus: float,
+        idle_folder: Path | None = None,
+    ) -> None:
         drop_launcher_variables()
 
         # Imported now, because the seconds of this import must not count as a client's step, and because the limit on
@@ -48,7 +58,7 @@ class ClientActor:
         from fedvtc.runtime.device import limit_threads
 
         limit_threads(config.placement.threads_per_actor)
-        self._num_gpus, self._parts = num_gpus, (config, dataset, specs)
+        self._num_gpus, self._idle_folder, self._parts = num_gpus, idle_folder, (config, dataset, specs)
 
     @cached_property
     def _host(self) -> ClientHost:
@@ -61,7 +71,7 @@ class ClientActor:
         from fedvtc.runtime.host import ClientHost
 
         given = ray.get_runtime_context().get_accelerator_ids().get("GPU", [])
-        return ClientHost(*self._parts, actor_device(self._num_gpus, given))
+        return ClientHost(*self._parts, actor_device(self._num_gpus, given), self._idle_folder)
 
     def run(self, task: str, clients: Sequence[int], *arguments: Any) -> Iterator[Any]:
         """Runs the method of `ClientHost` with this name on the clients, one after another; yields each result."""
@@ -87,9 +97,9 @@ class ClientActor:
         """Adds clients to the host; each has to be built by `rebuild`."""
         self._host.adopt(specs)
 
-    def save(self, client: int, store: CheckpointStore, draft: str) -> Shard:
-        """Writes the held state of the client; runs in the thread that writes checkpoints."""
-        return self._host.save(client, store, draft)
+    def save(self, clients: Sequence[int], store: CheckpointStore, draft: str) -> list[Shard]:
+        """Writes the held states of the clients; runs in the thread that writes checkpoints."""
+        return self._host.save(clients, store, draft)
 
     def ready(self) -> int:
         """Returns the process id, after all calls that the actor received before."""

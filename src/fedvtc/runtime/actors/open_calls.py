@@ -54,8 +54,10 @@ class OpenCalls:
     def __init__(self, actors: Actors, task: ClientTask, arguments: Sequence[Any]) -> None:
         self._actors, self._task = actors, task
         self._arguments = [ray.put(argument) for argument in arguments]
-        self.round = arguments[0].round + 1 if is_changing(task) else 0
-        self._step = actors.lineage.begin(task, self.round, self._arguments[0]) if is_changing(task) else None
+        self.round, self._step = 0, None
+        if is_changing(task):
+            self.round = arguments[0].round + 1
+            self._step = actors.lineage.begin(task, self.round, self._arguments[0], arguments[0].num_bytes)
         self.tasks: dict[int, Stream | ObjectRef[Any]] = {}
         self.rebuilds: dict[int, ObjectRef[Any]] = {}
         self.sent_to: dict[int, ActorHandle] = {}

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -21,6 +22,10 @@ from fedvtc.runtime.lineage import Lineage
 from fedvtc.runtime.tasks import Arguments, ClientTask, Result
 from fedvtc.storage.checkpoints import CheckpointStore, Shard
 
+CLIENTS_PER_SAVE = 16
+"""Clients that a call writes into a checkpoint. A call for each client costs two thirds as much as to write a small
+client; one call for all clients would show no progress."""
+
 
 class RayPool:
     """Actors that live as long as the run; a client moves only if its actor is lost, or to shorten the run.
@@ -35,6 +40,7 @@ class RayPool:
         namespace: Ray namespace that keeps the actor names of this run apart from those of other runs.
         lineage: records the steps of the clients.
         incidents: reports lost actors, failed clients and damaged checkpoints.
+        idle_folder: folder for the states of idle clients, as in `ClientHost`.
     """
 
     def __init__(
@@ -48,9 +54,11 @@ class RayPool:
         namespace: str,
         lineage: Lineage,
         incidents: Incidents,
+        idle_folder: Path | None = None,
     ) -> None:
         self.config, self.lineage, self.incidents = config, lineage, incidents
         self._slots, self._workload, self._namespace = slots, workload, namespace
+        self._idle_folder = idle_folder
         # The default thread of an actor runs tasks in the order of the calls; a second thread writes checkpoints.
         self._actor_class = ray.remote(concurrency_groups={"checkpoint": 1})(ClientActor)  # type: ignore[call-overload]
         self._dataset_ref, self._config_ref = ray.put(dataset), ray.put(config)
@@ -60,14 +68,14 @@ class RayPool:
         for slot, specs in zip(slots, hosted, strict=False):
             self._start(slot, specs)
 
-    def start(self) -> None:
-        """Returns once every actor answers.
+    def check(self) -> None:
+        """Returns once every actor answers, as `Pool.check` says.
 
         Raises:
             ClusterError: an actor reserves a GPU, and Ray or PyTorch gives none.
         """
-        # Any task serves: `map` replaces actors that are lost during their start.
-        for _ in self.map(ClientHost.process_id, sorted(self._handle_of)):
+        # Any task serves, on any client of each actor: `map` replaces lost actors.
+        for _ in self.map(ClientHost.process_id, [min(handle.clients) for handle in self.handles if handle.specs]):
             pass
 
     def handle_of(self, client: int) -> ActorHandle:
@@ -104,14 +112,18 @@ class RayPool:
         for _ in self._results(ClientHost.rebuild, clients, ()):
             pass
 
-    def save(self, clients: Sequence[int], store: CheckpointStore, draft: str) -> list[Future[Shard]]:
+    def save(self, clients: Sequence[int], store: CheckpointStore, draft: str) -> list[Future[list[Shard]]]:
         """Starts to write the present state of each client in its actor, as `Pool.save` says."""
         for _ in self.map(ClientHost.hold, clients):
             pass
-        saved = []
+        hosted: dict[ActorHandle, list[int]] = {}
         for client in clients:
-            save = self._handle_of[client].actor.save.options(concurrency_group="checkpoint")
-            saved.append(save.remote(client, store, draft).future())
+            hosted.setdefault(self._handle_of[client], []).append(client)
+        saved = []
+        for handle, group in hosted.items():
+            save = handle.actor.save.options(concurrency_group="checkpoint")
+            for first in range(0, len(group), CLIENTS_PER_SAVE):
+                saved.append(save.remote(group[first : first + CLIENTS_PER_SAVE], store, draft).future())
         return saved
 
     def replace(self, handle: ActorHandle) -> list[ActorHandle]:
@@ -153,7 +165,7 @@ class RayPool:
         self._num_started += 1
         name = f"clients-{min(spec.client for spec in specs):04d}-{self._num_started}"
         actor = self._actor_class.options(name=name, namespace=self._namespace, **slot.options()).remote(
-            self._config_ref, self._dataset_ref, specs, slot.needs.num_gpus
+            self._config_ref, self._dataset_ref, specs, slot.needs.num_gpus, self._idle_folder
         )
         handle = ActorHandle(actor, slot, specs)
         self.handles.append(handle)

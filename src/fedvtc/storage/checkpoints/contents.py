@@ -75,8 +75,10 @@ def misfit(manifest: Manifest, run_id: str, config: Config) -> tuple[str, str] |
     if manifest.fingerprint != fingerprint(config):
         return "was written with another config than config.yaml", "Undo the changes of config.yaml."
     names = {shard.name for shard in manifest.shards}
-    expected = {SERVER_SHARD, *map(shard_name, range(config.population.num_clients))}
-    if names != expected:
-        missing = ", ".join(sorted(expected - names)) or "nothing"
-        return f"its manifest does not list the files of this run (missing: {missing})", "Remove the checkpoint."
+    clients = set(map(shard_name, range(config.population.num_clients)))
+    # In format 2, a client without a file has never worked.
+    missing = ({SERVER_SHARD} | (clients if manifest.format == 1 else set())) - names
+    if missing or names - clients - {SERVER_SHARD}:
+        listed = ", ".join(sorted(missing)) or "nothing"
+        return f"its manifest does not list the files of this run (missing: {listed})", "Remove the checkpoint."
     return None

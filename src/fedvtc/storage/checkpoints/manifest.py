@@ -9,12 +9,15 @@ import re
 import reprlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
+from functools import cached_property
 from typing import Any, Literal, NoReturn, Self, get_args
 
 from fedvtc.errors import CheckpointError
 
-FORMAT = 1
-"""Version of the layout; increased when an older fedvtc could not read new checkpoints."""
+FORMAT = 2
+"""Version of the layout; increased when an older fedvtc could not read new checkpoints.
+
+Format 1 holds a shard of every client; format 2 leaves out clients that have never worked."""
 
 MANIFEST_FILE = "manifest.json"
 """File name of the manifest."""
@@ -22,7 +25,7 @@ MANIFEST_FILE = "manifest.json"
 FOLDER_NAME = re.compile(r"round_[0-9]{6,}|final")
 """Names of checkpoint folders."""
 
-SHARD_NAME = re.compile(r"(server|client_[0-9]{4,})\.pt")
+SHARD_NAME = re.compile(r"(server|client_(?P<client>[0-9]{4,}))\.pt")
 """Allowed names of the files beside the manifest."""
 
 Phase = Literal["round", "final"]
@@ -82,7 +85,22 @@ class Manifest:
 
     def shard(self, name: str) -> Shard | None:
         """Returns the shard of this name; None if the checkpoint has no such shard."""
-        return next((shard for shard in self.shards if shard.name == name), None)
+        return self._shards_by_name.get(name)
+
+    @property
+    def clients(self) -> set[int]:
+        """Numbers of the clients with a shard: those that had worked. The seed determines all other clients."""
+        numbers = (match["client"] for match in map(SHARD_NAME.fullmatch, self._shards_by_name) if match)
+        return {int(number) for number in numbers if number is not None}
+
+    def of_client(self, client: int) -> Self:
+        """Returns the manifest with the shard of one client alone, which is small enough to send to its process."""
+        shard = self.shard(shard_name(client))
+        return replace(self, shards=() if shard is None else (shard,))
+
+    @cached_property
+    def _shards_by_name(self) -> dict[str, Shard]:
+        return {shard.name: shard for shard in self.shards}
 
     def to_json(self) -> str:
         """Returns the text of manifest.json; an accuracy that is not finite becomes null."""
@@ -123,7 +141,7 @@ class Manifest:
             format=reader.get("format", int),
         )
         names = [shard.name for shard in manifest.shards]
-        reader.check("format", manifest.format == FORMAT)
+        reader.check("format", manifest.format >= 1)
         reader.check("round", manifest.round >= 0)
         reader.check("phase", manifest.phase in get_args(Phase))
         reader.check("accuracy", accuracy is None or math.isfinite(accuracy))

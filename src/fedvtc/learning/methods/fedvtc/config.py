@@ -1,6 +1,6 @@
 """The config keys of FedVTC."""
 
-from dataclasses import field
+from dataclasses import field, replace
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -172,6 +172,12 @@ class FedVTCConfig(MethodConfig):
                 "Set method.upload=once, which sends roots, or method.wire=float32."
             )
         return found + self._privacy_problems()
+
+    def of_rounds(self) -> MethodConfig:
+        """Returns the keys without those of fine-tuning, unless the rounds fine-tune."""
+        if self.finetune.when in ("every_round", "both"):
+            return self
+        return replace(self, finetune=FinetuneConfig(latents=self.finetune.latents))
 
     def _privacy_problems(self) -> list[str]:
         found, finetune = self.privacy.problems(), self.finetune

@@ -1,0 +1,1 @@
+"""`fedvtc features`: features of real and generated images, for `fedvtc report`."""

@@ -1,0 +1,146 @@
+"""Costs of whole runs by phase and kind: seconds, CPU seconds, operations, bytes, memory."""
+
+import statistics
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import altair as alt
+
+from fedvtc.reporting.charts.figure import Chart, Figure, Groups, Row, base
+from fedvtc.reporting.results import RunResult, groups_of
+from fedvtc.reporting.run_numbers import COMPUTING, CPU, FLOPS, WALL_CLOCK
+
+PART_COLOURS = alt.Scale(scheme="tableau20")
+MEMORY = {
+    "memory/peak_bytes": "clients",
+    "memory/coordinator_peak_bytes": "coordinator",
+    "memory/gpu_peak_bytes": "GPU",
+}
+"""Processes by the name of their largest memory."""
+
+
+class Stack(NamedTuple):
+    """A figure with a bar per group, stacked from parts: sums over a whole run.
+
+    Attributes:
+        name: name of the files.
+        title: the heading.
+        note: meaning of the parts.
+        prefix: start of the numbers that are parts.
+        left_out: numbers that hold those of other parts.
+        unit: unit of the bar.
+        scale: the number is divided by this one.
+    """
+
+    name: str
+    title: str
+    note: str
+    prefix: str
+    left_out: Sequence[str]
+    unit: str
+    scale: float = 1.0
+
+
+BYTES_NOTE = "Megabytes of all clients over the whole run by kind of payload, mean over seeds."
+STACKS = (
+    Stack(
+        "time",
+        "Seconds by phase",
+        "Sum over the whole run, mean over seeds. Seconds of clients are summed over participants, so they exceed the "
+        "wall clock if clients work in parallel; evaluate is wall clock.",
+        "time/",
+        (COMPUTING, WALL_CLOCK),
+        "seconds",
+    ),
+    Stack(
+        "cpu",
+        "CPU seconds by phase",
+        "Sum over clients and the whole run, mean over seeds; phases of the server begin with server.",
+        "cpu/",
+        (CPU, "cpu/client", "cpu/server"),
+        "CPU seconds",
+    ),
+    Stack(
+        "flops",
+        "Operations by phase",
+        "Floating-point operations of matrix products, convolutions and attention: sum over clients and the whole run, "
+        "mean over seeds. Evaluations do not count.",
+        "flops/",
+        (FLOPS,),
+        "10\u00b9\u00b2 operations",
+        1e12,
+    ),
+    Stack("bytes-up", "Bytes sent by clients", BYTES_NOTE, "bytes/up/", (), "MB", 1e6),
+    Stack("bytes-down", "Bytes received by clients", BYTES_NOTE, "bytes/down/", (), "MB", 1e6),
+)
+
+
+def phases(runs: Sequence[RunResult], groups: Groups) -> Iterator[Figure]:
+    """Yields the figures of costs by phase and kind; those without numbers are left out."""
+    for stack in STACKS:
+        rows = list(_parts(runs, stack))
+        if rows:
+            yield Figure(
+                name=stack.name,
+                title=stack.title,
+                note=stack.note,
+                section="Costs",
+                rows=rows,
+                charts={(): _stacked(groups, rows, stack.unit)},
+            )
+    memory = list(_memory(runs))
+    if memory:
+        processes = dict.fromkeys(row["part"] for row in memory)
+        yield Figure(
+            name="memory",
+            title="Memory",
+            note="Largest memory of a process that hosts clients, of the coordinator, or on a GPU, over rounds.",
+            section="Costs",
+            rows=memory,
+            charts={(process,): _memory_chart(groups, process) for process in processes},
+            labels=("process",),
+            exported=[(process,) for process in processes],
+        )
+
+
+def _parts(runs: Sequence[RunResult], stack: Stack) -> Iterator[Row]:
+    """Yields a row per group and part: mean over the runs that have such numbers."""
+    for group, members in groups_of(runs).items():
+        parts = [
+            {name: value for name, value in run.numbers.items() if name.startswith(stack.prefix)} for run in members
+        ]
+        having = [own for own in parts if own]
+        for name in dict.fromkeys(name for own in having for name in own):
+            if name not in stack.left_out:
+                value = statistics.fmean(own.get(name, 0.0) for own in having) / stack.scale
+                yield {"group": group, "part": name.removeprefix(stack.prefix), "value": value}
+
+
+def _memory(runs: Sequence[RunResult]) -> Iterator[Row]:
+    for name, process in MEMORY.items():
+        for group, members in groups_of(runs).items():
+            peak = max(run.numbers.get(name, 0.0) for run in members)
+            if peak:
+                yield {"group": group, "part": process, "value": peak / 1e9}
+
+
+def _stacked(groups: Groups, rows: Sequence[Row], unit: str) -> Chart:
+    parts = list(dict.fromkeys(row["part"] for row in rows))
+    legend = alt.Legend(columns=4) if len(parts) > 1 else None
+    colour = alt.Color("part:N", sort=parts, scale=PART_COLOURS, legend=legend)
+    chart: Chart = _bars(groups, unit).encode(color=colour)
+    return chart
+
+
+def _memory_chart(groups: Groups, process: str) -> Chart:
+    shown = _bars(groups, "GB").transform_filter(alt.FieldEqualPredicate(field="part", equal=process))
+    chart: Chart = shown.encode(color=groups.colour(legend=None))
+    return chart
+
+
+def _bars(groups: Groups, unit: str) -> alt.Chart:
+    tips = ["group:N", "part:N", alt.Tooltip("value:Q", format=",.4~g", title=unit)]
+    bars = base().mark_bar(height={"band": 0.7})
+    shown = bars.encode(x=alt.X("value:Q", title=unit, stack="zero"), y=groups.axis(), tooltip=tips)
+    chart: alt.Chart = shown.properties(height=22 * len(groups.places) + 20)
+    return chart

@@ -284,7 +284,7 @@ KINDS: dict[str, Draw] = {
     "disk full: a record": injected("driver", WRITE, rounds, action="full", when="before"),
     "disk full: a picture": injected(
         "driver",
-        "fedvtc.reporting.figures:sample_grid",
+        "fedvtc.reporting.sample_grid:sample_grid",
         lambda s, _: range(1, s.num_grids + 1),
         action="full",
         when="before",

@@ -14,6 +14,7 @@ from fedvtc.learning.exchange.messages import Broadcast
 from fedvtc.learning.methods.fedproto import FedProtoConfig
 from fedvtc.learning.methods.lg_fedavg import LGFedAvgConfig
 from fedvtc.learning.metrics import ROUND_METRICS
+from fedvtc.learning.models.backbones import Backbone
 from fedvtc.runtime.host import ClientHost
 from fedvtc.runtime.inline_pool import InlinePool
 
@@ -48,6 +49,28 @@ def test_results_of_a_client_do_not_depend_on_other_clients_of_the_host(make_hos
     assert together.digest(2) == alone.digest(2)
     assert together.digest(2) != together.digest(1)
     assert re.fullmatch("[0-9a-f]{64}", alone.digest(2))
+
+
+def test_an_evaluation_runs_a_backbone_once_for_all_predictors(make_host, monkeypatch):
+    host = make_host(
+        FedProtoConfig(name="fedproto", prediction="prototype"), evaluate=EvaluateConfig(batch_size=4, ensemble=True)
+    )
+    upload = host.run_round(1, Broadcast())
+    num_images = []
+    run = Backbone.forward
+
+    def counted(backbone, images):
+        num_images.append(len(images))
+        return run(backbone, images)
+
+    monkeypatch.setattr(Backbone, "forward", counted)
+    found = host.evaluate(1, Broadcast(1, {"prototypes": upload.payload["prototypes"]}))
+    assert len(found.confusions) == 2
+    assert found.probabilities_NC.shape == (15, 3)
+    assert num_images == [4, 4, 4, 3]
+    # Outside of an evaluation, weights may change between two calls.
+    classifier, images = host._client(1).classifier, torch.zeros(2, 1, 8, 8)
+    assert classifier.features(images) is not classifier.features(images)
 
 
 def test_evaluation_covers_the_whole_test_set_and_changes_nothing(make_host):

@@ -235,15 +235,14 @@ class ClientHost:
         return replace(upload, scalars={**upload.scalars, **costs})
 
     def _measured(self, client: FederatedClient, broadcast: Broadcast) -> Evaluation:
-        from fedvtc.learning.client.evaluation import Evaluation, probabilities
+        from fedvtc.learning.client.evaluation import Evaluation
 
-        predictors, data, config = self._method.predictors(client, broadcast), self._dataset, self._config.evaluate
+        predictors, data = self._method.predictors(client, broadcast), self._dataset
         ranked = next(iter(predictors))
-        found = Evaluation(client.confusions(data.test, predictors))
-        if config.ensemble:
-            size, device = config.batch_size, client.device
-            scores = probabilities(data.test, predictors[ranked], batch_size=size, device=device)
-            found = found._replace(probabilities_NC=scores)
+        scores: list[NDArray[np.float32]] | None = [] if self._config.evaluate.ensemble else None
+        found = Evaluation(client.confusions(data.test, predictors, scores))
+        if scores is not None:
+            found = found._replace(probabilities_NC=np.concatenate(scores))
         validation_M = self._specs[client.id].validation_M
         if len(validation_M):
             images = ImageArrays(data.train.images_NCHW[validation_M], data.train.labels_N[validation_M])

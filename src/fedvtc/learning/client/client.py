@@ -242,11 +242,26 @@ class FederatedClient:
         with self.phase("statistics"):
             return FeatureStatistics.of(self.features().cpu().numpy(), self.images.labels_N.cpu().numpy(), form)
 
-    def confusions(self, images: ImageArrays, predictors: Mapping[str, Predictor]) -> dict[str, NDArray[np.int64]]:
-        """Returns image counts (C, C) of each predictor, all modules in eval mode; rows are true classes."""
+    def confusions(
+        self,
+        images: ImageArrays,
+        predictors: Mapping[str, Predictor],
+        probabilities: list[NDArray[np.float32]] | None = None,
+    ) -> dict[str, NDArray[np.int64]]:
+        """Returns image counts (C, C) of each predictor, all modules in eval mode; rows are true classes.
+
+        `probabilities` gets the softmax of the first predictor's scores of each batch.
+        """
         self.eval()
-        size = self._config.evaluate.batch_size
-        return confusions(images, predictors, num_classes=self.num_classes, batch_size=size, device=self.device)
+        with self.classifier.shared_features():
+            return confusions(
+                images,
+                predictors,
+                num_classes=self.num_classes,
+                batch_size=self._config.evaluate.batch_size,
+                device=self.device,
+                probabilities=probabilities,
+            )
 
     @contextmanager
     def restored(self) -> Iterator[None]:

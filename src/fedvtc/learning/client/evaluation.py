@@ -41,23 +41,32 @@ class Evaluation(NamedTuple):
 
 @torch.inference_mode()
 def confusions(
-    images: ImageArrays, predictors: Mapping[str, Predictor], *, num_classes: int, batch_size: int, device: torch.device
+    images: ImageArrays,
+    predictors: Mapping[str, Predictor],
+    *,
+    num_classes: int,
+    batch_size: int,
+    device: torch.device,
+    probabilities: list[NDArray[np.float32]] | None = None,
 ) -> dict[str, NDArray[np.int64]]:
-    """Returns image counts (C, C) of each predictor: rows are true classes, columns predicted ones."""
+    """Returns image counts (C, C) of each predictor: rows are true classes, columns predicted ones.
+
+    Args:
+        images: the images, in the order of the batches.
+        predictors: the predictors, the ranked one first.
+        num_classes: classes C.
+        batch_size: images of a batch.
+        device: device of the predictors.
+        probabilities: gets the softmax (B, C) of the ranked predictor's scores of each batch.
+    """
     counts = {name: np.zeros((num_classes, num_classes), dtype=np.int64) for name in predictors}
     for batch, labels_B in _batches(images, batch_size, device):
-        for name, scores in predictors.items():
-            np.add.at(counts[name], (labels_B, scores(batch).argmax(dim=1).cpu().numpy()), 1)
+        for place, (name, predictor) in enumerate(predictors.items()):
+            scores_BC = predictor(batch)
+            np.add.at(counts[name], (labels_B, scores_BC.argmax(dim=1).cpu().numpy()), 1)
+            if probabilities is not None and place == 0:
+                probabilities.append(scores_BC.softmax(dim=1).float().cpu().numpy())
     return counts
-
-
-@torch.inference_mode()
-def probabilities(
-    images: ImageArrays, predictor: Predictor, *, batch_size: int, device: torch.device
-) -> NDArray[np.float32]:
-    """Returns the softmax of a predictor's scores, (N, C)."""
-    parts = [predictor(batch).softmax(dim=1).float().cpu().numpy() for batch, _ in _batches(images, batch_size, device)]
-    return np.concatenate(parts)
 
 
 @torch.inference_mode()

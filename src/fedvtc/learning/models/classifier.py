@@ -3,6 +3,8 @@
 Shapes: B images, D features, C classes.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -38,6 +40,7 @@ class ClassifierModule(LightningModule):
         self._optimizer = optimizer
         self._prototypes: tuple[Tensor, Tensor, Tensor] | None = None
         self._prototype_weight = 0.0
+        self._shared: tuple[Tensor, Tensor] | tuple[()] | None = None
 
     def set_prototypes(self, mean_CD: Tensor, std_CD: Tensor, held_C: Tensor, *, weight: float) -> None:
         """Pulls features towards class means from the next step on; not part of the module's state.
@@ -56,8 +59,25 @@ class ClassifierModule(LightningModule):
 
     def features(self, images: Tensor) -> Tensor:
         """Maps images (B, channels, side, side) to features (B, D) by the backbone g."""
-        features: Tensor = self.backbone(images)
-        return features
+        if self._shared is None:
+            features: Tensor = self.backbone(images)
+            return features
+        if self._shared and self._shared[0] is images:
+            return self._shared[1]
+        self._shared = (images, self.backbone(images))
+        return self._shared[1]
+
+    @contextmanager
+    def shared_features(self) -> Iterator[None]:
+        """Computes the features of a tensor once for all calls in a row, such as those of several predictors.
+
+        In the block, weights must not change, and callers must not write into images or features.
+        """
+        self._shared = ()
+        try:
+            yield
+        finally:
+            self._shared = None
 
     def forward(self, images: Tensor) -> Tensor:
         """Maps images to logits (B, C)."""

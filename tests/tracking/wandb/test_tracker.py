@@ -6,6 +6,8 @@ import os
 import shutil
 import time
 from dataclasses import replace
+from functools import reduce
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -166,6 +168,28 @@ def test_the_wandb_run_has_names_tags_and_config(tracked):
     assert config["environment"]["hardware"] == described["hardware"]
 
 
+def test_the_template_of_a_workspace_names_what_a_run_logs(tracked):
+    path, _ = tracked
+    template = json.loads((Path(__file__).parents[3] / "docs/wandb/workspace.json").read_text())
+    panels = [panel for section in template["sections"] for panel in section["panels"]]
+    run = next(record.run for record in wandb_records(path) if record.HasField("run"))
+    config = {item.key: json.loads(item.value_json) for item in run.config.update}
+    # Each client of the run has every class.
+    curves = {name.partition("._type")[0] for row in history(path) for name in row} | {"test/accuracy/missing/mean"}
+    named = {"curve": set(), "config": set(), "summary": set()}
+    for panel in panels:
+        if panel["kind"] == "LinePlot":
+            named["curve"] |= {panel["x"], *panel["y"]}
+        named["curve"] |= {*panel.get("media_keys", ()), *([panel["table_name"]] if "table_name" in panel else ())}
+        named["summary"] |= set(panel.get("metrics", ()))
+        for metric in (*panel.get("columns", ()), panel.get("x"), panel.get("y")):
+            for place, name in metric.items() if isinstance(metric, dict) else ():
+                named[place].add(name)
+    assert named["curve"] - curves == set()
+    assert named["summary"] - summary(path).keys() == set()
+    assert all(reduce(lambda part, key: part[key], name.split("."), config) for name in named["config"])
+
+
 def test_the_mean_accuracy_of_each_backbone_is_a_curve(tracked):
     path, _ = tracked
     with (path / "clients.csv").open(newline="") as file:
@@ -309,11 +333,24 @@ def test_rounds_that_wandb_lost_are_logged_by_the_next_attempt(run, monkeypatch)
     assert [row["round"] for row in history(run.folder)] == [1, 2, 3]
     assert not {"bad", "absent"} & set(history(run.folder)[-1])
     assert reported[1].count("offline-run-") == 2
+    assert {file.stem for file in run.folder.glob("wandb/offline-run-*/*.wandb")} == {f"run-{run.id}"}
     # Table and pictures of the lost round are made again.
     (lost,) = (row for row in history(run.folder) if row["round"] == 2)
     assert {"samples._type", "clients/table._type"} <= lost.keys()
     (file,) = run.folder.glob("wandb/offline-run-*/files/media/table/clients/*.table.json")
     assert json.loads(file.read_text())["data"] == [[2, "round", 0, 0.5, 1], [2, "round", 1, 0.25, None]]
+    # A copy is another W&B run, with all rounds.
+    (run.folder / "run.json").write_text(json.dumps({"id": run.id}))
+    copy = shutil.copytree(run.folder, run.folder.parent / "copy")
+    third = WandbTracker(["a", "b"], reported.append)
+    third.start(replace(run, folder=copy, resumed_round=2))
+    third.log(record(3), [])
+    third.finish("finished")
+    end_of_program()
+    own = (copy / "wandb/id").read_text()
+    assert own != run.id
+    assert logged_values(copy / "wandb", own, "round") == [1, 2, 3]
+    assert reported[2].count("offline-run-") == 1
     (alert,) = (record.alert for record in wandb_records(run.folder) if record.HasField("alert"))
     assert (alert.title, alert.level) == ("by-hand failed", "ERROR")
 

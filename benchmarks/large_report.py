@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from fedvtc.commands.main import main
-from fedvtc.reporting.figures import sample_grid
+from fedvtc.reporting.sample_grid import sample_grid
 from fedvtc.storage.evaluations import save_evaluations
 from fedvtc.storage.features import POSITIONS, save_points
 

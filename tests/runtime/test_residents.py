@@ -3,6 +3,7 @@
 import os
 import resource
 import signal
+import threading
 from contextlib import contextmanager
 
 import numpy as np
@@ -199,3 +200,20 @@ def test_a_full_disk_ends_the_run_with_one_line(host_of, tmp_path, golden):
     golden(raised.value, {str(tmp_path): "RUN"})
     # The client whose state found no room is whole.
     assert len(host.digest(0)) == 64
+
+
+def test_another_thread_that_reads_a_client_leaves_the_gradients_of_its_step(host_of):
+    clients = host_of(10**9)._clients
+    weights = list(clients.use(0).classifier.parameters())
+    for weight in weights:
+        weight.grad = torch.ones_like(weight)
+
+    def read():
+        clients.use(0)
+        clients.release()
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    thread.join(TIMEOUT_S)
+
+    assert all(weight.grad is not None for weight in weights)

@@ -170,7 +170,9 @@ class Residents:
             del self._used_by[thread]
         else:
             self._used_by[thread] = client_id
-        if self._limit_bytes is None or before not in self._in_memory or before is None:
+        # A client that another thread uses may be changing; its bytes are counted when that thread ends its use.
+        in_use = before in self._used_by.values()
+        if self._limit_bytes is None or before not in self._in_memory or before is None or in_use:
             return
         resident = self._residents[before]
         num_bytes = ClientBytes(resident.client).num_bytes

@@ -69,7 +69,7 @@ def test_an_evaluation_runs_a_backbone_once_for_all_predictors(make_host, monkey
     assert found.probabilities_NC.shape == (15, 3)
     assert num_images == [4, 4, 4, 3]
     # Outside of an evaluation, weights may change between two calls.
-    classifier, images = host._client(1).classifier, torch.zeros(2, 1, 8, 8)
+    classifier, images = host._clients.use(1).classifier, torch.zeros(2, 1, 8, 8)
     assert classifier.features(images) is not classifier.features(images)
 
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from fedvtc.config.schema import Config
 from fedvtc.errors import ClientError
-from fedvtc.learning.client.evaluation import Predictor, confusions
+from fedvtc.learning.client.evaluation import Predictor, Scores, confusions
 from fedvtc.learning.client.images import OwnImages
 from fedvtc.learning.client.loop import Learner, Loss, keyed_randomness, make_fabric
 from fedvtc.learning.client.state import ClientState
@@ -243,25 +243,13 @@ class FederatedClient:
             return FeatureStatistics.of(self.features().cpu().numpy(), self.images.labels_N.cpu().numpy(), form)
 
     def confusions(
-        self,
-        images: ImageArrays,
-        predictors: Mapping[str, Predictor],
-        probabilities: list[NDArray[np.float32]] | None = None,
+        self, images: ImageArrays, predictors: Mapping[str, Predictor], probabilities: Scores | None = None
     ) -> dict[str, NDArray[np.int64]]:
-        """Returns image counts (C, C) of each predictor, all modules in eval mode; rows are true classes.
-
-        `probabilities` gets the softmax of the first predictor's scores of each batch.
-        """
+        """As `evaluation.confusions` with all modules in eval mode: image counts (C, C) of each predictor."""
         self.eval()
+        sizes = {"num_classes": self.num_classes, "batch_size": self._config.evaluate.batch_size}
         with self.classifier.shared_features():
-            return confusions(
-                images,
-                predictors,
-                num_classes=self.num_classes,
-                batch_size=self._config.evaluate.batch_size,
-                device=self.device,
-                probabilities=probabilities,
-            )
+            return confusions(images, predictors, **sizes, device=self.device, probabilities=probabilities)
 
     @contextmanager
     def restored(self) -> Iterator[None]:

@@ -22,6 +22,9 @@ _NUM_PROBES = 2
 Predictor = Callable[[Tensor], Tensor]
 """Maps images (B, channels, side, side) in [-1, 1] to scores (B, C); the class of the highest score is predicted."""
 
+Scores = list[NDArray[np.float32]]
+"""Scores (B, C) of each batch."""
+
 
 class Evaluation(NamedTuple):
     """The evaluation of one client.
@@ -47,7 +50,7 @@ def confusions(
     num_classes: int,
     batch_size: int,
     device: torch.device,
-    probabilities: list[NDArray[np.float32]] | None = None,
+    probabilities: Scores | None = None,
 ) -> dict[str, NDArray[np.int64]]:
     """Returns image counts (C, C) of each predictor: rows are true classes, columns predicted ones.
 

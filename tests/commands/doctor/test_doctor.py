@@ -438,14 +438,14 @@ def test_a_checkpoint_of_another_run_or_config_is_a_fault(run):
     edit_json(manifest, run_id="deadbeef")
     edit_json(manifest.parents[1] / "round_000002/manifest.json", fingerprint="00")
     third = manifest.parents[1] / "round_000001/manifest.json"
-    shards = [shard for shard in json.loads(third.read_text())["shards"] if shard["name"] != "client_0001.pt"]
+    shards = [shard for shard in json.loads(third.read_text())["shards"] if shard["name"] != "server.pt"]
     edit_json(third, shards=shards)
 
     rows = list(examine_run(run))
 
     assert problems(rows) == [(f"checkpoints/round_00000{round}", "fault") for round in (3, 2, 1)]
     run_id = json.loads((run / "run.json").read_text())["id"]
-    named = {3: ("deadbeef", run_id), 2: ("config.yaml",), 1: ("client_0001.pt",)}
+    named = {3: ("deadbeef", run_id), 2: ("config.yaml",), 1: ("server.pt",)}
     for round, words in named.items():
         assert all(word in row_of(rows, f"checkpoints/round_00000{round}").found for word in words)
 

@@ -174,19 +174,17 @@ def test_sigterm_ends_a_run_after_the_loss_of_the_head_node(processes_below, sti
 def test_a_process_is_as_before_after_disconnecting(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     script = """
-import os, signal, subprocess
+import os, signal
 from fedvtc.config.operation import ClusterConfig
 from fedvtc.runtime.actors.cluster import connected
 signal.signal(signal.SIGTERM, lambda *_: print("handled"))
 with connected(ClusterConfig(num_cpus=1), "left"):
     print(len(os.environ["RAY_AUTH_TOKEN"]), os.environ["RAY_AUTH_MODE"])
-    started = subprocess.run(["ps", "-o", "args=", "--ppid", str(os.getpid())], capture_output=True, text=True).stdout
-    print("raylet" in started, "dashboard.py" in started)
 os.kill(os.getpid(), signal.SIGTERM)
 print("continues", {name for name in os.environ if "AUTH" in name})
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=tmp_path, timeout=120)
-    lines = ["64 token", "True False", "handled", "continues set()"]
+    lines = ["64 token", "handled", "continues set()"]
     assert (done.returncode, done.stdout.splitlines()) == (0, lines)
     # A token that is left there would be asked for by every cluster that `ray start` starts later.
     assert not (tmp_path / ".ray").exists()

@@ -10,7 +10,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any
 
 from fedvtc.config.operation import ClusterConfig
@@ -107,8 +107,7 @@ def _start(address: str, source: str, config: ClusterConfig, namespace: str) -> 
         options = {"address": "local", "num_cpus": config.num_cpus, "num_gpus": config.num_gpus}
         options["include_dashboard"] = False
     try:
-        without = nullcontext() if address else _without_dashboard()
-        with _own_handler_of(signal.SIGTERM), _spared_from(WARNING_SIGNALS), without, warnings.catch_warnings():
+        with _own_handler_of(signal.SIGTERM), _spared_from(WARNING_SIGNALS), warnings.catch_warnings():
             # Ray 2.60 leaves log files open when starting processes.
             warnings.simplefilter("ignore", ResourceWarning)
             ray.init(**options, namespace=namespace, log_to_driver=False, logging_level=logging.ERROR)
@@ -136,33 +135,6 @@ def _variables_for(address: str, source: str) -> dict[str, str]:
 def _unanswered(address: str, source: str, reason: str) -> ClusterError:
     fix = "Start a cluster with `ray start --head`, or remove the address and unset RAY_ADDRESS."
     return ClusterError(f"{source}={address}: no Ray cluster answers ({reason.rstrip('.')}). {fix}")
-
-
-@contextmanager
-def _without_dashboard() -> Iterator[None]:
-    """Starts a cluster without the process of the dashboard, and with agents that have no part in a dashboard.
-
-    With `include_dashboard=False` alone, Ray starts and awaits the process still: a third of the seconds of the start.
-    Installed without the packages of a dashboard, Ray starts such agents itself.
-    """
-    from ray._private import utils
-    from ray._private.node import Node
-
-    def no_process(node: Node, **_: Any) -> None:
-        node._webui_url = ""
-
-    def no_packages() -> ImportError:
-        return ImportError("a cluster for one run has no dashboard")
-
-    parts = [(Node, "start_api_server", no_process), (utils, "get_dashboard_dependency_error", no_packages)]
-    before = [getattr(owner, name) for owner, name, _ in parts]
-    for owner, name, part in parts:
-        setattr(owner, name, part)
-    try:
-        yield
-    finally:
-        for (owner, name, _), part in zip(parts, before, strict=True):
-            setattr(owner, name, part)
 
 
 @contextmanager

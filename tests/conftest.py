@@ -16,6 +16,7 @@ from fedvtc.runtime.heavy_imports import fast_imports
 
 with fast_imports():
     import lightning  # noqa: F401
+    import torch
 
 from fedvtc.config.schema import (
     BackboneShare,
@@ -51,6 +52,11 @@ def pytest_configure(config):
 
 def pytest_collection_finish(session):
     gc.enable()
+
+
+def pytest_runtest_setup(item):
+    # Sums, and so recorded bits, depend on the number of threads that a test before may have left.
+    torch.set_num_threads(1)
 
 
 def pytest_unconfigure(config):

@@ -32,7 +32,7 @@ PICTURE_NOTES = {
     "between. The command fedvtc features RUN adds real test images, and projections of features.",
     "Privacy": "The worst cases of each kind.",
 }
-"""What the pictures of a section show."""
+"""Explanation of the pictures of each section, by the section's title."""
 MAX_INCIDENTS = 50
 GENERATOR = '<meta name="generator" content="fedvtc report">'
 """Tells a report from other pages."""

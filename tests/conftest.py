@@ -7,6 +7,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import gc
 import importlib.util
+import resource
+import signal
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -77,6 +80,24 @@ def golden(request, tmp_path):
         request.config.messages.check(request.node.nodeid, request.config.golden.normal(str(text), replaced))
 
     return check
+
+
+@pytest.fixture
+def no_room():
+    """A context that limits files to 100 bytes, less than any state, shard or manifest, as on a full disk."""
+
+    @contextmanager
+    def limited():
+        before, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.getsignal(signal.SIGXFSZ)
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+            signal.signal(signal.SIGXFSZ, handler)
+
+    return limited
 
 
 @pytest.fixture(scope="session")

@@ -3,11 +3,8 @@
 import errno
 import importlib.metadata
 import json
-import resource
-import signal
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -107,19 +104,6 @@ def saving(tiny_config, tiny_dataset, tiny_specs, tmp_path):
     yield make
     for saving in made:
         saving.pool.close()
-
-
-@contextmanager
-def no_room():
-    """Limits files to 100 bytes, less than any shard or manifest."""
-    before, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.getsignal(signal.SIGXFSZ)
-    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-        signal.signal(signal.SIGXFSZ, handler)
 
 
 @pytest.mark.parametrize(("every", "due"), [(1, [1, 2, 3, 4, 5, 6, 7]), (3, [3, 6, 7]), (9, [7]), (None, [])])
@@ -260,7 +244,7 @@ def test_a_round_is_covered_once_its_checkpoint_has_begun(saving, tmp_path):
     assert [checkpoints.covers(round) for round in (1, 2, 3)] == [True, True, False]
 
 
-def test_the_checkpoint_of_a_resume_counts_as_saved(saving, golden):
+def test_the_checkpoint_of_a_resume_counts_as_saved(saving, golden, no_room):
     (before := saving()).save_and_wait(4)
     run = saving(start=before.store.newest_whole(pytest.fail))
     assert [run.checkpoints.covers(round) for round in (3, 4, 5)] == [True, True, False]
@@ -405,7 +389,7 @@ def test_the_lineage_never_uses_the_checkpoint_of_another_run(saving, tmp_path):
     assert [manifest.round for manifest in run.lineage.history(0).checkpoints] == [2]
 
 
-def test_a_full_disk_fails_the_checkpoint_and_nothing_else(saving, tmp_path, golden):
+def test_a_full_disk_fails_the_checkpoint_and_nothing_else(saving, tmp_path, golden, no_room):
     run = saving()
     run.train(1)
     run.save_and_wait(1)
@@ -424,7 +408,7 @@ def test_a_full_disk_fails_the_checkpoint_and_nothing_else(saving, tmp_path, gol
     assert (run.rounds(), len(run.notes)) == ([3, 1], 1)
 
 
-def test_a_first_checkpoint_that_fails_leaves_none(saving, golden):
+def test_a_first_checkpoint_that_fails_leaves_none(saving, golden, no_room):
     run = saving({"async_": False})
     with no_room():
         run.save(1)
@@ -442,7 +426,7 @@ def test_a_folder_that_cannot_be_made_is_reported(saving, tmp_path, golden):
 
 
 @pytest.mark.parametrize("async_", [True, False])
-def test_on_disk_error_stop_raises_once(saving, golden, async_):
+def test_on_disk_error_stop_raises_once(saving, golden, async_, no_room):
     run = saving({"async_": async_}, {"on_disk_error": "stop"})
     run.save_and_wait(1)
     with no_room(), pytest.raises(DiskError) as error:

@@ -1,10 +1,7 @@
 """Clients whose states leave memory: they end with the bits of clients that never left, and failures are one line."""
 
 import os
-import resource
-import signal
 import threading
-from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -64,19 +61,6 @@ def transfers(monkeypatch):
     for name in counts:
         count(name, getattr(IdleFile, name))
     return counts
-
-
-@contextmanager
-def no_room():
-    """Limits files to 100 bytes, less than any state."""
-    before, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.getsignal(signal.SIGXFSZ)
-    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-        signal.signal(signal.SIGXFSZ, handler)
 
 
 def train(host, client, *rounds):
@@ -192,7 +176,7 @@ def test_the_file_has_no_name_and_ends_with_the_pool(config_of, tiny_dataset, ti
         os.fstat(descriptor)
 
 
-def test_a_full_disk_ends_the_run_with_one_line(host_of, tmp_path, golden):
+def test_a_full_disk_ends_the_run_with_one_line(host_of, tmp_path, golden, no_room):
     host = host_of(1)
     train(host, 0, 1)
     with no_room(), pytest.raises(DiskError) as raised:

@@ -69,6 +69,7 @@ def moves(costs: Mapping[int, float], actors: Sequence[Collection[int]], most_pe
         larger_load = {
             client: max(loads[busiest] - costs[client], loads[idlest] + costs[client])
             for client in sorted(after[busiest])
+            if costs[client]
         }
         client = min(larger_load, key=lambda client: larger_load[client])
         if larger_load[client] >= loads[busiest]:

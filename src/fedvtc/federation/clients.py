@@ -116,6 +116,7 @@ class Clients:
                     confusions[name][spec.client] = matrix_CC
             if self._config.evaluate.validation_share:
                 row["validation/accuracy"] = evaluation.validation_accuracy
+                row["validation/global/accuracy"] = evaluation.global_validation_accuracy
             if ensemble is not None and evaluation.probabilities_NC is not None:
                 ensemble.add(evaluation.probabilities_NC)
             rows.append(row)

@@ -43,7 +43,6 @@ class Task:
         seed: `run.seed`.
         num_rounds: `run.rounds`, which a resumed run may change.
         num_clients: `population.num_clients`.
-        epochs: `training.epochs`.
         batch_size: `training.batch_size`.
         optimizer: `training.optimizer`.
         backbones: the backbones of the population, each once.
@@ -56,7 +55,6 @@ class Task:
     seed: int
     num_rounds: int = RunConfig.rounds
     num_clients: int = PopulationConfig.num_clients
-    epochs: int = TrainingConfig.epochs
     batch_size: int = TrainingConfig.batch_size
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     backbones: tuple[str, ...] = ()
@@ -72,7 +70,6 @@ class Task:
             seed=config.run.seed,
             num_rounds=config.run.rounds,
             num_clients=config.population.num_clients,
-            epochs=config.training.epochs,
             batch_size=config.training.batch_size,
             optimizer=config.training.optimizer,
             backbones=tuple(dict.fromkeys(backbone.name for backbone in config.population.backbones)),

@@ -115,6 +115,8 @@ class Method(ABC, Generic[ConfigT]):
 
     config_class: ClassVar[type[MethodConfig]] = MethodConfig
     """Section of the config with the keys of the method."""
+    sends_in_rounds: ClassVar[bool] = True
+    """False if uploads of a round have no payload, so that their bytes are known without `largest_upload`."""
 
     def __init__(self, config: ConfigT, task: Task) -> None:
         self.config, self.task = config, task

@@ -136,7 +136,10 @@ class TrainingConfig:
     """The training of a client on its own images in a round."""
 
     epochs: Annotated[int, Field(ge=1)] = 1
-    """Passes over the client's images in a round."""
+    """Passes over the client's images in a round; 1 with `training.steps`."""
+    steps: Annotated[int | None, Field(ge=1), AddedLater()] = None
+    """Training steps in a round, instead of passes. A client whose images do not suffice goes on with another pass, in
+    a new order; each round begins with a new pass. null trains for `training.epochs`."""
     batch_size: Annotated[int, Field(ge=1)] = 32
     """Images in a training step; the last batch of an epoch may be smaller."""
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)

@@ -13,6 +13,7 @@ import yaml
 from markdown_it import MarkdownIt
 
 from fedvtc.commands.main import main
+from fedvtc.reporting.comparison.metrics import metrics_of
 
 ACCURACY = "test/accuracy/mean"
 WILD = "R&D_50%|<b>$x$*#{~^\\}"
@@ -68,6 +69,14 @@ def test_means_marks_and_the_number_of_seeds_worked_by_hand(table):
     # The sample deviation of 0.3 and 0.5 is 0.2 / sqrt(2).
     assert alone[1:] == ["<ins>0.4000 +- 0.1414</ins>", "<ins>0.6250 +- 0.0354</ins>"]
     assert ours[1:] == ["**0.6200 +- 0.1697**", "**0.7000** (n=1)"]
+
+
+def test_whole_rounds_have_no_decimal(table):
+    (metric,) = metrics_of(["target/rounds"], 0.5)
+    assert [metric.text(value) for value in (10.0, 7.5, 20 / 3)] == ["10", "7.5", "6.7"]
+    assert metric.text(-2.0, signed=True) == "-2"
+    for kind, cell in (("markdown", "| 1 |"), ("latex", "& 1 \\\\"), ("html", "<td>1</td>")):
+        assert cell in table(f"--where partition.alpha=0.1 --metric target/rounds --format {kind}")
 
 
 def test_differences_are_paired_by_seed_and_ranks_are_means_over_columns_and_seeds(table):

@@ -7,6 +7,7 @@ import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
+from itertools import islice
 from types import MappingProxyType
 from typing import Any
 
@@ -24,6 +25,7 @@ from fedvtc.learning.client.state import ClientState
 from fedvtc.learning.costs import FlopCounts, Result, measured
 from fedvtc.learning.data import Dataset, ImageArrays
 from fedvtc.learning.data.module import epoch_batches
+from fedvtc.learning.data.passes import pass_lengths
 from fedvtc.learning.exchange.gaussians import ClassGaussians
 from fedvtc.learning.exchange.messages import Payload, Upload
 from fedvtc.learning.exchange.statistics import FeatureStatistics, Form
@@ -162,14 +164,14 @@ class FederatedClient:
         return self._flops.counted(self.scalars, self.phase_name, kind, num_images, step, self.restored)
 
     def train(self, phase: str = "train") -> None:
-        """Trains the classifier for the config's local epochs on the client's own images.
+        """Trains the classifier on the client's own images, for all `passes` of a round.
 
         Args:
             phase: name of the phase. Only phase `train` records loss terms; later training does not overwrite them.
         """
         with self.phase(phase):
-            for _ in range(self._config.training.epochs):
-                self.fit("classifier", self.batches(), record_terms=phase == "train")
+            for batches in self.passes():
+                self.fit("classifier", batches, record_terms=phase == "train")
 
     def fit(
         self,
@@ -210,8 +212,25 @@ class FederatedClient:
                 self.scalars[f"loss/{term}"] = value
         return terms
 
+    def passes(self) -> Iterator[Iterator[tuple[Tensor, Tensor]]]:
+        """Yields the passes of a round, each as batches of the client's own images, augmented, and labels.
+
+        `training.epochs` or `training.steps` is the length. A pass is drawn as it is read, in the open `phase`.
+        """
+        return map(self.images.batches, self.index_passes())
+
+    def index_passes(self, num_images: int | None = None) -> Iterator[Iterator[Tensor]]:
+        """Yields the passes of a round as `passes` does, each as batches of indices.
+
+        Args:
+            num_images: the indices are those below this number; None takes all of the client's own images.
+        """
+        num_images = num_images or self.num_images
+        for num_batches in pass_lengths(num_images, self._config.training):
+            yield self._shuffled(num_images, self._config.training.batch_size, num_batches)
+
     def batches(self, batch_size: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yields one epoch of the client's own images, augmented, and labels; the open `phase` keys the order.
+        """Yields one whole pass of the client's own images, augmented, and labels; the open `phase` keys the order.
 
         Args:
             batch_size: None takes `training.batch_size`.
@@ -222,9 +241,9 @@ class FederatedClient:
         return self.images.batches(self.index_batches(batch_size or self._config.training.batch_size))
 
     def index_batches(self, batch_size: int) -> Iterator[Tensor]:
-        """Yields one epoch of indices of the client's own images; the open `phase` keys the order."""
+        """Yields one whole pass of indices of the client's own images; the open `phase` keys the order."""
         self._open_phase("batches")
-        return epoch_batches(self.num_images, batch_size, torch.default_generator)
+        return self._shuffled(self.num_images, batch_size)
 
     @torch.no_grad()
     def features(self) -> Tensor:
@@ -279,6 +298,12 @@ class FederatedClient:
     def weights_digest(self) -> str:
         """Returns the SHA-256 of the weights of all modules and of the memory."""
         return self._state.digest()
+
+    def _shuffled(self, num_images: int, batch_size: int, num_batches: int | None = None) -> Iterator[Tensor]:
+        """Yields the first batches of a pass, by default all."""
+        # Checked at the first batch: a pass may be asked for before the phase in which the pass is read.
+        self._open_phase("batches")
+        yield from islice(epoch_batches(num_images, batch_size, torch.default_generator), num_batches)
 
     def _open_phase(self, step: str) -> str:
         if not self.phase_name:

@@ -19,6 +19,7 @@ from fedvtc.learning.metrics import HEADLINE_METRICS
 from fedvtc.reporting.run_facts import DAMAGE, RunFacts, check_records, damage, read_run
 from fedvtc.reporting.run_folders import find_runs
 from fedvtc.reporting.run_values import values_of
+from fedvtc.reporting.tables import human_bytes
 from fedvtc.storage.records import plain
 
 COLUMNS = ("run", "data", "partition", "clients", "method", "seed", "round", *HEADLINE_METRICS, "status")
@@ -68,6 +69,8 @@ class RunRow:
             return f"{value}/{'?' if self.run.num_rounds is None else self.run.num_rounds}"
         if column in HEADLINE_METRICS:
             return f"{value:.3f}"
+        if column.startswith(("bytes/", "memory/")):
+            return human_bytes(value)
         return f"{value:.4g}" if isinstance(value, float) and "/" in column else exact_text(value)
 
 
@@ -126,8 +129,9 @@ def runs_table(
     rows, problems = read_runs(folders, selection)
     if not rows:
         named = ", ".join(str(folder) for folder in folders)
-        where = " with these values" if selection.where else ""
-        return None, [*problems, f"No runs{where} in {named}. Start a run: fedvtc run conf/base.yaml"]
+        if selection.where:
+            return None, [*problems, f"No run in {named} has these values. Without --where, the list shows all runs."]
+        return None, [*problems, f"No runs in {named}. Start a run: fedvtc run conf/base.yaml"]
     names = [str(row.run.folder) for row in rows]
     columns = list(COLUMNS if selection.columns is None else dict.fromkeys(["run", *selection.columns]))
     numbers: list[str] | None = None

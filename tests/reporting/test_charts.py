@@ -121,6 +121,47 @@ def test_costs_are_sums_over_the_run(figures):
     assert rows_of(figures["bytes-up"], group="Local") == [{"group": "Local", "part": "prototypes", "value": 2.0}]
 
 
+def encodings(node):
+    for channel in ("color", "shape", "strokeDash"):
+        encoding = node.get("encoding", {}).get(channel, {})
+        if encoding.get("type") == "nominal" and encoding.get("legend", True) is not None:
+            yield encoding
+    for layer in node.get("layer", []):
+        yield from encodings(layer)
+
+
+def test_every_legend_of_names_lists_its_names(figures):
+    """The page makes buttons of the names, and a hidden name must not change the colours of the others."""
+    found = {
+        (figure.name, encoding["field"])
+        for figure in figures.values()
+        for key in figure.charts
+        for encoding in encodings(spec_of(figure, key))
+        if encoding["scale"]["domain"]
+    }
+    without = {
+        (figure.name, encoding["field"])
+        for figure in figures.values()
+        for key in figure.charts
+        for encoding in encodings(spec_of(figure, key))
+        if not encoding.get("scale", {}).get("domain")
+    }
+    assert without == set()
+    assert {("curves", "group"), ("summary", "metric"), ("sorted-clients", "backbone"), ("flops", "part")} <= found
+
+
+def test_a_phase_has_one_colour_in_all_figures(figures):
+    looks = {}
+    for name in ("time", "cpu", "flops"):
+        for encoding in encodings(spec_of(figures[name], ())):
+            looks[name] = dict(zip(encoding["scale"]["domain"], encoding["scale"]["range"], strict=True))
+    # A figure of one phase needs no legend.
+    assert looks.keys() == {"flops"}
+    chart = spec_of(figures["time"], ())["encoding"]["color"]["scale"]
+    assert (chart["domain"], chart["range"]) == (["train"], [looks["flops"]["train"]])
+    assert len(set(looks["flops"].values())) == 2
+
+
 @pytest.mark.slow
 def test_vega_lite_compiles_every_kind_of_chart(figures):
     kinds = {"curves", "losses", "summary", "differences", "clients", "sorted-clients", "architectures", "recall"}

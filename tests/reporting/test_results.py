@@ -18,6 +18,13 @@ def test_runs_that_differ_in_their_seed_are_one_group(fake_run, tmp_path):
     assert {group: len(members) for group, members in groups_of(runs).items()} == {"FedVTC": 2, "Local": 1}
 
 
+def test_the_most_accurate_group_comes_first_and_unevaluated_runs_last(fake_run, write_run, tmp_path):
+    for label, right in (("A", 0.3), ("B", 0.6), ("C", 0.5)):
+        fake_run(label, 0, right=right)
+    write_run(tmp_path / "runs/0", ["method.label=0"], [{"round": 1, "phase": "round"}])
+    assert [run.group for run in read(tmp_path / "runs")[0]] == ["B", "C", "A", "0"]
+
+
 def test_other_settings_set_groups_of_a_method_apart(fake_run, tmp_path):
     fake_run("FedVTC", 0)
     fake_run("FedVTC", 0, partition={"alpha": 1.0}, placement={"pool": "ray"})

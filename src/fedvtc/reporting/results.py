@@ -1,5 +1,7 @@
 """Reads whole runs for figures: records, rows of clients, settings, and a group for runs that differ in the seed."""
 
+import math
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -8,7 +10,7 @@ from typing import Any
 from fedvtc.reporting.comparison.values import result_keys, with_texts
 from fedvtc.reporting.run_facts import DAMAGE, METHOD, SEED, RunFacts, check_records, damage, read_run
 from fedvtc.reporting.run_folders import find_runs
-from fedvtc.reporting.run_numbers import numbers_so_far
+from fedvtc.reporting.run_numbers import ACCURACY, numbers_so_far
 from fedvtc.storage.records import client_lines
 
 TEXT_COLUMNS = ("phase", "backbone")
@@ -64,7 +66,8 @@ def read_results(folders: Sequence[Path]) -> tuple[list[RunResult], list[str]]:
     """Reads all runs at or below some folders.
 
     Returns:
-        The runs in the order of group and seed, and one line per run that cannot be read.
+        The runs by group and seed, the group of the highest mean accuracy first, and one line per run that cannot be
+        read.
 
     Raises:
         UserError: if a folder does not exist.
@@ -78,7 +81,8 @@ def read_results(folders: Sequence[Path]) -> tuple[list[RunResult], list[str]]:
             problems.append(f"{folder}: left out, damaged ({damage(error)}).")
     groups = _groups(runs)
     runs = [replace(run, group=group) for run, group in zip(runs, groups, strict=True)]
-    return sorted(runs, key=lambda run: (run.group, len(run.seed), run.seed, str(run.folder))), problems
+    runs.sort(key=lambda run: (run.group, len(run.seed), run.seed, str(run.folder)))
+    return [run for members in sorted(groups_of(runs).values(), key=_rank) for run in members], problems
 
 
 def groups_of(runs: Sequence[RunResult]) -> dict[str, list[RunResult]]:
@@ -104,6 +108,11 @@ def _read(folder: Path) -> RunResult:
     facts = read_run(folder)
     check_records(facts)
     return RunResult(facts, numbers_so_far(facts.records), *_newest_rows(folder))
+
+
+def _rank(members: Sequence[RunResult]) -> float:
+    values = [run.numbers[ACCURACY] for run in members if ACCURACY in run.numbers]
+    return -statistics.fmean(values) if values else math.inf
 
 
 def _newest_rows(folder: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:

@@ -173,11 +173,12 @@ def _confusion_figure(matrices: Sequence[tuple[RunResult, NDArray[np.uint32]]], 
     options = {EVERYONE: EVERYONE} | {label: label for label in _shown_clients(matrices[0][1], num_shown)}
     sort = _class_names(matrices[0][0], num_classes)
     axis = alt.Axis(ticks=False, domain=False, labelOverlap=True, labelLimit=90)
+    x = names_axis("predicted", sort).title("predicted class")
     chart = (
         base()
         .mark_rect()
         .encode(
-            x=alt.X("predicted:N", sort=sort, title="predicted class", scale=alt.Scale(domain=sort), axis=axis),
+            x=x,
             y=alt.Y("true:N", sort=sort, title="true class", scale=alt.Scale(domain=sort), axis=axis),
             color=share_colour("share", "share of the true class"),
             tooltip=["true:N", "predicted:N", "images:Q", alt.Tooltip("share:Q", format=".3f")],
@@ -217,7 +218,9 @@ def _partition_chart(num_clients: int, names: Sequence[str]) -> Chart:
     tips = ["client:Q", "class:N", "images:Q"]
     if num_clients * len(names) <= MAX_BUBBLES:
         size = alt.Size(
-            "images:Q", scale=alt.Scale(rangeMin=4, rangeMax=280, zero=True), legend=alt.Legend(title="images")
+            "images:Q",
+            scale=alt.Scale(rangeMin=4, rangeMax=280, zero=True),
+            legend=alt.Legend(title="images", tickCount=3),
         )
         chart: Chart = base().mark_circle(color="#0072b2", opacity=0.8).encode(x=x, y=y, size=size, tooltip=tips)
     else:

@@ -3,7 +3,7 @@
 import csv
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -84,6 +84,10 @@ class Groups:
     """
 
     places: Mapping[str, int] = field(default_factory=dict)
+
+    def having(self, names: Collection[str]) -> "Groups":
+        """Returns the groups of these names."""
+        return Groups({group: place for group, place in self.places.items() if group in names})
 
     def colour(self, legend: alt.Legend | None = LEGEND) -> alt.Color:
         """Returns the colour by group."""

@@ -11,6 +11,8 @@ MAX_CELLS = 40_000
 MAX_DRAWN = 20_000
 """Cells of one chart, which a browser draws in about a second; of more clients every n-th is drawn."""
 MAX_HEIGHT = 900
+LETTER_WIDTH, NARROW_WIDTH = 7, 300
+"""Pixels of a letter of a label, and of a chart on a phone, where the labels of a level axis must fit."""
 NONE_OF_ALL = "#440154"
 """The colour of the share 0."""
 
@@ -33,7 +35,7 @@ def clients_axis(num_clients: int) -> alt.Y:
 
 def names_axis(field: str, names: Sequence[str]) -> alt.X:
     """Returns a horizontal axis with a column per name, in the given order."""
-    angle = 0 if len(names) <= 12 and max(map(len, names)) <= 5 else -60
+    angle = 0 if LETTER_WIDTH * len(names) * max(map(len, names)) <= NARROW_WIDTH else -60
     axis = alt.Axis(labelAngle=angle, labelOverlap=True, ticks=False, domain=False, labelLimit=70)
     return alt.X(field, type="nominal", sort=list(names), scale=alt.Scale(domain=list(names)), title=field, axis=axis)
 

@@ -87,6 +87,19 @@ def test_recall_and_confusion_are_those_of_the_newest_evaluation(figures):
     assert (everyone["images"], everyone["share"]) == (24, 0.6)
 
 
+def test_runs_of_other_classes_and_damaged_partitions_share_a_report(fake_run, tmp_path):
+    fake_run("Three", 0)
+    fake_run("Five", 0, num_classes=5, num_clients=2)
+    (fake_run("Damaged", 0) / "partition.npz").write_bytes(b"")
+    figures = {figure.name: figure for figure in figures_of(read_results([tmp_path / "runs"])[0])}
+    x = spec_of(figures["confusion"], ())["encoding"]["x"]
+    assert (x["sort"], x["scale"]) == ([f"class {number}" for number in range(5)], {})
+    assert {row["partition"] for row in figures["partition"].rows} == {"Three, seed 0", "Five, seed 0"}
+    alone = {figure.name: figure for figure in figures_of(read_results([tmp_path / "runs/Three-0-0"])[0])}
+    # A class that no client names has a column too.
+    assert spec_of(alone["confusion"], ())["encoding"]["x"]["scale"]["domain"] == ["class 0", "class 1", "class 2"]
+
+
 def test_clients_are_shown_before_and_after_the_last_step(figures):
     row = rows_of(figures["last-step"], run="FedVTC, seed 0", client=1)[0]
     assert (row["accuracy before"], row["accuracy after"], row["backbone"]) == (0.8, 0.9, "vit")
@@ -148,6 +161,14 @@ def test_every_legend_of_names_lists_its_names(figures):
     }
     assert without == set()
     assert {("curves", "group"), ("summary", "metric"), ("sorted-clients", "backbone"), ("flops", "part")} <= found
+
+
+def test_a_line_for_orientation_is_drawn_once(figures):
+    """A dashed line for each of 3,000 clients took minutes to draw."""
+    for name in ("last-step", "differences"):
+        spec = spec_of(figures[name], ("accuracy",)) | {"datasets": {TABLE: figures[name].csv()}}
+        svg = vl_convert.vegalite_to_svg(spec, vl_version=VEGA_LITE)
+        assert svg.count('stroke-dasharray="3,3"') == 1
 
 
 def test_a_phase_has_one_colour_in_all_figures(figures):

@@ -41,7 +41,7 @@ def summary(runs: Sequence[RunResult], groups: Groups) -> Iterator[Figure]:
     labels = list(HEADLINE_METRICS)
     colour = alt.Color("metric:N", sort=labels, scale=alt.Scale(domain=labels))
     shape = alt.Shape("metric:N", sort=labels, scale=alt.Scale(domain=labels))
-    title = "share of test images classified correctly"
+    title = "share classified correctly"
     x = alt.X("value:Q", scale=RATE, title=title)
     low = alt.X("low:Q", scale=RATE, title=title)
     bars = base().transform_filter("isValid(datum.low)").mark_rule(strokeWidth=2, opacity=0.6)

@@ -9,9 +9,10 @@ import vl_convert
 
 from fedvtc.reporting.charts.all import figures_of
 from fedvtc.reporting.charts.figure import TABLE, as_csv
+from fedvtc.reporting.charts.last_step import last_step
 from fedvtc.reporting.charts.style import NUM_STYLES, chart_config, colour_of, dash_of, places_of
 from fedvtc.reporting.page.files import VEGA_LITE, spec_of
-from fedvtc.reporting.results import read_results
+from fedvtc.reporting.results import RunResult, read_results
 from fedvtc.storage.evaluations import save_evaluations
 from fedvtc.storage.features import POSITIONS, save_points
 
@@ -103,6 +104,12 @@ def test_runs_of_other_classes_and_damaged_partitions_share_a_report(fake_run, t
 def test_clients_are_shown_before_and_after_the_last_step(figures):
     row = rows_of(figures["last-step"], run="FedVTC, seed 0", client=1)[0]
     assert (row["accuracy before"], row["accuracy after"], row["backbone"]) == (0.8, 0.9, "vit")
+
+
+def test_a_sample_in_the_last_round_is_no_last_step():
+    row = {"accuracy": 0.5, "backbone": "vit"}
+    everybody = [{"client": 0, **row}, {"client": 1, **row}]
+    assert not list(last_step([RunResult(None, {}, everybody, everybody[:1])], None))
 
 
 def test_measures_of_other_commands_are_shown_and_damaged_files_left_out(figures):

@@ -17,7 +17,7 @@ RATE = alt.Scale(domain=[0, 1])
 
 def last_step(runs: Sequence[RunResult], groups: Groups) -> Iterator[Figure]:
     """Yields the figure of accuracies before and after the last step; none if no method has a last step."""
-    stepped = [run for run in runs if _numbers(run.rows_before) != _numbers(run.rows) and run.rows_before]
+    stepped = [run for run in runs if _is_changed(run)]
     every = -(-sum(len(run.rows) for run in stepped) // MAX_POINTS) or 1
     rows = [row for run in stepped for row in _client_rows(run, every)]
     if rows:
@@ -32,6 +32,12 @@ def last_step(runs: Sequence[RunResult], groups: Groups) -> Iterator[Figure]:
             charts={(label,): _chart(groups, label) for label in LABELS.values()},
             labels=("metric",),
         )
+
+
+def _is_changed(run: RunResult) -> bool:
+    """True if a client of both evaluations has other numbers; a sample in the last round lacks clients."""
+    before, after = _numbers(run.rows_before), _numbers(run.rows)
+    return any(before[client] != after[client] for client in before.keys() & after.keys())
 
 
 def _numbers(rows: Sequence[Row]) -> dict[Any, list[Any]]:

@@ -57,6 +57,18 @@ def test_curves_are_means_over_seeds_at_the_traffic_and_seconds_so_far(figures):
     assert (final["phase"], final["MB"], final["seconds"]) == ("final", 3.0, 6.0)
 
 
+def test_metrics_of_your_own_and_losses_are_curves_over_every_axis(fake_run):
+    run = fake_run("Mine", 0)
+    lines = (run / "metrics.jsonl").read_text().splitlines()
+    (run / "metrics.jsonl").write_text("".join(line[:-1] + ', "mine/score": 0.25}\n' for line in lines))
+    found = {figure.name: figure for figure in figures_of(read_results([run])[0])}
+    over = ("rounds", "MB", "seconds")
+    assert {("mine/score", axis) for axis in over} <= found["curves"].charts.keys()
+    assert rows_of(found["curves"])[0]["mine/score"] == 0.25
+    assert not any(metric.startswith(("cpu/", "bytes/", "incidents/")) for metric, _ in found["curves"].charts)
+    assert found["losses"].charts.keys() == {("train", axis) for axis in over}
+
+
 def test_differences_are_paired_by_seed(figures):
     (row,) = rows_of(figures["differences"], group="FedVTC", **{"from": "Local", "metric": "accuracy"})
     # At the end 0.9 and 1.0 against 0.6 and 0.6.

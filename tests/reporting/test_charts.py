@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import vl_convert
 
+from fedvtc.reporting.charts import classes as charts_of_classes
 from fedvtc.reporting.charts.all import figures_of
 from fedvtc.reporting.charts.figure import TABLE, as_csv
 from fedvtc.reporting.charts.style import NUM_STYLES, chart_config, colour_of, dash_of, places_of
@@ -110,6 +111,26 @@ def test_runs_of_other_classes_and_damaged_partitions_share_a_report(fake_run, t
     alone = {figure.name: figure for figure in figures_of(read_results([tmp_path / "runs/Three-0-0"])[0])}
     # A class that no client names has a column too.
     assert spec_of(alone["confusion"], ())["encoding"]["x"]["scale"]["domain"] == ["class 0", "class 1", "class 2"]
+
+
+def test_every_client_of_one_run_per_group_comes_before_further_runs(fake_run, tmp_path, monkeypatch):
+    for label in ("A", "B"):
+        for seed in (0, 1):
+            run = fake_run(label, seed)
+            if (label, seed) == ("B", 0):
+                (run / "confusion.npz").unlink()
+    runs, _ = read_results([tmp_path / "runs"])
+
+    def options():
+        figure = next(figure for figure in figures_of(runs) if figure.name == "confusion")
+        return [list(choice.options) for choice in figure.choices], figure.exported_rows
+
+    (names, clients), exported = options()
+    assert (names, len(clients)) == (["A, seed 0", "B, seed 1", "A, seed 1"], 5)
+    # Two matrices of three classes for each of four clients, and one of all clients together.
+    monkeypatch.setattr(charts_of_classes, "MAX_CELLS", 2 * 5 * 9)
+    assert options() == ([names[:2], clients], exported)
+    assert [row["run"] for row in exported] == names[:2]
 
 
 def test_clients_are_shown_before_and_after_the_last_step(figures):

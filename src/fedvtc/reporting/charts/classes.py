@@ -39,10 +39,11 @@ EVERYONE = "all clients"
 
 def classes(runs: Sequence[RunResult]) -> Iterator[Figure]:
     """Yields the figures of the confusion matrices of one run per group; none without confusion.npz."""
-    firsts, others = firsts_first(runs)
-    matrices = [(run, counts) for run in [*firsts, *others] if (counts := _newest_counts(run)) is not None]
-    if not matrices:
+    counts_of = {run: counts for run in runs if (counts := _newest_counts(run)) is not None}
+    if not counts_of:
         return
+    firsts, others = firsts_first(list(counts_of))
+    matrices = [(run, counts_of[run]) for run in [*firsts, *others]]
     every = max(every_nth(counts_KCC[:, 0].size) for _, counts_KCC in matrices)
     recall_rows: list[Row] = []
     recall_runs: dict[Any, str] = {}
@@ -154,6 +155,12 @@ def _recall_chart(num_clients: int, x: alt.X, num_classes: int) -> Chart:
 def _confusion_figure(matrices: Sequence[tuple[RunResult, NDArray[np.uint32]]], firsts: Sequence[RunResult]) -> Figure:
     num_clients = max(len(counts_KCC) for _, counts_KCC in matrices)
     num_classes = max(counts_KCC.shape[1] for _, counts_KCC in matrices)
+    left_out = ""
+    room_for = MAX_CELLS // ((num_clients + 1) * num_classes**2)
+    if len(firsts) <= room_for < len(matrices):
+        # Every client of one run per group, rather than some clients of every run.
+        left_out = " The page has room for one run per group only; confusion.npz of the other runs has the others."
+        matrices = [(run, counts_KCC) for run, counts_KCC in matrices if run in firsts]
     num_shown = max(0, MAX_CELLS // len(matrices) // num_classes**2 - 1)
     rows: list[Row] = []
     runs: dict[Any, str] = {}
@@ -196,7 +203,9 @@ def _confusion_figure(matrices: Sequence[tuple[RunResult, NDArray[np.uint32]]], 
         title="Confusion matrices",
         note="Share of the test images of a class (row) that are classified as another class (column), at the newest "
         "evaluation: of all clients together, or of one client."
-        + ("" if num_shown >= num_clients else " The page has room for some clients only; confusion.npz has all."),
+        + (
+            left_out if num_shown >= num_clients else " The page has room for some clients only; confusion.npz has all."
+        ),
         section="Classes",
         rows=rows,
         # Rows without images are left out of the table, and so have the colour of the ground.

@@ -27,6 +27,7 @@ from fedvtc.config.schema import Config
 from fedvtc.errors import DataError
 from fedvtc.learning.data import Dataset, ImageArrays, load_dataset, make_partition
 from fedvtc.learning.methods import Task, build, config_classes
+from fedvtc.learning.methods.base import ServerState
 from fedvtc.learning.population import ClientSpec, assign_backbones
 from fedvtc.learning.seeding import choose_participants
 from fedvtc.learning.server import Server
@@ -50,7 +51,8 @@ WORK = [
     "run.participation=0.2",
     "run.rounds=1000",
 ]
-Round = Callable[[int], None]
+Round = Callable[[int], ServerState]
+"""Runs a round and returns the state of the server, which has the mean models of FedAvg."""
 
 
 def main() -> None:
@@ -67,11 +69,9 @@ def main() -> None:
     config = config_of(keys)
     limit_threads(1)
     dataset = images_of(config)
-    labels_N, num_clients = dataset.train.labels_N, config.population.num_clients
-    parts = make_partition(labels_N, dataset.num_classes, num_clients, config.partition, config.run.seed)
-    backbones = assign_backbones(config.population)
-    specs = [ClientSpec(client, *made) for client, made in enumerate(zip(backbones, parts, strict=True))]
-    print(f"{dataset.name}: {len(specs)} clients of {statistics.mean(map(len, parts)):.0f} images", flush=True)
+    specs = specs_of(config, dataset)
+    mean_images = statistics.mean(len(spec.indices_N) for spec in specs)
+    print(f"{dataset.name}: {len(specs)} clients of {mean_images:.0f} images", flush=True)
     with ExitStack() as stack:
         engines: dict[str, Round] = {}
         for name in words.engines:
@@ -100,6 +100,13 @@ def images_of(config: Config) -> Dataset:
     return Dataset("noise", noise(60_000), noise(1_000), 10, tuple("0123456789"))
 
 
+def specs_of(config: Config, dataset: Dataset) -> list[ClientSpec]:
+    labels_N, num_clients = dataset.train.labels_N, config.population.num_clients
+    parts = make_partition(labels_N, dataset.num_classes, num_clients, config.partition, config.run.seed)
+    backbones = assign_backbones(config.population)
+    return [ClientSpec(client, *made) for client, made in enumerate(zip(backbones, parts, strict=True))]
+
+
 def participants_of(config: Config, round: int) -> list[int]:
     return choose_participants(
         config.run.seed,
@@ -115,7 +122,7 @@ def bare_engine(config: Config, dataset: Dataset, specs: Sequence[ClientSpec]) -
     means = {name: [weight.detach().clone() for weight in model.parameters()] for name, model in models.items()}
     clients = [BareClient(spec, config, dataset, models[spec.backbone]) for spec in specs]
 
-    def run(round: int) -> None:
+    def run(round: int) -> ServerState:
         sums = {
             name: [torch.zeros_like(weight, dtype=torch.float64) for weight in mean] for name, mean in means.items()
         }
@@ -132,6 +139,7 @@ def bare_engine(config: Config, dataset: Dataset, specs: Sequence[ClientSpec]) -
         for name, num_images in counts.items():
             if num_images:
                 means[name] = [(total / num_images).float() for total in sums[name]]
+        return {"models": {name: dict(enumerate(mean)) for name, mean in means.items()}}
 
     return run
 
@@ -146,10 +154,11 @@ def pool_engine(stack: ExitStack, config: Config, dataset: Dataset, specs: Seque
     )
     state, broadcast = method.start()
 
-    def run(round: int) -> None:
+    def run(round: int) -> ServerState:
         nonlocal state, broadcast
         uploads = pool.map(ClientHost.run_round, participants_of(config, round), broadcast)
         state, broadcast = method.server_round(state, uploads, Server(config.run.seed, round))
+        return state
 
     return run
 

@@ -45,9 +45,10 @@ def parser() -> Parser:
     compare = "add the differences from this row, paired by seed, with 95 %% confidence intervals"
     add("--compare", metavar="ROW", help=compare)
     add("--ranks", action="store_true", help="add the mean rank over seeds by the first metric")
-    add("--target", type=_target, metavar="ACCURACY", help="count target/rounds, target/bytes, target/seconds up to it")
+    target = "rounds, bytes and seconds up to this mean accuracy, as target/rounds, target/bytes, target/seconds"
+    add("--target", type=_target, metavar="ACCURACY", help=target)
     add("--format", choices=FORMATS, default="text", help="text (the default), latex, markdown, csv or html")
-    add("--long", action="store_true", help="print a CSV file with a row a trial; `fedvtc table` reads the file again")
+    add("--long", action="store_true", help="print a CSV file, one row per trial; `fedvtc table` reads the file again")
     add("--debug", action="store_true", help="print the traceback of an error")
     parser.set_defaults(command=run)
     return parser

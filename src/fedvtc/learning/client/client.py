@@ -17,10 +17,10 @@ from torch import Tensor, nn
 
 from fedvtc.config.schema import Config
 from fedvtc.errors import ClientError
-from fedvtc.learning.client.batches import OwnBatches
 from fedvtc.learning.client.evaluation import Predictor, Scores, confusions
 from fedvtc.learning.client.images import OwnImages
 from fedvtc.learning.client.loop import Learner, Loss, keyed_randomness, make_fabric
+from fedvtc.learning.client.own_batches import OwnBatches
 from fedvtc.learning.client.state import ClientState
 from fedvtc.learning.costs import FlopCounts, Result, measured
 from fedvtc.learning.data import Dataset, ImageArrays
@@ -61,11 +61,10 @@ class FederatedClient(OwnBatches):
     ) -> None:
         self.id, self.backbone_name = spec.client, spec.backbone
         self.device, self.num_classes = device, dataset.num_classes
-        self.images = OwnImages(dataset.train, spec.indices_N, config.data.augment, device)
-        self.num_images = len(self.images)
-        self.round, self.phase_name = 0, ""
+        images = OwnImages(dataset.train, spec.indices_N, config.data.augment, device)
+        super().__init__(images, config.training)
+        self.round = 0
         self.scalars: dict[str, float] = {}
-        self._training = config.training
         self._config, self._flops = config, flops or FlopCounts(device)
         self._fabric = make_fabric(device, config.training.precision)
         with self.randomness("backbone"):

@@ -1,6 +1,6 @@
-"""The batches of a client's own images, in an order that the open phase keys.
+"""Draws the batches of a client's own images, in an order that the client's random draws give.
 
-Shapes: B images of a batch.
+Shapes: N images of the client, B images of a batch.
 """
 
 from collections.abc import Iterator
@@ -16,18 +16,21 @@ from fedvtc.learning.data.passes import pass_lengths
 
 
 class OwnBatches:
-    """Draws batches of images; the part of a client that knows the length of a round.
+    """The part of a client that draws batches of the client's own images, inside a phase.
 
     Attributes:
-        images: the client's own images and labels.
-        num_images: number of the images.
-        phase_name: name of the open phase; empty between phases.
+        images: the client's own images.
+        num_images: their number.
+        phase_name: the open phase, which keys random draws; empty outside of a phase.
+
+    Args:
+        images: the client's own images.
+        training: the keys that set batch size and length of a round.
     """
 
-    images: OwnImages
-    num_images: int
-    phase_name: str
-    _training: TrainingConfig
+    def __init__(self, images: OwnImages, training: TrainingConfig) -> None:
+        self.images, self.num_images, self.phase_name = images, len(images), ""
+        self._training = training
 
     def passes(self) -> Iterator[Iterator[tuple[Tensor, Tensor]]]:
         """Yields the passes of a round, each as batches of the client's own images, augmented, and labels.
@@ -69,7 +72,11 @@ class OwnBatches:
         yield from islice(epoch_batches(num_images, batch_size, torch.default_generator), num_batches)
 
     def _open_phase(self, step: str) -> str:
-        """Returns the name of the open phase."""
+        """Returns the name of the open phase.
+
+        Raises:
+            RuntimeError: no phase is open.
+        """
         if not self.phase_name:
             raise RuntimeError(
                 f"client.{step}: no phase is open, so random draws have no key."

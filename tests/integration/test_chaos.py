@@ -46,8 +46,10 @@ SETTING = Setting(
 
 # The actor dies first. One actor instead of two, which would start five times in all; test_nodes.py has a run of two
 # actors that loses one of them.
+# The states of idle clients lie on disk, and those of the undisturbed run in memory.
 FAULTS = both(KINDS["actor killed: generator"], KINDS["driver killed: server's half"])
-TRIAL = replace(FAULTS("both", SETTING, Random(1)), num_actors=1)
+TRIAL = FAULTS("both", SETTING, Random(1))
+TRIAL = replace(TRIAL, num_actors=1, overrides=(*TRIAL.overrides, "placement.client_bytes_per_actor=1"))
 
 
 def test_a_run_that_loses_an_actor_and_its_driver_ends_with_the_results_of_an_undisturbed_run():

@@ -27,6 +27,9 @@ EVIL = "</script><script>alert(1)</script>"
 def runs(fake_run, tmp_path):
     path = fake_run("Local", 0)
     (path / "samples").mkdir()
+    (path / "privacy").mkdir()
+    measures = {"psnr/generated": {"value": 20.125, "meaning": "higher is <nearer>"}}
+    (path / "privacy/privacy.json").write_text(json.dumps({"measures": measures}))
     Image.new("L", (4, 4)).save(path / "samples/round_000002.png")
     fake_run(EVIL.replace("/", "|"), 0, method={"name": "mine", "label": EVIL})
     return read_results([tmp_path / "runs"])[0]
@@ -47,11 +50,14 @@ def test_a_page_needs_nothing_else_and_escapes_the_texts_of_runs(runs, tmp_path)
     assert "&lt;/script&gt;&lt;script&gt;alert(1)" in html
     assert "client 1 was &lt;lost&gt;" in html
     assert "x: damaged" in html
+    row = '<th scope="row">psnr/generated<small>higher is &lt;nearer&gt;</small></th><td>20.12</td>'
+    assert row in html
     assert "data:image/png;base64," in html
     assert f"fedvtc run {runs[0].folder}/config.yaml run.name=null" in html or "fedvtc run &#39;" in html
     packed = re.search(r'id="data">([^<]+)</script>', text).group(1)
     data = json.loads(gzip.decompress(base64.b64decode(packed)))
     assert {figure["name"] for figure in data["figures"]} == set(data["tables"])
+    assert data["groups"]["Local"] == {"colour": "#009e73", "dash": [1, 0], "shape": "circle"}
     assert data["tables"]["summary"].splitlines()[0] == "group,metric,value"
 
 
@@ -115,7 +121,8 @@ def test_runs_without_an_evaluation_have_a_page_too(bare_runs, capsys):
     assert "<title>Two runs</title>" in text
     assert "interrupted (SIGTERM)" in text
     # A report is replaced by a new one.
-    assert main(["report", "runs", "-o", "mine", "--page-only"]) == 0
+    assert main(["report", "runs/local-*", "-o", "mine", "--page-only"]) == 0
+    assert "<title>runs/local-*</title>" in (bare_runs.parent / "mine/index.html").read_text()
 
 
 @pytest.mark.parametrize(

@@ -245,7 +245,9 @@ def test_a_list_can_be_read_by_programs(three_runs: Path):
 
 def test_each_run_keeps_one_line_at_80_columns(write_run: Any, tmp_path: Path):
     for number in range(12):
-        label = f"method.label=A long name of a method with the number {number}"
+        label = f'method.label="A long name of a method with the number {number}"'
+        if number == 11:
+            label = 'method.label="A name of\\ntwo lines, ' + "and of very many words, " * 9 + '"'
         kind = "partition.kind=iid" if number % 2 else "partition.kind=shards"
         overrides = [label, kind, f"run.seed={number}", f"population.num_clients={8 + number}"]
         write_run(tmp_path / f"{number}", overrides, [FINAL], status="interrupted")

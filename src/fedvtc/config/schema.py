@@ -181,6 +181,9 @@ class EvaluateConfig:
 
     every: Annotated[int, Field(ge=1), MayChange()] = 5
     """Rounds between evaluations on the global test set; the last round is always evaluated."""
+    clients: Annotated[Literal["all"] | Annotated[int, Field(ge=1)], AddedLater()] = "all"
+    """Clients in the evaluations of rounds: `all`, or the number of clients in a sample. `run.seed` draws the sample
+    once, so every round has the same clients. The final evaluation has all clients."""
     batch_size: Annotated[int, Field(ge=1)] = 500
     """Images in an evaluation batch."""
     ensemble: Annotated[bool, MayChange(), AddedLater()] = False

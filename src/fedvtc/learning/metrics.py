@@ -58,7 +58,11 @@ FURTHER_METRICS = {
 """Further columns of clients.csv."""
 VALIDATION = ("validation/accuracy/mean", "validation/global/accuracy/mean")
 """Names of the records' metrics of validation images."""
+EVALUATED_CLIENTS = "test/clients"
+"""Name of the number of evaluated clients, in the records of a run with a sample."""
 FURTHER_METRICS |= {
+    EVALUATED_CLIENTS: "number of evaluated clients, over which all means of the record are; with a sample of"
+    " `evaluate.clients`",
     "test/accuracy/<predictor>/mean": f"mean over clients: {FURTHER_METRICS['accuracy/<predictor>']}",
     **{name: f"mean over clients: {FURTHER_METRICS[name.removesuffix('/mean')]}" for name in VALIDATION},
     "test/ensemble/mean": "accuracy of the mean of all clients' probabilities; with `evaluate.ensemble`",

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rich.cells import cell_len
+from rich.cells import cell_len, set_cell_size
 from rich.table import Table
 from rich.text import Text
 
@@ -27,6 +27,8 @@ FILE_COLUMNS = ("folder", *COLUMNS[:7], "rounds", *COLUMNS[7:], "reason", "creat
 """Columns of JSON and CSV."""
 LEAST = ("missing", "held", "worst", "clients", "partition", "data")
 """Columns that a narrow terminal leaves out, one after the other."""
+MAX_CELL = 40
+"""Terminal columns of a cell; a longer text, such as a label, would push the numbers out of the table."""
 RESUMABLE = ("failed", "interrupted", "killed")
 """Statuses of runs that have ended and not finished."""
 LEGEND = (
@@ -211,7 +213,13 @@ def next_command(run: RunFacts) -> str:
 
 
 def _cells(rows: Sequence[RunRow], column: str, numbers: Sequence[str] | None) -> list[str]:
-    return list(numbers) if column == "run" and numbers else [row.text(column) for row in rows]
+    if column == "run":
+        return list(numbers) if numbers else [row.text(column) for row in rows]
+    return [_clipped(row.text(column)) for row in rows]
+
+
+def _clipped(text: str) -> str:
+    return text if cell_len(text) <= MAX_CELL else f"{set_cell_size(text, MAX_CELL - 1)}\N{HORIZONTAL ELLIPSIS}"
 
 
 def _table(rows: Sequence[RunRow], columns: Sequence[str], numbers: Sequence[str] | None) -> Table:

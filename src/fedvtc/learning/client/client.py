@@ -7,7 +7,6 @@ import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
-from itertools import islice
 from types import MappingProxyType
 from typing import Any
 
@@ -21,11 +20,10 @@ from fedvtc.errors import ClientError
 from fedvtc.learning.client.evaluation import Predictor, Scores, confusions
 from fedvtc.learning.client.images import OwnImages
 from fedvtc.learning.client.loop import Learner, Loss, keyed_randomness, make_fabric
+from fedvtc.learning.client.own_batches import OwnBatches
 from fedvtc.learning.client.state import ClientState
 from fedvtc.learning.costs import FlopCounts, Result, measured
 from fedvtc.learning.data import Dataset, ImageArrays
-from fedvtc.learning.data.module import epoch_batches
-from fedvtc.learning.data.passes import pass_lengths
 from fedvtc.learning.exchange.gaussians import ClassGaussians
 from fedvtc.learning.exchange.messages import Payload, Upload
 from fedvtc.learning.exchange.statistics import FeatureStatistics, Form
@@ -36,7 +34,7 @@ _CHANGING = frozenset({"round", "phase_name", "scalars"})
 """Attributes that change after construction; all other state is in modules and in the memory."""
 
 
-class FederatedClient:
+class FederatedClient(OwnBatches):
     """A client of a federation, from its first round to its last.
 
     A method attaches modules in `Method.prepare` and keeps arrays and numbers in `memory`. Both are part of
@@ -63,9 +61,9 @@ class FederatedClient:
     ) -> None:
         self.id, self.backbone_name = spec.client, spec.backbone
         self.device, self.num_classes = device, dataset.num_classes
-        self.images = OwnImages(dataset.train, spec.indices_N, config.data.augment, device)
-        self.num_images = len(self.images)
-        self.round, self.phase_name = 0, ""
+        images = OwnImages(dataset.train, spec.indices_N, config.data.augment, device)
+        super().__init__(images, config.training)
+        self.round = 0
         self.scalars: dict[str, float] = {}
         self._config, self._flops = config, flops or FlopCounts(device)
         self._fabric = make_fabric(device, config.training.precision)
@@ -212,39 +210,6 @@ class FederatedClient:
                 self.scalars[f"loss/{term}"] = value
         return terms
 
-    def passes(self) -> Iterator[Iterator[tuple[Tensor, Tensor]]]:
-        """Yields the passes of a round, each as batches of the client's own images, augmented, and labels.
-
-        `training.epochs` or `training.steps` is the length. A pass is drawn as it is read, in the open `phase`.
-        """
-        return map(self.images.batches, self.index_passes())
-
-    def index_passes(self, num_images: int | None = None) -> Iterator[Iterator[Tensor]]:
-        """Yields the passes of a round as `passes` does, each as batches of indices.
-
-        Args:
-            num_images: the indices are those below this number; None takes all of the client's own images.
-        """
-        num_images = num_images or self.num_images
-        for num_batches in pass_lengths(num_images, self._config.training):
-            yield self._shuffled(num_images, self._config.training.batch_size, num_batches)
-
-    def batches(self, batch_size: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yields one whole pass of the client's own images, augmented, and labels; the open `phase` keys the order.
-
-        Args:
-            batch_size: None takes `training.batch_size`.
-
-        Raises:
-            RuntimeError: no phase is open.
-        """
-        return self.images.batches(self.index_batches(batch_size or self._config.training.batch_size))
-
-    def index_batches(self, batch_size: int) -> Iterator[Tensor]:
-        """Yields one whole pass of indices of the client's own images; the open `phase` keys the order."""
-        self._open_phase("batches")
-        return self._shuffled(self.num_images, batch_size)
-
     @torch.no_grad()
     def features(self) -> Tensor:
         """Returns the features (N, D) of the client's own images, in eval mode."""
@@ -298,17 +263,3 @@ class FederatedClient:
     def weights_digest(self) -> str:
         """Returns the SHA-256 of the weights of all modules and of the memory."""
         return self._state.digest()
-
-    def _shuffled(self, num_images: int, batch_size: int, num_batches: int | None = None) -> Iterator[Tensor]:
-        """Yields the first batches of a pass, by default all."""
-        # Checked at the first batch: a pass may be asked for before the phase in which the pass is read.
-        self._open_phase("batches")
-        yield from islice(epoch_batches(num_images, batch_size, torch.default_generator), num_batches)
-
-    def _open_phase(self, step: str) -> str:
-        if not self.phase_name:
-            raise RuntimeError(
-                f"client.{step}: no phase is open, so random draws have no key."
-                f" Call client.{step} in `with client.phase(NAME):`."
-            )
-        return self.phase_name

@@ -15,6 +15,9 @@ MAX_POINTS = 200
 """Points of a curve; longer runs show evenly spaced rounds."""
 MAX_VISIBLE = 25
 """Points of a curve that are drawn."""
+BAND_OPACITY = 0.15
+MANY_GROUPS = 8
+"""More bands than this are faint, because bands that lie on each other hide the curves."""
 AXES = {"rounds": "round", "MB": "MB", "seconds": "seconds"}
 TITLES = {"round": "round", "MB": "MB sent and received, all clients", "seconds": "seconds of wall clock"}
 EVALUATED = ("test/", "validation/", "privacy/")
@@ -149,19 +152,23 @@ def _curve(rows: Sequence[Row], groups: Groups, name: str, axis: str, title: str
         alt.Tooltip("seeds:Q"),
     ]
     low, high = f"{name} low", f"{name} high"
+    groups = groups.having({row["group"] for row in rows if row.get(name) is not None})
     shown = base().transform_filter(f"isValid(datum[{name!r}])")
     rounds = shown.transform_filter("datum.phase == 'round'")
     colour = groups.colour()
     layers = []
     if has([row for row in rows if row["phase"] == "round"], low):
-        band = rounds.transform_filter(f"isValid(datum[{low!r}])").mark_area(opacity=0.15)
+        band = rounds.transform_filter(f"isValid(datum[{low!r}])").mark_area(
+            opacity=BAND_OPACITY if len(groups.places) <= MANY_GROUPS else BAND_OPACITY / 3
+        )
         low_y, high_y = alt.Y(field=low, type="quantitative", title=title), alt.Y2(field=high)
         layers.append(band.encode(x=x, y=low_y, y2=high_y, color=colour))
     if has([row for row in rows if row["phase"] == "round"], name):
         num_points = len({row["round"] for row in rows})
         # Invisible points show their numbers to the pointer; a few points are shown, for a curve may have one only.
         is_short = num_points <= MAX_VISIBLE
-        line = rounds.mark_line(strokeWidth=2)
+        # With the final evaluation, so that the reader sees which curve a diamond belongs to.
+        line = shown.mark_line(strokeWidth=2)
         points = rounds.mark_point(size=25 if is_short else 60, opacity=float(is_short), filled=True)
         layers.append(line.encode(x=x, y=y, color=colour, strokeDash=groups.dash()))
         layers.append(points.encode(x=x, y=y, color=colour, tooltip=tooltip))

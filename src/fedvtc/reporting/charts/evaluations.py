@@ -13,6 +13,8 @@ from fedvtc.reporting.charts.heatmaps import MAX_CELLS, clients_axis, names_axis
 from fedvtc.reporting.results import RunResult, firsts_first
 from fedvtc.storage.evaluations import read_evaluations
 
+MAX_WRITTEN = 8
+"""Test sets whose cells have room for their numbers on a phone."""
 LABELS = {column: METRICS[column] for column in ("accuracy", "accuracy/held", "accuracy/missing", "recall/worst")}
 
 
@@ -84,5 +86,11 @@ def _chart(field: str, y: alt.Y, sets: Sequence[str], label: str, height: int) -
     tips = [alt.Tooltip(f"{field}:N"), alt.Tooltip("test set:N")]
     value = alt.Tooltip(field=label, type="quantitative", format=".4f")
     cells = base().mark_rect().encode(x=names_axis("test set", sets), y=y, color=share_colour(label, label))
-    chart: Chart = cells.encode(tooltip=[*tips, value])
-    return chart.properties(height=max(60, height))
+    cells = cells.encode(tooltip=[*tips, value])
+    layers: list[alt.Chart] = [cells]
+    if len(sets) <= MAX_WRITTEN:
+        # Dark texts on the light half of the colours.
+        ink = alt.condition(f"datum[{label!r}] > 0.6", alt.value("#000000"), alt.value("#ffffff"))
+        texts = base().mark_text(fontSize=11).encode(x=names_axis("test set", sets), y=y, color=ink)
+        layers.append(texts.encode(text=alt.Text(field=label, type="quantitative", format=".2f")))
+    return alt.layer(*layers).properties(height=max(60, height))

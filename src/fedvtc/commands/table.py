@@ -114,7 +114,7 @@ def _number(trials: "Trials", option: str, word: str) -> str:
     from fedvtc.reporting.comparison.metrics import HEADINGS
 
     known = dict.fromkeys([*HEADINGS, *(name for row in trials.rows for name in row.numbers)])
-    headings = {heading: name for name, heading in HEADINGS.items()}
+    headings = {heading: name for name, heading in HEADINGS.items() if "{" not in heading}
     name = headings.get(word, word)
     if name not in known:
         fix = did_you_mean(word, known if nearest(word, known) else headings)

@@ -131,8 +131,9 @@ def _end_autoscaler() -> None:
     """
     from ray._private import ray_constants, worker
 
-    node = worker._global_node
-    started = {} if node is None else node.all_processes
+    # Private, so another Ray may lack the names; the end of the run then takes a second more.
+    node = getattr(worker, "_global_node", None)
+    started: dict[str, list[Any]] = getattr(node, "all_processes", {})
     for info in started.get(ray_constants.PROCESS_TYPE_MONITOR, []):
         info.process.kill()
         info.process.wait()

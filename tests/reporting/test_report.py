@@ -58,6 +58,8 @@ def test_a_page_needs_nothing_else_and_escapes_the_texts_of_runs(runs, tmp_path)
     data = json.loads(gzip.decompress(base64.b64decode(packed)))
     assert {figure["name"] for figure in data["figures"]} == set(data["tables"])
     assert data["groups"]["Local"] == {"colour": "#009e73", "dash": [1, 0], "shape": "circle"}
+    # Four clients and three classes of one of two runs.
+    assert {figure["name"]: figure["num_drawn"] for figure in data["figures"]}["recall"] == 12
     assert data["tables"]["summary"].splitlines()[0] == "group,metric,value"
 
 

@@ -103,7 +103,7 @@ class Chart {
     delete spec.data.name;
     spec.width = "container";
     spec.autosize = { type: "fit-x", contains: "padding" };
-    const isCanvas = figure.num_rows > MAX_SVG_ROWS;
+    const isCanvas = figure.num_drawn > MAX_SVG_ROWS;
     const options = { renderer: isCanvas ? "canvas" : "svg", actions: false, config: config(isCanvas), ast: false };
     this.isCanvas = isCanvas;
     this.width = this.element.clientWidth;

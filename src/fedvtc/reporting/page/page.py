@@ -4,6 +4,7 @@ import base64
 import gzip
 import json
 import shlex
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cache
@@ -118,7 +119,7 @@ def _data(figures: Sequence[Figure], groups: Groups) -> dict[str, Any]:
                 ],
                 "has_groups": figure.has_groups,
                 "grows": figure.has_groups and figure.name not in ("curves", "losses"),
-                "num_rows": len(figure.rows),
+                "num_drawn": _num_drawn(figure),
                 "charts": [
                     {"key": list(key), "meaning": figure.meanings.get(key, ""), "spec": _page_spec(figure, key)}
                     for key in figure.charts
@@ -127,6 +128,12 @@ def _data(figures: Sequence[Figure], groups: Groups) -> dict[str, Any]:
             for figure in figures
         ],
     }
+
+
+def _num_drawn(figure: Figure) -> int:
+    """Returns the rows that a chart draws at most: those of one value of every choice."""
+    fields = [choice.field for choice in figure.choices]
+    return max(Counter(tuple(row[field] for field in fields) for row in figure.rows).values())
 
 
 def _page_spec(figure: Figure, key: tuple[str, ...]) -> dict[str, Any]:

@@ -6,15 +6,22 @@ FedAvg: 100 clients of 600 MNIST images, 20 clients a round, cnn_2x8, one epoch 
 actor. Small models show the overhead of an engine, which the arithmetic of larger models hides. The rounds of all
 engines alternate, and each engine is divided by the bare loop of the same pass, so that other work on the machine
 disturbs all equally. CPU seconds are those of this process and of its descendants, Ray's daemons among them. Without
-MNIST in the folder, the images are noise of the same shape, which takes the same time.
+MNIST in the folder, the images are noise of the same shape, which takes the same time. All clients are built before.
+
+With two actors or more, the same number of processes also run the bare loop at once, each a whole round: as many times
+faster than one process as all are together, actors can be at most. The bound of a makespan divides the seconds of all
+clients evenly among the actors.
 """
 
 import argparse
+import multiprocessing
 import os
 import statistics
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from multiprocessing.connection import Connection
+from operator import truediv
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +35,7 @@ from fedvtc.errors import DataError
 from fedvtc.learning.data import Dataset, ImageArrays, load_dataset, make_partition
 from fedvtc.learning.methods import Task, build, config_classes
 from fedvtc.learning.methods.base import ServerState
+from fedvtc.learning.models.optimizers import build_optimizer
 from fedvtc.learning.population import ClientSpec, assign_backbones
 from fedvtc.learning.seeding import choose_participants
 from fedvtc.learning.server import Server
@@ -53,6 +61,9 @@ WORK = [
 ]
 Round = Callable[[int], ServerState]
 """Runs a round and returns the state of the server, which has the mean models of FedAvg."""
+AT_ONCE = "at once"
+MAKESPANS: dict[str, tuple[list[float], list[float]]] = {}
+"""The bounds and the makespans of all rounds, by pool."""
 
 
 def main() -> None:
@@ -74,12 +85,22 @@ def main() -> None:
     print(f"{dataset.name}: {len(specs)} clients of {mean_images:.0f} images", flush=True)
     with ExitStack() as stack:
         engines: dict[str, Round] = {}
+        if words.actors > 1:
+            # Forked before Ray starts.
+            engines[AT_ONCE] = at_once(stack, bare_engine(config, dataset, specs), words.actors)
         for name in words.engines:
             if name == "bare":
                 engines[name] = bare_engine(config, dataset, specs)
             else:
                 engines[name] = pool_engine(stack, config_of([*keys, f"placement.pool={name}"]), dataset, specs)
-        report(measured(engines, words.rounds), words.engines[0])
+        found = measured(engines, words.rounds)
+    if bounded := found.pop(AT_ONCE, None):
+        alone_s, together_s = (statistics.median(wall_s for _, wall_s in rounds) for rounds in (found["bare"], bounded))
+        print(f"{words.actors} bare processes at once: {words.actors * alone_s / together_s:.2f} x one")
+    report(found, words.engines[0])
+    for name, (bounds_s, makespans_s) in MAKESPANS.items():
+        ratio = statistics.median(map(truediv, makespans_s, bounds_s))
+        print(f"{name:<7}makespan {statistics.median(makespans_s):.3f} s (median), {ratio:.3f} x its bound")
 
 
 def config_of(keys: Sequence[str]) -> Config:
@@ -132,6 +153,8 @@ def bare_engine(config: Config, dataset: Dataset, specs: Sequence[ClientSpec]) -
             weights = [weight.detach() for weight in models[name].parameters()]
             for weight, mean in zip(weights, means[name], strict=True):
                 weight.copy_(mean)
+            # A client starts each round of FedAvg with a new optimizer.
+            clients[client].optimizer = build_optimizer(models[name].parameters(), config.training.optimizer)
             clients[client].train()
             for total, weight in zip(sums[name], weights, strict=True):
                 total.add_(weight, alpha=len(clients[client].labels))
@@ -144,6 +167,33 @@ def bare_engine(config: Config, dataset: Dataset, specs: Sequence[ClientSpec]) -
     return run
 
 
+def at_once(stack: ExitStack, engine: Round, num_processes: int) -> Round:
+    """The same rounds in several processes at once, of which this is one."""
+    context = multiprocessing.get_context("fork")
+    pipes = []
+    for _ in range(num_processes - 1):
+        here, there = context.Pipe()
+        context.Process(target=serve, args=(engine, there), daemon=True).start()
+        stack.callback(here.send, None)
+        pipes.append(here)
+
+    def run(round: int) -> ServerState:
+        for pipe in pipes:
+            pipe.send(round)
+        state = engine(round)
+        for pipe in pipes:
+            pipe.recv()
+        return state
+
+    return run
+
+
+def serve(engine: Round, pipe: Connection) -> None:
+    while (round := pipe.recv()) is not None:
+        engine(round)
+        pipe.send(round)
+
+
 def pool_engine(stack: ExitStack, config: Config, dataset: Dataset, specs: Sequence[ClientSpec]) -> Round:
     """The round of `Federation` without records and checkpoints: the clients in a pool, the server's half here."""
     method = build(config.method, Task.of(config, dataset))
@@ -153,11 +203,20 @@ def pool_engine(stack: ExitStack, config: Config, dataset: Dataset, specs: Seque
         open_pool(config, dataset, specs, namespace=namespace, lineage=Lineage(), incidents=incidents)
     )
     state, broadcast = method.start()
+    # Builds the clients, as those of the bare loop are built.
+    for _ in pool.map(ClientHost.digest, [spec.client for spec in specs]):
+        pass
+    bounds_s, makespans_s = MAKESPANS.setdefault(config.placement.pool, ([], []))
 
     def run(round: int) -> ServerState:
         nonlocal state, broadcast
-        uploads = pool.map(ClientHost.run_round, participants_of(config, round), broadcast)
+        seconds: list[float] = []
+        results = pool.map(ClientHost.run_round, participants_of(config, round), broadcast)
+        uploads = (seconds.append(upload.scalars["time/client"]) or upload for upload in results)
         state, broadcast = method.server_round(state, uploads, Server(config.run.seed, round))
+        record = pool.record()
+        bounds_s.append(max(sum(seconds) / record["placement/actors"], max(seconds)))
+        makespans_s.append(record["time/makespan"])
         return state
 
     return run

@@ -80,6 +80,21 @@ class ScriptedActor:
         self._absent.remove(client)
         return []
 
+    def give(self, client):
+        self._log.append(("give", client))
+        self._absent.add(client)
+        self._act("give", client)
+        return True, b"state"
+
+    def take(self, client, state):
+        self._log.append(("take", client, state))
+        self._act("take", client)
+        self._absent.discard(client)
+        return []
+
+    def forget(self, client):
+        self._log.append(("forget", client))
+
     def save(self, clients, store, draft):
         return [(store, draft, client) for client in clients]
 

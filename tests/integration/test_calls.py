@@ -7,6 +7,7 @@ import sys
 import threading
 import warnings
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -111,6 +112,41 @@ def test_a_check_asks_one_client_of_each_actor(pool_of):
         pool.check()
         logs = list(pool.map(scripted.log, [0, 3]))
     assert logs == [[("process_id", 0)] * 2, [("process_id", 3)] * 2]
+
+
+def worked(pool, *clients):
+    """Records a round of the clients in the lineage."""
+    pool.lineage.begin(ClientHost.run_round, 1, ray.put(Broadcast())).clients.update(clients)
+
+
+def test_participants_of_a_round_are_spread_evenly_by_handing_over_their_states(pool_of):
+    """Clients 0 to 3 take part, all on one actor; clients without a round have no state."""
+    with pool_of([[0, 1, 2, 3], [4, 5]], {}) as pool:
+        pool.config = replace(pool.config, placement=PlacementConfig())
+        worked(pool, 0, 2, 3)
+        pool._rearrange([0, 1, 2, 3])
+        assert [handle.clients for handle in pool.handles] == [[2, 3], [4, 5, 0, 1]]
+        assert calls_of(pool, 2) == [("give", 0), ("forget", 1)]
+        assert calls_of(pool, 4) == [("take", 0, b"state"), ("rebuild", 1, 0), ("log", 4)][:2]
+        # The actors are even now.
+        pool._rearrange([0, 1, 2, 3])
+        assert ("give", 2) not in calls_of(pool, 2)
+        # A move must pay.
+        pool._workload = Workload(dict.fromkeys(range(6), ray_pool.MOVE_S / 2))
+        pool._rearrange([0, 1])
+        assert ("give", 0) not in calls_of(pool, 4)
+        assert pool.printed == []
+
+
+@pytest.mark.parametrize("task", ["give", "take"])
+def test_a_client_whose_actor_is_lost_on_a_move_is_rebuilt_from_its_history(pool_of, task):
+    with pool_of([[0, 1], [2]], {(task, 0): Fault("kill")}) as pool:
+        pool.config = replace(pool.config, placement=PlacementConfig())
+        worked(pool, 0)
+        pool._rearrange([0, 1])
+        assert list(pool.map(ClientHost.evaluate, [0, 1, 2])) == [f"evaluate of {client}" for client in range(3)]
+        assert ("rebuild", 0, 1) in calls_of(pool, 0)
+        assert len(pool.printed) == 1
 
 
 def test_a_checkpoint_is_few_calls_of_each_actor(pool_of, monkeypatch):

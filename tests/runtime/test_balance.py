@@ -54,15 +54,17 @@ def after(actors, made):
 
 
 def test_moves_by_hand():
-    # The busiest actor has 4. On two actors 3.5 is possible, which is too little gain; on three, 2 is possible.
-    assert moves({0: 2, 1: 2, 2: 1.5}, [[0, 1], [2]], 9) == {}
+    # The busiest actor has 4. On two actors 3.5 is possible; on three, 2 is possible.
+    assert moves({0: 2, 1: 2, 2: 1.5}, [[0, 1], [2]], 9) == {0: 1}
     assert moves({0: 2, 1: 2, 2: 1.5}, [[0, 1], [2], []], 9) == {0: 2}
+    # From 50 to 49 is too little gain.
+    assert moves({0: 49, 1: 1, 2: 48}, [[0, 1], [2]], 9) == {}
     assert moves({0: 5, 1: 1, 2: 1}, [[0, 1, 2], [], []], 9) == {0: 1}
-    # From 10 to 8 is no more than a fifth. From 10 to 7.5 is more, and so is the next step to 5.
-    assert moves({0: 8, 1: 2}, [[0, 1], []], 9) == {}
+    assert moves({0: 8, 1: 2}, [[0, 1], []], 9) == {0: 1}
     assert moves(dict.fromkeys(range(4), 2.5), [[0, 1, 2, 3], []], 9) == {0: 1, 1: 1}
-    # From 10 to 6; from 6 to 5 is less than a fifth.
-    assert moves(dict.fromkeys(range(10), 1), [list(range(10)), []], 99) == dict.fromkeys(range(4), 1)
+    assert moves(dict.fromkeys(range(10), 1), [list(range(10)), []], 99) == dict.fromkeys(range(5), 1)
+    # A client without a part in the round has no cost, and stays.
+    assert moves({0: 0, 1: 1, 2: 1, 3: 0}, [[0, 1, 2], [3]], 9) == {1: 1}
     # No actor may take a client.
     assert moves({0: 1, 1: 1, 2: 1}, [[0, 1, 2], []], 0) == {}
 
@@ -88,7 +90,7 @@ def test_moves_shrink_the_largest_load_or_are_not_made(layout):
         assert shorter < longest * (1 - WORTH_MOVING) * (1 + 1e-9)
         assert all(client not in actors[actor] for client, actor in made.items())
         assert moves(costs, actors, len(costs)) == made
-        # All moves at once, because each move costs a rebuild.
+        # All moves at once, because each move takes time.
         assert moves(costs, moved, len(costs)) == {}
     elif len(actors) > 1:
         assert shorter == longest
@@ -114,7 +116,6 @@ def test_measured_seconds_replace_estimates():
     assert workload.record() == {"time/makespan": 4.0}
     # 6 seconds were measured for an estimate of 400.
     assert workload.expected() == {0: 2.0, 1: 4.0, 2: 3.0}
-    assert not workload.is_known
     workload.begin([[0, 2], [1]])
     workload.done(0, "a", 4.0)
     workload.done(2, "a", 1.5)
@@ -122,7 +123,6 @@ def test_measured_seconds_replace_estimates():
     assert workload.record() == {"time/makespan": 5.5, "time/makespan/predicted": 5.0}
     # The first round no longer counts; from then on the newest seconds count half.
     assert workload.expected() == {0: 4.0, 1: 4.0, 2: 1.5}
-    assert workload.is_known
     workload.done(0, "a", 2.0)
     assert workload.expected()[0] == 3.0
 

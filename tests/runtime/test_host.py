@@ -51,6 +51,23 @@ def test_results_of_a_client_do_not_depend_on_other_clients_of_the_host(make_hos
     assert re.fullmatch("[0-9a-f]{64}", alone.digest(2))
 
 
+def test_a_client_that_another_host_takes_has_its_state_and_its_round(make_host):
+    former, stayed = make_host(), make_host()
+    for host in (former, stayed):
+        for round in range(2):
+            host.run_round(1, Broadcast(round))
+    other = make_host()
+    other.take(1, former.give(1))
+    assert other._clients.use(1).round == 2
+    assert other.digest(1) == stayed.digest(1)
+    # The next step needs the state of the optimizer too.
+    other.run_round(1, Broadcast(2))
+    stayed.run_round(1, Broadcast(2))
+    assert other.digest(1) == stayed.digest(1)
+    with pytest.raises(KeyError):
+        former.run_round(1, Broadcast(2))
+
+
 def test_an_evaluation_runs_a_backbone_once_for_all_predictors(make_host, monkeypatch):
     host = make_host(
         FedProtoConfig(name="fedproto", prediction="prototype"), evaluate=EvaluateConfig(batch_size=4, ensemble=True)

@@ -6,7 +6,7 @@ Shape suffix: K clients. An actor is an index into a list.
 import heapq
 from collections.abc import Collection, Mapping, Sequence
 
-WORTH_MOVING = 0.2
+WORTH_MOVING = 0.03
 """Least share by which the load of the busiest actor must shrink for clients to move."""
 NEWEST_SHARE = 0.5
 """Weight of a client's newest seconds in the expected seconds of its next round."""
@@ -45,7 +45,7 @@ def moves(costs: Mapping[int, float], actors: Sequence[Collection[int]], most_pe
     two loads smallest. The steps end once no deal of the clients could shrink the load by such a share again.
 
     Args:
-        costs: cost of a round for each client, in any unit.
+        costs: cost of the round for each client, in any unit; 0 for a client without a part in the round, which stays.
         actors: the clients of each actor; an actor without clients may get some.
         most_per_actor: most clients of one actor.
 
@@ -120,11 +120,6 @@ class Workload:
         if client in self._seconds:
             self._warm.add(client)
         self._seconds[client] = NEWEST_SHARE * seconds + (1 - NEWEST_SHARE) * before
-
-    @property
-    def is_known(self) -> bool:
-        """True if a client was measured more than once, so that clients may move by measured seconds."""
-        return bool(self._warm)
 
     def record(self) -> dict[str, float]:
         """Returns the seconds of the busiest actor in this round, and the seconds that were predicted."""

@@ -6,6 +6,7 @@ so that a coordinator whose clients live in actors can name tasks without the se
 
 from __future__ import annotations
 
+import io
 import os
 import traceback
 from collections.abc import Callable, Sequence
@@ -196,6 +197,20 @@ class ClientHost:
             if step.round > start:
                 getattr(self, step.task)(client_id, step.broadcast)
         return damaged
+
+    def give(self, client_id: int) -> bytes:
+        """Returns the client's state for `take` in another process, and drops the client as `forget` does."""
+        client = self._clients.use(client_id)
+        write_tree({"round": client.round, "state": client.state_dict()}, file := io.BytesIO())
+        self.forget(client_id)
+        return file.getvalue()
+
+    def take(self, client_id: int, content: bytes) -> None:
+        """Builds the client in the state that another process returned by `give`."""
+        given, client = read_tree(content, f"client {client_id}"), self._built(client_id)
+        client.load_state_dict(given["state"])
+        client.begin_round(given["round"])
+        self._clients.add(client)
 
     def forget(self, client_id: int) -> None:
         """Drops the client; a held state that is not yet written is set aside first."""

@@ -89,6 +89,16 @@ class ClientActor:
         steps = tuple(step._replace(broadcast=ray.get(step.broadcast)) for step in history.steps)
         return host.perform(type(host).rebuild, client, replace(history, steps=steps))
 
+    def give(self, client: int) -> tuple[bool, bytes]:
+        """Returns True, and the client's state for `take`; drops the client."""
+        return True, self._host.give(client)
+
+    def take(self, client: int, state: bytes) -> list[str]:
+        """Builds a client from the state that another actor gave; returns no damages."""
+        host = self._host
+        host.perform(type(host).take, client, state)
+        return []
+
     def forget(self, client: int) -> None:
         """Drops the client; a held state that is not yet written is set aside first."""
         self._host.forget(client)

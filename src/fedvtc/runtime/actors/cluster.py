@@ -10,7 +10,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from fedvtc.config.operation import ClusterConfig
@@ -95,7 +95,6 @@ def connected(config: ClusterConfig, namespace: str) -> Iterator[None]:
         finally:
             # Also after Ctrl-C during the start: a half-started Ray would crash the interpreter at exit.
             with _own_handler_of(signal.SIGTERM):
-                _end_autoscaler()
                 ray.shutdown()
 
 
@@ -108,7 +107,8 @@ def _start(address: str, source: str, config: ClusterConfig, namespace: str) -> 
         options = {"address": "local", "num_cpus": config.num_cpus, "num_gpus": config.num_gpus}
         options["include_dashboard"] = False
     try:
-        with _own_handler_of(signal.SIGTERM), _spared_from(WARNING_SIGNALS), warnings.catch_warnings():
+        without = nullcontext() if address else _without_autoscaler()
+        with _own_handler_of(signal.SIGTERM), _spared_from(WARNING_SIGNALS), without, warnings.catch_warnings():
             # Ray 2.60 leaves log files open when starting processes.
             warnings.simplefilter("ignore", ResourceWarning)
             ray.init(**options, namespace=namespace, log_to_driver=False, logging_level=logging.ERROR)
@@ -124,19 +124,22 @@ def _start(address: str, source: str, config: ClusterConfig, namespace: str) -> 
         raise
 
 
-def _end_autoscaler() -> None:
-    """Ends the process of Ray's autoscaler, if a cluster was started here.
+@contextmanager
+def _without_autoscaler() -> Iterator[None]:
+    """Starts a cluster without the process of Ray's autoscaler.
 
-    Ray would wait for this process, which ends later than a second after a SIGTERM, and kill it then.
+    The same as `ray start --no-monitor`; `ray.init` has no such option. No node joins a cluster that this process
+    starts. The autoscaler takes a CPU second at the start, and Ray waits a second for its end.
     """
-    from ray._private import ray_constants, worker
+    from ray._private.node import Node
 
-    # Private, so another Ray may lack the names; the end of the run then takes a second more.
-    node = getattr(worker, "_global_node", None)
-    started: dict[str, list[Any]] = getattr(node, "all_processes", {})
-    for info in started.get(ray_constants.PROCESS_TYPE_MONITOR, []):
-        info.process.kill()
-        info.process.wait()
+    # Private: a Ray that names the function otherwise starts its autoscaler.
+    start = getattr(Node, "start_monitor", None)
+    Node.start_monitor = lambda node: None  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        Node.start_monitor = start  # type: ignore[method-assign]
 
 
 def _variables_for(address: str, source: str) -> dict[str, str]:

@@ -26,6 +26,8 @@ class Actors(Protocol):
     incidents: Incidents
     handles: list[ActorHandle]
     """The actors that are not lost."""
+    moved: dict[int, Any]
+    """References to the states of clients that another actor has given away, for their next rebuild."""
 
     def handle_of(self, client: int) -> ActorHandle:
         """Returns the actor that the client lives in."""
@@ -196,8 +198,12 @@ class OpenCalls:
             self._step.clients.add(client)
 
     def _sent_rebuild(self, client: int) -> ObjectRef[Any]:
-        actor, history = self._actors.handle_of(client).actor, self._actors.lineage.history(client)
-        reference: ObjectRef[Any] = actor.rebuild.remote(client, history)
+        actor, state = self._actors.handle_of(client).actor, self._actors.moved.pop(client, None)
+        reference: ObjectRef[Any]
+        if state is not None:
+            reference = actor.take.remote(client, state)
+        else:
+            reference = actor.rebuild.remote(client, self._actors.lineage.history(client))
         return reference
 
 

@@ -2,10 +2,12 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import ray
+from ray.exceptions import RayError
 
 from fedvtc.config.schema import Config
 from fedvtc.errors import ClientError, ClusterError
@@ -27,8 +29,12 @@ CLIENTS_PER_SAVE = 16
 client; one call for all clients would show no progress."""
 
 
+MOVE_S = 0.01
+"""Seconds by which each move must shorten a round; the move of a small client takes about as long."""
+
+
 class RayPool:
-    """Actors that live as long as the run; a client moves only if its actor is lost, or to shorten the run.
+    """Actors that live as long as the run; a client moves only if its actor is lost, or to shorten a round.
 
     Args:
         config: the run's config.
@@ -64,6 +70,7 @@ class RayPool:
         self._dataset_ref, self._config_ref = ray.put(dataset), ray.put(config)
         self._num_started = 0
         self.handles: list[ActorHandle] = []
+        self.moved: dict[int, Any] = {}
         self._handle_of: dict[int, ActorHandle] = {}
         for slot, specs in zip(slots, hosted, strict=False):
             self._start(slot, specs)
@@ -95,7 +102,7 @@ class RayPool:
         if task is not ClientHost.run_round:
             yield from Calls(self, task, clients, arguments).results()
             return
-        self._rearrange(arguments[0].round + 1)
+        self._rearrange(clients)
         participants = set(clients)
         self._workload.begin([participants.intersection(handle.clients) for handle in self.handles])
         for result in Calls(self, task, clients, arguments).results():
@@ -194,38 +201,50 @@ class RayPool:
         taken = {handle.slot for handle in self.handles}
         return those_there([slot for slot in self._slots if slot not in taken])
 
-    def _rearrange(self, round: int) -> None:
-        """Moves clients before a round, also to new actors in free slots, if the moves shorten the rest of the run.
-
-        A client that moves is rebuilt from the lineage, like the client of a lost actor.
-        """
+    def _rearrange(self, participants: Sequence[int]) -> None:
+        """Moves participants before their round, also to new actors in free slots, if the moves shorten the round."""
         free = self._free_slots()
-        if not free and not self._workload.is_known:
-            return
         before = [handle.clients for handle in self.handles] + [[] for _ in free]
+        if len(before) == 1:
+            return
         expected = self._workload.expected()
+        costs = dict.fromkeys(expected, 0.0) | {client: expected[client] for client in participants}
         limit = self.config.placement.clients_per_actor
         # After the loss of actors, an actor may have more clients than the limit.
-        most = len(expected) if isinstance(limit, str) else max(limit, *map(len, before))
-        new_actor_of = moves(expected, before, most)
-        if not new_actor_of:
-            return
+        most = len(costs) if isinstance(limit, str) else max(limit, *map(len, before))
+        new_actor_of = moves(costs, before, most)
         after = [[client for client in clients if client not in new_actor_of] for clients in before]
         for client, index in new_actor_of.items():
             after[index].append(client)
-        gain = max(loads_of(expected, before)) - max(loads_of(expected, after))
-        rebuilding = sum(expected[client] for client in new_actor_of) * self.lineage.num_steps
-        if gain * (self.config.run.rounds - round + 1) <= rebuilding:
+        # Before the first measurement, costs are no seconds; clients then have no state, and move at no cost.
+        if max(loads_of(costs, before)) - max(loads_of(costs, after)) <= MOVE_S * len(new_actor_of):
             return
+        given = self._given(list(new_actor_of))
         targets: list[ActorHandle | Slot] = [*self.handles, *free]
         for client, index in new_actor_of.items():
             old, target = self._handle_of[client], targets[index]
             (spec,) = (spec for spec in old.specs if spec.client == client)
             old.specs = [spec for spec in old.specs if spec.client != client]
-            # `forget` first sets aside a held state that is not yet written.
-            old.actor.forget.remote(client)
             if isinstance(target, Slot):
                 targets[index] = self._start(target, [spec])
             else:
                 self._assign(spec, target)
+        self.moved = given
         self.restore(list(new_actor_of))
+
+    def _given(self, clients: Sequence[int]) -> dict[int, Any]:
+        """Takes clients out of their actors; returns references to the states of clients that have worked."""
+        given = {}
+        for client in clients:
+            actor = self._handle_of[client].actor
+            if self.lineage.history(client).has_state:
+                given[client] = actor.give.options(num_returns=2).remote(client)
+            else:
+                actor.forget.remote(client)
+        states = {}
+        for client, (is_given, state) in given.items():
+            # Without a state from its lost actor, a client is rebuilt from the lineage.
+            with suppress(RayError):
+                ray.get(is_given, timeout=self.config.runtime.client_timeout_s)
+                states[client] = state
+        return states

@@ -6,7 +6,7 @@
 //
 // Writes WIDTH-SCHEME-NUMBER.png, one picture per screen, for widths of 400, 1200 and 2000 pixels, light and dark, and
 // page.pdf. Prints one line per width and scheme: requests besides the page itself, errors, and faults: a page wider than
-// the window, texts that a chart cuts off, texts of an axis or legend that overlap. Ends with 1 if there are any.
+// the window, texts that a chart cuts off, texts of an axis or legend that overlap, a control that Tab does not reach. Ends with 1 if there are any.
 import { mkdirSync } from "node:fs";
 import { resolve } from "node:path";
 import { pathToFileURL } from "node:url";
@@ -63,6 +63,37 @@ async function screens(page, name) {
   }
 }
 
+// Returns faults of the controls: not reached by Tab, a name in a legend that hides nothing, a point without a tooltip.
+async function controls(page) {
+  const found = [];
+  await page.evaluate(() => {
+    for (const one of document.querySelectorAll("details")) one.open = true;
+    window.reached = new Set();
+    addEventListener("focusin", (event) => window.reached.add(event.target));
+  });
+  const wanted = () => [...document.querySelectorAll("a, select:enabled, input, button, summary, [tabindex]")].filter((one) => one.tabIndex >= 0);
+  const num_wanted = await page.evaluate(`(${wanted})().length`);
+  for (let press = 0; press <= num_wanted; press++) await page.keyboard.press("Tab");
+  const missed = await page.evaluate(`(${wanted})().filter((one) => !window.reached.has(one)).map((one) => one.outerHTML.slice(0, 80))`);
+  found.push(...missed.map((one) => `not reached by Tab: ${one}`));
+
+  const marks = () => document.querySelectorAll("#figure-curves .mark-line path").length;
+  const legend = await page.$("#figure-curves .legend button");
+  if (legend) {
+    const before = await page.evaluate(marks);
+    await legend.click();
+    await page.waitForFunction((count) => document.querySelectorAll("#figure-curves .mark-line path").length === count, { timeout: 5000 }, before - 1)
+      .catch(() => found.push("a name in the legend of the curves hides no curve"));
+    await page.click("#all");
+  }
+  const point = await page.$("#figure-summary .mark-symbol path");
+  if (point) {
+    await point.hover();
+    await page.waitForSelector("#vg-tooltip-element.visible", { timeout: 5000 }).catch(() => found.push("a point shows no numbers"));
+  }
+  return found;
+}
+
 let is_clean = true;
 for (const width of [400, 1200, 2000]) {
   for (const scheme of ["light", "dark"]) {
@@ -83,6 +114,7 @@ for (const width of [400, 1200, 2000]) {
     await new Promise((done) => setTimeout(done, 500));
     const found = await page.evaluate(faults);
     await screens(page, `${output}/${width}-${scheme}`);
+    if (width === 1200 && scheme === "light") found.push(...(await controls(page)));
     if (width === 1200 && scheme === "dark") await page.pdf({ path: `${output}/page.pdf`, format: "A4" });
     const others = requests.filter((url) => !url.startsWith("file:") && !url.startsWith("data:"));
     is_clean &&= !others.length && !errors.length && !found.length;

@@ -177,14 +177,19 @@ def test_a_process_is_as_before_after_disconnecting(tmp_path, monkeypatch):
 import os, signal
 from fedvtc.config.operation import ClusterConfig
 from fedvtc.runtime.actors.cluster import connected
+import ray
 signal.signal(signal.SIGTERM, lambda *_: print("handled"))
+shutdown = ray.shutdown
 with connected(ClusterConfig(num_cpus=1), "left"):
     print(len(os.environ["RAY_AUTH_TOKEN"]), os.environ["RAY_AUTH_MODE"])
+    (autoscaler,) = ray._private.worker._global_node.all_processes["monitor"]
+    ray.shutdown = lambda: print("autoscaler", autoscaler.process.returncode) or shutdown()
 os.kill(os.getpid(), signal.SIGTERM)
 print("continues", {name for name in os.environ if "AUTH" in name})
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=tmp_path, timeout=120)
-    lines = ["64 token", "handled", "continues set()"]
+    # Ray would wait a second for the autoscaler.
+    lines = ["64 token", "autoscaler -9", "handled", "continues set()"]
     assert (done.returncode, done.stdout.splitlines()) == (0, lines)
     # A token that is left there would be asked for by every cluster that `ray start` starts later.
     assert not (tmp_path / ".ray").exists()

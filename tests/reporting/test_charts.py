@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import vl_convert
 
+from fedvtc.reporting.charts import classes as charts_of_classes
 from fedvtc.reporting.charts.all import figures_of
 from fedvtc.reporting.charts.figure import TABLE, as_csv
 from fedvtc.reporting.charts.last_step import last_step
@@ -58,6 +59,18 @@ def test_curves_are_means_over_seeds_at_the_traffic_and_seconds_so_far(figures):
     assert (final["phase"], final["MB"], final["seconds"]) == ("final", 3.0, 6.0)
 
 
+def test_metrics_of_your_own_and_losses_are_curves_over_every_axis(fake_run):
+    run = fake_run("Mine", 0)
+    lines = (run / "metrics.jsonl").read_text().splitlines()
+    (run / "metrics.jsonl").write_text("".join(line[:-1] + ', "mine/score": 0.25}\n' for line in lines))
+    found = {figure.name: figure for figure in figures_of(read_results([run])[0])}
+    over = ("rounds", "MB", "seconds")
+    assert {("mine/score", axis) for axis in over} <= found["curves"].charts.keys()
+    assert rows_of(found["curves"])[0]["mine/score"] == 0.25
+    assert not any(metric.startswith(("cpu/", "bytes/", "incidents/")) for metric, _ in found["curves"].charts)
+    assert found["losses"].charts.keys() == {("train", axis) for axis in over}
+
+
 def test_differences_are_paired_by_seed(figures):
     (row,) = rows_of(figures["differences"], group="FedVTC", **{"from": "Local", "metric": "accuracy"})
     # At the end 0.9 and 1.0 against 0.6 and 0.6.
@@ -86,6 +99,39 @@ def test_recall_and_confusion_are_those_of_the_newest_evaluation(figures):
     everyone, *_ = rows_of(figures["confusion"], run="Local, seed 0", client="all clients", true="class 0")
     assert everyone["predicted"] == "class 0"
     assert (everyone["images"], everyone["share"]) == (24, 0.6)
+
+
+def test_runs_of_other_classes_and_damaged_partitions_share_a_report(fake_run, tmp_path):
+    fake_run("Three", 0)
+    fake_run("Five", 0, num_classes=5, num_clients=2)
+    (fake_run("Damaged", 0) / "partition.npz").write_bytes(b"")
+    figures = {figure.name: figure for figure in figures_of(read_results([tmp_path / "runs"])[0])}
+    x = spec_of(figures["confusion"], ())["encoding"]["x"]
+    assert (x["sort"], x["scale"]) == ([f"class {number}" for number in range(5)], {})
+    assert {row["partition"] for row in figures["partition"].rows} == {"Three, seed 0", "Five, seed 0"}
+    alone = {figure.name: figure for figure in figures_of(read_results([tmp_path / "runs/Three-0-0"])[0])}
+    # A class that no client names has a column too.
+    assert spec_of(alone["confusion"], ())["encoding"]["x"]["scale"]["domain"] == ["class 0", "class 1", "class 2"]
+
+
+def test_every_client_of_one_run_per_group_comes_before_further_runs(fake_run, tmp_path, monkeypatch):
+    for label in ("A", "B"):
+        for seed in (0, 1):
+            run = fake_run(label, seed)
+            if (label, seed) == ("B", 0):
+                (run / "confusion.npz").unlink()
+    runs, _ = read_results([tmp_path / "runs"])
+
+    def options():
+        figure = next(figure for figure in figures_of(runs) if figure.name == "confusion")
+        return [list(choice.options) for choice in figure.choices], figure.exported_rows
+
+    (names, clients), exported = options()
+    assert (names, len(clients)) == (["A, seed 0", "B, seed 1", "A, seed 1"], 5)
+    # Two matrices of three classes for each of four clients, and one of all clients together.
+    monkeypatch.setattr(charts_of_classes, "MAX_CELLS", 2 * 5 * 9)
+    assert options() == ([names[:2], clients], exported)
+    assert [row["run"] for row in exported] == names[:2]
 
 
 def test_clients_are_shown_before_and_after_the_last_step(figures):
@@ -155,6 +201,14 @@ def test_every_legend_of_names_lists_its_names(figures):
     }
     assert without == set()
     assert {("curves", "group"), ("summary", "metric"), ("sorted-clients", "backbone"), ("flops", "part")} <= found
+
+
+def test_a_line_for_orientation_is_drawn_once(figures):
+    """A dashed line for each of 3,000 clients took minutes to draw."""
+    for name in ("last-step", "differences"):
+        spec = spec_of(figures[name], ("accuracy",)) | {"datasets": {TABLE: figures[name].csv()}}
+        svg = vl_convert.vegalite_to_svg(spec, vl_version=VEGA_LITE)
+        assert svg.count('stroke-dasharray="3,3"') == 1
 
 
 def test_a_phase_has_one_colour_in_all_figures(figures):

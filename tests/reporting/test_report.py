@@ -90,13 +90,14 @@ def test_each_group_shows_its_first_pictures_before_any_shows_more(fake_run, tmp
     runs, _ = read_results([tmp_path / "runs"])
 
     def titles(run):
-        return [picture.title for picture in pictures_of(runs) if picture.run == run]
+        return [picture.title for picture in pictures_of(runs)[0] if picture.run == run]
 
     rounds = [f"generated, round {round}" for round in (2, 6, 8, 12)]
     assert titles("A, seed 0")[:-1] == ["real test images", *rounds]
     # The link is left out.
     assert titles("B, seed 0")[-1].startswith("generated images that are nearest")
     monkeypatch.setattr(pictures, "MAX_BYTES", 35)
+    assert pictures_of(runs)[1] == 9
     assert (titles("A, seed 0"), titles("B, seed 0")) == (["real test images", rounds[0]], ["real test images"])
 
 

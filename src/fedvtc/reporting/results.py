@@ -100,8 +100,12 @@ def firsts_first(runs: Sequence[RunResult]) -> tuple[list[RunResult], list[RunRe
 
 
 def number(value: Any) -> float | None:
-    """Returns a value of a record as a float; None if the value is no number."""
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+    """Returns a value of a record as a float; None if the value is no finite number."""
+    return (
+        float(value)
+        if isinstance(value, int | float) and math.isfinite(value) and not isinstance(value, bool)
+        else None
+    )
 
 
 def _read(folder: Path) -> RunResult:
@@ -134,14 +138,23 @@ def _cell(value: Any) -> float | None:
 
 
 def _groups(runs: Sequence[RunResult]) -> list[str]:
-    """Returns the group of each run: the method's label, and the settings that set runs of this label apart."""
+    """Returns the group of each run: the method's label, and the settings that set runs of this label apart.
+
+    Data sets and partitions that differ between methods are part of the names too, because such runs are no comparison.
+    """
+    everything = [run.facts.settings() for run in runs]
+    of_data = [key for key in result_keys(everything) if key.startswith(("data.", "partition."))]
+    # Runs of an earlier version lack keys; the absence sets nothing apart.
+    of_data = [key for key in of_data if all(key in settings for settings in everything)]
     by_method: dict[str, list[RunResult]] = {}
     for run in runs:
         by_method.setdefault(run.facts.method, []).append(run)
     names: dict[int, str] = {}
     for method, siblings in by_method.items():
         settings = [run.facts.settings() for run in siblings]
-        keys = [key for key in result_keys(settings) if key not in (METHOD, SEED)]
+        keys = [key for key in dict.fromkeys([*of_data, *result_keys(settings)]) if key not in (METHOD, SEED)]
         for run, texts in zip(siblings, with_texts(settings), strict=True):
-            names[id(run)] = ", ".join([method, *(f"{key.rpartition('.')[2]} {texts.get(key, '-')}" for key in keys)])
+            names[id(run)] = ", ".join(
+                [method, *(f"{key.removesuffix('.name').rpartition('.')[2]} {texts.get(key, '-')}" for key in keys)]
+            )
     return [names[id(run)] for run in runs]

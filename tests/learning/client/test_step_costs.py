@@ -1,8 +1,10 @@
 """Guards the cost of local training by counts, because measured times on a busy machine make no reliable test."""
 
+import sys
 from collections import Counter
 
 import numpy as np
+import pytest
 import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -13,7 +15,8 @@ from fedvtc.learning.client import loop as loop_module
 from fedvtc.learning.client.images import OwnImages
 from fedvtc.learning.client.loop import Learner, make_fabric
 from fedvtc.learning.data import ImageArrays
-from fedvtc.learning.models.classifier import ClassifierModule
+from fedvtc.learning.models.classifier import ClassifierModule, build_classifier
+from fedvtc.learning.models.weights import load_weights, weights_of
 
 CPU = torch.device("cpu")
 
@@ -61,22 +64,22 @@ def bare_steps(module, batches):
         optimizer.step()
 
 
-def test_a_step_adds_a_copy_of_each_term_to_the_operators_of_a_bare_step():
+def test_a_step_adds_a_copy_of_each_tensor_of_terms_to_the_operators_of_a_bare_step():
     batches = [(torch.ones(4, 3),) for _ in range(6)]
 
     def fit(batches):
-        module = nn.Linear(3, 2)
+        module = nn.Linear(3, 1)
         learner = Learner(make_fabric(CPU), module, torch.optim.SGD(module.parameters(), lr=0.1))
 
         def loss(images):
             found = module(images).square().mean()
-            return {"loss": found, "classification": found}
+            return {"loss": found, "classification": found, "penalty": module.bias}
 
         return lambda: learner.fit(batches, loss)
 
     step = calls_of(fit(batches)) - calls_of(fit(batches[:5]))
-    bare = calls_of(lambda: bare_steps(nn.Linear(3, 2), batches)) - calls_of(
-        lambda: bare_steps(nn.Linear(3, 2), batches[:5])
+    bare = calls_of(lambda: bare_steps(nn.Linear(3, 1), batches)) - calls_of(
+        lambda: bare_steps(nn.Linear(3, 1), batches[:5])
     )
     assert step - bare == {"detach": 2, "clone": 2}
 
@@ -103,6 +106,72 @@ def test_a_window_has_at_most_the_bytes_of_a_window_and_at_least_one_batch(monke
             for (images, index_B), (other, other_B) in zip(found, expected, strict=True)
         )
     assert list(own_images().in_batches([])) == []
+
+
+def python_calls_of(work):
+    """Counts the calls of Python functions and of functions in C."""
+    num_calls = 0
+
+    def count(frame, event, argument):
+        nonlocal num_calls
+        num_calls += event in ("call", "c_call")
+
+    sys.setprofile(count)
+    try:
+        work()
+    finally:
+        sys.setprofile(None)
+    return num_calls
+
+
+def cnn():
+    """Builds a model of the size for which calls of Python count."""
+    size = {"num_channels": 1, "image_size": 8, "feature_size": 4, "num_classes": 10}
+    return build_classifier("cnn_2x8", **size, optimizer=OptimizerConfig(name="sgd"))
+
+
+def test_a_step_makes_few_calls_beyond_those_of_a_bare_step():
+    """Each call of Python takes about a microsecond, because the arithmetic of a step empties the caches."""
+    module = cnn()
+    batches = [(torch.ones(2, 1, 8, 8), torch.zeros(2, dtype=torch.int64))] * 5
+    learner = Learner(make_fabric(CPU), module)
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.01, momentum=0.9)
+
+    def bare(batches):
+        for images, labels_B in batches:
+            optimizer.zero_grad()
+            loss = nn.functional.cross_entropy(module(images), labels_B)
+            loss.backward()
+            optimizer.step()
+
+    def per_step(work):
+        work(batches)
+        return (python_calls_of(lambda: work(batches)) - python_calls_of(lambda: work(batches[:1]))) / 4
+
+    assert per_step(learner.fit) - per_step(bare) < 10
+
+
+def test_the_batches_of_an_epoch_make_few_calls_each():
+    images = own_images()
+    index_batches = [*torch.randperm(10).split(1)]
+    list(images.batches(index_batches))
+    assert python_calls_of(lambda: list(images.batches(index_batches))) < 15 * len(index_batches)
+
+
+def test_weights_are_replaced_without_a_walk_through_the_submodules():
+    module = cnn()
+    arrays = weights_of(module)
+    load_weights(module, arrays)
+    by_torch = python_calls_of(lambda: module.load_state_dict(dict(module.state_dict())))
+    assert python_calls_of(lambda: load_weights(module, arrays)) < by_torch / 2
+
+
+@pytest.mark.parametrize("change", [{"extra": np.zeros(2)}, {"head.bias": np.zeros((1, 10))}])
+def test_weights_of_other_names_or_shapes_are_refused(change):
+    """A copy alone would broadcast an array of another shape."""
+    module = cnn()
+    with pytest.raises(RuntimeError, match=next(iter(change))):
+        load_weights(module, {**weights_of(module), **change})
 
 
 def test_a_term_that_is_a_weight_counts_with_its_value_after_the_step():

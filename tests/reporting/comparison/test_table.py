@@ -188,6 +188,7 @@ def test_the_latex_table_is_whole(table, words, tmp_path):
         "--rows method --where partition.alpha=0.3",
         "--rows partition.alpa",
         "--metric test/acuracy/mean",
+        "--sort acuracy",
         "--compare Nobody",
         "--where alpha",
     ],
@@ -195,6 +196,14 @@ def test_the_latex_table_is_whole(table, words, tmp_path):
 def test_a_choice_that_cannot_work_is_one_line(sweep, words, capsys, golden):
     assert main(["table", str(sweep), *words.split()]) == 2
     golden(capsys.readouterr().err)
+
+
+def test_a_number_is_named_by_the_heading_of_its_column(sweep, capsys):
+    printed = []
+    for metric, order in (("accuracy,up", "accuracy"), ("test/accuracy/mean,bytes/up", "test/accuracy/mean")):
+        assert main(["table", str(sweep), "--metric", metric, "--sort", order]) == 0
+        printed.append(capsys.readouterr().out)
+    assert printed[0] == printed[1]
 
 
 @pytest.mark.parametrize(

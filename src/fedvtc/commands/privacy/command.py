@@ -9,7 +9,7 @@ from fedvtc.errors import EXIT_OK
 
 ABOUT = """\
 Measures what a finished run reveals about training images: the distance of generated images to training images, the
-success of an attack that tells training images by the loss of a client's model, and images reconstructed from
+success of an attack that recognises training images by the loss of a client's model, and images reconstructed from
 prototypes."""
 
 EXAMPLES = """\

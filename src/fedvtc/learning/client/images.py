@@ -46,21 +46,24 @@ class OwnImages:
         The images of many batches are read, copied to the device and converted at once, because the calls for a batch
         of small images take longer than the work.
         """
-        for window in self._windows(list(index_batches)):
-            sizes, index_W = [len(index_B) for index_B in window], torch.cat(list(window))
+        batches = list(index_batches)
+        for window in self._windows([index_B.size(0) for index_B in batches]):
+            index_W = torch.cat(batches[window])
+            sizes = [index_B.size(0) for index_B in batches[window]]
             images_WCHW = self._made(index_W)
             yield from zip(images_WCHW.split(sizes), self._sent(index_W).split(sizes), strict=True)
 
-    def _windows(self, index_batches: Sequence[Tensor]) -> Iterator[Sequence[Tensor]]:
-        """Divides batches into windows of at most `_WINDOW_BYTES`, at least one batch each."""
+    def _windows(self, sizes: Sequence[int]) -> Iterator[slice]:
+        """Divides batches of these sizes into windows of at most `_WINDOW_BYTES`, at least one batch each."""
+        most = _WINDOW_BYTES // self.image_bytes
         start, num_images = 0, 0
-        for stop, index_B in enumerate(index_batches):
-            if stop > start and (num_images + len(index_B)) * self.image_bytes > _WINDOW_BYTES:
-                yield index_batches[start:stop]
+        for stop, size in enumerate(sizes):
+            if stop > start and num_images + size > most:
+                yield slice(start, stop)
                 start, num_images = stop, 0
-            num_images += len(index_B)
-        if index_batches:
-            yield index_batches[start:]
+            num_images += size
+        if sizes:
+            yield slice(start, len(sizes))
 
     def _made(self, index_B: Tensor) -> Tensor:
         # Fancy indexing copies these images alone out of the shared, read-only array.
@@ -87,13 +90,19 @@ class OwnImages:
 
     def augmented(self, images: Tensor) -> Tensor:
         """Applies the random changes of `data.augment`; draws from PyTorch's global generator."""
+        if self._augmentation == "none":
+            return images
         return augment(images, self._augmentation, torch.default_generator)
 
     def batches(self, index_batches: Iterable[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
         """Yields the images of each batch of indices, augmented, and labels."""
-        labels_N = self.labels_N
-        for images, index_B in self.in_batches(index_batches):
-            yield self.augmented(images), labels_N[index_B]
+        batches = list(index_batches)
+        if not batches:
+            return
+        labels_W = self.labels_N[self._sent(torch.cat(batches))]
+        labels = labels_W.split([index_B.size(0) for index_B in batches])
+        for (images, _), labels_B in zip(self.in_batches(batches), labels, strict=True):
+            yield self.augmented(images), labels_B
 
     def draw_augmented(self) -> Callable[[Tensor], Tensor]:
         """Draws the random changes of all N images; returns a function from indices to changed images."""

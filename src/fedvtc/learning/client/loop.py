@@ -127,13 +127,14 @@ class Learner:
         weights = [weight for group in stepper.param_groups for weight in group["params"]]
         means = _Means()
         for index, batch in enumerate(batches):
-            terms = counted(len(batch[0]), partial(self._gradients, weights, batch, index, loss))
+            num_images = batch[0].shape[0]
+            terms = counted(num_images, partial(self._gradients, weights, batch, index, loss))
             stepper.step()
-            means.add(terms, len(batch[0]))
+            means.add(terms, num_images)
         return means.value()
 
     def _gradients(self, weights: Sequence[Tensor], batch: Sequence[Tensor], index: int, loss: Loss | None) -> Terms:
-        """Computes the gradients of a step; returns the terms of the loss."""
+        """Computes the gradients of a step; returns the terms of the loss without their graph."""
         # Not `zero_grad`, which records each call for PyTorch's profiler: the record costs more than the reset.
         for weight in weights:
             weight.grad = None
@@ -142,8 +143,11 @@ class Learner:
         with self._fabric.autocast():
             found = module.training_step(batch, index) if loss is None else loss(*batch)
         terms: Terms = {"loss": found} if isinstance(found, Tensor) else found
-        terms["loss"].backward()
-        return terms
+        loss_term = terms["loss"]
+        loss_term.backward()
+        # Detached, so that the memory of the graph serves the next step. A loss of one term is that term.
+        value = loss_term.detach()
+        return {name: value if term is loss_term else term.detach() for name, term in terms.items()}
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the weights and the state of the optimizer, if any, as tensors and plain values."""
@@ -161,27 +165,28 @@ class _Means:
     """Means over images of the terms of all steps; waits for the device once a term, not in each step."""
 
     def __init__(self) -> None:
-        self._values: dict[str, list[Tensor]] = {}
-        self._sizes: dict[str, list[int]] = {}
+        self._steps: dict[str, list[tuple[int, Tensor]]] = {}
         self._num_images = 0
 
     def add(self, terms: Mapping[str, Tensor], num_images: int) -> None:
         """Adds the terms of a step; a term may be a weight, which the next step changes."""
         self._num_images += num_images
+        loss = terms["loss"]
+        copied = loss.clone()
         for name, value in terms.items():
-            self._values.setdefault(name, []).append(value.detach().clone())
-            self._sizes.setdefault(name, []).append(num_images)
+            self._steps.setdefault(name, []).append((num_images, copied if value is loss else value.clone()))
 
     def value(self) -> dict[str, float]:
         """Returns the mean of each term; empty without an image."""
         if self._num_images == 0:
             return {}
         means = {}
-        for name, values in self._values.items():
+        for name, steps in self._steps.items():
             total = 0.0
+            sizes, values = zip(*steps, strict=True)
             # In the order of the steps, so that no bit depends on the way in which a library divides a sum.
-            for place, value in enumerate(torch.stack(values).double().flatten().tolist()):
-                total += value * self._sizes[name][place]
+            for size, value in zip(sizes, torch.stack(values).double().flatten().tolist(), strict=True):
+                total += value * size
             means[name] = total / self._num_images
         return means
 

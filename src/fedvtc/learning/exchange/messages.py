@@ -93,7 +93,7 @@ def find_non_finite(payload: Payload) -> str | None:
     """Returns `kind/name` of the first array with NaN or infinity, or None."""
     for kind, arrays in payload.items():
         for name, array in arrays.items():
-            if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
+            if array.dtype.kind == "f" and not np.isfinite(array).all():
                 return f"{kind}/{name}"
     return None
 

@@ -16,8 +16,17 @@ def weights_of(module: nn.Module) -> dict[str, NDArray[np.generic]]:
 
 
 def load_weights(module: nn.Module, arrays: Arrays) -> None:
-    """Replaces all parameters and buffers of a module by the arrays of `weights_of`; the arrays may be read-only."""
-    module.load_state_dict({name: tensor(array) for name, array in arrays.items()})
+    """Replaces all parameters and buffers of a module by the arrays of `weights_of`; the arrays may be read-only.
+
+    Raises:
+        RuntimeError: names or shapes differ from those of the module.
+    """
+    own = module.state_dict()
+    if own.keys() != arrays.keys() or any(own[name].shape != array.shape for name, array in arrays.items()):
+        module.load_state_dict({name: tensor(array) for name, array in arrays.items()})
+    # Not `load_state_dict`, whose checks of each submodule take longer than the copies for a small module.
+    for name, weight in own.items():
+        weight.copy_(tensor(arrays[name]))
 
 
 def optimizer_arrays(optimizer: Optimizer) -> dict[str, NDArray[np.generic]]:

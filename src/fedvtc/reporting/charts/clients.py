@@ -41,7 +41,7 @@ def summary(runs: Sequence[RunResult], groups: Groups) -> Iterator[Figure]:
     labels = list(HEADLINE_METRICS)
     colour = alt.Color("metric:N", sort=labels, scale=alt.Scale(domain=labels))
     shape = alt.Shape("metric:N", sort=labels, scale=alt.Scale(domain=labels))
-    title = "share of test images classified correctly"
+    title = "share classified correctly"
     x = alt.X("value:Q", scale=RATE, title=title)
     low = alt.X("low:Q", scale=RATE, title=title)
     bars = base().transform_filter("isValid(datum.low)").mark_rule(strokeWidth=2, opacity=0.6)
@@ -68,11 +68,17 @@ def clients(runs: Sequence[RunResult], groups: Groups) -> Iterator[Figure]:
     if not rows:
         return
     labels = [label for label in METRICS.values() if any(row.get(label) is not None for row in rows)]
-    strip = _strip if len(rows) <= MAX_STRIP else _boxes
+    is_strip = len(rows) <= MAX_STRIP
+    strip = _strip if is_strip else _boxes
     yield Figure(
         name="clients",
         title="Clients of every group",
-        note="One point per client and seed, at the newest evaluation; the tick is the median.",
+        note="Clients of all seeds at the newest evaluation. "
+        + (
+            "One point per client; the tick is the median."
+            if is_strip
+            else "A box spans the middle half of the clients, the line all of them."
+        ),
         section="Clients",
         rows=rows,
         charts={(label,): strip(groups, label) for label in labels},

@@ -5,7 +5,7 @@ from typing import Any
 
 import altair as alt
 
-from fedvtc.learning.metrics import HEADLINE_METRICS
+from fedvtc.learning.metrics import HEADLINE_METRICS, MEASURED
 from fedvtc.reporting.charts.figure import Chart, Figure, Groups, Row, base, field_name, has
 from fedvtc.reporting.results import RunResult, groups_of, number
 from fedvtc.reporting.run_numbers import ACCURACY
@@ -20,7 +20,8 @@ MANY_GROUPS = 8
 """More bands than this are faint, because bands that lie on each other hide the curves."""
 AXES = {"rounds": "round", "MB": "MB", "seconds": "seconds"}
 TITLES = {"round": "round", "MB": "MB sent and received, all clients", "seconds": "seconds of wall clock"}
-EVALUATED = ("test/", "validation/", "privacy/")
+OTHERS = (*MEASURED, "loss/", "bytes/", "incidents/", "clients/", "round")
+"""Starts of numbers that have figures of their own, or are none of a model."""
 HEADLINES = {key: label for label, key in HEADLINE_METRICS.items()}
 ENDS = {"mean": "", "low": " low", "high": " high"}
 BYTES = ("bytes/up/", "bytes/down/")
@@ -30,7 +31,7 @@ def curves(runs: Sequence[RunResult], groups: Groups) -> Iterator[Figure]:
     """Yields the figures of evaluations and of losses; none without records."""
     names = list(dict.fromkeys(key for run in runs for record in run.records for key in record))
     numbers = [name for name in names if any(number(record.get(name)) is not None for record in _all_records(runs))]
-    metrics = sorted((name for name in numbers if name.startswith(EVALUATED)), key=_order)
+    metrics = sorted((name for name in numbers if not name.startswith(OTHERS)), key=_order)
     losses = sorted(name for name in numbers if name.startswith("loss/"))
     if metrics:
         rows = _rows(runs, metrics)
@@ -60,10 +61,12 @@ def curves(runs: Sequence[RunResult], groups: Groups) -> Iterator[Figure]:
             section="Training",
             rows=rows,
             charts={
-                (name.removeprefix("loss/"),): _curve(rows, groups, field_name(name), "round", name) for name in losses
+                (name.removeprefix("loss/"), over): _curve(rows, groups, field_name(name), axis, name)
+                for name in losses
+                for over, axis in AXES.items()
             },
-            labels=("term",),
-            exported=[(name.removeprefix("loss/"),) for name in losses],
+            labels=("term", "over"),
+            exported=[(name.removeprefix("loss/"), "rounds") for name in losses],
         )
 
 

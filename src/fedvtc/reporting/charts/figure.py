@@ -119,6 +119,11 @@ def base() -> alt.Chart:
     return alt.Chart(alt.NamedData(TABLE))
 
 
+def once() -> alt.Chart:
+    """Returns a chart of one row, for a line that is drawn once; thousands of equal dashed lines take minutes."""
+    return base().transform_aggregate(rows="count()")
+
+
 def field_name(name: str) -> str:
     """Returns a name without the letters that Vega reads as a path."""
     return re.sub(r"[.\[\]\\'\"]", "_", name)

@@ -33,11 +33,29 @@ def clients_axis(num_clients: int) -> alt.Y:
     return alt.Y("client:O", title="client", axis=alt.Axis(values=values, ticks=False, domain=False))
 
 
-def names_axis(field: str, names: Sequence[str]) -> alt.X:
-    """Returns a horizontal axis with a column per name, in the given order."""
+def names_of_all(names: Sequence[Sequence[str]]) -> tuple[list[str], bool]:
+    """Returns the names of all runs in order, and True if all runs have the same names."""
+    union = list(dict.fromkeys(name for own in names for name in own))
+    return union, all(list(own) == union for own in names)
+
+
+def names_scale(names: Sequence[str], is_fixed: bool) -> alt.Scale:
+    """Returns a scale with a place for every name, or for the names of the drawn rows if `is_fixed` is False."""
+    return alt.Scale(domain=list(names)) if is_fixed else alt.Scale()
+
+
+def names_axis(field: str, names: Sequence[str], *, is_fixed: bool = True) -> alt.X:
+    """Returns a horizontal axis with a column per name, in the given order.
+
+    Args:
+        field: name of the column of the names, and title of the axis.
+        names: names in order.
+        is_fixed: True if names without a row have a column too.
+    """
     angle = 0 if LETTER_WIDTH * len(names) * max(map(len, names)) <= NARROW_WIDTH else -60
     axis = alt.Axis(labelAngle=angle, labelOverlap=True, ticks=False, domain=False, labelLimit=70)
-    return alt.X(field, type="nominal", sort=list(names), scale=alt.Scale(domain=list(names)), title=field, axis=axis)
+    scale = names_scale(names, is_fixed)
+    return alt.X(field, type="nominal", sort=list(names), scale=scale, title=field, axis=axis)
 
 
 def rows_height(num_rows: int) -> int:

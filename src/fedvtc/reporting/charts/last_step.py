@@ -6,7 +6,7 @@ from typing import Any
 import altair as alt
 
 from fedvtc.reporting.charts.clients import METRICS
-from fedvtc.reporting.charts.figure import Chart, Figure, Groups, Row, base
+from fedvtc.reporting.charts.figure import Chart, Figure, Groups, Row, base, once
 from fedvtc.reporting.results import RunResult
 
 LABELS = {column: METRICS[column] for column in ("accuracy", "accuracy/held", "accuracy/missing")}
@@ -62,7 +62,7 @@ def _chart(groups: Groups, label: str) -> Chart:
     y = alt.Y(field=after, type="quantitative", scale=RATE, title=f"{label} after the last step")
     tips = [alt.Tooltip("run:N"), alt.Tooltip("client:Q"), alt.Tooltip("backbone:N")]
     tips += [alt.Tooltip(field=name, type="quantitative", format=".4f") for name in (before, after)]
-    line = base().mark_rule(strokeDash=[3, 3], opacity=0.6)
+    line = once().mark_rule(strokeDash=[3, 3], opacity=0.6)
     points = base().transform_filter(f"isValid(datum[{before!r}])").mark_point(size=36, opacity=0.7)
     return alt.layer(
         line.encode(x=alt.datum(0), y=alt.datum(0), x2=alt.datum(1), y2=alt.datum(1)),

@@ -95,6 +95,7 @@ def connected(config: ClusterConfig, namespace: str) -> Iterator[None]:
         finally:
             # Also after Ctrl-C during the start: a half-started Ray would crash the interpreter at exit.
             with _own_handler_of(signal.SIGTERM):
+                _end_autoscaler()
                 ray.shutdown()
 
 
@@ -121,6 +122,21 @@ def _start(address: str, source: str, config: ClusterConfig, namespace: str) -> 
         if error.code == signal.SIGTERM:
             raise Interrupted(signal.SIGTERM) from None
         raise
+
+
+def _end_autoscaler() -> None:
+    """Ends the process of Ray's autoscaler, if a cluster was started here.
+
+    Ray would wait for this process, which ends later than a second after a SIGTERM, and kill it then.
+    """
+    from ray._private import ray_constants, worker
+
+    # Private, so another Ray may lack the names; the end of the run then takes a second more.
+    node = getattr(worker, "_global_node", None)
+    started: dict[str, list[Any]] = getattr(node, "all_processes", {})
+    for info in started.get(ray_constants.PROCESS_TYPE_MONITOR, []):
+        info.process.kill()
+        info.process.wait()
 
 
 def _variables_for(address: str, source: str) -> dict[str, str]:

@@ -26,7 +26,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder of scaling.csv and scaling.svg")
     parser.add_argument("--clients", type=int, nargs="+", default=[10, 100, 1000, 10000])
-    parser.add_argument("--actors", type=int, nargs="*", default=[1, 2])
+    parser.add_argument("--actors", type=int, nargs="*", default=[1, 2], help="none to leave the second series out")
     parser.add_argument("--participants", type=int, default=10, help="clients a round in the first series")
     parser.add_argument("--rounds", type=int, default=6, help="rounds of a run; the first warms up")
     parser.add_argument("--draw", action="store_true", help="only draw the numbers of scaling.csv")
@@ -41,7 +41,8 @@ def main() -> None:
                 writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
                 writer.writeheader()
                 writer.writerows(rows)
-    draw(words.out)
+    if words.draw or words.actors:
+        draw(words.out)
 
 
 def measure(series: str, clients: int, actors: int, participants: int, num_rounds: int) -> dict[str, object]:

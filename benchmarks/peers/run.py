@@ -92,11 +92,14 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="peers-") as folder:
         os.environ[IMAGES] = str(Path(folder, "images.npz"))
         np.savez(os.environ[IMAGES], images=dataset.train.images_NCHW, labels=dataset.train.labels_N, parts=parts)
+        rounds: dict[str, list[tuple[float, float]]] = {name: [] for name in words.engines}
         for repeat in range(1, words.repeats + 1):
             engines = {name: start(name, words.environments / name, keys) for name in words.engines}
             measure(engines, words.rounds)
             print(f"repeat {repeat}, {dataset.name}")
-            report(engines, words.engines[0])
+            report({name: engine.rounds for name, engine in engines.items()}, words.engines[0])
+            for name, engine in engines.items():
+                rounds[name] += engine.rounds
             if words.csv:
                 save(words.csv, engines)
             for name, engine in engines.items():
@@ -105,6 +108,8 @@ def main() -> None:
                     print(f"{name:<8} {scores(weights, dataset.test.images_NCHW, dataset.test.labels_N)}", flush=True)
                 engine.process.stdin.close()
                 engine.process.wait()
+        print(f"all {words.repeats} repeats")
+        report(rounds, words.engines[0])
 
 
 def make_environment(name: str, folder: Path) -> None:
@@ -148,15 +153,17 @@ def measure(engines: dict[str, Engine], num_rounds: int) -> None:
         engine.rounds = engine.rounds[WARM_UP:]
 
 
-def report(engines: dict[str, Engine], reference: str) -> None:
-    for name in engines:
+def report(rounds: dict[str, list[tuple[float, float]]], reference: str) -> None:
+    """Prints the median of each engine's rounds, and the median and the quartiles of the ratios to the reference."""
+    for name in rounds:
         texts = []
         for place, kind in enumerate(("wall", "CPU")):
-            own, base = ([seconds[place] for seconds in engines[each].rounds] for each in (name, reference))
+            own, base = ([seconds[place] for seconds in rounds[each]] for each in (name, reference))
             ratios = [mine / other for mine, other in zip(own, base, strict=True)]
+            low, _, high = statistics.quantiles(ratios, n=4)
             texts.append(
                 f"{kind} {statistics.median(own):.3f} s, {statistics.median(ratios):.3f} x {reference}"
-                f" ({min(ratios):.3f} to {max(ratios):.3f})"
+                f" ({low:.3f} to {high:.3f})"
             )
         print(f"{name:<8} {'; '.join(texts)}", flush=True)
 

@@ -79,6 +79,17 @@ def test_a_figure_becomes_three_pictures_and_its_numbers(runs, tmp_path):
     assert files[f"{names[0]}.svg"].count(b'aria-roledescription="rect mark"') in (0, 12)
 
 
+@pytest.mark.slow
+def test_the_legend_of_a_file_is_no_wider_than_its_chart(fake_run, tmp_path):
+    for number in range(12):
+        fake_run(f"Method number {number}", 0, num_clients=1, num_rounds=1)
+    found = figures_of(read_results([tmp_path / "runs"])[0])
+    figure = next(figure for figure in found if figure.name == "losses")
+    write_figure(figure, tmp_path)
+    (svg,) = tmp_path.glob("losses-*.svg")
+    assert int(re.search(r'width="(\d+)', svg.read_text()).group(1)) < 800
+
+
 def test_each_group_shows_its_first_pictures_before_any_shows_more(fake_run, tmp_path, monkeypatch):
     for label in ("A", "B"):
         run = fake_run(label, 0)

@@ -29,7 +29,9 @@ def last_step(runs: Sequence[RunResult], groups: Groups) -> Iterator[Figure]:
             "such as fine-tuning on generated images; above the line the step helps." + thinned,
             section="Clients",
             rows=rows,
-            charts={(label,): _chart(groups, label) for label in LABELS.values()},
+            charts={
+                (label,): _chart(groups.having({row["group"] for row in rows}), label) for label in LABELS.values()
+            },
             labels=("metric",),
         )
 

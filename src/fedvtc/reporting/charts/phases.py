@@ -134,7 +134,7 @@ def _memory(runs: Sequence[RunResult]) -> Iterator[Row]:
 def _stacked(groups: Groups, rows: Sequence[Row], parts: Sequence[str], unit: str) -> Chart:
     own = {row["part"] for row in rows}
     colours = {part: PART_COLOURS[place % len(PART_COLOURS)] for place, part in enumerate(parts) if part in own}
-    legend = alt.Legend(columns=4) if len(colours) > 1 else None
+    legend = alt.Legend() if len(colours) > 1 else None
     scale = alt.Scale(domain=list(colours), range=list(colours.values()))
     colour = alt.Color("part:N", sort=list(colours), scale=scale, legend=legend)
     chart: Chart = _bars(groups, unit).encode(color=colour)

@@ -118,7 +118,7 @@ def _data(figures: Sequence[Figure], groups: Groups) -> dict[str, Any]:
                     for choice in figure.choices
                 ],
                 "has_groups": figure.has_groups,
-                "grows": figure.has_groups and figure.name not in ("curves", "losses"),
+                "grows": figure.has_groups and figure.name not in ("curves", "losses", "last-step"),
                 "num_drawn": _num_drawn(figure),
                 "charts": [
                     {"key": list(key), "meaning": figure.meanings.get(key, ""), "spec": _page_spec(figure, key)}

@@ -134,7 +134,7 @@ def _without_autoscaler() -> Iterator[None]:
     from ray._private.node import Node
 
     # Private: a Ray that names the function otherwise starts its autoscaler.
-    start = getattr(Node, "start_monitor", None)
+    start: Any = getattr(Node, "start_monitor", None)
     Node.start_monitor = lambda node: None  # type: ignore[method-assign]
     try:
         yield

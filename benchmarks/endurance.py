@@ -2,9 +2,9 @@
 
     .venv/bin/python benchmarks/endurance.py [--rounds 1000] [--clients 100] [--pool ray] [KEY=VALUE ...]
 
-Runs the command `fedvtc run` without checkpoints, with uploads of 10 classes x 512 features. Prints the PSS and the
-open descriptors of all processes of the run, Ray's among them. Ends with 1 if the memory grows by more than 5 % in the
-second half of the rounds, or the descriptors by more than 5.
+Runs the command `fedvtc run` without checkpoints, with uploads of 10 classes x 512 features. Prints the memory (PSS
+without mapped files) and the open descriptors of all processes of the run, Ray's among them. Ends with 1 if the memory
+grows by more than 5 % in the second half of the rounds, or the descriptors by more than 5.
 """
 
 import argparse
@@ -56,7 +56,7 @@ def main() -> int:
     for target in np.linspace(0, rounds[-1], 11):
         nearest = min(rounds, key=lambda each: abs(each - target))
         num_bytes, num_descriptors = found.samples[nearest]
-        print(f"round {nearest:>5}  {num_bytes / 1e9:.3f} GB PSS  {num_descriptors} descriptors", flush=True)
+        print(f"round {nearest:>5}  {num_bytes / 1e9:.3f} GB  {num_descriptors} descriptors", flush=True)
     middle = [found.samples[each] for each in rounds if each >= rounds[-1] / 2]
     growth, descriptors = middle[-2][0] / middle[0][0] - 1, middle[-2][1] - middle[0][1]
     print(f"second half: memory {growth:+.1%}, descriptors {descriptors:+d}")

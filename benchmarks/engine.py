@@ -9,6 +9,7 @@ The first round, which builds the clients, is reported alone.
 """
 
 import argparse
+import multiprocessing
 import os
 import resource
 import statistics
@@ -66,9 +67,13 @@ def main() -> None:
     words = parser.parse_args()
     os.environ[GENERATOR_BYTES] = str(words.generator_bytes)
     os.environ.setdefault("RAY_worker_niceness", "0")
+    # A process for each row, because the peak memory of a process never falls.
+    spawn = multiprocessing.get_context("spawn")
     for num_clients in words.clients:
         for pool in words.pools:
-            measure(num_clients, pool, words.rounds, words.actors)
+            row = spawn.Process(target=measure, args=(num_clients, pool, words.rounds, words.actors))
+            row.start()
+            row.join()
 
 
 def measure(num_clients: int, pool_name: str, num_rounds: int, num_actors: int) -> None:

@@ -65,7 +65,7 @@ def main() -> None:
         print(f"{words.clients} clients, {words.slots} slots, {words.method}: first round after {found.start_s:.1f} s")
         print(f"memory: {found.peak_bytes / 1e9:.2f} GB PSS at most, {found.num_processes} processes")
         by_round = {rounds: round(num_bytes / 1e9, 2) for rounds, (num_bytes, _) in found.samples.items()}
-        print(f"memory by completed rounds: {by_round}")
+        print(f"memory without mapped files by completed rounds: {by_round}")
         records = found.records[: words.rounds]
         rounds_s = [record["time/round"] for record in records]
         print(f"round  {statistics.mean(rounds_s):6.2f} s (mean of {len(rounds_s)})  {rounded(rounds_s)}")

@@ -34,6 +34,7 @@ from fedvtc.config.schema import Config
 from fedvtc.errors import DataError
 from fedvtc.learning.data import Dataset, ImageArrays, load_dataset, make_partition
 from fedvtc.learning.methods import Task, build, config_classes
+from fedvtc.learning.methods.base import ServerState
 from fedvtc.learning.models.optimizers import build_optimizer
 from fedvtc.learning.population import ClientSpec, assign_backbones
 from fedvtc.learning.seeding import choose_participants
@@ -58,7 +59,8 @@ WORK = [
     "run.participation=0.2",
     "run.rounds=1000",
 ]
-Round = Callable[[int], None]
+Round = Callable[[int], ServerState]
+"""Runs a round and returns the state of the server, which has the mean models of FedAvg."""
 AT_ONCE = "at once"
 MAKESPANS: dict[str, tuple[list[float], list[float]]] = {}
 """The bounds and the makespans of all rounds, by pool."""
@@ -78,11 +80,9 @@ def main() -> None:
     config = config_of(keys)
     limit_threads(1)
     dataset = images_of(config)
-    labels_N, num_clients = dataset.train.labels_N, config.population.num_clients
-    parts = make_partition(labels_N, dataset.num_classes, num_clients, config.partition, config.run.seed)
-    backbones = assign_backbones(config.population)
-    specs = [ClientSpec(client, *made) for client, made in enumerate(zip(backbones, parts, strict=True))]
-    print(f"{dataset.name}: {len(specs)} clients of {statistics.mean(map(len, parts)):.0f} images", flush=True)
+    specs = specs_of(config, dataset)
+    mean_images = statistics.mean(len(spec.indices_N) for spec in specs)
+    print(f"{dataset.name}: {len(specs)} clients of {mean_images:.0f} images", flush=True)
     with ExitStack() as stack:
         engines: dict[str, Round] = {}
         if words.actors > 1:
@@ -121,6 +121,13 @@ def images_of(config: Config) -> Dataset:
     return Dataset("noise", noise(60_000), noise(1_000), 10, tuple("0123456789"))
 
 
+def specs_of(config: Config, dataset: Dataset) -> list[ClientSpec]:
+    labels_N, num_clients = dataset.train.labels_N, config.population.num_clients
+    parts = make_partition(labels_N, dataset.num_classes, num_clients, config.partition, config.run.seed)
+    backbones = assign_backbones(config.population)
+    return [ClientSpec(client, *made) for client, made in enumerate(zip(backbones, parts, strict=True))]
+
+
 def participants_of(config: Config, round: int) -> list[int]:
     return choose_participants(
         config.run.seed,
@@ -136,7 +143,7 @@ def bare_engine(config: Config, dataset: Dataset, specs: Sequence[ClientSpec]) -
     means = {name: [weight.detach().clone() for weight in model.parameters()] for name, model in models.items()}
     clients = [BareClient(spec, config, dataset, models[spec.backbone]) for spec in specs]
 
-    def run(round: int) -> None:
+    def run(round: int) -> ServerState:
         sums = {
             name: [torch.zeros_like(weight, dtype=torch.float64) for weight in mean] for name, mean in means.items()
         }
@@ -155,6 +162,7 @@ def bare_engine(config: Config, dataset: Dataset, specs: Sequence[ClientSpec]) -
         for name, num_images in counts.items():
             if num_images:
                 means[name] = [(total / num_images).float() for total in sums[name]]
+        return {"models": {name: dict(enumerate(mean)) for name, mean in means.items()}}
 
     return run
 
@@ -169,12 +177,13 @@ def at_once(stack: ExitStack, engine: Round, num_processes: int) -> Round:
         stack.callback(here.send, None)
         pipes.append(here)
 
-    def run(round: int) -> None:
+    def run(round: int) -> ServerState:
         for pipe in pipes:
             pipe.send(round)
-        engine(round)
+        state = engine(round)
         for pipe in pipes:
             pipe.recv()
+        return state
 
     return run
 
@@ -199,7 +208,7 @@ def pool_engine(stack: ExitStack, config: Config, dataset: Dataset, specs: Seque
         pass
     bounds_s, makespans_s = MAKESPANS.setdefault(config.placement.pool, ([], []))
 
-    def run(round: int) -> None:
+    def run(round: int) -> ServerState:
         nonlocal state, broadcast
         seconds: list[float] = []
         results = pool.map(ClientHost.run_round, participants_of(config, round), broadcast)
@@ -208,6 +217,7 @@ def pool_engine(stack: ExitStack, config: Config, dataset: Dataset, specs: Seque
         record = pool.record()
         bounds_s.append(max(sum(seconds) / record["placement/actors"], max(seconds)))
         makespans_s.append(record["time/makespan"])
+        return state
 
     return run
 

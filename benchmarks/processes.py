@@ -25,25 +25,33 @@ def descendants(pid: int) -> list[int]:
 
 def cpu_seconds() -> float:
     """CPU seconds of this process, and of its living descendants, to a hundredth of a second."""
-    ticks = 0
-    for pid in descendants(os.getpid())[1:]:
-        try:
-            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        ticks += int(fields[11]) + int(fields[12])
-    return time.process_time() + ticks / _TICKS
+    return time.process_time() + sum(map(_ticks, descendants(os.getpid())[1:])) / _TICKS
 
 
-def pss_bytes(pid: int) -> int:
-    """The proportional set size of a process; 0 after its end."""
+def cpu_seconds_of(pid: int) -> float:
+    """CPU seconds of a process and of its living descendants, to a hundredth of a second."""
+    return sum(map(_ticks, descendants(pid))) / _TICKS
+
+
+def _ticks(pid: int) -> int:
     try:
-        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-            if line.startswith("Pss:"):
-                return 1024 * int(line.split()[1])
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
-        pass
-    return 0
+        return 0
+    return int(fields[11]) + int(fields[12])
+
+
+def pss_bytes(pid: int, *, files: bool = True) -> int:
+    """The proportional set size of a process; 0 after its end.
+
+    Without `files` the mapped files do not count: their share falls when any other process maps the same libraries.
+    """
+    parts = {"Pss:"} if files else {"Pss_Anon:", "Pss_Shmem:"}
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    except OSError:
+        return 0
+    return sum(1024 * int(line.split()[1]) for line in lines if line.split()[0] in parts)
 
 
 def descriptors(pid: int) -> int:

@@ -26,21 +26,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder of scaling.csv and scaling.svg")
     parser.add_argument("--clients", type=int, nargs="+", default=[10, 100, 1000, 10000])
-    parser.add_argument("--actors", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--actors", type=int, nargs="*", default=[1, 2], help="none to leave the second series out")
+    parser.add_argument("--participants", type=int, default=10, help="clients a round in the first series")
     parser.add_argument("--rounds", type=int, default=6, help="rounds of a run; the first warms up")
     parser.add_argument("--draw", action="store_true", help="only draw the numbers of scaling.csv")
     words = parser.parse_args()
     words.out.mkdir(parents=True, exist_ok=True)
     if not words.draw:
         rows = []
-        runs = [("clients", clients, 1, 10) for clients in words.clients]
+        runs = [("clients", clients, 1, words.participants) for clients in words.clients]
         for series, clients, actors, participants in [*runs, *(("actors", 100, actors, 20) for actors in words.actors)]:
             rows.append(measure(series, clients, actors, participants, words.rounds))
             with (words.out / "scaling.csv").open("w", newline="") as file:
                 writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
                 writer.writeheader()
                 writer.writerows(rows)
-    draw(words.out)
+    if words.draw or words.actors:
+        draw(words.out)
 
 
 def measure(series: str, clients: int, actors: int, participants: int, num_rounds: int) -> dict[str, object]:
@@ -94,24 +96,29 @@ def draw(folder: Path) -> None:
         ]
 
     def chart(series: str, x: str, y: str, title: str, *, is_log: bool) -> alt.Chart:
-        kind = alt.Scale(type="log" if is_log else "linear", nice=False)
         own = [row for row in rows if row["series"] == series]
         values = sorted({row[x] for row in own})
-        axis = alt.Axis(values=values, format="d", grid=False)
+        heights = alt.Scale(domain=[0, 1.1 * max(row[y] for row in own)], nice=True)
+        scale = alt.Scale(type="log", nice=False) if is_log else alt.Scale(domain=[0, max(values) + 1])
         return (
-            alt.Chart(alt.Data(values=own), width=220, height=160)
-            .mark_line(point=True)
+            alt.Chart(alt.Data(values=own), width=220, height=160, title=alt.Title(title, anchor="start"))
+            .mark_line(point=alt.OverlayMarkDef(size=50))
             .encode(
-                alt.X(f"{x}:Q", scale=kind, axis=axis, title=x),
-                alt.Y(f"{y}:Q", scale=alt.Scale(domainMin=0), title=title),
+                alt.X(f"{x}:Q", scale=scale, axis=alt.Axis(values=values, format=",d", grid=False), title=x),
+                alt.Y(f"{y}:Q", scale=heights, axis=alt.Axis(tickCount=5), title=None),
             )
         )
 
+    participants = next(int(row["clients_a_round"]) for row in rows if row["series"] == "clients")
     figure = alt.hconcat(
-        chart("clients", "clients", "round_s", "seconds a round of 10 clients", is_log=True),
-        chart("clients", "clients", "pss_gb", "peak memory, all processes, GB", is_log=True),
-        chart("actors", "actors", "round_s", "seconds a round of 20 clients", is_log=False),
-    )
+        chart("clients", "clients", "round_s", f"Round of {participants} clients, seconds", is_log=True),
+        chart("clients", "clients", "pss_gb", "Peak memory of all processes, GB", is_log=True),
+        chart("actors", "actors", "round_s", "Round of 20 clients, seconds", is_log=False),
+        # White also on a dark page, where black letters would be lost.
+        background="white",
+        padding=12,
+    ).configure_axis(labelFontSize=12, titleFontSize=13, titleFontWeight="normal", labelColor="black")
+    figure = figure.configure_title(fontSize=13, fontWeight="bold")
     figure.save(folder / "scaling.svg")
 
 

@@ -24,7 +24,7 @@ class Watched:
         peak_bytes: largest sum of the PSS of all processes, Ray's among them.
         num_processes: number of processes at that time.
         records: the records of the rounds.
-        samples: PSS in bytes and open descriptors of all processes, by completed rounds.
+        samples: PSS in bytes without mapped files, and open descriptors, of all processes, by completed rounds.
     """
 
     start_s: float = 0.0
@@ -51,7 +51,8 @@ def watched(words: Sequence[str], run: Path, num_rounds: int | None = None) -> W
         lines = metrics.read_text().split("\n")[:-1] if metrics.exists() else []
         found.records = [record for record in map(json.loads, lines) if record["phase"] == "round"]
         if found.records:
-            found.samples[len(found.records)] = sum(sizes), sum(map(descriptors, pids))
+            own_bytes = sum(pss_bytes(pid, files=False) for pid in pids)
+            found.samples[len(found.records)] = own_bytes, sum(map(descriptors, pids))
         if found.records and not found.start_s:
             found.start_s = metrics.stat().st_mtime - sum(each["time/round"] for each in found.records) - began_s
         if num_rounds is not None and len(found.records) >= num_rounds and not is_told:

@@ -21,7 +21,7 @@ KEYS = sorted(
     | {(name, key) for name, config in CONFIGS.items() for key in flat(config) if key.startswith("method.")}
 )
 FOLDER = ("run.name", "run.output_dir")
-OTHERS = {"placement.clients_per_actor": 7, "data.name": "mnist", "method.name": "another"}
+OTHERS = {"placement.clients_per_actor": 7, "evaluate.clients": 7, "data.name": "mnist", "method.name": "another"}
 
 
 def doc_of(method, key):

@@ -70,6 +70,11 @@ def test_every_shipped_config_is_listed_with_its_first_comment(capsys):
     assert [row[0] for row in rows if not row[1].rstrip().endswith(".")] == []
 
 
+def test_a_shipped_sweep_is_no_config_in_any_folder(empty_folder, capsys):
+    assert main(["plan", "conf/sweep/digits_quick.yaml"]) == 2
+    assert "Start the sweep: fedvtc sweep conf/sweep/digits_quick.yaml" in capsys.readouterr().err
+
+
 def test_a_shipped_sweep_runs_from_any_folder(empty_folder, capsys):
     for name in ("conf/sweep/digits_quick.yaml", "sweep/digits_quick"):
         assert main(["sweep", name, "--print"]) == 0

@@ -42,7 +42,7 @@ def test_every_module_in_the_architecture_pages_exists(root):
 
 def test_the_steps_that_a_method_may_call_and_define_exist(root):
     text = (root / "docs/adding-a-method.md").read_text(encoding="utf-8")
-    paragraph = re.search(r"A client offers (.*?); see .*?A method may also\s+define (.*?); see", text, re.DOTALL)
+    paragraph = re.search(r"A client offers (.*?); see\s.*?A method may also\s+define (.*?); see", text, re.DOTALL)
 
     offered, defined = (re.findall(r"`(\w+)`", names) for names in paragraph.groups())
 

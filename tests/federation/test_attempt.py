@@ -18,7 +18,7 @@ from fedvtc.errors import ClientError, ConfigError, Interrupted
 from fedvtc.federation.launch import run_federation
 from fedvtc.learning.methods import config_classes
 from fedvtc.runtime.device import SharedThreadLimit
-from fedvtc.runtime.inline_pool import InlinePool
+from fedvtc.runtime.host import ClientHost
 from fedvtc.storage.run_folder import RunFolder
 from fedvtc.storage.run_status import RunStatus
 from fedvtc.tracking import Tracker
@@ -123,11 +123,12 @@ def test_a_signal_while_the_pool_closes_leaves_a_finished_run(run, monkeypatch):
     def close(self):
         raise Interrupted(15)
 
-    monkeypatch.setattr(InlinePool, "close", close)
-    witness = Witness()
+    monkeypatch.setattr(ClientHost, "close", close)
+    witness, num_threads = Witness(), torch.get_num_threads()
     with pytest.raises(Interrupted):
         run(witness, "run.name=closing")
     assert RunFolder.open(witness._folder).status == "finished"
+    assert torch.get_num_threads() == num_threads
 
 
 def full():

@@ -50,9 +50,9 @@ def words_of(tiny_folder):
 def start(words_of):
     """Runs a federation; returns its run folder."""
 
-    def make(name, *overrides, start_from=None):
+    def make(name, *overrides, **options):
         config = load([], words_of(name, *overrides), methods=config_classes())
-        return run_federation(config, plain=True, start_from=start_from).folder
+        return run_federation(config, plain=True, **options).folder
 
     return make
 
@@ -174,6 +174,11 @@ def test_a_run_that_cannot_be_taken_over_leaves_no_new_folder(start, local, tmp_
     (bare / "run.json").write_text(json.dumps(description))
     with pytest.raises(CheckpointError, match="no checkpoint of a round"):
         start("from-bare", *FEDCVAE, start_from=bare)
+    path = start("alone-after-all", *GAUSSIAN, start_from=bare, needs_start=False)
+    assert "no checkpoint of a round. Leave --start-from out. This run computes its rounds itself." in (
+        " ".join(capsys.readouterr().out.split())
+    )
+    assert [record["round"] for record in results_of(path)] == [1, 2, 2]
     with pytest.raises(ConfigError, match=r"run\.rounds"):
         start("from-longer", *FEDCVAE, "run.rounds=1", start_from=local)
     (bare / "run.json").write_text(json.dumps(description | {"status": "running"}))

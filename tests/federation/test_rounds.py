@@ -30,6 +30,7 @@ from fedvtc.storage.checkpoints import CheckpointStore
 from fedvtc.storage.checkpoints.contents import read_server
 from fedvtc.storage.checkpoints.shard_file import ShardFile
 from fedvtc.storage.checkpoints.trees import read_tree, write_tree
+from fedvtc.storage.records import count_recorded
 from fedvtc.storage.run_folder import RunFolder
 
 NUM_CLIENTS, ROUNDS = 4, 5
@@ -160,6 +161,28 @@ def test_rows_of_clients_agree_with_the_records(finished, config_of):
         assert record["test/accuracy/min"] == min(float(row["accuracy"]) for row in own)
 
 
+def test_a_sample_in_the_rounds_changes_nothing_but_the_evaluated_clients(finished, run):
+    sampled = run("sampled", "evaluate.clients=2")
+    rows, all_rows = rows_of(sampled), rows_of(finished)
+    in_rounds = {int(row["client"]) for row in rows if row["phase"] == "round"}
+    assert len(in_rounds) == 2
+    assert rows == [row for row in all_rows if row["phase"] == "final" or int(row["client"]) in in_rounds]
+    evaluated = [record for record in records_of(sampled) if "test/clients" in record]
+    assert [(record["round"], record["phase"], record["test/clients"]) for record in evaluated] == [
+        (2, "round", 2),
+        (4, "round", 2),
+        (5, "round", 2),
+        (5, "final", 4),
+    ]
+    means = [np.mean([float(row["accuracy"]) for row in rows[i : i + 2]]) for i in (0, 2, 4)]
+    assert [record["test/accuracy/mean"] for record in evaluated[:3]] == pytest.approx(means)
+    # Without a number of evaluated clients, the rows of a round would count as torn.
+    assert count_recorded(sampled, NUM_CLIENTS) == ROUNDS
+    with np.load(sampled / "confusion.npz") as kept, np.load(finished / "confusion.npz") as all_kept:
+        assert list(kept) == ["final"]
+        assert kept["final"].tolist() == all_kept["final"].tolist()
+
+
 def test_confusion_matrices_agree_with_the_rows_of_clients(finished, config_of):
     rows = rows_of(finished)
     with np.load(finished / "confusion.npz") as arrays:
@@ -223,6 +246,16 @@ def test_a_method_without_a_last_step_ends_with_its_last_evaluation(run):
     assert not traffic(last, "up")
     assert not traffic(last, "down")
     assert not (path / "samples").exists()
+
+
+def test_a_method_without_a_last_step_evaluates_everybody_after_samples(run):
+    path, whole = (run(f"local-{clients}", "method.name=local", "run.rounds=1", f"evaluate.clients={clients}")
+                   for clients in (1, 4))  # fmt: skip
+    last, final = records_of(path)
+    assert (last["test/clients"], final["test/clients"]) == (1, 4)
+    everybody = [row for row in rows_of(path) if row["phase"] == "final"]
+    assert everybody == [{**row, "phase": "final"} for row in rows_of(whole) if row["phase"] == "round"]
+    assert final["test/accuracy/mean"] == records_of(whole)[0]["test/accuracy/mean"]
 
 
 def test_a_run_that_fails_names_the_client(run, folder):

@@ -3,6 +3,7 @@
 All actors live in one Ray cluster of four logical CPUs; three actors start in all.
 """
 
+import json
 import os
 import warnings
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ import pytest
 from fedvtc.config import load
 from fedvtc.errors import ClientError, ClusterError
 from fedvtc.federation.checkpointer import Checkpointer
+from fedvtc.federation.launch import run_federation
 from fedvtc.federation.rounds import Federation
 from fedvtc.federation.stopper import Stopper
 from fedvtc.learning.exchange.messages import Broadcast
@@ -161,6 +163,28 @@ def test_two_actors_that_hand_over_a_client_in_each_round_give_the_same_bits(inl
     results, processes = run(*on_actors(cluster, "auto"), "placement.cpus_per_actor=2")
     assert len(set(processes)) == 2
     assert results == inline
+
+
+def test_an_actor_takes_over_the_rounds_of_another_method(cluster, tmp_path):
+    tiny = [
+        *("run.rounds=2", "evaluate.every=1", "partition.alpha=0.5", "partition.images_per_client=20"),
+        *("population.num_clients=2", "population.backbones=[{name: cnn_2x8, share: 1}]", "evaluate.batch_size=300"),
+    ]
+    fedcvae = ["method.name=fedcvae", "method.decoder.epochs=1", "method.decoder.width=4", "method.num_images=12"]
+
+    def lines(name, *overrides, start_from=None):
+        config = load(
+            [], [*tiny, f"run.output_dir={tmp_path}", f"run.name={name}", *overrides], methods=config_classes()
+        )
+        run_federation(config, plain=True, start_from=start_from)
+        records = map(json.loads, (tmp_path / name / "metrics.jsonl").read_text().splitlines())
+        return [{key: value for key, value in record.items() if not key.startswith(MEASURED)} for record in records]
+
+    lines("local", "method.name=local", "placement.pool=inline")
+    found = lines("taken", *fedcvae, *on_actors(cluster, 2), start_from=tmp_path / "local")
+    assert found == lines("alone", *fedcvae, "placement.pool=inline")
+    description = json.loads((tmp_path / "taken/run.json").read_text())
+    assert description["attempts"][0]["started_from"]["round"] == 2
 
 
 def test_images_in_shared_memory_are_read_only_and_not_copied(cluster):

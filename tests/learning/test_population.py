@@ -102,6 +102,19 @@ def test_the_populations_that_the_docs_name_are_shipped():
     ]
 
 
+@pytest.mark.parametrize(("kind", "share"), [("iid", 0.2), ("all", 0.7), ("iid", 0.0)])
+def test_global_validation_images_are_those_that_no_client_trains_on(kind, share):
+    words = [f"partition.kind={kind}", f"evaluate.validation_share={share}", "population.num_clients=2"]
+    population = Population.of(load([], words, methods=config_classes()))
+    one, other = population.specs
+    own = [set(spec.validation_M) for spec in population.specs]
+    apart = set.intersection(*own) if kind == "all" else set.union(*own)
+    found = population.dataset.validation_M
+    assert sorted(apart) == found.tolist()
+    assert (len(found) > 0) == (share > 0)
+    assert not set(found) & {*one.indices_N, *other.indices_N}
+
+
 @pytest.mark.parametrize(
     ("override", "key"),
     [("data.path=mine.npz", "data.path"), ("partition.file=partition.npz", "partition.file")],

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedvtc.config.participation import round_half_up
-from fedvtc.learning.seeding import SERVER, choose_participants, derive_seed, numpy_generator
+from fedvtc.learning.seeding import SERVER, choose_evaluated, choose_participants, derive_seed, numpy_generator
 
 KEYS = st.tuples(st.integers(0, 30), st.integers(0, 30), st.integers(-1, 30), st.sampled_from(["train", "generator"]))
 
@@ -62,6 +62,16 @@ def test_participants_are_different_clients_in_order_as_many_as_asked(seed, roun
 def test_half_of_five_clients_is_three_and_a_tenth_of_four_is_one():
     assert len(choose_participants(0, round=1, num_clients=5, participation=0.5)) == 3
     assert len(choose_participants(0, round=1, num_clients=4, participation=0.1)) == 1
+
+
+def test_a_sample_of_evaluated_clients_follows_from_the_seed():
+    def choose(seed, evaluated):
+        return choose_evaluated(seed, num_clients=30, evaluated=evaluated)
+
+    samples = {tuple(choose(seed, 5)) for seed in range(4)}
+    assert len(samples) == 4
+    assert all(len(set(sample)) == 5 and list(sample) == sorted(sample) for sample in samples)
+    assert choose(0, "all") == choose(0, 30) == choose(0, 31) == list(range(30))
 
 
 def test_all_clients_take_part_equally_often_in_the_long_run():

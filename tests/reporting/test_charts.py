@@ -7,11 +7,13 @@ from pathlib import Path
 import pytest
 import vl_convert
 
+from fedvtc.reporting.charts import classes as charts_of_classes
 from fedvtc.reporting.charts.all import figures_of
 from fedvtc.reporting.charts.figure import TABLE, as_csv
+from fedvtc.reporting.charts.last_step import last_step
 from fedvtc.reporting.charts.style import NUM_STYLES, chart_config, colour_of, dash_of, places_of
 from fedvtc.reporting.page.files import VEGA_LITE, spec_of
-from fedvtc.reporting.results import read_results
+from fedvtc.reporting.results import RunResult, read_results
 from fedvtc.storage.evaluations import save_evaluations
 from fedvtc.storage.features import POSITIONS, save_points
 
@@ -57,6 +59,18 @@ def test_curves_are_means_over_seeds_at_the_traffic_and_seconds_so_far(figures):
     assert (final["phase"], final["MB"], final["seconds"]) == ("final", 3.0, 6.0)
 
 
+def test_metrics_of_your_own_and_losses_are_curves_over_every_axis(fake_run):
+    run = fake_run("Mine", 0)
+    lines = (run / "metrics.jsonl").read_text().splitlines()
+    (run / "metrics.jsonl").write_text("".join(line[:-1] + ', "mine/score": 0.25}\n' for line in lines))
+    found = {figure.name: figure for figure in figures_of(read_results([run])[0])}
+    over = ("rounds", "MB", "seconds")
+    assert {("mine/score", axis) for axis in over} <= found["curves"].charts.keys()
+    assert rows_of(found["curves"])[0]["mine/score"] == 0.25
+    assert not any(metric.startswith(("cpu/", "bytes/", "incidents/")) for metric, _ in found["curves"].charts)
+    assert found["losses"].charts.keys() == {("train", axis) for axis in over}
+
+
 def test_differences_are_paired_by_seed(figures):
     (row,) = rows_of(figures["differences"], group="FedVTC", **{"from": "Local", "metric": "accuracy"})
     # At the end 0.9 and 1.0 against 0.6 and 0.6.
@@ -87,9 +101,48 @@ def test_recall_and_confusion_are_those_of_the_newest_evaluation(figures):
     assert (everyone["images"], everyone["share"]) == (24, 0.6)
 
 
+def test_runs_of_other_classes_and_damaged_partitions_share_a_report(fake_run, tmp_path):
+    fake_run("Three", 0)
+    fake_run("Five", 0, num_classes=5, num_clients=2)
+    (fake_run("Damaged", 0) / "partition.npz").write_bytes(b"")
+    figures = {figure.name: figure for figure in figures_of(read_results([tmp_path / "runs"])[0])}
+    x = spec_of(figures["confusion"], ())["encoding"]["x"]
+    assert (x["sort"], x["scale"]) == ([f"class {number}" for number in range(5)], {})
+    assert {row["partition"] for row in figures["partition"].rows} == {"Three, seed 0", "Five, seed 0"}
+    alone = {figure.name: figure for figure in figures_of(read_results([tmp_path / "runs/Three-0-0"])[0])}
+    # A class that no client names has a column too.
+    assert spec_of(alone["confusion"], ())["encoding"]["x"]["scale"]["domain"] == ["class 0", "class 1", "class 2"]
+
+
+def test_every_client_of_one_run_per_group_comes_before_further_runs(fake_run, tmp_path, monkeypatch):
+    for label in ("A", "B"):
+        for seed in (0, 1):
+            run = fake_run(label, seed)
+            if (label, seed) == ("B", 0):
+                (run / "confusion.npz").unlink()
+    runs, _ = read_results([tmp_path / "runs"])
+
+    def options():
+        figure = next(figure for figure in figures_of(runs) if figure.name == "confusion")
+        return [list(choice.options) for choice in figure.choices], figure.exported_rows
+
+    (names, clients), exported = options()
+    assert (names, len(clients)) == (["A, seed 0", "B, seed 1", "A, seed 1"], 5)
+    # Two matrices of three classes for each of four clients, and one of all clients together.
+    monkeypatch.setattr(charts_of_classes, "MAX_CELLS", 2 * 5 * 9)
+    assert options() == ([names[:2], clients], exported)
+    assert [row["run"] for row in exported] == names[:2]
+
+
 def test_clients_are_shown_before_and_after_the_last_step(figures):
     row = rows_of(figures["last-step"], run="FedVTC, seed 0", client=1)[0]
     assert (row["accuracy before"], row["accuracy after"], row["backbone"]) == (0.8, 0.9, "vit")
+
+
+def test_a_sample_in_the_last_round_is_no_last_step():
+    row = {"accuracy": 0.5, "backbone": "vit"}
+    everybody = [{"client": 0, **row}, {"client": 1, **row}]
+    assert not list(last_step([RunResult(None, {}, everybody, everybody[:1])], None))
 
 
 def test_measures_of_other_commands_are_shown_and_damaged_files_left_out(figures):
@@ -119,6 +172,55 @@ def test_costs_are_sums_over_the_run(figures):
     assert flops == {"train": 12.0, "server/mix": 4.0}
     assert rows_of(figures["memory"], group="Local") == [{"group": "Local", "part": "clients", "value": 2.0}]
     assert rows_of(figures["bytes-up"], group="Local") == [{"group": "Local", "part": "prototypes", "value": 2.0}]
+
+
+def encodings(node):
+    for channel in ("color", "shape", "strokeDash"):
+        encoding = node.get("encoding", {}).get(channel, {})
+        if encoding.get("type") == "nominal" and encoding.get("legend", True) is not None:
+            yield encoding
+    for layer in node.get("layer", []):
+        yield from encodings(layer)
+
+
+def test_every_legend_of_names_lists_its_names(figures):
+    """The page makes buttons of the names, and a hidden name must not change the colours of the others."""
+    found = {
+        (figure.name, encoding["field"])
+        for figure in figures.values()
+        for key in figure.charts
+        for encoding in encodings(spec_of(figure, key))
+        if encoding["scale"]["domain"]
+    }
+    without = {
+        (figure.name, encoding["field"])
+        for figure in figures.values()
+        for key in figure.charts
+        for encoding in encodings(spec_of(figure, key))
+        if not encoding.get("scale", {}).get("domain")
+    }
+    assert without == set()
+    assert {("curves", "group"), ("summary", "metric"), ("sorted-clients", "backbone"), ("flops", "part")} <= found
+
+
+def test_a_line_for_orientation_is_drawn_once(figures):
+    """A dashed line for each of 3,000 clients took minutes to draw."""
+    for name in ("last-step", "differences"):
+        spec = spec_of(figures[name], ("accuracy",)) | {"datasets": {TABLE: figures[name].csv()}}
+        svg = vl_convert.vegalite_to_svg(spec, vl_version=VEGA_LITE)
+        assert svg.count('stroke-dasharray="3,3"') == 1
+
+
+def test_a_phase_has_one_colour_in_all_figures(figures):
+    looks = {}
+    for name in ("time", "cpu", "flops"):
+        for encoding in encodings(spec_of(figures[name], ())):
+            looks[name] = dict(zip(encoding["scale"]["domain"], encoding["scale"]["range"], strict=True))
+    # A figure of one phase needs no legend.
+    assert looks.keys() == {"flops"}
+    chart = spec_of(figures["time"], ())["encoding"]["color"]["scale"]
+    assert (chart["domain"], chart["range"]) == (["train"], [looks["flops"]["train"]])
+    assert len(set(looks["flops"].values())) == 2
 
 
 @pytest.mark.slow

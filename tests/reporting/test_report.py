@@ -27,6 +27,9 @@ EVIL = "</script><script>alert(1)</script>"
 def runs(fake_run, tmp_path):
     path = fake_run("Local", 0)
     (path / "samples").mkdir()
+    (path / "privacy").mkdir()
+    measures = {"psnr/generated": {"value": 20.125, "meaning": "higher is <nearer>"}}
+    (path / "privacy/privacy.json").write_text(json.dumps({"measures": measures}))
     Image.new("L", (4, 4)).save(path / "samples/round_000002.png")
     fake_run(EVIL.replace("/", "|"), 0, method={"name": "mine", "label": EVIL})
     return read_results([tmp_path / "runs"])[0]
@@ -47,11 +50,16 @@ def test_a_page_needs_nothing_else_and_escapes_the_texts_of_runs(runs, tmp_path)
     assert "&lt;/script&gt;&lt;script&gt;alert(1)" in html
     assert "client 1 was &lt;lost&gt;" in html
     assert "x: damaged" in html
+    row = '<th scope="row">psnr/generated<small>higher is &lt;nearer&gt;</small></th><td>20.12</td>'
+    assert row in html
     assert "data:image/png;base64," in html
     assert f"fedvtc run {runs[0].folder}/config.yaml run.name=null" in html or "fedvtc run &#39;" in html
     packed = re.search(r'id="data">([^<]+)</script>', text).group(1)
     data = json.loads(gzip.decompress(base64.b64decode(packed)))
     assert {figure["name"] for figure in data["figures"]} == set(data["tables"])
+    assert data["groups"]["Local"] == {"colour": "#009e73", "dash": [1, 0], "shape": "circle"}
+    # Four clients and three classes of one of two runs.
+    assert {figure["name"]: figure["num_drawn"] for figure in data["figures"]}["recall"] == 12
     assert data["tables"]["summary"].splitlines()[0] == "group,metric,value"
 
 
@@ -71,6 +79,17 @@ def test_a_figure_becomes_three_pictures_and_its_numbers(runs, tmp_path):
     assert files[f"{names[0]}.svg"].count(b'aria-roledescription="rect mark"') in (0, 12)
 
 
+@pytest.mark.slow
+def test_the_legend_of_a_file_is_no_wider_than_its_chart(fake_run, tmp_path):
+    for number in range(12):
+        fake_run(f"Method number {number}", 0, num_clients=1, num_rounds=1)
+    found = figures_of(read_results([tmp_path / "runs"])[0])
+    figure = next(figure for figure in found if figure.name == "losses")
+    write_figure(figure, tmp_path)
+    (svg,) = tmp_path.glob("losses-*.svg")
+    assert int(re.search(r'width="(\d+)', svg.read_text()).group(1)) < 800
+
+
 def test_each_group_shows_its_first_pictures_before_any_shows_more(fake_run, tmp_path, monkeypatch):
     for label in ("A", "B"):
         run = fake_run(label, 0)
@@ -84,13 +103,14 @@ def test_each_group_shows_its_first_pictures_before_any_shows_more(fake_run, tmp
     runs, _ = read_results([tmp_path / "runs"])
 
     def titles(run):
-        return [picture.title for picture in pictures_of(runs) if picture.run == run]
+        return [picture.title for picture in pictures_of(runs)[0] if picture.run == run]
 
     rounds = [f"generated, round {round}" for round in (2, 6, 8, 12)]
     assert titles("A, seed 0")[:-1] == ["real test images", *rounds]
     # The link is left out.
     assert titles("B, seed 0")[-1].startswith("generated images that are nearest")
     monkeypatch.setattr(pictures, "MAX_BYTES", 35)
+    assert pictures_of(runs)[1] == 9
     assert (titles("A, seed 0"), titles("B, seed 0")) == (["real test images", rounds[0]], ["real test images"])
 
 
@@ -115,7 +135,8 @@ def test_runs_without_an_evaluation_have_a_page_too(bare_runs, capsys):
     assert "<title>Two runs</title>" in text
     assert "interrupted (SIGTERM)" in text
     # A report is replaced by a new one.
-    assert main(["report", "runs", "-o", "mine", "--page-only"]) == 0
+    assert main(["report", "runs/local-*", "-o", "mine", "--page-only"]) == 0
+    assert "<title>runs/local-*</title>" in (bare_runs.parent / "mine/index.html").read_text()
 
 
 @pytest.mark.parametrize(

@@ -18,11 +18,26 @@ def test_runs_that_differ_in_their_seed_are_one_group(fake_run, tmp_path):
     assert {group: len(members) for group, members in groups_of(runs).items()} == {"FedVTC": 2, "Local": 1}
 
 
+def test_the_most_accurate_group_comes_first_and_unevaluated_runs_last(fake_run, write_run, tmp_path):
+    for label, right in (("A", 0.3), ("B", 0.6), ("C", 0.5)):
+        fake_run(label, 0, right=right)
+    write_run(tmp_path / "runs/0", ["method.label=0"], [{"round": 1, "phase": "round"}])
+    assert [run.group for run in read(tmp_path / "runs")[0]] == ["B", "C", "A", "0"]
+
+
 def test_other_settings_set_groups_of_a_method_apart(fake_run, tmp_path):
     fake_run("FedVTC", 0)
     fake_run("FedVTC", 0, partition={"alpha": 1.0}, placement={"pool": "ray"})
     fake_run("Local", 0)
-    assert [run.group for run in read(tmp_path / "runs")[0]] == ["FedVTC, alpha 0.1", "FedVTC, alpha 1.0", "Local"]
+    # The run of another method is comparable with one of the two only.
+    named = ["FedVTC, alpha 0.1", "FedVTC, alpha 1.0", "Local, alpha 0.1"]
+    assert [run.group for run in read(tmp_path / "runs")[0]] == named
+
+
+def test_data_sets_that_differ_between_methods_are_named(fake_run, tmp_path):
+    fake_run("FedVTC", 0, data={"name": "mnist"})
+    fake_run("Local", 0, data={"name": "digits"}, training={"batch_size": 8})
+    assert [run.group for run in read(tmp_path / "runs")[0]] == ["FedVTC, data mnist", "Local, data digits"]
 
 
 def test_reports_and_tables_tell_runs_apart_by_one_rule(fake_run, tmp_path, capsys):
@@ -32,7 +47,7 @@ def test_reports_and_tables_tell_runs_apart_by_one_rule(fake_run, tmp_path, caps
     fake_run("Mine", 2, evaluate={"validation_share": 0.5})
     fake_run("Mine", 3, method={"name": "another", "label": "Mine"})
     runs, _ = read(tmp_path / "runs")
-    named = "Mine, validation_share {}, name {}"
+    named = "Mine, validation_share {}, method {}"
     assert {run.seed: run.group for run in runs} == {
         "0": named.format("0.0", "mine"),
         "1": named.format("0.0", "mine"),

@@ -41,6 +41,18 @@ def test_a_run_that_failed_is_shown_with_curve_costs_incidents_and_next_commands
     assert curve.split()[1] == "\u2581\u2588\u2585"
 
 
+def test_the_curve_of_samples_leaves_out_the_final_evaluation_of_all_clients(write_run, tmp_path):
+    records = [
+        {"round": 1, "phase": "round", ACCURACY: 0.5, "test/clients": 2},
+        {"round": 2, "phase": "round", ACCURACY: 0.625, "test/clients": 2},
+        {"round": 2, "phase": "final", ACCURACY: 0.75, "test/clients": 4},
+    ]
+    lines = "\n".join(summary_lines(read_run(write_run(tmp_path / "mine", ["run.rounds=2"], records))))
+    assert "0.500 to 0.625\n" in lines
+    assert "best 0.625 in round 2, 2 evaluations of 2 clients\n" in lines
+    assert "accuracy 0.750" in lines
+
+
 def test_a_run_before_its_first_round_is_shown(write_run, tmp_path, capsys):
     folder = write_run(tmp_path / "mine", [], [], status="interrupted", attempts=[{}], id="0123abcd")
     assert main(["show", str(folder)]) == 0

@@ -206,13 +206,19 @@ def test_runs_are_selected_and_sorted_by_any_value(three_runs: Path):
     # A run without the number is last.
     assert names(sort="accuracy") == ["a", "b", "c"]
     assert names(sort="bytes/up", reverse=True) == ["b", "a", "c"]
+    # Runs exist, so the line does not tell to start a run.
+    assert shown(three_runs, where={"seed": ["7"]}) == (
+        [],
+        [f"No run in {three_runs} has these values. Without --where, the list shows all runs."],
+    )
 
 
 def test_columns_are_settings_and_numbers(three_runs: Path, golden: Any):
     rows, lines = shown(three_runs, columns=["method", "training.optimizer.lr", "bytes/up", "test/accuracy/mean"])
     assert rows[0] == words("run method training.optimizer.lr bytes/up test/accuracy/mean")
-    assert rows[1] == words("a Mine 0.001 14 0.25")
-    assert rows[3] == words("c fedvtc 0.5 0 -")
+    assert rows[1] == words("a Mine 0.001 14 B 0.25")
+    assert rows[2] == words("b fedvtc 0.5 3.0 kB 0.75")
+    assert rows[3] == words("c fedvtc 0.5 0 B -")
     assert f"{three_runs / 'c'}: failed (client 3 failed)." in lines
     with pytest.raises(UserError) as caught:
         shown(three_runs, columns=["methd"])
@@ -239,7 +245,9 @@ def test_a_list_can_be_read_by_programs(three_runs: Path):
 
 def test_each_run_keeps_one_line_at_80_columns(write_run: Any, tmp_path: Path):
     for number in range(12):
-        label = f"method.label=A long name of a method with the number {number}"
+        label = f'method.label="A long name of a method with the number {number}"'
+        if number == 11:
+            label = 'method.label="A name of\\ntwo lines, ' + "and of very many words, " * 9 + '"'
         kind = "partition.kind=iid" if number % 2 else "partition.kind=shards"
         overrides = [label, kind, f"run.seed={number}", f"population.num_clients={8 + number}"]
         write_run(tmp_path / f"{number}", overrides, [FINAL], status="interrupted")

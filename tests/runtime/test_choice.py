@@ -6,8 +6,8 @@ from fedvtc.config.operation import ClusterConfig, PlacementConfig
 from fedvtc.config.schema import PopulationConfig, RunConfig, TrainingConfig
 from fedvtc.runtime.choice import training_s, with_pool
 
-LONG = [1e12] * 8
-"""Operations of a forward pass over the images of each of eight clients: together 1,200 s a round."""
+LONG = [2e12] * 8
+"""Operations of a forward pass over the images of a round of each of eight clients: together 2,400 s a round."""
 SIZES = [640] * 8
 
 
@@ -33,17 +33,19 @@ def pool_of(config, costs_K=LONG):
 
 def test_seconds_are_operations_and_steps_of_all_participants(make_config):
     config = make_config(rounds=5)
-    # 8 clients x 2 epochs x 5 rounds x (3 passes x 1e10 operations / 2e10 + 10 steps / 1000).
-    assert training_s(config, [1e10] * 8, SIZES) == pytest.approx(80 * (1.5 + 0.01))
+    # 8 clients x 5 rounds x (3 passes x 2e10 operations / 2e10 + 2 epochs x 10 steps / 1000).
+    assert training_s(config, [2e10] * 8, SIZES) == pytest.approx(40 * (3 + 0.02))
     half = replace(config, run=replace(config.run, participation=0.5))
-    assert training_s(half, [1e10] * 8, SIZES) == pytest.approx(40 * (1.5 + 0.01))
+    assert training_s(half, [2e10] * 8, SIZES) == pytest.approx(20 * (3 + 0.02))
+    steps = replace(config, training=TrainingConfig(steps=25, batch_size=64))
+    assert training_s(steps, [2e10] * 8, SIZES) == pytest.approx(40 * (3 + 0.025))
 
 
 def test_ray_is_taken_where_other_actors_take_over_more_than_the_start_of_ray(make_config):
     config = make_config()
     assert pool_of(config) == "ray"
     # Three of four actors save three quarters: 13.3 s are the border.
-    second = [2e10 / 3 / 2 / 8 - 64e5] * 8
+    second = [2e10 / 3 / 8 - 128e5] * 8
     assert pool_of(config, [13 * cost for cost in second]) == "inline"
     assert pool_of(replace(config, run=RunConfig(rounds=2)), [13 * cost for cost in second]) == "ray"
 

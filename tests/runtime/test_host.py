@@ -132,13 +132,14 @@ def test_validation_images_and_probabilities_belong_to_an_evaluation_if_asked_fo
 ):
     spec = replace(tiny_specs[2], validation_M=np.array([11, 14, 17, 18]))
     config = tiny_config(LOCAL, evaluate=EvaluateConfig(batch_size=4, ensemble=True))
-    host = ClientHost(config, tiny_dataset, [spec], torch.device("cpu"))
+    dataset = replace(tiny_dataset, validation_M=np.array([0, 14, 17]))
+    host = ClientHost(config, dataset, [spec], torch.device("cpu"))
     assert host.run_round(2, Broadcast()).num_images == 3
-    # Three of the validation images have class 2.
-    for bias, accuracy in (([0.0, 99.0, 0.0], 0.0), ([0.0, 0.0, 99.0], 0.75)):
+    # Three of the client's four validation images have class 2, and two of the three of all clients.
+    for bias, accuracy, of_all in (([0.0, 99.0, 0.0], 0.0, 0.0), ([0.0, 0.0, 99.0], 0.75, 2 / 3)):
         host._clients.use(2).classifier.head.bias.data = torch.tensor(bias)
         found = host.evaluate(2, Broadcast(1))
-        assert found.validation_accuracy == accuracy
+        assert (found.validation_accuracy, found.global_validation_accuracy) == (accuracy, of_all)
     assert found.probabilities_NC.shape == (15, 3)
     assert found.probabilities_NC.sum(axis=1) == pytest.approx(np.ones(15))
     counts = np.bincount(found.probabilities_NC.argmax(axis=1), minlength=3)

@@ -47,6 +47,10 @@ def test_a_round_is_one_plain_line():
     )
 
 
+def test_a_plain_line_tells_the_number_of_clients_of_a_sample():
+    assert "  accuracy 0.412 of 20 clients (worst 0.201, " in plain_line(EVALUATED | {"test/clients": 20}, 30)
+
+
 def test_a_plain_line_leaves_out_missing_metrics():
     assert plain_line({"round": 4, "phase": "round", "loss/classification": None}, 30) == "round 4/30"
     assert plain_line({"round": 30, "phase": "final", "test/accuracy/mean": 0.5}, 30) == "final  accuracy 0.500"

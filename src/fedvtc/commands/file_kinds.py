@@ -2,10 +2,10 @@
 
 from collections.abc import Iterable
 from dataclasses import fields
-from pathlib import Path
 
 from fedvtc.config.layers import read_file
 from fedvtc.config.schema import Config
+from fedvtc.config.shipped import located
 
 CONFIG_KEYS = {"include", *(field.name for field in fields(Config))}
 SWEEP_KEYS = {"base", "set", "variants", "grid", "random", "list", "num_samples", "target", "max_concurrent", "asha"}
@@ -18,7 +18,7 @@ def is_config(keys: Iterable[str]) -> bool:
 
 
 def is_sweep_file(file: str) -> bool:
-    """Returns True if a file can be read, and is a sweep file and surely no config file."""
-    layer = read_file(Path(file), "", [])
+    """Returns True if a file or shipped config can be read, and is a sweep file and surely no config file."""
+    layer = read_file(located(file), "", [])
     keys = layer.content.keys() if layer else ()
     return bool(SWEEP_KEYS.intersection(keys)) and not CONFIG_KEYS.intersection(keys)

@@ -45,9 +45,10 @@ def parser() -> Parser:
     compare = "add the differences from this row, paired by seed, with 95 %% confidence intervals"
     add("--compare", metavar="ROW", help=compare)
     add("--ranks", action="store_true", help="add the mean rank over seeds by the first metric")
-    add("--target", type=_target, metavar="ACCURACY", help="count target/rounds, target/bytes, target/seconds up to it")
+    target = "rounds, bytes and seconds up to this mean accuracy, as target/rounds, target/bytes, target/seconds"
+    add("--target", type=_target, metavar="ACCURACY", help=target)
     add("--format", choices=FORMATS, default="text", help="text (the default), latex, markdown, csv or html")
-    add("--long", action="store_true", help="print a CSV file with a row a trial; `fedvtc table` reads the file again")
+    add("--long", action="store_true", help="print a CSV file, one row per trial; `fedvtc table` reads the file again")
     add("--debug", action="store_true", help="print the traceback of an error")
     parser.set_defaults(command=run)
     return parser
@@ -66,15 +67,16 @@ def run(arguments: argparse.Namespace) -> int:
     from fedvtc.reporting.comparison.sheet import Choice, sheet_of
 
     trials = selected(_read(arguments.inputs, arguments.target), where_of(arguments.where))
-    rows, columns, names = map(words_of, (arguments.rows, arguments.columns, arguments.metric))
-    _check_metrics(trials, [*names, *([arguments.sort] if arguments.sort else [])])
+    rows, columns = words_of(arguments.rows), words_of(arguments.columns)
+    names = [_number(trials, "--metric", word) for word in words_of(arguments.metric)]
+    order = _number(trials, "--sort", arguments.sort) if arguments.sort else None
     table = compared(trials, rows or None, columns)
     if arguments.long:
         print(as_long_csv(trials, [*rows, *columns], names), end="")
         return EXIT_OK
     shown = names or default_names(trials.target, times=arguments.format == "text")
     metrics = metrics_of(shown, trials.target, percent=arguments.percent, digits=arguments.digits)
-    choice = Choice(metrics, arguments.compare, arguments.ranks, counts=not names, order=arguments.sort)
+    choice = Choice(metrics, arguments.compare, arguments.ranks, counts=not names, order=order)
     if arguments.format == "csv":
         print(formats.as_csv(table, choice), end="")
         return EXIT_OK
@@ -106,14 +108,18 @@ def _read(inputs: Sequence[Path], target: float | None) -> "Trials":
     return joined(read)
 
 
-def _check_metrics(trials: "Trials", names: Sequence[str]) -> None:
-    from fedvtc.config.problems import did_you_mean
+def _number(trials: "Trials", option: str, word: str) -> str:
+    """Returns the name of a number, given by this name or by the heading of its column."""
+    from fedvtc.config.problems import did_you_mean, nearest
     from fedvtc.reporting.comparison.metrics import HEADINGS
 
     known = dict.fromkeys([*HEADINGS, *(name for row in trials.rows for name in row.numbers)])
-    for name in names:
-        if name not in known:
-            raise UserError(f"--metric {name}: no run has this number. {did_you_mean(name, known)}")
+    headings = {heading: name for name, heading in HEADINGS.items() if "{" not in heading}
+    name = headings.get(word, word)
+    if name not in known:
+        fix = did_you_mean(word, known if nearest(word, known) else headings)
+        raise UserError(f"{option} {word}: no run has this number. {fix}")
+    return name
 
 
 def _digits(text: str) -> int:

@@ -2,14 +2,14 @@
 
 import copy
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import fields, replace
 from types import NoneType
 from typing import Any, Literal, TypeVar, get_origin
 
 from pydantic import TypeAdapter, ValidationError
 
-from fedvtc.config.hints import choices, element_of, hint_at, long_words, options, section_in
+from fedvtc.config.hints import choices, element_of, hint_at, hints_of, long_words, options, section_in
 from fedvtc.config.layers import Layer, dotted
 from fedvtc.config.problems import Problem, did_you_mean, nearest, show
 from fedvtc.config.section import key_of
@@ -94,7 +94,9 @@ def _problem(cls: type, loc: KeyPath, kind: str, value: object, prefix: KeyPath)
         hint = hint_at(cls, path)
         if section is not None and hint is None:
             names = [key_of(field.name) for field in fields(section)]
-            fix = did_you_mean(str(step), names, prefix=f"{dotted(above)}." if above else "")
+            prefix_text = f"{dotted(above)}." if above else ""
+            below = [f"{prefix_text}{key}" for key in _keys_named(section, str(step))]
+            fix = f"Did you mean {' or '.join(below)}?" if below else did_you_mean(str(step), names, prefix=prefix_text)
             if "." in str(step):
                 first, _, rest = str(step).partition(".")
                 fix = f"Write the key below its section, {first}: {{{rest}: VALUE}}."
@@ -107,3 +109,13 @@ def _problem(cls: type, loc: KeyPath, kind: str, value: object, prefix: KeyPath)
         words = words.replace("a number", "a finite number")
     near = nearest(value, choices(hint)) if isinstance(value, str) else None
     return path, Problem(key, f"must be {words}, not {show(value)}", fix=f"Did you mean {near}?" if near else "")
+
+
+def _keys_named(section: type, name: str) -> Iterator[str]:
+    """Yields the dotted keys below a section whose last part is a name."""
+    for key, hint in hints_of(section).items():
+        if key == name:
+            yield key
+        inner = section_in(hint)
+        if inner is not None:
+            yield from (f"{key}.{found}" for found in _keys_named(inner, name))

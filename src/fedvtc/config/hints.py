@@ -108,8 +108,8 @@ def long_words(hint: Any) -> str:
             words.append(f"one of {', '.join(choices(option))}" if several else choices(option)[0])
         elif section_in(option):
             words.append(f"a mapping with keys {', '.join(_keys(option))}")
-        elif get_origin(option) in (list, dict):
-            words.append("a list" if get_origin(option) is list else "a mapping")
+        elif (get_origin(option) or option) in (list, dict):
+            words.append("a list" if list in (get_origin(option), option) else "a mapping")
         elif option in (int, float) and bounds(hint):
             of = "of " if bounds(hint).startswith("at ") else ""
             words.append(f"{_LONG[option]} {of}{bounds(hint)}")

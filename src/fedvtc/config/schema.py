@@ -136,7 +136,10 @@ class TrainingConfig:
     """The training of a client on its own images in a round."""
 
     epochs: Annotated[int, Field(ge=1)] = 1
-    """Passes over the client's images in a round."""
+    """Passes over the client's images in a round; 1 with `training.steps`."""
+    steps: Annotated[int | None, Field(ge=1), AddedLater()] = None
+    """Training steps in a round, instead of passes. A client whose images do not suffice goes on with another pass, in
+    a new order; each round begins with a new pass. null trains for `training.epochs`."""
     batch_size: Annotated[int, Field(ge=1)] = 32
     """Images in a training step; the last batch of an epoch may be smaller."""
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
@@ -178,6 +181,9 @@ class EvaluateConfig:
 
     every: Annotated[int, Field(ge=1), MayChange()] = 5
     """Rounds between evaluations on the global test set; the last round is always evaluated."""
+    clients: Annotated[Literal["all"] | Annotated[int, Field(ge=1)], AddedLater()] = "all"
+    """Clients in the evaluations of rounds: `all`, or the number of clients in a sample. `run.seed` draws the sample
+    once, so every round has the same clients. The final evaluation has all clients."""
     batch_size: Annotated[int, Field(ge=1)] = 500
     """Images in an evaluation batch."""
     ensemble: Annotated[bool, MayChange(), AddedLater()] = False

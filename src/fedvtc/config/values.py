@@ -27,6 +27,7 @@ def validate(config: Config) -> list[Problem]:
     problems = list(_names(config))
     problems += _shares(config)
     problems += _sizes_and_files(config)
+    problems += _length_of_round(config)
     problems += _paths(config)
     problems += _failures(config)
     problems += _placement(config)
@@ -88,6 +89,13 @@ def _sizes_and_files(config: Config) -> Iterator[Problem]:
     if not has_own_files(data.name) and data.pixel_max is not None:
         what = f"has no effect with data.name={data.name}, whose pixels are known"
         yield Problem("data.pixel_max", what, fix="Leave the key out.")
+
+
+def _length_of_round(config: Config) -> Iterator[Problem]:
+    training = config.training
+    if training.steps is not None and training.epochs != 1:
+        what = f"{training.steps} steps and training.epochs={training.epochs} both set the length of a round"
+        yield Problem("training.steps", what, fix="Set training.epochs=1 or training.steps=null.")
 
 
 def _paths(config: Config) -> Iterator[Problem]:

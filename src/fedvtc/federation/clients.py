@@ -16,10 +16,10 @@ from fedvtc.config.schema import Config
 from fedvtc.errors import ClientError
 from fedvtc.learning.ensemble import Ensemble
 from fedvtc.learning.exchange.messages import Broadcast
-from fedvtc.learning.metrics import aggregate, evaluate_confusion
+from fedvtc.learning.metrics import EVALUATED_CLIENTS, aggregate, evaluate_confusion
 from fedvtc.learning.population import Population
 from fedvtc.learning.privacy.memorisation import bounded_memorisation
-from fedvtc.learning.seeding import choose_participants
+from fedvtc.learning.seeding import choose_evaluated, choose_participants
 from fedvtc.runtime.host import ClientHost
 from fedvtc.runtime.pool import Pool
 from fedvtc.runtime.tasks import Arguments, Result
@@ -30,12 +30,12 @@ Record = dict[str, Any]
 
 
 class Evaluations(NamedTuple):
-    """The evaluations of all clients.
+    """The evaluations of clients.
 
     Attributes:
         rows: one row per client, in client order.
         confusions: image counts (K, C, C) of the test set by predictor; the name of the ranked predictor is empty.
-            Empty if they are too large to keep.
+            Empty for a sample of clients, or if they are too large to keep.
     """
 
     rows: Sequence[Record] = ()
@@ -53,11 +53,15 @@ class Clients:
 
     Attributes:
         everyone: the numbers of all clients.
+        evaluated: the numbers of the clients in the evaluations of rounds.
     """
 
     def __init__(self, config: Config, population: Population, pool: Pool, trackers: Sequence[Tracker]) -> None:
         self._config, self._population, self._pool, self._trackers = config, population, pool, trackers
         self.everyone = [spec.client for spec in population.specs]
+        self.evaluated = choose_evaluated(
+            config.run.seed, num_clients=len(self.everyone), evaluated=config.evaluate.clients
+        )
 
     def backbones(self, clients: Sequence[int]) -> list[str]:
         """Returns the backbone of each of the clients."""
@@ -82,10 +86,13 @@ class Clients:
             if not isinstance(result, ClientError):
                 yield result
 
-    def evaluate(self, record: Record, broadcast: Broadcast, *, is_finished: bool = False) -> Evaluations:
-        """Evaluates every client on the global test set, adds the aggregate to the record, and returns the rest.
+    def evaluate(
+        self, clients: Sequence[int], record: Record, broadcast: Broadcast, *, is_finished: bool = False
+    ) -> Evaluations:
+        """Evaluates clients on the global test set, adds the aggregate to the record, and returns the rest.
 
         Args:
+            clients: the clients to evaluate, `everyone` or `evaluated`.
             record: gets the aggregate.
             broadcast: the newest broadcast.
             is_finished: True if the clients have received the broadcast for good.
@@ -96,9 +103,10 @@ class Clients:
         population, dataset = self._population, self._population.dataset
         ensemble = Ensemble(dataset.test.labels_N, dataset.num_classes) if self._config.evaluate.ensemble else None
         shape = (len(self.everyone), dataset.num_classes, dataset.num_classes)
-        keeps_confusions = kept_every(1, math.prod(shape)) is not None
-        found = self.each(ClientHost.evaluate, self.everyone, broadcast, is_finished)
-        for spec, counts_C, evaluation in zip(population.specs, population.class_counts_KC, found, strict=True):
+        keeps_confusions = clients == self.everyone and kept_every(1, math.prod(shape)) is not None
+        found = self.each(ClientHost.evaluate, clients, broadcast, is_finished)
+        for client, evaluation in zip(clients, found, strict=True):
+            spec, counts_C = population.specs[client], population.class_counts_KC[client]
             about = {
                 "client": spec.client,
                 "backbone": spec.backbone,
@@ -116,10 +124,13 @@ class Clients:
                     confusions[name][spec.client] = matrix_CC
             if self._config.evaluate.validation_share:
                 row["validation/accuracy"] = evaluation.validation_accuracy
+                row["validation/global/accuracy"] = evaluation.global_validation_accuracy
             if ensemble is not None and evaluation.probabilities_NC is not None:
                 ensemble.add(evaluation.probabilities_NC)
             rows.append(row)
         record |= aggregate(rows) | (ensemble.record() if ensemble is not None else {})
+        if self._config.evaluate.clients != "all":
+            record[EVALUATED_CLIENTS] = len(rows)
         record["time/evaluate"] = time.perf_counter() - began_s
         return Evaluations(rows, confusions)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from fedvtc.config import absolute_paths, changed_code, check_submitted, code_hashes, same_place, to_dict
 from fedvtc.config.naming import default_name
 from fedvtc.config.schema import Config
-from fedvtc.errors import RunExistsError, UserError
+from fedvtc.errors import CheckpointError, RunExistsError, UserError
 from fedvtc.federation.attempt import RunSummary, attempt
 from fedvtc.federation.earlier_run import EarlierRun
 from fedvtc.federation.resume import resume_folder
@@ -21,7 +21,7 @@ from fedvtc.runtime.incidents import Incidents
 from fedvtc.storage.run_folder import RunFolder
 from fedvtc.storage.run_id import RUN_ID_VARIABLE
 from fedvtc.tracking import Tracker
-from fedvtc.tracking.console import make_console_tracker
+from fedvtc.tracking.console import PlainConsole, make_console_tracker
 
 
 def run_federation(
@@ -32,6 +32,7 @@ def run_federation(
     trusted: bool = False,
     owns_process: bool = False,
     start_from: Path | None = None,
+    needs_start: bool = True,
 ) -> RunSummary:
     """Runs a federation and writes its run folder; resumes the run of that name if `run.resume` is `auto`.
 
@@ -43,6 +44,7 @@ def run_federation(
         owns_process: True if this process exists for the run only. A second Ctrl-C or SIGTERM then ends the process;
             otherwise it raises `Interrupted`.
         start_from: the folder of a run with equal rounds, which a new run takes over instead of computing them again.
+        needs_start: False computes the rounds if the run of `start_from` has no whole checkpoint.
 
     Raises:
         UserError: the data, the cluster or the run folder do not fit the config.
@@ -64,11 +66,30 @@ def run_federation(
             trackers=trackers,
             owns_process=owns_process,
         )
+    console = make_console_tracker(plain)
     earlier = EarlierRun.open(start_from, config, trusted) if start_from is not None else None
+    try:
+        return _run_new(config, name, earlier, console, trackers, owns_process=owns_process)
+    except CheckpointError as error:
+        if earlier is None or needs_start:
+            raise
+        console.note(f"{error} This run computes its rounds itself.")
+    return _run_new(config, name, None, console, trackers, owns_process=owns_process)
+
+
+def _run_new(
+    config: Config,
+    name: str,
+    earlier: EarlierRun | None,
+    console: PlainConsole,
+    trackers: Sequence[Tracker],
+    *,
+    owns_process: bool,
+) -> RunSummary:
+    """Runs a federation in a new run folder, which is removed after a user error before the first round."""
     population = Population.of(config, earlier.partition if earlier else None)
     folder = _new_folder(config, name)
     with folder.lock(), _discarded_unless_begun(folder):
-        console = make_console_tracker(plain)
         submitted_as = os.environ.get(RUN_ID_VARIABLE) or folder.id
         if folder.id != submitted_as:
             console.note(f"{folder.path}: the folder of run {submitted_as} is gone; this is a new run, {folder.id}")

@@ -103,9 +103,9 @@ class Federation:
         tally.add_received(received, self._clients.backbones(tally.uploaders))
         record: Record = {"round": round, "phase": "round", **tally.record(), **server.scalars, **self._pool.record()}
         evaluated = Evaluations()
-        # Generalization: every client classifies the global test set.
+        # Generalization: clients classify the global test set.
         if round % self._config.evaluate.every == 0 or round == self._config.run.rounds:
-            evaluated = self._clients.evaluate(record, broadcast)
+            evaluated = self._clients.evaluate(self._clients.evaluated, record, broadcast)
         record |= {"time/round": time.perf_counter() - began_s, "memory/coordinator_peak_bytes": peak_memory_bytes()}
         if round % self._config.evaluate.samples_every == 0 and round < self._config.run.rounds:
             self._clients.show_samples(round, broadcast)
@@ -123,8 +123,8 @@ class Federation:
     def _finish(self, state: ServerState, broadcast: Broadcast) -> Record:
         """Runs the last steps on every client, evaluates, saves the final models, and logs the final record.
 
-        Without a last step of the method, the final record repeats the evaluation of the last round; the clients then
-        receive the last broadcast for good.
+        Without a last step of the method, the final record repeats the evaluation of the last round if that had every
+        client; the clients then receive the last broadcast for good.
         """
         method, everyone = self._method, self._clients.everyone
         has_step = method.has_closing or method.has_finish
@@ -145,8 +145,8 @@ class Federation:
             tally.add_received(broadcast, self._clients.backbones(everyone), exchange)
             record |= tally.record()
         if has_step:
-            evaluated = self._clients.evaluate(record, broadcast, is_finished=True)
-        if has_step or self._last is None:
+            evaluated = self._clients.evaluate(everyone, record, broadcast, is_finished=True)
+        if "time/evaluate" in record:
             record |= {
                 "time/round": time.perf_counter() - began_s,
                 "memory/coordinator_peak_bytes": peak_memory_bytes(),
@@ -171,9 +171,12 @@ class Federation:
         return replace(closing, round=round)
 
     def _evaluate_last(self, record: Record, broadcast: Broadcast) -> Evaluations:
-        """Adds the evaluation of the last round to the record; evaluates again if the run resumed after that round."""
-        if self._last is None:
-            return self._clients.evaluate(record, broadcast)
+        """Adds the evaluation of the last round to the record.
+
+        Evaluates every client if the run resumed after that round, or if the round evaluated a sample.
+        """
+        if self._last is None or self._clients.evaluated != self._clients.everyone:
+            return self._clients.evaluate(self._clients.everyone, record, broadcast)
         last, evaluated = self._last
         record |= {name: value for name, value in last.items() if name.startswith(("test/", "validation/"))}
         return evaluated

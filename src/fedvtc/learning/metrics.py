@@ -52,12 +52,19 @@ FURTHER_METRICS = {
     " received the newest broadcast; a method's page names others, such as `prototype`",
     "validation/accuracy": "share of the client's validation images that are classified correctly; with"
     " `evaluate.validation_share`",
+    "validation/global/accuracy": "share of the validation images of all clients that the client classifies correctly;"
+    " with `evaluate.validation_share`",
 }
 """Further columns of clients.csv."""
-VALIDATION = "validation/accuracy/mean"
+VALIDATION = ("validation/accuracy/mean", "validation/global/accuracy/mean")
+"""Names of the records' metrics of validation images."""
+EVALUATED_CLIENTS = "test/clients"
+"""Name of the number of evaluated clients, in the records of a run with a sample."""
 FURTHER_METRICS |= {
+    EVALUATED_CLIENTS: "number of evaluated clients, over which all means of the record are; with a sample of"
+    " `evaluate.clients`",
     "test/accuracy/<predictor>/mean": f"mean over clients: {FURTHER_METRICS['accuracy/<predictor>']}",
-    VALIDATION: f"mean over clients: {FURTHER_METRICS['validation/accuracy']}",
+    **{name: f"mean over clients: {FURTHER_METRICS[name.removesuffix('/mean')]}" for name in VALIDATION},
     "test/ensemble/mean": "accuracy of the mean of all clients' probabilities; with `evaluate.ensemble`",
     "test/ensemble/vote": "accuracy of the class that most clients name, on a tie that of the highest mean probability;"
     " with `evaluate.ensemble`",
@@ -187,7 +194,7 @@ def aggregate(per_client: Sequence[Mapping[str, float | None]]) -> dict[str, flo
 
     Args:
         per_client: values of `evaluate_confusion` for each client, `accuracy/NAME` of further predictors, and
-            `validation/accuracy`; other keys are ignored.
+            `validation/...`; other keys are ignored.
 
     Returns:
         Values by the names of `TEST_METRICS` and `FURTHER_METRICS`. A value of None is skipped, and a metric that no
@@ -209,9 +216,10 @@ def aggregate(per_client: Sequence[Mapping[str, float | None]]) -> dict[str, flo
             record["test/accuracy/std"] = float(ascending.std())
             record["test/accuracy/min"] = float(ascending[0])
             record["test/accuracy/worst10"] = float(ascending[: -(-len(ascending) // 10)].mean())
-    validated = [value for metrics in per_client if (value := metrics.get("validation/accuracy")) is not None]
-    if validated:
-        record[VALIDATION] = float(np.mean(validated))
+    for name in VALIDATION:
+        column = name.removesuffix("/mean")
+        if validated := [value for metrics in per_client if (value := metrics.get(column)) is not None]:
+            record[name] = float(np.mean(validated))
     return record
 
 

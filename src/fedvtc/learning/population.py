@@ -1,7 +1,7 @@
 """Assigns backbones and training images to clients."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -112,6 +112,10 @@ class Population:
             for client, (backbone, part) in enumerate(zip(backbones, parts, strict=True))
         ]
         trained = [spec.indices_N for spec in specs]
+        if share:
+            # Parts may overlap, and a client must not be validated on images that it has trained on.
+            validation_N = np.concatenate([spec.validation_M for spec in specs])
+            dataset = replace(dataset, validation_M=np.setdiff1d(validation_N, np.concatenate(trained)))
         return cls(dataset, specs, class_counts(labels_N, trained, dataset.num_classes), DataReport.of(dataset))
 
 

@@ -1,5 +1,7 @@
 """Reads whole runs for figures: records, rows of clients, settings, and a group for runs that differ in the seed."""
 
+import math
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -8,7 +10,7 @@ from typing import Any
 from fedvtc.reporting.comparison.values import result_keys, with_texts
 from fedvtc.reporting.run_facts import DAMAGE, METHOD, SEED, RunFacts, check_records, damage, read_run
 from fedvtc.reporting.run_folders import find_runs
-from fedvtc.reporting.run_numbers import numbers_so_far
+from fedvtc.reporting.run_numbers import ACCURACY, numbers_so_far
 from fedvtc.storage.records import client_lines
 
 TEXT_COLUMNS = ("phase", "backbone")
@@ -64,7 +66,8 @@ def read_results(folders: Sequence[Path]) -> tuple[list[RunResult], list[str]]:
     """Reads all runs at or below some folders.
 
     Returns:
-        The runs in the order of group and seed, and one line per run that cannot be read.
+        The runs by group and seed, the group of the highest mean accuracy first, and one line per run that cannot be
+        read.
 
     Raises:
         UserError: if a folder does not exist.
@@ -78,7 +81,8 @@ def read_results(folders: Sequence[Path]) -> tuple[list[RunResult], list[str]]:
             problems.append(f"{folder}: left out, damaged ({damage(error)}).")
     groups = _groups(runs)
     runs = [replace(run, group=group) for run, group in zip(runs, groups, strict=True)]
-    return sorted(runs, key=lambda run: (run.group, len(run.seed), run.seed, str(run.folder))), problems
+    runs.sort(key=lambda run: (run.group, len(run.seed), run.seed, str(run.folder)))
+    return [run for members in sorted(groups_of(runs).values(), key=_rank) for run in members], problems
 
 
 def groups_of(runs: Sequence[RunResult]) -> dict[str, list[RunResult]]:
@@ -96,14 +100,23 @@ def firsts_first(runs: Sequence[RunResult]) -> tuple[list[RunResult], list[RunRe
 
 
 def number(value: Any) -> float | None:
-    """Returns a value of a record as a float; None if the value is no number."""
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+    """Returns a value of a record as a float; None if the value is no finite number."""
+    return (
+        float(value)
+        if isinstance(value, int | float) and math.isfinite(value) and not isinstance(value, bool)
+        else None
+    )
 
 
 def _read(folder: Path) -> RunResult:
     facts = read_run(folder)
     check_records(facts)
     return RunResult(facts, numbers_so_far(facts.records), *_newest_rows(folder))
+
+
+def _rank(members: Sequence[RunResult]) -> float:
+    values = [run.numbers[ACCURACY] for run in members if ACCURACY in run.numbers]
+    return -statistics.fmean(values) if values else math.inf
 
 
 def _newest_rows(folder: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
@@ -125,14 +138,23 @@ def _cell(value: Any) -> float | None:
 
 
 def _groups(runs: Sequence[RunResult]) -> list[str]:
-    """Returns the group of each run: the method's label, and the settings that set runs of this label apart."""
+    """Returns the group of each run: the method's label, and the settings that set runs of this label apart.
+
+    Data sets and partitions that differ between methods are part of the names too, because such runs are no comparison.
+    """
+    everything = [run.facts.settings() for run in runs]
+    of_data = [key for key in result_keys(everything) if key.startswith(("data.", "partition."))]
+    # Runs of an earlier version lack keys; the absence sets nothing apart.
+    of_data = [key for key in of_data if all(key in settings for settings in everything)]
     by_method: dict[str, list[RunResult]] = {}
     for run in runs:
         by_method.setdefault(run.facts.method, []).append(run)
     names: dict[int, str] = {}
     for method, siblings in by_method.items():
         settings = [run.facts.settings() for run in siblings]
-        keys = [key for key in result_keys(settings) if key not in (METHOD, SEED)]
+        keys = [key for key in dict.fromkeys([*of_data, *result_keys(settings)]) if key not in (METHOD, SEED)]
         for run, texts in zip(siblings, with_texts(settings), strict=True):
-            names[id(run)] = ", ".join([method, *(f"{key.rpartition('.')[2]} {texts.get(key, '-')}" for key in keys)])
+            names[id(run)] = ", ".join(
+                [method, *(f"{key.removesuffix('.name').rpartition('.')[2]} {texts.get(key, '-')}" for key in keys)]
+            )
     return [names[id(run)] for run in runs]

@@ -71,9 +71,9 @@ class RunFacts:
 
     @property
     def method(self) -> str:
-        """The label of the method, or else its name."""
+        """The label of the method in one line, or else its name."""
         method = self.section("method")
-        return str(method.get("label") or method.get("name", "?"))
+        return " ".join(str(method.get("label") or method.get("name", "?")).split()) or "?"
 
     def section(self, name: str) -> Mapping[str, Any]:
         """Returns a section of the config; an empty mapping if the config lacks the section."""

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from fedvtc.learning.metrics import HEADLINE_METRICS
+from fedvtc.learning.metrics import EVALUATED_CLIENTS, HEADLINE_METRICS
 from fedvtc.reporting.run_facts import RunFacts
 from fedvtc.reporting.run_numbers import COMPUTING, RECEIVED, SENT, WALL_CLOCK
 from fedvtc.reporting.run_values import values_of
@@ -75,6 +75,11 @@ def _curve(run: RunFacts, encoding: str) -> Iterator[str]:
     measured = [record for record in run.records if record.get(accuracy) is not None]
     if not measured:
         return
+    last = {heading: measured[-1].get(name) for heading, name in HEADLINE_METRICS.items()}
+    # The final evaluation has other clients than the samples of rounds.
+    num_clients = measured[0].get(EVALUATED_CLIENTS)
+    measured = [record for record in measured if record.get(EVALUATED_CLIENTS) == num_clients]
+    sample = f" of {num_clients} clients" if num_clients is not None else ""
     values = [float(record[accuracy]) for record in measured]
     best = max(measured, key=lambda record: float(record[accuracy]))
     at = "at the end" if best["phase"] == "final" else f"in round {best['round']}"
@@ -84,8 +89,7 @@ def _curve(run: RunFacts, encoding: str) -> Iterator[str]:
     except (UnicodeEncodeError, LookupError):
         letters = ASCII
     yield _line("accuracy", f"{sparkline(values, letters)}  {values[0]:.3f} to {values[-1]:.3f}")
-    yield _line("", f"best {max(values):.3f} {at}, {len(values)} evaluations")
-    last = {heading: measured[-1].get(name) for heading, name in HEADLINE_METRICS.items()}
+    yield _line("", f"best {max(values):.3f} {at}, {len(values)} evaluations{sample}")
     yield _line("last", ", ".join(f"{name} {value:.3f}" for name, value in last.items() if value is not None))
 
 

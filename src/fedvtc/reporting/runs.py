@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rich.cells import cell_len
+from rich.cells import cell_len, set_cell_size
 from rich.table import Table
 from rich.text import Text
 
@@ -19,6 +19,7 @@ from fedvtc.learning.metrics import HEADLINE_METRICS
 from fedvtc.reporting.run_facts import DAMAGE, RunFacts, check_records, damage, read_run
 from fedvtc.reporting.run_folders import find_runs
 from fedvtc.reporting.run_values import values_of
+from fedvtc.reporting.tables import human_bytes
 from fedvtc.storage.records import plain
 
 COLUMNS = ("run", "data", "partition", "clients", "method", "seed", "round", *HEADLINE_METRICS, "status")
@@ -26,6 +27,8 @@ FILE_COLUMNS = ("folder", *COLUMNS[:7], "rounds", *COLUMNS[7:], "reason", "creat
 """Columns of JSON and CSV."""
 LEAST = ("missing", "held", "worst", "clients", "partition", "data")
 """Columns that a narrow terminal leaves out, one after the other."""
+MAX_CELL = 40
+"""Terminal columns of a cell; a longer text, such as a label, would push the numbers out of the table."""
 RESUMABLE = ("failed", "interrupted", "killed")
 """Statuses of runs that have ended and not finished."""
 LEGEND = (
@@ -68,6 +71,8 @@ class RunRow:
             return f"{value}/{'?' if self.run.num_rounds is None else self.run.num_rounds}"
         if column in HEADLINE_METRICS:
             return f"{value:.3f}"
+        if column.startswith(("bytes/", "memory/")):
+            return human_bytes(value)
         return f"{value:.4g}" if isinstance(value, float) and "/" in column else exact_text(value)
 
 
@@ -126,8 +131,9 @@ def runs_table(
     rows, problems = read_runs(folders, selection)
     if not rows:
         named = ", ".join(str(folder) for folder in folders)
-        where = " with these values" if selection.where else ""
-        return None, [*problems, f"No runs{where} in {named}. Start a run: fedvtc run conf/base.yaml"]
+        if selection.where:
+            return None, [*problems, f"No run in {named} has these values. Without --where, the list shows all runs."]
+        return None, [*problems, f"No runs in {named}. Start a run: fedvtc run conf/base.yaml"]
     names = [str(row.run.folder) for row in rows]
     columns = list(COLUMNS if selection.columns is None else dict.fromkeys(["run", *selection.columns]))
     numbers: list[str] | None = None
@@ -207,7 +213,13 @@ def next_command(run: RunFacts) -> str:
 
 
 def _cells(rows: Sequence[RunRow], column: str, numbers: Sequence[str] | None) -> list[str]:
-    return list(numbers) if column == "run" and numbers else [row.text(column) for row in rows]
+    if column == "run":
+        return list(numbers) if numbers else [row.text(column) for row in rows]
+    return [_clipped(row.text(column)) for row in rows]
+
+
+def _clipped(text: str) -> str:
+    return text if cell_len(text) <= MAX_CELL else f"{set_cell_size(text, MAX_CELL - 1)}\N{HORIZONTAL ELLIPSIS}"
 
 
 def _table(rows: Sequence[RunRow], columns: Sequence[str], numbers: Sequence[str] | None) -> Table:

@@ -1,6 +1,5 @@
 """Chooses between Ray and this process for `placement.pool: auto`."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal
@@ -8,6 +7,7 @@ from typing import Literal
 import torch
 
 from fedvtc.config.schema import Config
+from fedvtc.learning.data.passes import pass_lengths
 from fedvtc.runtime.actors.cluster import address_of, count_cpus, is_connected
 from fedvtc.runtime.placement import Resources, actor_needs, num_wanted, slots
 
@@ -29,7 +29,7 @@ def with_pool(config: Config, costs_K: Sequence[float], num_images_K: Sequence[i
 
     Args:
         config: the run's config.
-        costs_K: operations of a forward pass over all images of each client.
+        costs_K: operations of a forward pass over all images that each client trains on in a round.
         num_images_K: training images of each client.
     """
     if config.placement.pool != "auto":
@@ -69,7 +69,6 @@ def training_s(config: Config, costs_K: Sequence[float], num_images_K: Sequence[
 
     The generators of a method come on top.
     """
-    training = config.training
-    steps = sum(math.ceil(num_images / training.batch_size) for num_images in num_images_K)
-    epoch_s = PASSES * sum(costs_K) / OPERATIONS_PER_S + steps * STEP_S
-    return epoch_s * training.epochs * config.run.rounds * config.run.participation
+    steps = sum(sum(pass_lengths(num_images, config.training)) for num_images in num_images_K)
+    round_s = PASSES * sum(costs_K) / OPERATIONS_PER_S + steps * STEP_S
+    return round_s * config.run.rounds * config.run.participation

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from fedvtc.config.schema import Config
 from fedvtc.errors import CheckpointError, ClientError, ClientMemoryError, FedvtcError
 from fedvtc.learning.costs import FlopCounts
-from fedvtc.learning.data import Dataset, ImageArrays
+from fedvtc.learning.data import Dataset
 from fedvtc.learning.exchange.messages import Broadcast, Upload, find_non_finite
 from fedvtc.learning.methods import Method, Task, build
 from fedvtc.learning.population import ClientSpec
@@ -250,7 +250,7 @@ class ClientHost:
         return replace(upload, scalars={**upload.scalars, **costs})
 
     def _measured(self, client: FederatedClient, broadcast: Broadcast) -> Evaluation:
-        from fedvtc.learning.client.evaluation import Evaluation
+        from fedvtc.learning.client.evaluation import Evaluation, accuracy
 
         predictors, data = self._method.predictors(client, broadcast), self._dataset
         ranked = next(iter(predictors))
@@ -258,12 +258,11 @@ class ClientHost:
         found = Evaluation(client.confusions(data.test, predictors, scores))
         if scores is not None:
             found = found._replace(probabilities_NC=np.concatenate(scores))
-        validation_M = self._specs[client.id].validation_M
-        if len(validation_M):
-            images = ImageArrays(data.train.images_NCHW[validation_M], data.train.labels_N[validation_M])
-            matrix_CC = client.confusions(images, {ranked: predictors[ranked]})[ranked]
-            found = found._replace(validation_accuracy=float(np.trace(matrix_CC) / len(validation_M)))
-        return found
+        own, of_all = (
+            accuracy(lambda images: client.confusions(images, {"": predictors[ranked]})[""], data.train.at(index_M))
+            for index_M in (self._specs[client.id].validation_M, data.validation_M)
+        )
+        return found._replace(validation_accuracy=own, global_validation_accuracy=of_all)
 
     def _built(self, client_id: int) -> FederatedClient:
         with fast_imports():

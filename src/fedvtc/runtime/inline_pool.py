@@ -49,12 +49,14 @@ class InlinePool:
     ) -> None:
         self._config, self._lineage = config, lineage or Lineage()
         self._incidents = incidents or Incidents(lambda text: None)
-        with ExitStack() as limits:
-            limits.enter_context(PROCESS_THREADS.held(config.placement.threads_per_actor))
-            self._host = ClientHost(config, dataset, specs, inline_device(config.placement), idle_folder)
-            self._limits = limits.pop_all()
         self._workload = Workload({spec.client: float(len(spec.indices_N)) for spec in specs})
-        self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
+        # A stack, because a signal that ends one of the parts' closing must not leave the threads limited.
+        with ExitStack() as parts:
+            parts.enter_context(PROCESS_THREADS.held(config.placement.threads_per_actor))
+            self._host = ClientHost(config, dataset, specs, inline_device(config.placement), idle_folder)
+            parts.callback(self._host.close)
+            self._writer = parts.enter_context(ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint"))
+            self._parts = parts.pop_all()
 
     def map(
         self, task: Callable[[ClientHost, int, *Arguments], Result], clients: Sequence[int], *arguments: *Arguments
@@ -112,9 +114,7 @@ class InlinePool:
 
     def close(self) -> None:
         """Ends the thread that writes, and restores the number of threads that the process had before."""
-        self._writer.shutdown()
-        self._host.close()
-        self._limits.close()
+        self._parts.close()
 
     def __enter__(self) -> Self:
         """Returns the pool; the end of the block closes the pool."""

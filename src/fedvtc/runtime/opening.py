@@ -7,6 +7,7 @@ from pathlib import Path
 from fedvtc.config.schema import Config
 from fedvtc.config.secrets import shown
 from fedvtc.learning.data import Dataset
+from fedvtc.learning.data.passes import images_in_round
 from fedvtc.learning.models import flops_of_image
 from fedvtc.learning.population import ClientSpec
 from fedvtc.runtime.balance import Workload, balance
@@ -88,7 +89,7 @@ def open_pool(
 def client_costs(
     config: Config, dataset: Dataset, backbones: Sequence[str], num_images_K: Sequence[int]
 ) -> list[float]:
-    """Estimates the cost of a round for each client: images times operations of the backbone for one image.
+    """Estimates the cost of a round for each client: images of the round times operations of the backbone for one.
 
     Generators are equal for all clients and left out. Once rounds are measured, the measured seconds replace the
     estimates.
@@ -96,6 +97,7 @@ def client_costs(
     sizes = {"num_channels": dataset.num_channels, "image_size": dataset.image_size}
     feature_size = config.population.feature_size
     return [
-        float(max(1, num_images) * flops_of_image(backbone, feature_size=feature_size, **sizes))
+        float(max(1, images_in_round(num_images, config.training)))
+        * flops_of_image(backbone, feature_size=feature_size, **sizes)
         for backbone, num_images in zip(backbones, num_images_K, strict=True)
     ]

@@ -19,6 +19,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from fedvtc.learning.metrics import EVALUATED_CLIENTS
+
 METRICS_FILE = "metrics.jsonl"
 """One JSON object a line, one line a record."""
 CLIENTS_FILE = "clients.csv"
@@ -107,14 +109,15 @@ def count_recorded(folder: Path, num_clients: int) -> int:
 
     Args:
         folder: the run folder.
-        num_clients: expected rows of each evaluation.
+        num_clients: expected rows of each evaluation whose record has no number of evaluated clients.
     """
     rows = (line.values for line in client_lines(folder) if line.values is not None)
     num_rows = Counter(row["round"] for row in rows if row["phase"] == "round")
     num_done = 0
     for record in read_metrics(folder).records:
         is_next = (record["round"], record["phase"]) == (num_done + 1, "round")
-        if is_next and ("test/accuracy/mean" not in record or num_rows[num_done + 1] == num_clients):
+        expected = record.get(EVALUATED_CLIENTS, num_clients)
+        if is_next and ("test/accuracy/mean" not in record or num_rows[num_done + 1] == expected):
             num_done += 1
     return num_done
 

@@ -12,7 +12,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from fedvtc.learning.metrics import HEADLINE_METRICS
+from fedvtc.learning.metrics import EVALUATED_CLIENTS, HEADLINE_METRICS
 from fedvtc.reporting.lines import OUTPUT_ERRORS, is_terminal, say
 from fedvtc.reporting.tables import human_bytes
 from fedvtc.tracking.base import RunInfo, Tracker
@@ -182,7 +182,8 @@ def plain_line(record: Mapping[str, Any], rounds: int) -> str:
     mean, *others = ((label, record.get(key)) for label, key in HEADLINE_METRICS.items())
     if mean[1] is not None:
         known = ", ".join(f"{label} {value:.3f}" for label, value in others if value is not None)
-        parts.append(f"accuracy {mean[1]:.3f}" + (f" ({known})" if known else ""))
+        evaluated = f" of {record[EVALUATED_CLIENTS]} clients" if EVALUATED_CLIENTS in record else ""
+        parts.append(f"accuracy {mean[1]:.3f}{evaluated}" + (f" ({known})" if known else ""))
     # A method with a loss of its own may report no classification term.
     loss = record.get("loss/classification", record.get("loss/train"))
     if loss is not None:

@@ -239,19 +239,6 @@ def test_the_folder_of_data_sets_must_exist(tmp_path, monkeypatch):
         assert [row.state for row in machine.data_root()] == [state]
 
 
-def test_a_home_that_cannot_be_written_is_a_warning(tmp_path, monkeypatch, golden):
-    monkeypatch.delenv("MPLCONFIGDIR", raising=False)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    assert list(machine.home()) == []
-    (tmp_path / "file").touch()
-    monkeypatch.setenv("HOME", str(tmp_path / "file/home"))
-    rows = list(machine.home())
-    assert states(rows) == [("HOME", "warning")]
-    golden(lines(rows))
-    monkeypatch.setenv("MPLCONFIGDIR", str(tmp_path))
-    assert list(machine.home()) == []
-
-
 def test_a_key_of_wandb_is_found_and_never_shown(tmp_path, monkeypatch, golden):
     for name in ("WANDB_MODE", "WANDB_API_KEY", "WANDB_BASE_URL"):
         monkeypatch.delenv(name, raising=False)

@@ -265,8 +265,8 @@ def test_a_plan_knows_the_size_of_a_checkpoint_and_of_its_steps():
 
 
 def test_messages_of_a_method_that_cannot_count_them_are_unknown(tmp_path: Path, monkeypatch, golden):
-    head = "from fedvtc.learning.methods.base import Method\nfrom fedvtc.learning.methods.local import Local\n\n\n"
-    source = f"{head}class Mine(Local):\n    largest_upload = Method.largest_upload\n"
+    head = "from fedvtc.learning.methods.local import Local\n\n\n"
+    source = f"{head}class Mine(Local):\n    sends_in_rounds = True\n"
     (tmp_path / "plan_mine.py").write_text(source)
     monkeypatch.syspath_prepend(tmp_path)
     small = ["population.num_clients=2", "placement.pool=inline", "population.backbones=[{name: cnn_2x8, share: 1}]"]

@@ -259,7 +259,7 @@ def test_numbers_up_to_a_target_worked_by_hand(write):
     assert (rows(folder)[0]["target/rounds"], rows(folder)[0]["target/bytes"]) == ("2.0", "8000000.0")
     heading, _, line = (folder.path / "results.md").read_text().splitlines()[4:]
     assert heading.endswith("| up | down | rounds to 0.6 | MB to 0.6 |")
-    assert line.endswith("| 9.0 MB | 3.0 MB | 2.0 (1/2) | 8.00 (1/2) |")
+    assert line.endswith("| 9.0 MB | 3.0 MB | 2 (1/2) | 8.00 (1/2) |")
     console = Console(width=200)
     with console.capture() as capture:
         console.print(found.printed)

@@ -25,7 +25,7 @@ def test_a_client_is_made_from_its_key_alone(make_client):
 
 
 def test_training_is_a_bare_loop_over_its_own_images_bit_for_bit(make_client, tiny_dataset, tiny_specs):
-    client, bare = make_client(0, training=TrainingConfig(2, 4)), make_client(0).classifier
+    client, bare = make_client(0, training=TrainingConfig(epochs=2, batch_size=4)), make_client(0).classifier
     images, labels = inputs_of(tiny_dataset, tiny_specs[0].indices_N)
     optimizer = torch.optim.Adam(bare.parameters(), lr=1e-3)
     losses = []

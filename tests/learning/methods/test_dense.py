@@ -7,7 +7,8 @@ import torch
 from fedvtc.learning.client.loop import weights_digest
 from fedvtc.learning.data.generated import GeneratedImages, to_pixels
 from fedvtc.learning.exchange.messages import Broadcast, bytes_by_kind
-from fedvtc.learning.methods.dense import DENSEConfig, DistillationConfig, GenerationConfig, invention_loss
+from fedvtc.learning.methods.dense import DENSEConfig, DistillationConfig, GenerationConfig
+from fedvtc.learning.methods.dense.invention import invention_loss, teacher_of
 from fedvtc.learning.server import Server
 
 GENERATION = GenerationConfig(batches=2, batch_size=6, steps=2, latent_size=8, width=4)
@@ -44,7 +45,7 @@ def test_answers_are_means_of_the_clients_and_weighted_ones_are_of_holders(tiny_
         federation = tiny_federation(small(ensemble=ensemble))
         uploads, _ = closed(federation)
         with torch.no_grad():
-            answer_BC = federation.method._teacher(iter(uploads))(images, labels_B)
+            answer_BC = teacher_of(federation.method.task, iter(uploads))(images, labels_B)
             logits = [client.classifier.eval()(images) for client in federation.clients]
         if ensemble == "mean":
             expected = torch.stack(logits).mean(dim=0)

@@ -126,7 +126,7 @@ def test_generated_features_train_the_head_alone_and_the_teacher_gets_no_gradien
 
 
 def test_late_epochs_of_a_round_have_no_generated_terms(tiny_federation, monkeypatch):
-    monkeypatch.setattr(fedgen, "_GUIDED_EPOCHS", 1)
+    monkeypatch.setattr(fedgen, "_GUIDED_PASSES", 1)
     federation = tiny_federation(small(), training=TrainingConfig(epochs=2, batch_size=16))
     _, broadcast = federation.method.start()
     _, _, broadcast = federation.round({}, broadcast, participants=(2,))

@@ -3,7 +3,7 @@ import pytest
 
 from fedvtc.config.schema import RunConfig, TrainingConfig
 from fedvtc.learning.exchange.messages import Upload
-from fedvtc.learning.methods import Task, build
+from fedvtc.learning.methods import Task, build, fedl2g
 from fedvtc.learning.methods.fedl2g import FedL2GConfig
 from fedvtc.learning.server import Server
 
@@ -72,7 +72,8 @@ def test_the_quiz_is_held_out_in_every_round(make_client, tiny_federation):
     client.begin_round(5)
     assert method._split(client)[1].tolist() == quiz_N.tolist()
     with client.phase("train"):
-        seen = [labels_B.tolist() for _, labels_B in method._batches(client, study_N)]
+        (batches,) = client.index_passes(len(study_N))
+        seen = [labels_B.tolist() for _, labels_B in fedl2g._batches(client, study_N, batches)]
     assert sorted(label for labels in seen for label in labels) == sorted(client.images.labels_N[study_N].tolist())
     # Three images are fewer than two batches of four.
     small = federation.clients[2]

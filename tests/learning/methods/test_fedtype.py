@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from fedvtc.config.schema import TrainingConfig
 from fedvtc.learning.exchange.messages import Broadcast, Upload
 from fedvtc.learning.methods import Task, build
 from fedvtc.learning.methods.fedtype import FedTypeConfig, private_loss, proxy_loss
@@ -70,8 +71,8 @@ def test_the_proxys_penalty_grows_with_the_fall_of_the_accuracy(make_client):
 
 
 def test_a_round_trains_both_models_with_other_batches_in_each_epoch(make_client, monkeypatch):
-    method = build(CONFIG, replace(TASK, feature_size=6, epochs=2, batch_size=4))
-    client, orders = make_client(method=CONFIG), []
+    method = build(CONFIG, replace(TASK, feature_size=6, batch_size=4))
+    client, orders = make_client(method=CONFIG, training=TrainingConfig(epochs=2, batch_size=4)), []
     start = client.modules["proxy"].head.bias.detach().clone()
     in_batches = type(client.images).in_batches
 

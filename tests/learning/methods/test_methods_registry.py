@@ -25,7 +25,7 @@ def test_the_task_has_the_sizes_of_config_and_data(tiny_config, tiny_dataset):
     found = Task.of(tiny_config(MethodConfig(name="local")), tiny_dataset)
     expected = Task(3, 1, 8, feature_size=6, seed=3, backbones=("cnn_2x8",))
     assert found == replace(expected, num_clients=3, batch_size=4, optimizer=OptimizerConfig(lr=0.01))
-    assert (expected.num_rounds, expected.epochs, expected.batch_size) == (10, 1, 32)
+    assert (expected.num_rounds, expected.batch_size) == (10, 32)
 
 
 def test_every_file_or_folder_is_a_method_known_by_its_name(tmp_path, monkeypatch):

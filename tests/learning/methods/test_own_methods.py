@@ -58,8 +58,46 @@ class Plain(Mine):
     config_class = PlainConfig
 
 
+@section
+class LabelConfig(MethodConfig):
+    label: int = 3
+    '''Label.'''
+
+
+class Labelled(Mine):
+    config_class = LabelConfig
+
+
+@section
+class ProblemsConfig(MethodConfig):
+    problems: float = 0.5
+    '''Problems.'''
+
+
+class Problematic(Mine):
+    config_class = ProblemsConfig
+
+
+class Unconfigured(Mine):
+    config_class = int
+
+
+@section
+class LayersConfig(MethodConfig):
+    label: str = "Layered"
+    layers: list = None
+    '''Layers.'''
+
+
+class Layered(Mine):
+    config_class = LayersConfig
+
+
 number = 1
 """
+
+
+NO_METHODS = ["MineConfig", "HalfDone", "HalfClosed", "Plain", "Labelled", "Problematic", "Unconfigured"]
 
 
 @pytest.fixture(autouse=True)
@@ -102,12 +140,21 @@ def test_a_name_without_a_class_is_refused(name, tmp_path, golden, keys_of):
     golden(refused.value)
 
 
-@pytest.mark.parametrize("name", ["MineConfig", "HalfDone", "HalfClosed", "Plain"])
+@pytest.mark.parametrize("name", NO_METHODS)
 def test_a_class_that_is_no_whole_method_is_refused(name, golden, keys_of):
     with pytest.raises(ConfigError) as refused:
         loaded(f"method.name=own_methods:{name}")
     assert keys_of(refused.value) == ["method.name"]
     golden(refused.value)
+
+
+def test_a_default_that_does_not_fit_its_key_is_named(golden, keys_of):
+    with pytest.raises(ConfigError) as refused:
+        loaded("method.name=own_methods:Layered")
+    assert keys_of(refused.value) == ["method.layers"]
+    golden(refused.value)
+    # Another default of a key that every method has is the user's choice.
+    assert loaded("method.name=own_methods:Layered", "method.layers=[1]").method.label == "Layered"
 
 
 def test_code_is_not_imported_where_it_is_refused(golden, keys_of):

@@ -1,5 +1,6 @@
 """Backbones outside of the package: `package.module:function` and `timm:NAME`."""
 
+import copy
 import sys
 
 import pytest
@@ -40,6 +41,33 @@ def maps(num_channels, image_size):
 
 def pairs(num_channels, image_size):
     return nn.LSTM(image_size, 4)
+
+class Batch(nn.Module):
+    def __init__(self, num_channels, image_size):
+        super().__init__()
+        self.linear = nn.Linear(image_size**2, 4)
+
+    def forward(self, images):
+        features = self.linear(images.flatten(1))
+        return features if len(images) == 1 else features.repeat(2, 1)
+
+def doubles(num_channels, image_size):
+    return plain(num_channels, image_size).double()
+
+def none(num_channels, image_size):
+    class Nothing(nn.Flatten):
+        def forward(self, images):
+            return super().forward(images)[:, :0]
+
+    return Nothing()
+
+def without_weights(num_channels, image_size):
+    return nn.Flatten()
+
+once = plain(1, 8)
+
+def same(num_channels, image_size):
+    return once
 
 three = 3
 """
@@ -124,12 +152,26 @@ def test_the_operations_of_an_own_trunk_are_counted():
 
 def test_code_that_is_no_trunk_is_refused(golden, keys_of):
     refusals = []
-    for name in ("absent", "fails", "number", "maps", "pairs", "three"):
+    for name in ("absent", "fails", "number", "maps", "pairs", "three", "Batch", "doubles", "none"):
         with pytest.raises(ConfigError) as refused:
             build(f"own_nets:{name}")
         assert keys_of(refused.value) == ["population.backbones"]
         refusals.append(str(refused.value))
     golden("\n".join(refusals))
+
+
+def test_a_trunk_without_weights_is_a_trunk():
+    assert build("own_nets:without_weights").projection.in_features == 64
+
+
+def test_two_clients_cannot_have_the_same_weights(golden, keys_of):
+    first = build("own_nets:same")
+    with pytest.raises(ConfigError) as refused:
+        build("own_nets:same")
+    assert keys_of(refused.value) == ["population.backbones"]
+    golden(refused.value)
+    # A copy is a new module.
+    assert not hasattr(next(copy.deepcopy(first).parameters()), "_fedvtc_in_use")
 
 
 def test_a_backbone_that_works_with_content_only_has_no_plan(capsys, golden, keys_of):

@@ -13,6 +13,7 @@ import yaml
 from markdown_it import MarkdownIt
 
 from fedvtc.commands.main import main
+from fedvtc.reporting.comparison.metrics import metrics_of
 
 ACCURACY = "test/accuracy/mean"
 WILD = "R&D_50%|<b>$x$*#{~^\\}"
@@ -68,6 +69,14 @@ def test_means_marks_and_the_number_of_seeds_worked_by_hand(table):
     # The sample deviation of 0.3 and 0.5 is 0.2 / sqrt(2).
     assert alone[1:] == ["<ins>0.4000 +- 0.1414</ins>", "<ins>0.6250 +- 0.0354</ins>"]
     assert ours[1:] == ["**0.6200 +- 0.1697**", "**0.7000** (n=1)"]
+
+
+def test_whole_rounds_have_no_decimal(table):
+    (metric,) = metrics_of(["target/rounds"], 0.5)
+    assert [metric.text(value) for value in (10.0, 7.5, 20 / 3)] == ["10", "7.5", "6.7"]
+    assert metric.text(-2.0, signed=True) == "-2"
+    for kind, cell in (("markdown", "| 1 |"), ("latex", "& 1 \\\\"), ("html", "<td>1</td>")):
+        assert cell in table(f"--where partition.alpha=0.1 --metric target/rounds --format {kind}")
 
 
 def test_differences_are_paired_by_seed_and_ranks_are_means_over_columns_and_seeds(table):
@@ -179,6 +188,7 @@ def test_the_latex_table_is_whole(table, words, tmp_path):
         "--rows method --where partition.alpha=0.3",
         "--rows partition.alpa",
         "--metric test/acuracy/mean",
+        "--sort acuracy",
         "--compare Nobody",
         "--where alpha",
     ],
@@ -186,6 +196,14 @@ def test_the_latex_table_is_whole(table, words, tmp_path):
 def test_a_choice_that_cannot_work_is_one_line(sweep, words, capsys, golden):
     assert main(["table", str(sweep), *words.split()]) == 2
     golden(capsys.readouterr().err)
+
+
+def test_a_number_is_named_by_the_heading_of_its_column(sweep, capsys):
+    printed = []
+    for metric, order in (("accuracy,up", "accuracy"), ("test/accuracy/mean,bytes/up", "test/accuracy/mean")):
+        assert main(["table", str(sweep), "--metric", metric, "--sort", order]) == 0
+        printed.append(capsys.readouterr().out)
+    assert printed[0] == printed[1]
 
 
 @pytest.mark.parametrize(

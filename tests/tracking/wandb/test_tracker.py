@@ -287,17 +287,18 @@ def record(round, **values):
     return {"round": round, "phase": "round", "loss/train": round / 2, **values}
 
 
-def test_the_best_value_may_be_that_of_the_final_record(run, monkeypatch):
+@pytest.mark.parametrize(("samples", "best"), [(False, 0.75), (True, 0.5)])
+def test_the_best_value_is_that_of_the_final_record_unless_rounds_have_samples(run, monkeypatch, samples, best):
     monkeypatch.setenv("WANDB_MODE", "offline")
     tracker = WandbTracker(["a", "b"], lambda line: None)
     tracker.start(run)
-    for round, accuracy in ((1, 0.5), (2, 0.25)):
-        tracker.log(record(round, **{"test/accuracy/mean": accuracy}), [])
-    tracker.log(record(2, **{"test/accuracy/mean": 0.75}) | {"phase": "final"}, [])
+    for round, accuracy, phase in ((1, 0.5, "round"), (2, 0.25, "round"), (2, 0.75, "final")):
+        evaluated = {"test/accuracy/mean": accuracy} | ({"test/clients": 2} if samples else {})
+        tracker.log(record(round, **evaluated) | {"phase": phase}, [])
     tracker.finish("finished")
     end_of_program()
     found = summary(run.folder)
-    assert (found["max/test/accuracy/mean"], found["test/accuracy/mean"]) == (0.75, 0.75)
+    assert (found["max/test/accuracy/mean"], found["test/accuracy/mean"]) == (best, 0.75)
 
 
 def with_tracking(run, **keys):

@@ -13,7 +13,6 @@ FACTS = {
     "open files": machine.open_files,
     "launcher": machine.launcher,
     "FEDVTC_DATA": machine.data_root,
-    "HOME": machine.home,
     "wandb": machine.wandb,
 }
 """Checks whose good findings share one row, `environment`. A warning or fault has its own row."""

@@ -134,15 +134,6 @@ def data_root() -> Iterator[Finding]:
         yield Finding("FEDVTC_DATA", "ok", f"FEDVTC_DATA={root}")
 
 
-def home() -> Iterator[Finding]:
-    """Checks that HOME is writable; a run needs no HOME, but Matplotlib keeps its list of fonts there."""
-    place, _ = _nearest(Path(os.path.expanduser("~")))
-    if _is_writable(place) or os.environ.get("MPLCONFIGDIR"):
-        return
-    found = f"{os.path.expanduser('~')} is not writable: runs work, but Matplotlib lists the fonts anew in every run"
-    yield Finding("HOME", "warning", found, "Set MPLCONFIGDIR to a folder that you may write to.")
-
-
 def wandb() -> Iterator[Finding]:
     """Looks for the API key of Weights & Biases, without showing the key."""
     mode = os.environ.get("WANDB_MODE", "")

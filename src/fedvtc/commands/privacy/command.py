@@ -8,8 +8,9 @@ from fedvtc.commands.parsing import Parser, make_console, make_parser
 from fedvtc.errors import EXIT_OK
 
 ABOUT = """\
-Measures what a finished run reveals about training images: how near generated images are to training images, whether
-the loss of a client's model gives its training images away, and what an attacker sees in prototypes."""
+Measures what a finished run reveals about training images: the distance of generated images to training images, the
+success of an attack that recognises training images by the loss of a client's model, and images reconstructed from
+prototypes."""
 
 EXAMPLES = """\
 examples:

@@ -37,7 +37,7 @@ MEASURES = {
     "ssim/unseen": "SSIM of an unseen real image to its nearest training image, median",
     "ssim/training": "SSIM of a training image to the nearest other training image, median",
     "membership/auc": "probability that a client's model has a lower loss on a training image than on an unseen image"
-    " of the same classes, mean over clients; 0.5 is safe, 1 gives all training images away",
+    " of the same classes, mean over clients; at 0.5 the attack learns nothing, at 1 all",
     "membership/auc/max": "membership/auc of the worst client",
     "membership/tpr": "share of a client's training images that the attack names while it is wrong on 1 % of the unseen"
     " images, mean over clients; 0.01 is safe",
@@ -46,7 +46,7 @@ MEASURES = {
     " image of the class, median over clients and classes",
     "inversion/psnr/max": "PSNR in dB of the best reconstruction; above 30 dB is a copy",
     "inversion/psnr/unseen": "PSNR in dB of an unseen real image to the client's nearest training image of the class,"
-    " median; a reconstruction below this value shows less than a stranger's image",
+    " median; a reconstruction below this value reveals less than an unseen image does",
 }
 """Meaning of every measure."""
 
@@ -188,9 +188,9 @@ def _inversions(
         psnr, near = _nearest_psnr(image_CHW[None], of_class)
         text = f"client {client.id}, {dataset.class_names[label]} ({len(of_class)})"
         cases.append((float(psnr[0]), Case(text, (image_CHW, near[0]))))
-        strangers = unseen.images_NCHW[unseen.labels_N == label][:MAX_UNSEEN_OF_CLASS]
-        if len(strangers):
-            reference += _nearest_psnr(strangers, of_class)[0].tolist()
+        others = unseen.images_NCHW[unseen.labels_N == label][:MAX_UNSEEN_OF_CLASS]
+        if len(others):
+            reference += _nearest_psnr(others, of_class)[0].tolist()
     return cases, reference
 
 

@@ -57,7 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
     if not runs:
         named = ", ".join(arguments.folders)
         raise UserError(f"{named}: holds no run. Name a run folder, or a folder that holds run folders.")
-    title = arguments.title or ", ".join(Path(word).name or word for word in arguments.folders)
+    title = arguments.title or ", ".join(map(_name, arguments.folders))
     try:
         page, num_files = write_report(
             arguments.output, title, runs, problems, arguments.target, with_files=not arguments.page_only
@@ -69,6 +69,12 @@ def run(arguments: argparse.Namespace) -> int:
     if num_files:
         say(f"{page.parent / 'figures'}: {num_files} files")
     return EXIT_OK
+
+
+def _name(word: str) -> str:
+    """Returns the name of a folder, or a pattern with the name of its folder."""
+    path = Path(word).absolute()
+    return f"{path.parent.name}/{path.name}" if glob.has_magic(path.name) else path.name or word
 
 
 def matched(words: Sequence[str]) -> list[Path]:

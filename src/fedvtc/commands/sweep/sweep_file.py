@@ -100,8 +100,8 @@ def _value_problems(keys: SweepKeys, layer: Layer) -> Iterator[Problem]:
     if keys.name is not None and not is_folder_name(keys.name):
         fix = "Set run.output_dir for the parent folder."
         yield Problem("name", f"must be the name of one folder, not {show(keys.name)}", layer.where(("name",)), fix)
-    if keys.asha is not None and keys.asha.metric not in (*TEST_METRICS, VALIDATION):
-        fix = did_you_mean(keys.asha.metric, (*TEST_METRICS, VALIDATION))
+    if keys.asha is not None and keys.asha.metric not in (*TEST_METRICS, *VALIDATION):
+        fix = did_you_mean(keys.asha.metric, (*TEST_METRICS, *VALIDATION))
         yield Problem("asha.metric", f"unknown metric {show(keys.asha.metric)}", layer.where(("asha", "metric")), fix)
     if not (keys.variants or keys.grid or keys.random or keys.list_):
         yield Problem(layer.source, "defines no trials", fix="Add variants, grid, random or list.")

@@ -12,7 +12,7 @@ from typing import Any
 
 from fedvtc.config.schema import Config
 from fedvtc.config.secrets import carries_secret
-from fedvtc.errors import CheckpointError, ClientError, FedvtcError, Interrupted
+from fedvtc.errors import ClientError, FedvtcError, Interrupted
 from fedvtc.learning.costs import restart_peak_memory
 from fedvtc.runtime.heavy_imports import fast_imports
 from fedvtc.tracking import Tracker
@@ -131,13 +131,7 @@ def run_trial(task: TrialTask) -> None:
     with task.log.open("a", 1, "utf-8", "backslashreplace") as log, redirect_stdout(log), redirect_stderr(log):
         trackers = [TuneReporter(task.metric, task.config.run.rounds)] if task.metric else []
         try:
-            try:
-                run_federation(task.config, plain=True, trackers=trackers, start_from=task.start_from)
-            except CheckpointError as error:
-                if task.start_from is None:
-                    raise
-                print(f"fedvtc: {error} This run computes its rounds itself.", file=sys.stderr)
-                run_federation(task.config, plain=True, trackers=trackers)
+            run_federation(task.config, plain=True, trackers=trackers, start_from=task.start_from, needs_start=False)
         except FedvtcError as error:
             print(f"fedvtc: {error}", file=sys.stderr)
             if isinstance(error, ClientError) and error.trace:

@@ -20,10 +20,10 @@ from fedvtc.errors import ClientError
 from fedvtc.learning.client.evaluation import Predictor, Scores, confusions
 from fedvtc.learning.client.images import OwnImages
 from fedvtc.learning.client.loop import Learner, Loss, keyed_randomness, make_fabric
+from fedvtc.learning.client.own_batches import OwnBatches
 from fedvtc.learning.client.state import ClientState
 from fedvtc.learning.costs import FlopCounts, Result, measured
 from fedvtc.learning.data import Dataset, ImageArrays
-from fedvtc.learning.data.module import epoch_batches
 from fedvtc.learning.exchange.gaussians import ClassGaussians
 from fedvtc.learning.exchange.messages import Payload, Upload
 from fedvtc.learning.exchange.statistics import FeatureStatistics, Form
@@ -34,7 +34,7 @@ _CHANGING = frozenset({"round", "phase_name", "scalars"})
 """Attributes that change after construction; all other state is in modules and in the memory."""
 
 
-class FederatedClient:
+class FederatedClient(OwnBatches):
     """A client of a federation, from its first round to its last.
 
     A method attaches modules in `Method.prepare` and keeps arrays and numbers in `memory`. Both are part of
@@ -61,9 +61,9 @@ class FederatedClient:
     ) -> None:
         self.id, self.backbone_name = spec.client, spec.backbone
         self.device, self.num_classes = device, dataset.num_classes
-        self.images = OwnImages(dataset.train, spec.indices_N, config.data.augment, device)
-        self.num_images = len(self.images)
-        self.round, self.phase_name = 0, ""
+        images = OwnImages(dataset.train, spec.indices_N, config.data.augment, device)
+        super().__init__(images, config.training)
+        self.round = 0
         self.scalars: dict[str, float] = {}
         self._config, self._flops = config, flops or FlopCounts(device)
         self._fabric = make_fabric(device, config.training.precision)
@@ -162,14 +162,14 @@ class FederatedClient:
         return self._flops.counted(self.scalars, self.phase_name, kind, num_images, step, self.restored)
 
     def train(self, phase: str = "train") -> None:
-        """Trains the classifier for the config's local epochs on the client's own images.
+        """Trains the classifier on the client's own images, for all `passes` of a round.
 
         Args:
             phase: name of the phase. Only phase `train` records loss terms; later training does not overwrite them.
         """
         with self.phase(phase):
-            for _ in range(self._config.training.epochs):
-                self.fit("classifier", self.batches(), record_terms=phase == "train")
+            for batches in self.passes():
+                self.fit("classifier", batches, record_terms=phase == "train")
 
     def fit(
         self,
@@ -209,22 +209,6 @@ class FederatedClient:
             elif record_terms:
                 self.scalars[f"loss/{term}"] = value
         return terms
-
-    def batches(self, batch_size: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yields one epoch of the client's own images, augmented, and labels; the open `phase` keys the order.
-
-        Args:
-            batch_size: None takes `training.batch_size`.
-
-        Raises:
-            RuntimeError: no phase is open.
-        """
-        return self.images.batches(self.index_batches(batch_size or self._config.training.batch_size))
-
-    def index_batches(self, batch_size: int) -> Iterator[Tensor]:
-        """Yields one epoch of indices of the client's own images; the open `phase` keys the order."""
-        self._open_phase("batches")
-        return epoch_batches(self.num_images, batch_size, torch.default_generator)
 
     @torch.no_grad()
     def features(self) -> Tensor:
@@ -279,11 +263,3 @@ class FederatedClient:
     def weights_digest(self) -> str:
         """Returns the SHA-256 of the weights of all modules and of the memory."""
         return self._state.digest()
-
-    def _open_phase(self, step: str) -> str:
-        if not self.phase_name:
-            raise RuntimeError(
-                f"client.{step}: no phase is open, so random draws have no key."
-                f" Call client.{step} in `with client.phase(NAME):`."
-            )
-        return self.phase_name

@@ -35,11 +35,14 @@ class Evaluation(NamedTuple):
         probabilities_NC: softmax of the ranked predictor's scores of the test set; None without `evaluate.ensemble`.
         validation_accuracy: share of the validation images that the ranked predictor classifies correctly; None without
             validation images.
+        global_validation_accuracy: share of the validation images of all clients that the ranked predictor classifies
+            correctly; None without validation images.
     """
 
     confusions: dict[str, NDArray[np.int64]]
     probabilities_NC: NDArray[np.float32] | None = None
     validation_accuracy: float | None = None
+    global_validation_accuracy: float | None = None
 
 
 @torch.inference_mode()
@@ -70,6 +73,17 @@ def confusions(
             if probabilities is not None and place == 0:
                 probabilities.append(scores_BC.softmax(dim=1).float().cpu().numpy())
     return counts
+
+
+def accuracy(confusions_of: Callable[[ImageArrays], NDArray[np.int64]], images: ImageArrays) -> float | None:
+    """Returns the share of the images that are classified correctly; None without images.
+
+    Args:
+        confusions_of: counts images (C, C) by true and predicted class.
+        images: the images.
+    """
+    num_images = len(images.labels_N)
+    return float(np.trace(confusions_of(images)) / num_images) if num_images else None
 
 
 @torch.inference_mode()

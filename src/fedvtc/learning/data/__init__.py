@@ -6,7 +6,7 @@
 from fedvtc.learning.data.datasets import Dataset, ImageArrays, load_dataset
 from fedvtc.learning.data.fetching import data_root
 from fedvtc.learning.data.partition import class_counts, make_partition, split_validation
-from fedvtc.learning.data.partition_file import load_partition, save_partition
+from fedvtc.learning.data.partition_file import load_partition, read_partition, save_partition
 from fedvtc.learning.data.report import DataReport
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "load_dataset",
     "load_partition",
     "make_partition",
+    "read_partition",
     "save_partition",
     "split_validation",
 ]

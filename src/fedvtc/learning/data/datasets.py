@@ -3,7 +3,7 @@
 import difflib
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +35,10 @@ class ImageArrays:
     images_NCHW: NDArray[np.uint8]
     labels_N: NDArray[np.int64]
 
+    def at(self, index_M: NDArray[np.int64]) -> "ImageArrays":
+        """Returns copies of the images with these indices."""
+        return ImageArrays(self.images_NCHW[index_M], self.labels_N[index_M])
+
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
@@ -49,6 +53,8 @@ class Dataset:
         notes: files and arrays that were passed over, and changes of images and labels while reading.
         dtype: type of the pixels in the files.
         groups_N: number of the group, such as the user, of each training image; None if the files name no groups.
+        validation_M: indices of the training images that are validation images of some client, and that no client
+            trains on; empty until the images are divided among clients.
     """
 
     name: str
@@ -59,6 +65,7 @@ class Dataset:
     notes: tuple[str, ...] = ()
     dtype: str = "uint8"
     groups_N: NDArray[np.int64] | None = None
+    validation_M: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, dtype=np.int64))
 
     @property
     def num_channels(self) -> int:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from fedvtc.learning.data.datasets import ImageArrays
+from fedvtc.learning.data.passes import batch_sizes
 from fedvtc.learning.seeding import SERVER, derive_seed
 
 Augmentation = Literal["none", "shift", "shift_flip"]
@@ -87,17 +88,7 @@ def epoch_batches(num_images: int, batch_size: int, generator: torch.Generator) 
     image, or `batch_size` 1, has batches of one image.
     """
     order_N = torch.randperm(num_images, generator=generator, device=generator.device)
-    yield from torch.split(order_N, _batch_sizes(num_images, batch_size))
-
-
-def _batch_sizes(num_images: int, batch_size: int) -> list[int]:
-    sizes = [batch_size] * (num_images // batch_size)
-    if num_images % batch_size:
-        sizes.append(num_images % batch_size)
-    if batch_size > 1 and len(sizes) > 1 and sizes[-1] == 1:
-        tail = sizes.pop() + sizes.pop()
-        sizes += [tail - tail // 2, tail // 2] if tail > 3 else [tail]
-    return sizes
+    yield from torch.split(order_N, batch_sizes(num_images, batch_size))
 
 
 class _Images(Dataset[Batch]):
@@ -124,7 +115,7 @@ class _ShuffledBatches(Sampler[torch.Tensor]):
         return epoch_batches(self.num_images, self.batch_size, self.generator)
 
     def __len__(self) -> int:
-        return len(_batch_sizes(self.num_images, self.batch_size))
+        return len(batch_sizes(self.num_images, self.batch_size))
 
 
 class ClientDataModule(lightning.LightningDataModule):

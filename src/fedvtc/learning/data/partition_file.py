@@ -73,6 +73,25 @@ def load_partition(
     return [np.sort(part) for part in np.split(indices.astype(np.int64), offsets[1:-1])]
 
 
+def read_partition(path: str | Path) -> tuple[list[Indices], NDArray[np.int64]]:
+    """Reads the partition of a run folder without the data set.
+
+    Returns:
+        The image indices of each client, and the class of each training image.
+
+    Raises:
+        DataError: the file is absent, damaged, or without labels.
+    """
+    indices, offsets, labels_N = _read_npz(path)
+    _check_saved(path, indices, offsets)
+    problem = f"{path}: is damaged: its indices and labels do not fit together. {_REMEDY}"
+    if labels_N is None or labels_N.ndim != 1 or labels_N.dtype.kind not in "iu":
+        raise DataError(problem)
+    if labels_N.min(initial=0) < 0 or not ((indices >= 0) & (indices < len(labels_N))).all():
+        raise DataError(problem)
+    return np.split(indices.astype(np.int64), offsets[1:-1]), labels_N.astype(np.int64)
+
+
 def _read_npz(path: str | Path) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any] | None]:
     try:
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:

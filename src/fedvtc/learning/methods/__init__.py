@@ -8,14 +8,14 @@ Importing this package or a method does not import PyTorch.
 
 import pkgutil
 from collections.abc import Iterator, Mapping
-from dataclasses import fields
 from importlib import import_module
 from typing import Any
 
-from fedvtc.config.own_code import OwnCodeError, is_import_path, own_class
+from fedvtc.config.own_code import OwnCodeError, is_import_path
 from fedvtc.config.registered import import_path, registered
 from fedvtc.config.schema import MethodConfig
 from fedvtc.learning.methods._largest import largest_bytes, run_bytes, undefined_sizes
+from fedvtc.learning.methods._own import own_method
 from fedvtc.learning.methods.base import Method, ServerState, Task
 
 __all__ = [
@@ -101,13 +101,4 @@ def method_class(name: str) -> type[Method[Any]]:
     if path is None:
         method = import_module(f"{__name__}.{name}").METHOD
         return method
-    method = own_class(path, Method, "fedvtc.learning.methods.Method")
-    section = method.config_class
-    keys = {field.name for field in fields(section)}
-    if lost := [key for key in vars(section).get("__annotations__", {}) if key not in keys]:
-        what = f"{section.__name__} has the fields {', '.join(lost)}, which are no config keys"
-        raise OwnCodeError(what, f"Write @section above the class {section.__name__}.")
-    if method.closing_upload is not Method.closing_upload and method.closing_server is Method.closing_server:
-        what = f"{name} defines closing_upload, but no closing_server that merges the uploads"
-        raise OwnCodeError(what, "Define closing_server as fedvtc.learning.methods.Method describes.")
-    return method
+    return own_method(path, name)

@@ -21,11 +21,8 @@ class IdleServer(Server):
 
 def undefined_sizes(method: Method[Any]) -> list[str]:
     """Returns the functions that a method of the user's own does not define, so that its bytes are unknown."""
-    is_inherited = {
-        "largest_upload": type(method).largest_upload is Method.largest_upload,
-        "largest_closing": method.has_closing and type(method).largest_closing is Method.largest_closing,
-    }
-    return [name for name, is_unknown in is_inherited.items() if is_unknown]
+    is_sent = {"largest_upload": method.sends_in_rounds, "largest_closing": method.has_closing}
+    return [name for name, needed in is_sent.items() if needed and getattr(type(method), name) is getattr(Method, name)]
 
 
 def largest_bytes(method: Method[Any], num_clients: int) -> dict[str, dict[str, int]]:

@@ -107,7 +107,7 @@ class SharedPair(SharedProxy[ProxyConfigT]):
 
     def client_round(self, client: FederatedClient, broadcast: Broadcast) -> Upload:
         """Trains both models on each batch, and uploads the trained proxy."""
-        train_pair(client, self.task.epochs)
+        train_pair(client)
         return self.upload_of(client)
 
     def proxy_of(self, client: FederatedClient) -> ClassifierModule:
@@ -150,11 +150,11 @@ def pair_of(client: FederatedClient) -> Pair:
     return pair
 
 
-def train_pair(client: FederatedClient, epochs: int) -> None:
+def train_pair(client: FederatedClient) -> None:
     """Trains both models of the client's pair on the client's own images."""
     with client.phase("train"):
-        for _ in range(epochs):
-            client.fit("pair", client.batches())
+        for batches in client.passes():
+            client.fit("pair", batches)
 
 
 def pair_bytes(pair: Pair, task: Task) -> dict[str, int]:

@@ -43,7 +43,6 @@ class Task:
         seed: `run.seed`.
         num_rounds: `run.rounds`, which a resumed run may change.
         num_clients: `population.num_clients`.
-        epochs: `training.epochs`.
         batch_size: `training.batch_size`.
         optimizer: `training.optimizer`.
         backbones: the backbones of the population, each once.
@@ -56,7 +55,6 @@ class Task:
     seed: int
     num_rounds: int = RunConfig.rounds
     num_clients: int = PopulationConfig.num_clients
-    epochs: int = TrainingConfig.epochs
     batch_size: int = TrainingConfig.batch_size
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     backbones: tuple[str, ...] = ()
@@ -72,7 +70,6 @@ class Task:
             seed=config.run.seed,
             num_rounds=config.run.rounds,
             num_clients=config.population.num_clients,
-            epochs=config.training.epochs,
             batch_size=config.training.batch_size,
             optimizer=config.training.optimizer,
             backbones=tuple(dict.fromkeys(backbone.name for backbone in config.population.backbones)),
@@ -118,6 +115,8 @@ class Method(ABC, Generic[ConfigT]):
 
     config_class: ClassVar[type[MethodConfig]] = MethodConfig
     """Section of the config with the keys of the method."""
+    sends_in_rounds: ClassVar[bool] = True
+    """False if uploads of a round have no payload, so that their bytes are known without `largest_upload`."""
 
     def __init__(self, config: ConfigT, task: Task) -> None:
         self.config, self.task = config, task

@@ -70,8 +70,8 @@ class FD(Method[FDConfig]):
             return {"loss": whole, "classification": classification, "soft_labels": soft_labels}
 
         with client.phase("train"):
-            for _ in range(self.task.epochs):
-                client.fit("classifier", client.batches(), loss=loss)
+            for batches in client.passes():
+                client.fit("classifier", batches, loss=loss)
         own = self._own_means(client)
         client.memory.update(own, round=client.round)
         return client.upload({"predictions": own})

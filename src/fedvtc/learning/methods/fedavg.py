@@ -82,8 +82,8 @@ class FedAvg(Method[FedAvgConfig]):
 
         loss = proximal_loss if self.config.prox_mu else None
         with client.phase("train"):
-            for _ in range(self.task.epochs):
-                client.fit("classifier", client.batches(), loss=loss, optimizer=stepper)
+            for batches in client.passes():
+                client.fit("classifier", batches, loss=loss, optimizer=stepper)
         payload = {"model": weights_of(classifier)}
         return client.upload(payload)
 

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
 _DECAY = 0.98
 """Factor per round of the learning rate and of the weights of the generated terms."""
-_GUIDED_EPOCHS = 20
-"""Local epochs of a round with generated terms, as in the authors' code."""
+_GUIDED_PASSES = 20
+"""Passes of a round with generated terms, as in the authors' code."""
 
 
 @section
@@ -82,8 +82,8 @@ class FedGen(Method[FedGenConfig]):
         if "generator" in broadcast.payload:
             loss = self._loss(client, broadcast)
             with client.phase("train"):
-                for epoch in range(self.task.epochs):
-                    client.fit("classifier", client.batches(), loss=loss if epoch < _GUIDED_EPOCHS else None)
+                for number, batches in enumerate(client.passes()):
+                    client.fit("classifier", batches, loss=loss if number < _GUIDED_PASSES else None)
         else:
             client.train()
         count_C = client.images.counts_C(self.task.num_classes)

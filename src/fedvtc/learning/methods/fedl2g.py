@@ -78,10 +78,11 @@ class FedL2G(Method[FedL2GConfig]):
 
         if client.round > int(self.config.warm_up * self.task.num_rounds):
             with client.phase("train"):
-                for _ in range(self.task.epochs):
-                    client.fit("classifier", self._batches(client, study_N), loss=loss)
+                for index_batches in client.index_passes(len(study_N)):
+                    client.fit("classifier", _batches(client, study_N, index_batches), loss=loss)
         with client.phase("targets"):
-            study, quiz = next(self._batches(client, study_N)), _images(client, quiz_N)
+            study = next(_batches(client, study_N, next(client.index_passes(len(study_N)))))
+            quiz = _images(client, quiz_N)
             client.classifier.eval()
             fixed = {name: weight.detach() for name, weight in weights.items()}
             measure = partial(target_gradients, outputs, fixed, study, quiz, targets_CD, lr=self.task.optimizer.lr)
@@ -129,16 +130,6 @@ class FedL2G(Method[FedL2GConfig]):
         order_N = torch.from_numpy(generator.permutation(client.num_images))
         return order_N[self.task.batch_size :], order_N[: self.task.batch_size]
 
-    def _batches(self, client: FederatedClient, index_N: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        import torch
-
-        from fedvtc.learning.data.module import epoch_batches
-
-        labels_N = client.images.labels_N
-        batches = epoch_batches(len(index_N), self.task.batch_size, torch.default_generator)
-        for images, index_B in client.images.in_batches(index_N[batch_B] for batch_B in batches):
-            yield client.images.augmented(images), labels_N[index_B]
-
     def _outputs(self, client: FederatedClient) -> Outputs:
         """Returns the client's model as a function of its weights and of images."""
         from torch.func import functional_call
@@ -155,6 +146,11 @@ class FedL2G(Method[FedL2GConfig]):
 
 def _part(weights: Weights, prefix: str) -> Weights:
     return {name.removeprefix(prefix): weight for name, weight in weights.items() if name.startswith(prefix)}
+
+
+def _batches(client: FederatedClient, index_N: Tensor, batches: Iterable[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yields augmented images and labels of batches of places in `index_N`."""
+    return client.images.batches(index_N[batch_B] for batch_B in batches)
 
 
 def _images(client: FederatedClient, index_B: Tensor) -> tuple[Tensor, Tensor]:

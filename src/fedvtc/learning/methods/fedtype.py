@@ -73,16 +73,16 @@ class FedType(SharedProxy[FedTypeConfig]):
         private, proxy = client.classifier, self.proxy_of(client)
         penalty = client.memory.setdefault("penalty", self.config.proxy_penalty)
         client.memory.setdefault("accuracy", 0.0)
-        for epoch in range(self.task.epochs):
+        for epoch, (batches, proxy_batches) in enumerate(zip(client.passes(), client.passes(), strict=True)):
             with _part(client, "calibrate", epoch):
                 proxy_sets = self._calibrated(client, proxy, float(penalty))
                 private_sets = self._calibrated(client, private, self.config.private_penalty)
             with _part(client, "train", epoch):
                 loss = private_loss(private, proxy.eval(), private_sets, proxy_sets)
-                client.fit("classifier", client.batches(), loss=loss)
+                client.fit("classifier", batches, loss=loss)
             with _part(client, "proxy", epoch):
                 loss = proxy_loss(proxy, private.eval(), self.config.temperature)
-                client.fit("proxy", client.batches(), loss=loss, record_terms=False)
+                client.fit("proxy", proxy_batches, loss=loss, record_terms=False)
                 penalty = self._next_penalty(client)
             client.memory["penalty"] = penalty
         return self.upload_of(client)

@@ -194,20 +194,21 @@ class GeFL(Method[GeFLConfig]):
             labels_B = classes_C[torch.randint(len(classes_C), (num_images,), device=client.device)]
             return client.counted("images", num_images, lambda: _draw(generator, labels_B)), labels_B
 
-        def mixed() -> Iterator[tuple[Tensor, Tensor]]:
-            for images, labels_B in client.batches():
+        def mixed(batches: Iterable[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:
+            for images, labels_B in batches:
                 more, more_labels_B = drawn(len(images))
                 yield torch.cat([images, more]), torch.cat([labels_B, more_labels_B])
 
         def synthetic() -> None:
             with client.phase("synthetic"):
-                batches = (drawn(len(index_B)) for index_B in client.index_batches(self.task.batch_size))
+                # One pass, as long as the first pass over real images.
+                batches = (drawn(len(index_B)) for index_B in next(client.index_passes()))
                 client.fit("classifier", batches, record_terms=False)
 
         if order == "mixed":
             with client.phase("train"):
-                for _ in range(self.task.epochs):
-                    client.fit("classifier", mixed())
+                for batches in client.passes():
+                    client.fit("classifier", mixed(batches))
             return
         steps = (synthetic, client.train) if order == "synthetic_first" else (client.train, synthetic)
         for step in steps:

@@ -25,6 +25,8 @@ class LocalConfig(MethodConfig):
 class LocalRounds(Method[ConfigT]):
     """Rounds of local training without messages, for methods that exchange values after the last round alone."""
 
+    sends_in_rounds = False
+
     def client_round(self, client: FederatedClient, broadcast: Broadcast) -> Upload:
         """Trains on the client's own images; uploads measurements alone."""
         client.train()
@@ -36,10 +38,6 @@ class LocalRounds(Method[ConfigT]):
         """Returns the state unchanged and an empty broadcast of the round."""
         round = max(upload.round for upload in uploads)
         return state, Broadcast(round)
-
-    def largest_upload(self) -> Upload:
-        """Builds an upload without payload."""
-        return super().largest_upload()
 
 
 class Local(LocalRounds[LocalConfig]):

@@ -11,6 +11,8 @@ import altair as alt
 import numpy as np
 from numpy.typing import NDArray
 
+from fedvtc.errors import DataError
+from fedvtc.learning.data import read_partition
 from fedvtc.reporting.charts.figure import Chart, Choice, Figure, Row, base
 from fedvtc.reporting.charts.heatmaps import (
     MAX_CELLS,
@@ -18,6 +20,8 @@ from fedvtc.reporting.charts.heatmaps import (
     clients_axis,
     every_nth,
     names_axis,
+    names_of_all,
+    names_scale,
     rows_height,
     share_colour,
     thinned,
@@ -25,6 +29,7 @@ from fedvtc.reporting.charts.heatmaps import (
 from fedvtc.reporting.charts.style import SEQUENTIAL
 from fedvtc.reporting.results import RunResult, firsts_first
 from fedvtc.storage.confusions import evaluations, read_confusions
+from fedvtc.storage.run_folder import PARTITION
 
 MAX_BUBBLES = 1500
 """Cells of a partition that is drawn as bubbles; larger ones are a heat map."""
@@ -34,10 +39,11 @@ EVERYONE = "all clients"
 
 def classes(runs: Sequence[RunResult]) -> Iterator[Figure]:
     """Yields the figures of the confusion matrices of one run per group; none without confusion.npz."""
-    firsts, others = firsts_first(runs)
-    matrices = [(run, counts) for run in [*firsts, *others] if (counts := _newest_counts(run)) is not None]
-    if not matrices:
+    counts_of = {run: counts for run in runs if (counts := _newest_counts(run)) is not None}
+    if not counts_of:
         return
+    firsts, others = firsts_first(list(counts_of))
+    matrices = [(run, counts_of[run]) for run in [*firsts, *others]]
     every = max(every_nth(counts_KCC[:, 0].size) for _, counts_KCC in matrices)
     recall_rows: list[Row] = []
     recall_runs: dict[Any, str] = {}
@@ -46,7 +52,8 @@ def classes(runs: Sequence[RunResult]) -> Iterator[Figure]:
             break
         recall_rows += _recall_rows(run, counts_KCC)
         recall_runs[run.name] = run.name
-    num_clients, num_classes, _ = matrices[0][1].shape
+    num_clients = max(len(counts_KCC) for _, counts_KCC in matrices)
+    names, is_fixed = names_of_all([_class_names(run, counts_KCC.shape[1]) for run, counts_KCC in matrices])
     yield Figure(
         name="recall",
         title="Recall of every client and class",
@@ -54,7 +61,7 @@ def classes(runs: Sequence[RunResult]) -> Iterator[Figure]:
         "A dot marks a class that the client has training images of." + thinned(every),
         section="Classes",
         rows=recall_rows,
-        charts={(): _recall_chart(num_clients, _class_names(matrices[0][0], num_classes))},
+        charts={(): _recall_chart(num_clients, names_axis("class", names, is_fixed=is_fixed), len(names))},
         choices=[Choice("run", "run", recall_runs)],
         exported_rows=[{"run": run.name} for run, _ in matrices if run in firsts and run.name in recall_runs][:8],
         has_groups=False,
@@ -83,8 +90,8 @@ def partitions(runs: Sequence[RunResult]) -> Iterator[Figure]:
             for client, label in zip(*np.nonzero(shown_KC), strict=True)
         ]
     if rows:
-        run, counts_KC = next(iter(known.values()))
-        num_clients, num_classes = counts_KC.shape
+        num_clients = max(len(counts_KC) for _, counts_KC in known.values())
+        labels, is_fixed = names_of_all([_class_names(run, counts_KC.shape[1]) for run, counts_KC in known.values()])
         yield Figure(
             name="partition",
             title="Training images of every client",
@@ -92,7 +99,7 @@ def partitions(runs: Sequence[RunResult]) -> Iterator[Figure]:
             + thinned(max(every_nth(counts_KC.size) for _, counts_KC in known.values())),
             section="Classes",
             rows=rows,
-            charts={(): _partition_chart(num_clients, _class_names(run, num_classes))},
+            charts={(): _partition_chart(num_clients, names_axis("class", labels, is_fixed=is_fixed), len(labels))},
             choices=[Choice("partition", "partition", names)],
             has_groups=False,
         )
@@ -108,12 +115,10 @@ def _newest_counts(run: RunResult) -> NDArray[np.uint32] | None:
 
 
 def _partition(run: RunResult) -> NDArray[np.int64] | None:
-    with suppress(OSError, ValueError, KeyError, IndexError):
-        with np.load(run.folder / "partition.npz", allow_pickle=False) as arrays:
-            indices, offsets, labels = arrays["indices"], arrays["offsets"], arrays["labels"]
-        num_classes = max(int(labels.max()) + 1, len(run.class_names))
-        parts = np.split(labels[indices], offsets[1:-1])
-        return np.stack([np.bincount(part, minlength=num_classes) for part in parts])
+    with suppress(DataError):
+        parts, labels_N = read_partition(run.folder / PARTITION)
+        num_classes = max(int(labels_N.max(initial=0)) + 1, len(run.class_names))
+        return np.stack([np.bincount(labels_N[part], minlength=num_classes) for part in parts])
     return None
 
 
@@ -134,12 +139,12 @@ def _recall_rows(run: RunResult, counts_KCC: NDArray[np.uint32]) -> Iterator[Row
             yield {**words, "recall": round(float(recall_C[label]), 4), "held": "yes" if is_held else ""}
 
 
-def _recall_chart(num_clients: int, names: Sequence[str]) -> Chart:
-    x, y = names_axis("class", names), clients_axis(num_clients)
+def _recall_chart(num_clients: int, x: alt.X, num_classes: int) -> Chart:
+    y = clients_axis(num_clients)
     tips = ["client:Q", "class:N", alt.Tooltip("recall:Q", format=".3f"), "held:N"]
     colour = share_colour("recall", "recall")
     layers: list[alt.Chart] = [base().mark_rect().encode(x=x, y=y, color=colour, tooltip=tips)]
-    if num_clients * len(names) <= MAX_DOTS:
+    if num_clients * num_classes <= MAX_DOTS:
         dots = base().transform_filter("datum.held == 'yes'")
         layers.append(
             dots.mark_circle(size=14, color="#ffffff", opacity=0.9, stroke="#000000", strokeWidth=0.6).encode(x=x, y=y)
@@ -148,7 +153,14 @@ def _recall_chart(num_clients: int, names: Sequence[str]) -> Chart:
 
 
 def _confusion_figure(matrices: Sequence[tuple[RunResult, NDArray[np.uint32]]], firsts: Sequence[RunResult]) -> Figure:
-    num_clients, num_classes, _ = matrices[0][1].shape
+    num_clients = max(len(counts_KCC) for _, counts_KCC in matrices)
+    num_classes = max(counts_KCC.shape[1] for _, counts_KCC in matrices)
+    left_out = ""
+    room_for = MAX_CELLS // ((num_clients + 1) * num_classes**2)
+    if len(firsts) <= room_for < len(matrices):
+        # Every client of one run per group, rather than some clients of every run.
+        left_out = " The page has room for one run per group only; confusion.npz of the other runs has the others."
+        matrices = [(run, counts_KCC) for run, counts_KCC in matrices if run in firsts]
     num_shown = max(0, MAX_CELLS // len(matrices) // num_classes**2 - 1)
     rows: list[Row] = []
     runs: dict[Any, str] = {}
@@ -170,15 +182,18 @@ def _confusion_figure(matrices: Sequence[tuple[RunResult, NDArray[np.uint32]]], 
                         "share": round(float(share_CC[true, predicted]), 4),
                     }
                 )
-    options = {EVERYONE: EVERYONE} | {label: label for label in _shown_clients(matrices[0][1], num_shown)}
-    sort = _class_names(matrices[0][0], num_classes)
+    options = {EVERYONE: EVERYONE} | {
+        label: label for _, counts in matrices for label in _shown_clients(counts, num_shown)
+    }
+    sort, is_fixed = names_of_all([_class_names(run, counts_KCC.shape[1]) for run, counts_KCC in matrices])
     axis = alt.Axis(ticks=False, domain=False, labelOverlap=True, labelLimit=90)
+    x = names_axis("predicted", sort, is_fixed=is_fixed).title("predicted class")
     chart = (
         base()
         .mark_rect()
         .encode(
-            x=alt.X("predicted:N", sort=sort, title="predicted class", scale=alt.Scale(domain=sort), axis=axis),
-            y=alt.Y("true:N", sort=sort, title="true class", scale=alt.Scale(domain=sort), axis=axis),
+            x=x,
+            y=alt.Y("true:N", sort=sort, title="true class", scale=names_scale(sort, is_fixed), axis=axis),
             color=share_colour("share", "share of the true class"),
             tooltip=["true:N", "predicted:N", "images:Q", alt.Tooltip("share:Q", format=".3f")],
         )
@@ -188,7 +203,9 @@ def _confusion_figure(matrices: Sequence[tuple[RunResult, NDArray[np.uint32]]], 
         title="Confusion matrices",
         note="Share of the test images of a class (row) that are classified as another class (column), at the newest "
         "evaluation: of all clients together, or of one client."
-        + ("" if num_shown >= num_clients else " The page has room for some clients only; confusion.npz has all."),
+        + (
+            left_out if num_shown >= num_clients else " The page has room for some clients only; confusion.npz has all."
+        ),
         section="Classes",
         rows=rows,
         # Rows without images are left out of the table, and so have the colour of the ground.
@@ -212,12 +229,14 @@ def _shown_clients(counts_KCC: NDArray[np.uint32], num_shown: int) -> dict[str, 
     return named if num_shown >= len(named) else {}
 
 
-def _partition_chart(num_clients: int, names: Sequence[str]) -> Chart:
-    x, y = names_axis("class", names), clients_axis(num_clients)
+def _partition_chart(num_clients: int, x: alt.X, num_classes: int) -> Chart:
+    y = clients_axis(num_clients)
     tips = ["client:Q", "class:N", "images:Q"]
-    if num_clients * len(names) <= MAX_BUBBLES:
+    if num_clients * num_classes <= MAX_BUBBLES:
         size = alt.Size(
-            "images:Q", scale=alt.Scale(rangeMin=4, rangeMax=280, zero=True), legend=alt.Legend(title="images")
+            "images:Q",
+            scale=alt.Scale(rangeMin=4, rangeMax=280, zero=True),
+            legend=alt.Legend(title="images", tickCount=3),
         )
         chart: Chart = base().mark_circle(color="#0072b2", opacity=0.8).encode(x=x, y=y, size=size, tooltip=tips)
     else:

@@ -41,7 +41,7 @@ def summary(runs: Sequence[RunResult], groups: Groups) -> Iterator[Figure]:
     labels = list(HEADLINE_METRICS)
     colour = alt.Color("metric:N", sort=labels, scale=alt.Scale(domain=labels))
     shape = alt.Shape("metric:N", sort=labels, scale=alt.Scale(domain=labels))
-    title = "share of test images classified correctly"
+    title = "share classified correctly"
     x = alt.X("value:Q", scale=RATE, title=title)
     low = alt.X("low:Q", scale=RATE, title=title)
     bars = base().transform_filter("isValid(datum.low)").mark_rule(strokeWidth=2, opacity=0.6)
@@ -68,24 +68,31 @@ def clients(runs: Sequence[RunResult], groups: Groups) -> Iterator[Figure]:
     if not rows:
         return
     labels = [label for label in METRICS.values() if any(row.get(label) is not None for row in rows)]
-    strip = _strip if len(rows) <= MAX_STRIP else _boxes
+    is_strip = len(rows) <= MAX_STRIP
+    strip = _strip if is_strip else _boxes
     yield Figure(
         name="clients",
         title="Clients of every group",
-        note="One point per client and seed, at the newest evaluation; the tick is the median.",
+        note="Clients of all seeds at the newest evaluation. "
+        + (
+            "One point per client; the tick is the median."
+            if is_strip
+            else "A box spans the middle half of the clients, the line all of them."
+        ),
         section="Clients",
         rows=rows,
         charts={(label,): strip(groups, label) for label in labels},
         labels=("metric",),
     )
     names = {run.name: run.name for run in runs if run.rows}
+    backbones = sorted({row["backbone"] for row in rows})
     yield Figure(
         name="sorted-clients",
         title="Clients of one run, sorted",
         note="One bar per client, from the lowest to the highest.",
         section="Clients",
         rows=rows,
-        charts={(label,): _sorted_bars(label) for label in labels},
+        charts={(label,): _sorted_bars(label, backbones) for label in labels},
         labels=("metric",),
         choices=[Choice("run", "run", names)],
         has_groups=False,
@@ -156,15 +163,15 @@ def _boxes(groups: Groups, label: str) -> Chart:
     return chart.properties(height=_height(groups, 28))
 
 
-def _sorted_bars(label: str) -> Chart:
+def _sorted_bars(label: str, backbones: Sequence[str]) -> Chart:
     order: list[alt.SortField | dict[str, str]] = [alt.SortField(label, order="ascending")]
     ranked = base().transform_filter(_has(label)).transform_window(rank="row_number()", sort=order)
     left = ranked.transform_calculate(left="datum.rank - 0.9", right="datum.rank - 0.1")
     x = alt.X("left:Q", title="clients, from the lowest", axis=alt.Axis(labels=False, ticks=False, grid=False))
     y = alt.Y(field=label, type="quantitative", scale=RATE, title=label)
-    bars: Chart = left.mark_rect().encode(
-        x=x, x2="right:Q", y=y, y2=alt.datum(0), color=alt.Color("backbone:N"), tooltip=_tips(label)
-    )
+    # A backbone has one colour in the bars of all runs.
+    colour = alt.Color("backbone:N", scale=alt.Scale(domain=backbones))
+    bars: Chart = left.mark_rect().encode(x=x, x2="right:Q", y=y, y2=alt.datum(0), color=colour, tooltip=_tips(label))
     return bars.properties(height=240)
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import altair as alt
 
-from fedvtc.learning.metrics import HEADLINE_METRICS
+from fedvtc.learning.metrics import HEADLINE_METRICS, MEASURED
 from fedvtc.reporting.charts.figure import Chart, Figure, Groups, Row, base, field_name, has
 from fedvtc.reporting.results import RunResult, groups_of, number
 from fedvtc.reporting.run_numbers import ACCURACY
@@ -15,9 +15,13 @@ MAX_POINTS = 200
 """Points of a curve; longer runs show evenly spaced rounds."""
 MAX_VISIBLE = 25
 """Points of a curve that are drawn."""
+BAND_OPACITY = 0.15
+MANY_GROUPS = 8
+"""More bands than this are faint, because bands that lie on each other hide the curves."""
 AXES = {"rounds": "round", "MB": "MB", "seconds": "seconds"}
 TITLES = {"round": "round", "MB": "MB sent and received, all clients", "seconds": "seconds of wall clock"}
-EVALUATED = ("test/", "validation/", "privacy/")
+OTHERS = (*MEASURED, "loss/", "bytes/", "incidents/", "clients/", "round")
+"""Starts of numbers that have figures of their own, or are none of a model."""
 HEADLINES = {key: label for label, key in HEADLINE_METRICS.items()}
 ENDS = {"mean": "", "low": " low", "high": " high"}
 BYTES = ("bytes/up/", "bytes/down/")
@@ -27,7 +31,7 @@ def curves(runs: Sequence[RunResult], groups: Groups) -> Iterator[Figure]:
     """Yields the figures of evaluations and of losses; none without records."""
     names = list(dict.fromkeys(key for run in runs for record in run.records for key in record))
     numbers = [name for name in names if any(number(record.get(name)) is not None for record in _all_records(runs))]
-    metrics = sorted((name for name in numbers if name.startswith(EVALUATED)), key=_order)
+    metrics = sorted((name for name in numbers if not name.startswith(OTHERS)), key=_order)
     losses = sorted(name for name in numbers if name.startswith("loss/"))
     if metrics:
         rows = _rows(runs, metrics)
@@ -57,10 +61,12 @@ def curves(runs: Sequence[RunResult], groups: Groups) -> Iterator[Figure]:
             section="Training",
             rows=rows,
             charts={
-                (name.removeprefix("loss/"),): _curve(rows, groups, field_name(name), "round", name) for name in losses
+                (name.removeprefix("loss/"), over): _curve(rows, groups, field_name(name), axis, name)
+                for name in losses
+                for over, axis in AXES.items()
             },
-            labels=("term",),
-            exported=[(name.removeprefix("loss/"),) for name in losses],
+            labels=("term", "over"),
+            exported=[(name.removeprefix("loss/"), "rounds") for name in losses],
         )
 
 
@@ -149,19 +155,23 @@ def _curve(rows: Sequence[Row], groups: Groups, name: str, axis: str, title: str
         alt.Tooltip("seeds:Q"),
     ]
     low, high = f"{name} low", f"{name} high"
+    groups = groups.having({row["group"] for row in rows if row.get(name) is not None})
     shown = base().transform_filter(f"isValid(datum[{name!r}])")
     rounds = shown.transform_filter("datum.phase == 'round'")
     colour = groups.colour()
     layers = []
     if has([row for row in rows if row["phase"] == "round"], low):
-        band = rounds.transform_filter(f"isValid(datum[{low!r}])").mark_area(opacity=0.15)
+        band = rounds.transform_filter(f"isValid(datum[{low!r}])").mark_area(
+            opacity=BAND_OPACITY if len(groups.places) <= MANY_GROUPS else BAND_OPACITY / 3
+        )
         low_y, high_y = alt.Y(field=low, type="quantitative", title=title), alt.Y2(field=high)
         layers.append(band.encode(x=x, y=low_y, y2=high_y, color=colour))
     if has([row for row in rows if row["phase"] == "round"], name):
         num_points = len({row["round"] for row in rows})
         # Invisible points show their numbers to the pointer; a few points are shown, for a curve may have one only.
         is_short = num_points <= MAX_VISIBLE
-        line = rounds.mark_line(strokeWidth=2)
+        # With the final evaluation, so that the reader sees which curve a diamond belongs to.
+        line = shown.mark_line(strokeWidth=2)
         points = rounds.mark_point(size=25 if is_short else 60, opacity=float(is_short), filled=True)
         layers.append(line.encode(x=x, y=y, color=colour, strokeDash=groups.dash()))
         layers.append(points.encode(x=x, y=y, color=colour, tooltip=tooltip))

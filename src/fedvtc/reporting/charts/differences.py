@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 import altair as alt
 
 from fedvtc.learning.metrics import HEADLINE_METRICS
-from fedvtc.reporting.charts.figure import Chart, Choice, Figure, Groups, Row, base, has
+from fedvtc.reporting.charts.figure import Chart, Choice, Figure, Groups, Row, base, has, once
 from fedvtc.reporting.results import RunResult, groups_of
 from fedvtc.reporting.seeds import LEVEL, paired_difference
 
@@ -54,7 +54,7 @@ def _chart(rows: Sequence[Row], groups: Groups, label: str) -> Chart:
     tips += [alt.Tooltip("high:Q", format="+.4f"), "pairs:Q"]
     colour = groups.colour(legend=None)
     low = alt.X("low:Q", title=title)
-    zero = base().mark_rule(strokeDash=[3, 3], opacity=0.6).encode(x=alt.datum(0))
+    zero = once().mark_rule(strokeDash=[3, 3], opacity=0.6).encode(x=alt.datum(0))
     lines = shown.transform_filter("isValid(datum.low)").mark_rule(strokeWidth=2)
     points = shown.mark_point(filled=True, size=70, opacity=1)
     return alt.layer(

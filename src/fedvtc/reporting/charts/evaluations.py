@@ -13,6 +13,10 @@ from fedvtc.reporting.charts.heatmaps import MAX_CELLS, clients_axis, names_axis
 from fedvtc.reporting.results import RunResult, firsts_first
 from fedvtc.storage.evaluations import read_evaluations
 
+MAX_WRITTEN = 8
+"""Test sets whose cells have room for their numbers on a phone."""
+MIN_STEP = 14
+"""Height of a row that has room for numbers."""
 LABELS = {column: METRICS[column] for column in ("accuracy", "accuracy/held", "accuracy/missing", "recall/worst")}
 
 
@@ -31,7 +35,7 @@ def evaluations(runs: Sequence[RunResult], groups: Groups) -> Iterator[Figure]:
         "own test set.",
         section="Evaluations",
         rows=list(_means(everything, labels)),
-        charts={(label,): _chart("group", groups.axis(), sets, label, 24 * len(groups.places)) for label in labels},
+        charts={(label,): _chart("group", groups.axis(), sets, label, len(groups.places)) for label in labels},
         labels=("metric",),
         exported=[(label,) for label in labels],
     )
@@ -46,10 +50,7 @@ def evaluations(runs: Sequence[RunResult], groups: Groups) -> Iterator[Figure]:
         note="The final model of every client of one run on each test set.",
         section="Evaluations",
         rows=[row for rows in shown.values() for row in rows],
-        charts={
-            (label,): _chart("client", clients_axis(num_clients), sets, label, rows_height(num_clients))
-            for label in labels
-        },
+        charts={(label,): _chart("client", clients_axis(num_clients), sets, label, num_clients) for label in labels},
         labels=("metric",),
         choices=[Choice("run", "run", {run.name: run.name for run in shown})],
         exported_rows=[{"run": run.name} for run in list(shown)[:8]],
@@ -80,9 +81,16 @@ def _means(rows: Sequence[Row], labels: Sequence[str]) -> Iterator[Row]:
         yield found
 
 
-def _chart(field: str, y: alt.Y, sets: Sequence[str], label: str, height: int) -> Chart:
+def _chart(field: str, y: alt.Y, sets: Sequence[str], label: str, num_rows: int) -> Chart:
     tips = [alt.Tooltip(f"{field}:N"), alt.Tooltip("test set:N")]
     value = alt.Tooltip(field=label, type="quantitative", format=".4f")
     cells = base().mark_rect().encode(x=names_axis("test set", sets), y=y, color=share_colour(label, label))
-    chart: Chart = cells.encode(tooltip=[*tips, value])
-    return chart.properties(height=max(60, height))
+    cells = cells.encode(tooltip=[*tips, value])
+    layers: list[alt.Chart] = [cells]
+    height = rows_height(num_rows)
+    if len(sets) <= MAX_WRITTEN and height >= MIN_STEP * num_rows:
+        # Dark texts on the light half of the colours.
+        ink = alt.condition(f"datum[{label!r}] > 0.6", alt.value("#000000"), alt.value("#ffffff"))
+        texts = base().mark_text(fontSize=11).encode(x=names_axis("test set", sets), y=y, color=ink)
+        layers.append(texts.encode(text=alt.Text(field=label, type="quantitative", format=".2f")))
+    return alt.layer(*layers).properties(height=height)

@@ -3,7 +3,7 @@
 import csv
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -85,6 +85,10 @@ class Groups:
 
     places: Mapping[str, int] = field(default_factory=dict)
 
+    def having(self, names: Collection[str]) -> "Groups":
+        """Returns the groups of these names."""
+        return Groups({group: place for group, place in self.places.items() if group in names})
+
     def colour(self, legend: alt.Legend | None = LEGEND) -> alt.Color:
         """Returns the colour by group."""
         colours = [colour_of(place) for place in self.places.values()]
@@ -113,6 +117,11 @@ def has(rows: Sequence[Row], name: str) -> bool:
 def base() -> alt.Chart:
     """Returns a chart of the figure's rows."""
     return alt.Chart(alt.NamedData(TABLE))
+
+
+def once() -> alt.Chart:
+    """Returns a chart of one row, for a line that is drawn once; thousands of equal dashed lines take minutes."""
+    return base().transform_aggregate(rows="count()")
 
 
 def field_name(name: str) -> str:

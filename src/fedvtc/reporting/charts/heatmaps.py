@@ -11,6 +11,8 @@ MAX_CELLS = 40_000
 MAX_DRAWN = 20_000
 """Cells of one chart, which a browser draws in about a second; of more clients every n-th is drawn."""
 MAX_HEIGHT = 900
+LETTER_WIDTH, NARROW_WIDTH = 7, 300
+"""Pixels of a letter of a label, and of a chart on a phone, where the labels of a level axis must fit."""
 NONE_OF_ALL = "#440154"
 """The colour of the share 0."""
 
@@ -31,11 +33,29 @@ def clients_axis(num_clients: int) -> alt.Y:
     return alt.Y("client:O", title="client", axis=alt.Axis(values=values, ticks=False, domain=False))
 
 
-def names_axis(field: str, names: Sequence[str]) -> alt.X:
-    """Returns a horizontal axis with a column per name, in the given order."""
-    angle = 0 if len(names) <= 12 and max(map(len, names)) <= 5 else -60
+def names_of_all(names: Sequence[Sequence[str]]) -> tuple[list[str], bool]:
+    """Returns the names of all runs in order, and True if all runs have the same names."""
+    union = list(dict.fromkeys(name for own in names for name in own))
+    return union, all(list(own) == union for own in names)
+
+
+def names_scale(names: Sequence[str], is_fixed: bool) -> alt.Scale:
+    """Returns a scale with a place for every name, or for the names of the drawn rows if `is_fixed` is False."""
+    return alt.Scale(domain=list(names)) if is_fixed else alt.Scale()
+
+
+def names_axis(field: str, names: Sequence[str], *, is_fixed: bool = True) -> alt.X:
+    """Returns a horizontal axis with a column per name, in the given order.
+
+    Args:
+        field: name of the column of the names, and title of the axis.
+        names: names in order.
+        is_fixed: True if names without a row have a column too.
+    """
+    angle = 0 if LETTER_WIDTH * len(names) * max(map(len, names)) <= NARROW_WIDTH else -60
     axis = alt.Axis(labelAngle=angle, labelOverlap=True, ticks=False, domain=False, labelLimit=70)
-    return alt.X(field, type="nominal", sort=list(names), scale=alt.Scale(domain=list(names)), title=field, axis=axis)
+    scale = names_scale(names, is_fixed)
+    return alt.X(field, type="nominal", sort=list(names), scale=scale, title=field, axis=axis)
 
 
 def rows_height(num_rows: int) -> int:

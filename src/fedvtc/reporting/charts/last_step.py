@@ -6,7 +6,7 @@ from typing import Any
 import altair as alt
 
 from fedvtc.reporting.charts.clients import METRICS
-from fedvtc.reporting.charts.figure import Chart, Figure, Groups, Row, base
+from fedvtc.reporting.charts.figure import Chart, Figure, Groups, Row, base, once
 from fedvtc.reporting.results import RunResult
 
 LABELS = {column: METRICS[column] for column in ("accuracy", "accuracy/held", "accuracy/missing")}
@@ -17,7 +17,7 @@ RATE = alt.Scale(domain=[0, 1])
 
 def last_step(runs: Sequence[RunResult], groups: Groups) -> Iterator[Figure]:
     """Yields the figure of accuracies before and after the last step; none if no method has a last step."""
-    stepped = [run for run in runs if _numbers(run.rows_before) != _numbers(run.rows) and run.rows_before]
+    stepped = [run for run in runs if _is_changed(run)]
     every = -(-sum(len(run.rows) for run in stepped) // MAX_POINTS) or 1
     rows = [row for run in stepped for row in _client_rows(run, every)]
     if rows:
@@ -29,9 +29,17 @@ def last_step(runs: Sequence[RunResult], groups: Groups) -> Iterator[Figure]:
             "such as fine-tuning on generated images; above the line the step helps." + thinned,
             section="Clients",
             rows=rows,
-            charts={(label,): _chart(groups, label) for label in LABELS.values()},
+            charts={
+                (label,): _chart(groups.having({row["group"] for row in rows}), label) for label in LABELS.values()
+            },
             labels=("metric",),
         )
+
+
+def _is_changed(run: RunResult) -> bool:
+    """True if a client of both evaluations has other numbers; a sample in the last round lacks clients."""
+    before, after = _numbers(run.rows_before), _numbers(run.rows)
+    return any(before[client] != after[client] for client in before.keys() & after.keys())
 
 
 def _numbers(rows: Sequence[Row]) -> dict[Any, list[Any]]:
@@ -56,7 +64,7 @@ def _chart(groups: Groups, label: str) -> Chart:
     y = alt.Y(field=after, type="quantitative", scale=RATE, title=f"{label} after the last step")
     tips = [alt.Tooltip("run:N"), alt.Tooltip("client:Q"), alt.Tooltip("backbone:N")]
     tips += [alt.Tooltip(field=name, type="quantitative", format=".4f") for name in (before, after)]
-    line = base().mark_rule(strokeDash=[3, 3], opacity=0.6)
+    line = once().mark_rule(strokeDash=[3, 3], opacity=0.6)
     points = base().transform_filter(f"isValid(datum[{before!r}])").mark_point(size=36, opacity=0.7)
     return alt.layer(
         line.encode(x=alt.datum(0), y=alt.datum(0), x2=alt.datum(1), y2=alt.datum(1)),

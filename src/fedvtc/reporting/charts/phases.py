@@ -7,10 +7,10 @@ from typing import NamedTuple
 import altair as alt
 
 from fedvtc.reporting.charts.figure import Chart, Figure, Groups, Row, base
+from fedvtc.reporting.charts.style import PART_COLOURS
 from fedvtc.reporting.results import RunResult, groups_of
 from fedvtc.reporting.run_numbers import COMPUTING, CPU, FLOPS, WALL_CLOCK
 
-PART_COLOURS = alt.Scale(scheme="tableau20")
 MEMORY = {
     "memory/peak_bytes": "clients",
     "memory/coordinator_peak_bytes": "coordinator",
@@ -39,6 +39,11 @@ class Stack(NamedTuple):
     left_out: Sequence[str]
     unit: str
     scale: float = 1.0
+
+    @property
+    def kind(self) -> str:
+        """Returns "bytes" for kinds of payload, else "phase"."""
+        return "bytes" if self.prefix.startswith("bytes/") else "phase"
 
 
 BYTES_NOTE = "Megabytes of all clients over the whole run by kind of payload, mean over seeds."
@@ -77,8 +82,10 @@ STACKS = (
 
 def phases(runs: Sequence[RunResult], groups: Groups) -> Iterator[Figure]:
     """Yields the figures of costs by phase and kind; those without numbers are left out."""
-    for stack in STACKS:
-        rows = list(_parts(runs, stack))
+    found = {stack: list(_parts(runs, stack)) for stack in STACKS}
+    for stack, rows in found.items():
+        # A phase or a kind of payload has one colour in all figures of its unit.
+        parts = list(dict.fromkeys(row["part"] for other in found for row in found[other] if other.kind == stack.kind))
         if rows:
             yield Figure(
                 name=stack.name,
@@ -86,7 +93,7 @@ def phases(runs: Sequence[RunResult], groups: Groups) -> Iterator[Figure]:
                 note=stack.note,
                 section="Costs",
                 rows=rows,
-                charts={(): _stacked(groups, rows, stack.unit)},
+                charts={(): _stacked(groups, rows, parts, stack.unit)},
             )
     memory = list(_memory(runs))
     if memory:
@@ -124,10 +131,12 @@ def _memory(runs: Sequence[RunResult]) -> Iterator[Row]:
                 yield {"group": group, "part": process, "value": peak / 1e9}
 
 
-def _stacked(groups: Groups, rows: Sequence[Row], unit: str) -> Chart:
-    parts = list(dict.fromkeys(row["part"] for row in rows))
-    legend = alt.Legend(columns=4) if len(parts) > 1 else None
-    colour = alt.Color("part:N", sort=parts, scale=PART_COLOURS, legend=legend)
+def _stacked(groups: Groups, rows: Sequence[Row], parts: Sequence[str], unit: str) -> Chart:
+    own = {row["part"] for row in rows}
+    colours = {part: PART_COLOURS[place % len(PART_COLOURS)] for place, part in enumerate(parts) if part in own}
+    legend = alt.Legend() if len(colours) > 1 else None
+    scale = alt.Scale(domain=list(colours), range=list(colours.values()))
+    colour = alt.Color("part:N", sort=list(colours), scale=scale, legend=legend)
     chart: Chart = _bars(groups, unit).encode(color=colour)
     return chart
 

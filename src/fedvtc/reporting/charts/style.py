@@ -19,6 +19,11 @@ HOMES = (
 )
 """Methods by their place: the first seven have solid lines, the next seven dashed lines, and so on."""
 NUM_STYLES = len(COLOURS) * len(DASHES)
+PART_COLOURS = (
+    *("#4c78a8", "#9ecae9", "#f58518", "#ffbf79", "#54a24b", "#88d27a", "#b79a20", "#f2cf5b", "#439894", "#83bcb6"),
+    *("#e45756", "#ff9d98", "#79706e", "#bab0ac", "#d67195", "#fcbfd2", "#b279a2", "#d6a5c9", "#9e765f", "#d8b5a5"),
+)
+"""Colours of the parts of a bar: Tableau's twenty, in pairs of a dark and a light one."""
 SEQUENTIAL: Final = "viridis"
 
 INK, FAINT = "#22262b", "#d9dde2"

@@ -67,7 +67,7 @@ class Metric:
         if self.name.startswith(("bytes/", "memory/")):
             return f"{sign if value >= 0 else ''}{human_bytes(value)}"
         if self.name == TARGET_ROUNDS:
-            return f"{value:{sign}.1f}"
+            return f"{value:{sign}.{0 if value.is_integer() else 1}f}"
         if self.name.startswith("flops/"):
             return f"{value:{sign}.2e}"
         if self.name.startswith(("time/", "cpu/")) or self.name == TARGET_SECONDS:

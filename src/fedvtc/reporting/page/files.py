@@ -9,12 +9,15 @@ import altair as alt
 import vl_convert
 
 from fedvtc.reporting.charts.figure import TABLE, Figure
+from fedvtc.reporting.charts.heatmaps import LETTER_WIDTH
 from fedvtc.reporting.charts.style import chart_config
 from fedvtc.reporting.page.pictures import Picture
 from fedvtc.storage.atomic import replaced
 
 WIDTH = 620
 PNG_SCALE = 2.0
+KEY_WIDTH = 45
+"""Pixels of a legend's symbol and of the space between two columns."""
 VEGA_LITE = ".".join(alt.SCHEMA_VERSION.removeprefix("v").split(".")[:2])
 
 
@@ -83,10 +86,25 @@ def _exported(figure: Figure) -> Iterator[tuple[str, dict[str, Any]]]:
             spec["transform"] = [*filters, *spec.get("transform", [])]
             spec["datasets"] = {TABLE: figure.csv()}
             # White, because a transparent picture is black on some viewers.
-            spec |= {"width": WIDTH, "config": chart_config() | {"background": "white"}}
+            config = chart_config() | {"background": "white"}
+            letters = max(map(len, _names(spec)), default=0)
+            config["legend"] |= {"columns": max(1, WIDTH // (KEY_WIDTH + LETTER_WIDTH * letters))}
+            spec |= {"width": WIDTH, "config": config}
             words = [figure.name, *(key if len(figure.charts) > 1 else ())]
             words += [str(value) for value in values.values()] if len(chosen) > 1 else []
             yield _slug(" ".join(words)), spec
+
+
+def _names(node: Any) -> Iterator[str]:
+    """Yields the names in the scales of a spec, which stand in its legends."""
+    if isinstance(node, Mapping):
+        domain = node.get("domain")
+        yield from (str(name) for name in domain) if isinstance(domain, list) else ()
+        for value in node.values():
+            yield from _names(value)
+    elif isinstance(node, list):
+        for value in node:
+            yield from _names(value)
 
 
 def _slug(text: str) -> str:

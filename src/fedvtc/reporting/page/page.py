@@ -4,7 +4,8 @@ import base64
 import gzip
 import json
 import shlex
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import version
@@ -19,7 +20,7 @@ from jinja2 import Environment
 from fedvtc.learning.metrics import HEADLINE_METRICS
 from fedvtc.reporting.charts.all import SECTIONS
 from fedvtc.reporting.charts.figure import Figure, Groups
-from fedvtc.reporting.charts.style import FAINT, INK, chart_config, colour_of, dash_of
+from fedvtc.reporting.charts.style import FAINT, INK, chart_config, colour_of, dash_of, shape_of
 from fedvtc.reporting.page.files import VEGA_LITE, spec_of
 from fedvtc.reporting.page.pictures import Picture
 from fedvtc.reporting.results import RunResult, groups_of, number
@@ -65,15 +66,13 @@ def render(
         css=_read(folder, "page.css"),
         script=_read(folder, "page.js"),
         vega=_vega(),
-        data=_packed(_data(figures)),
+        data=_packed(_data(figures, groups)),
         sections=[section for section in SECTIONS if section in present],
         figures=figures,
-        groups=[
-            {"name": group, "colour": colour_of(place), "dash": " ".join(map(str, dash_of(place)))}
-            for group, place in groups.places.items()
-        ],
+        groups=list(groups.places),
         overview=_overview(runs),
-        pictures={section: _shown(pictures, section) for section in SECTIONS},
+        measures=_measures(figures),
+        pictures={section: list(_shown(pictures, section)) for section in SECTIONS},
         picture_notes=PICTURE_NOTES,
         runs=[_described(run) for run in runs],
         problems=problems,
@@ -100,11 +99,15 @@ def _packed(values: Any) -> str:
     return base64.b64encode(gzip.compress(text.encode(), mtime=0)).decode()
 
 
-def _data(figures: Sequence[Figure]) -> dict[str, Any]:
+def _data(figures: Sequence[Figure], groups: Groups) -> dict[str, Any]:
     return {
         "config": chart_config(),
         "ink": INK,
         "faint": FAINT,
+        "groups": {
+            group: {"colour": colour_of(place), "dash": dash_of(place), "shape": shape_of(place)}
+            for group, place in groups.places.items()
+        },
         "tables": {figure.name: figure.csv() for figure in figures},
         "figures": [
             {
@@ -115,8 +118,8 @@ def _data(figures: Sequence[Figure]) -> dict[str, Any]:
                     for choice in figure.choices
                 ],
                 "has_groups": figure.has_groups,
-                "grows": figure.has_groups and figure.name not in ("curves", "losses"),
-                "num_rows": len(figure.rows),
+                "grows": figure.has_groups and figure.name not in ("curves", "losses", "last-step"),
+                "num_drawn": _num_drawn(figure),
                 "charts": [
                     {"key": list(key), "meaning": figure.meanings.get(key, ""), "spec": _page_spec(figure, key)}
                     for key in figure.charts
@@ -125,6 +128,12 @@ def _data(figures: Sequence[Figure]) -> dict[str, Any]:
             for figure in figures
         ],
     }
+
+
+def _num_drawn(figure: Figure) -> int:
+    """Returns the rows that a chart draws at most: those of one value of every choice."""
+    fields = [choice.field for choice in figure.choices]
+    return max(Counter(tuple(row[field] for field in fields) for row in figure.rows).values())
 
 
 def _page_spec(figure: Figure, key: tuple[str, ...]) -> dict[str, Any]:
@@ -154,17 +163,34 @@ def _overview(runs: Sequence[RunResult]) -> dict[str, Any]:
         num_bytes, seconds = (fmean(values) for values in zip(*totals, strict=True)) if totals else (0.0, 0.0)
         cells += [human_bytes(num_bytes), f"{seconds:,.0f}"]
         rows.append(cells)
-    return {"headings": ["group", "runs", "rounds", *HEADLINE_METRICS, "sent and received", "seconds"], "rows": rows}
+    return {
+        "headings": ["group", "runs", "rounds", *HEADLINE_METRICS, "sent and received", "seconds"],
+        "rows": rows,
+        "meanings": {},
+    }
 
 
-def _shown(pictures: Sequence[Picture], section: str) -> dict[str, list[dict[str, str]]]:
-    """Returns the pictures of a section by run."""
-    runs: dict[str, list[dict[str, str]]] = {}
+def _measures(figures: Sequence[Figure]) -> dict[str, Any]:
+    """Returns headings, cells and meanings of the table of the measures of privacy."""
+    rows = [row for figure in figures if figure.name == "privacy" for row in figure.rows]
+    groups = list(dict.fromkeys(row["group"] for row in rows))
+    cells: dict[str, dict[str, str]] = {}
+    for row in rows:
+        std = f" \N{PLUS-MINUS SIGN} {row['value'] - row['low']:.3g}" if "low" in row else ""
+        cells.setdefault(row["measure"], {})[row["group"]] = f"{row['value']:.4g}{std}"
+    return {
+        "headings": ["measure", *groups],
+        "rows": [[name, *(own.get(group, "-") for group in groups)] for name, own in cells.items()],
+        "meanings": {row["measure"]: row["meaning"] for row in rows},
+    }
+
+
+def _shown(pictures: Sequence[Picture], section: str) -> Iterator[dict[str, str]]:
+    """Yields the pictures of a section."""
     for picture in pictures:
         if picture.section == section:
             uri = f"data:image/png;base64,{base64.b64encode(picture.content).decode()}"
-            runs.setdefault(picture.run, []).append({"uri": uri, "title": picture.title})
-    return runs
+            yield {"uri": uri, "run": picture.run, "title": picture.title}
 
 
 def _described(run: RunResult) -> dict[str, Any]:

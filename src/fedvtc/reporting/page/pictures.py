@@ -38,8 +38,11 @@ class Picture(NamedTuple):
     content: bytes
 
 
-def pictures_of(runs: Sequence[RunResult]) -> list[Picture]:
-    """Returns the pictures of one run per group, as far as `MAX_BYTES` allows: every group has its first ones first."""
+def pictures_of(runs: Sequence[RunResult]) -> tuple[list[Picture], int]:
+    """Returns the pictures of one run per group, as far as `MAX_BYTES` allows, and the number of the others.
+
+    Every group has its first pictures before any group has more.
+    """
     kept: dict[tuple[int, int], Picture] = {}
     num_bytes = 0
     members = [list(_of_group(own)) for own in groups_of(runs).values()]
@@ -48,7 +51,7 @@ def pictures_of(runs: Sequence[RunResult]) -> list[Picture]:
             if place < len(own) and num_bytes + len(own[place].content) <= MAX_BYTES:
                 kept[group, place] = own[place]
                 num_bytes += len(own[place].content)
-    return [kept[key] for key in sorted(kept)]
+    return [kept[key] for key in sorted(kept)], sum(map(len, members)) - len(kept)
 
 
 def _of_group(members: Sequence[RunResult]) -> Iterator[Picture]:

@@ -7,8 +7,9 @@ from fedvtc.errors import UserError
 from fedvtc.reporting.charts.all import figures_of, groups_with_colours
 from fedvtc.reporting.page.files import write_figure, write_picture
 from fedvtc.reporting.page.page import GENERATOR, render
-from fedvtc.reporting.page.pictures import pictures_of
+from fedvtc.reporting.page.pictures import MAX_BYTES, pictures_of
 from fedvtc.reporting.results import RunResult
+from fedvtc.reporting.tables import human_bytes
 from fedvtc.storage.atomic import replaced
 
 PAGE = "index.html"
@@ -44,7 +45,10 @@ def write_report(
     page = folder / PAGE
     if page.exists() and not _is_report(page):
         raise UserError(f"{page}: is no report, and would be replaced. Name another folder by -o.")
-    figures, pictures = figures_of(runs, targets), pictures_of(runs)
+    figures, (pictures, num_left) = figures_of(runs, targets), pictures_of(runs)
+    if num_left:
+        room = f"the page has room for {human_bytes(MAX_BYTES)} of pictures; the run folders hold all."
+        problems = [*problems, f"{num_left} pictures: {room}"]
     folder.mkdir(parents=True, exist_ok=True)
     files: list[Path] = []
     if with_files:

@@ -133,7 +133,8 @@ def _without_autoscaler() -> Iterator[None]:
     """
     from ray._private.node import Node
 
-    start = Node.start_monitor
+    # Private: a Ray that names the function otherwise starts its autoscaler.
+    start: Any = getattr(Node, "start_monitor", None)
     Node.start_monitor = lambda node: None  # type: ignore[method-assign]
     try:
         yield

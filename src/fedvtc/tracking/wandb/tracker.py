@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedvtc.errors import RunFolderError, reason
+from fedvtc.learning.metrics import EVALUATED_CLIENTS
 from fedvtc.storage.records import clients_in, records_up_to
 from fedvtc.storage.run_files import read_description
 from fedvtc.tracking.base import RunInfo, Tracker
@@ -187,7 +188,9 @@ class WandbTracker(Tracker):
         assert self._run is not None
         row: dict[str, Any] = self._series.take(record)
         pending, self._pending = self._pending, {}
-        self._best = max(self._best, record.get("test/accuracy/mean", -1.0))
+        # The final evaluation has other clients than the samples of rounds.
+        if record["phase"] == "round" or EVALUATED_CLIENTS not in record:
+            self._best = max(self._best, record.get("test/accuracy/mean", -1.0))
         if record["round"] in self._logged[record["phase"]]:
             return
         total_mb = row[f"{prefix_of(record)}{TOTAL_MB}"]

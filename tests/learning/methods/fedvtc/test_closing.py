@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fedvtc.config.schema import Config
+from fedvtc.config.schema import Config, TrainingConfig
 from fedvtc.learning.client.loop import weights_digest
 from fedvtc.learning.exchange.messages import bytes_by_kind
 from fedvtc.learning.methods import run_bytes
@@ -124,3 +124,10 @@ def test_keys_that_contradict_each_other_are_reported(keys, key):
         **{name: sections[name](**value) if name in sections else value for name, value in keys.items()}
     )
     assert [text.partition(": ")[0] for text in config.problems(Config())] == [key] * (key is not None)
+
+
+def test_joint_training_refuses_a_round_of_steps():
+    whole = Config(training=TrainingConfig(steps=20))
+    assert FedVTCConfig().problems(whole) == []
+    (text,) = FedVTCConfig(generator=GeneratorConfig(training="joint")).problems(whole)
+    assert text.partition(": ")[0] == "generator.training"

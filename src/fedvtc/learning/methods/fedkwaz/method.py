@@ -68,13 +68,13 @@ class FedKWAZ(Method[FedKWAZConfig]):
 
         first = partial(anchored_terms, pair_of(client), anchors=self._anchors(client, broadcast))
         with client.phase("train"):
-            for _ in range(self.task.epochs):
-                client.fit("pair", client.batches(), loss=first)
+            for batches in client.passes():
+                client.fit("pair", batches, loss=first)
         self._search(client)
         second = partial(self._second_stage(client.memory), pair_of(client))
         with client.phase("zones"):
-            for _ in range(self.task.epochs):
-                client.fit("pair", client.batches(), loss=second, record_terms=False)
+            for batches in client.passes():
+                client.fit("pair", batches, loss=second, record_terms=False)
         payload = {"anchors": self._own_anchors(client)}
         return client.upload(payload)
 

@@ -156,6 +156,11 @@ class FedVTCConfig(MethodConfig):
                 f"generator.optimizer.name: {names[0]} and training.optimizer.name: {names[1]} cannot train together. "
                 f"Set method.generator.optimizer.name={names[1]}."
             )
+        if self.generator.training == "joint" and config.training.steps is not None:
+            found.append(
+                "generator.training: joint trains for method.generator.epochs passes, without training.steps. "
+                "Set training.steps=null."
+            )
         if self.upload == "once" and (self.generator.aggregation == "mean" or not self.keeps_clients):
             found.append(
                 "upload: once sends each client's own Gaussians and generator after the last round. "

@@ -1,17 +1,12 @@
-"""DENSE: the server invents images on which the clients' models agree, and every client learns their mean answer.
+"""The keys and the client's half of DENSE.
 
-Source: J. Zhang et al., "DENSE: Data-Free One-Shot Federated Learning", NeurIPS 2022 (arXiv 2112.12371). The paper
-distils into one model on the server; here every client's model learns from the images too. No backbone has BatchNorm,
-so the paper's term on running statistics is absent, which makes weaker images.
-
-Shapes: K clients, C classes, B images of a batch, L entries of a latent.
+Shapes: B images of a batch, N images in all.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import field, replace
-from functools import partial
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
@@ -26,16 +21,12 @@ from fedvtc.learning.methods.local import LocalConfig, LocalRounds
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from fedvtc.learning.client.client import FederatedClient
-    from fedvtc.learning.client.loop import Loss
     from fedvtc.learning.data.generated import GeneratedImages
     from fedvtc.learning.models.classifier import ClassifierModule
     from fedvtc.learning.server import Server
-
-    Teacher = Callable[[Tensor, Tensor], Tensor]
-    Pool = list[tuple[Tensor, Tensor]]
 
 
 @section
@@ -105,11 +96,15 @@ class DENSE(LocalRounds[DENSEConfig]):
         import torch
 
         from fedvtc.learning.data.generated import GeneratedImages
+        from fedvtc.learning.methods.dense.invention import blank, invented, teacher_of
 
-        pool = self._blank() if server.is_idle else self._invented(self._teacher(uploads), server)
+        if server.is_idle:
+            pool = blank(self.config.generation, self.task)
+        else:
+            pool = invented(self.config, self.task, teacher_of(self.task, uploads), server)
         logits_NC = torch.cat([logits for _, logits in pool])
-        invented = GeneratedImages.of([images for images, _ in pool], [logits_NC.argmax(dim=1)]).to_arrays()
-        return Broadcast(server.round, {"images": {"pixels": invented["pixels"], "logits": logits_NC.numpy()}})
+        images = GeneratedImages.of([batch for batch, _ in pool], [logits_NC.argmax(dim=1)]).to_arrays()
+        return Broadcast(server.round, {"images": {"pixels": images["pixels"], "logits": logits_NC.numpy()}})
 
     @property
     def has_finish(self) -> bool:
@@ -118,13 +113,14 @@ class DENSE(LocalRounds[DENSEConfig]):
 
     def finish(self, client: FederatedClient, broadcast: Broadcast) -> None:
         """Trains the client's model on T^2 KL(softmax(a / T) || softmax(f / T)), a the mean answer."""
+        from fedvtc.learning.methods.dense.invention import answer_loss
         from fedvtc.learning.models.optimizers import build_optimizer
 
         stepper = build_optimizer(client.classifier.parameters(), self.config.finetune.optimizer)
         with client.phase("finetune"):
             for _ in range(self.config.finetune.epochs):
                 batches = self._batches(client, broadcast)
-                loss = self._distillation(client.classifier)
+                loss = answer_loss(client.classifier, self.config.temperature)
                 client.fit("classifier", batches, loss=loss, optimizer=stepper, record_terms=False)
 
     def samples(
@@ -153,93 +149,6 @@ class DENSE(LocalRounds[DENSEConfig]):
         is_sent = self.config.ensemble == "label_weighted"
         return {"labels": {"count": counts_C.astype(np.int32)}} if is_sent else {}
 
-    def _teacher(self, uploads: Iterable[Upload]) -> Teacher:
-        """Returns a function from images and their classes to the answers of the clients' models, as logits (B, C)."""
-        import torch
-
-        from fedvtc.learning.models.weights import load_weights
-
-        models, counts = [], []
-        for upload in uploads:
-            model = self.task.new_classifier(upload.backbone).eval().requires_grad_(False)
-            load_weights(model, upload.payload["model"])
-            models.append(model)
-            labels = upload.payload.get("labels", {"count": np.ones(self.task.num_classes)})
-            counts.append(torch.tensor(labels["count"], dtype=torch.float32))
-        weight_KC = torch.stack(counts)
-        # A class that nobody holds has the plain mean.
-        weight_KC = torch.where(weight_KC.sum(dim=0) > 0, weight_KC, torch.ones_like(weight_KC))
-        weight_KC = weight_KC / weight_KC.sum(dim=0)
-
-        def answers(images: Tensor, labels_B: Tensor) -> Tensor:
-            logits_KBC = torch.stack([model(images) for model in models])
-            return (weight_KC[:, labels_B, None] * logits_KBC).sum(dim=0)
-
-        return answers
-
-    def _invented(self, teacher: Teacher, server: Server) -> Pool:
-        """Invents all batches; after each, the server's model learns the answers to all images so far."""
-        import torch
-
-        config = self.config.generation
-        pool: Pool = []
-        with server.phase("images"):
-            student = self.task.new_classifier(self.task.backbones[0])
-            stepper = torch.optim.SGD(student.parameters(), lr=0.01, momentum=0.9)
-            for _ in range(config.batches):
-                labels_B = torch.randint(self.task.num_classes, (config.batch_size,))
-                student.eval().requires_grad_(False)
-                images = self._batch(teacher, student, labels_B, server)
-                student.requires_grad_(True)
-                with torch.no_grad():
-                    answer_BC = server.counted("answers", len(images), partial(teacher, images, labels_B))
-                pool.append((images, answer_BC))
-                order = (pool[index] for index in torch.randperm(len(pool)).tolist())
-                server.fit(student, order, self._distillation(student), stepper)
-        return pool
-
-    def _batch(self, teacher: Teacher, student: nn.Module, labels_B: Tensor, server: Server) -> Tensor:
-        """Trains a new generator and its latents together; returns the images of the step with the lowest loss."""
-        import torch
-        from torch import nn
-
-        from fedvtc.learning.data.module import augment
-        from fedvtc.learning.models.decoder import build_decoder
-
-        config, task = self.config.generation, self.task
-        decoder = build_decoder(config.latent_size, task.num_channels, task.image_size, config.width)
-        latents_BL = nn.Parameter(torch.randn(config.batch_size, config.latent_size))
-        stepper = torch.optim.Adam([*decoder.parameters(), latents_BL], lr=1e-3, betas=(0.5, 0.999))
-        best, lowest = torch.empty(0), float("inf")
-
-        def loss(labels_B: Tensor) -> Tensor:
-            nonlocal best, lowest
-            images = decoder(latents_BL)
-            changed = augment(images, "shift_flip", torch.default_generator)
-            value = invention_loss(teacher(changed, labels_B), student(changed), labels_B, config.adversarial_weight)
-            if value.item() < lowest:
-                best, lowest = images.detach(), value.item()
-            return value
-
-        server.fit(decoder, [(labels_B,)] * config.steps, loss, stepper)
-        return best
-
-    def _blank(self) -> Pool:
-        """Returns as many images and answers as the server invents, all of them zeros."""
-        import torch
-
-        num_images, side = self.config.generation.batches * self.config.generation.batch_size, self.task.image_size
-        images = torch.zeros(num_images, self.task.num_channels, side, side)
-        return [(images, torch.zeros(num_images, self.task.num_classes))]
-
-    def _distillation(self, model: nn.Module) -> Loss:
-        from fedvtc.learning.models.losses import distillation
-
-        def loss(images: Tensor, answer_BC: Tensor) -> Tensor:
-            return distillation(answer_BC, model(images), self.config.temperature)
-
-        return loss
-
     def _batches(self, client: FederatedClient, broadcast: Broadcast) -> Iterator[tuple[Tensor, Tensor]]:
         """Yields one shuffled epoch of images and answers."""
         import torch
@@ -251,28 +160,8 @@ class DENSE(LocalRounds[DENSEConfig]):
             yield invented.batch(index_B, client.device)[0], logits_NC[index_B].to(client.device)
 
 
-def invention_loss(answer_BC: Tensor, student_BC: Tensor, labels_B: Tensor, adversarial_weight: float) -> Tensor:
-    """Returns CE(a, y) - lambda mean_i [argmax s_i != argmax a_i] KL(softmax a_i || softmax s_i).
-
-    Args:
-        answer_BC: logits a of the clients' models.
-        student_BC: logits s of the server's model.
-        labels_B: classes that the images are invented for.
-        adversarial_weight: lambda.
-    """
-    from torch.nn import functional
-
-    logs_BC = student_BC.log_softmax(dim=1)
-    terms_BC = functional.kl_div(logs_BC, answer_BC.log_softmax(dim=1), reduction="none", log_target=True)
-    differ_B = student_BC.argmax(dim=1) != answer_BC.argmax(dim=1)
-    return functional.cross_entropy(answer_BC, labels_B) - adversarial_weight * (differ_B * terms_BC.sum(dim=1)).mean()
-
-
 def _read(broadcast: Broadcast) -> GeneratedImages:
     from fedvtc.learning.data.generated import GeneratedImages
 
     arrays = broadcast.payload["images"]
     return GeneratedImages.from_arrays({"pixels": arrays["pixels"], "labels": arrays["logits"].argmax(axis=1)})
-
-
-METHOD = DENSE

@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 
 from fedvtc.config.schema import Config
-from fedvtc.errors import CheckpointError, ClientError, ClientMemoryError, FedvtcError
+from fedvtc.errors import ClientError, ClientMemoryError, FedvtcError
 from fedvtc.learning.costs import FlopCounts
 from fedvtc.learning.data import Dataset
 from fedvtc.learning.exchange.messages import Broadcast, Upload, find_non_finite
@@ -30,6 +30,7 @@ from fedvtc.runtime.heavy_imports import fast_imports
 from fedvtc.runtime.lineage import History
 from fedvtc.runtime.measured_step import measured_step
 from fedvtc.runtime.residents import Residents
+from fedvtc.runtime.restoring import restore
 from fedvtc.runtime.snapshots import Snapshots
 from fedvtc.runtime.tasks import Arguments, Result, changes_client
 from fedvtc.storage.checkpoints import CheckpointStore, Shard, shard_name
@@ -191,7 +192,7 @@ class ClientHost:
             self._clients.expect(client_id)
             return []
         client = self._built(client_id)
-        start, damaged = self._restored(client, history)
+        start, damaged = restore(client, history)
         self._clients.add(client)
         for step in history.steps:
             if step.round > start:
@@ -271,25 +272,6 @@ class ClientHost:
         client = FederatedClient(self._specs[client_id], self._config, self._dataset, self._device, self._flops)
         self._method.prepare(client)
         return client
-
-    def _restored(self, client: FederatedClient, history: History) -> tuple[int, list[str]]:
-        """Loads the newest usable checkpoint into the client; returns its round, and a line for each damaged one."""
-        damaged: list[str] = []
-        for manifest in history.checkpoints:
-            if not manifest.shards:
-                return manifest.round, damaged
-            assert history.store is not None
-            try:
-                state = read_tree(history.store.read(manifest, shard_name(client.id)))
-            except CheckpointError as error:
-                damaged.append(str(error))
-                continue
-            client.load_state_dict(state)
-            client.begin_round(manifest.round)
-            return manifest.round, damaged
-        if not history.from_nothing:
-            raise CheckpointError("\n".join(damaged))
-        return 0, damaged
 
     def _begun(self, client_id: int, broadcast: Broadcast) -> FederatedClient:
         """Returns the client, ready for the step that follows the broadcast."""

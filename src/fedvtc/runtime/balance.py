@@ -68,8 +68,7 @@ def moves(costs: Mapping[int, float], actors: Sequence[Collection[int]], most_pe
         idlest = min(open_actors, key=lambda actor: loads[actor])
         larger_load = {
             client: max(loads[busiest] - costs[client], loads[idlest] + costs[client])
-            for client in sorted(after[busiest])
-            if costs[client]
+            for client in sorted(client for client in after[busiest] if costs[client])
         }
         client = min(larger_load, key=lambda client: larger_load[client])
         if larger_load[client] >= loads[busiest]:

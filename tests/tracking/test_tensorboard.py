@@ -96,6 +96,15 @@ def test_every_number_is_shown_once_also_after_a_killed_attempt(run):
         tracker.finish("failed")
 
 
+def test_every_number_is_on_disk_when_log_returns(run):
+    (_, tracker) = attempt(run, [])
+    for round in range(1, 6):
+        values = {f"client/{client}/loss": 0.5 for client in range(9)}
+        tracker.log(record(round, **values), [])
+        assert values.keys() <= {name for name, step in shown(run.folder) if step == round}
+    tracker.finish("finished")
+
+
 @pytest.mark.parametrize("num_more", [0, 1])
 def test_a_final_record_is_hidden_when_the_run_is_resumed(run, num_more):
     """The run was killed after its final record, or gets another round."""

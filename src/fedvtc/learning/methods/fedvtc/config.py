@@ -91,6 +91,9 @@ class FinetuneConfig:
     class y."""
     augment: Literal["none", "affine"] = "none"
     """`affine`: generated images, and own images of `balanced`, are turned, scaled and shifted a little, at random."""
+    sharpening: Annotated[float, Field(ge=0), AddedLater()] = 0.0
+    """Largest strength of an unsharp mask on generated images, drawn for each image (our addition). The squared error
+    of reconstruction teaches the generator blurred images. 0: generated images stay as they are."""
     real_data: Literal["none", "after", "mixed", "balanced"] = "none"
     """Use of the client's own images. `mixed`: all shuffled among the generated images; `after`: followed by a local
     training as in a round; `balanced`: in each class that the client has 10 images of, own images replace the share

@@ -42,9 +42,7 @@ def write_report(
         UserError: the folder holds an index.html that is no report.
         OSError: a file cannot be written.
     """
-    page = folder / PAGE
-    if page.exists() and not _is_report(page):
-        raise UserError(f"{page}: is no report, and would be replaced. Name another folder by -o.")
+    page = checked_page(folder)
     figures, (pictures, num_left) = figures_of(runs, targets), pictures_of(runs)
     if num_left:
         room = f"the page has room for {human_bytes(MAX_BYTES)} of pictures; the run folders hold all."
@@ -59,6 +57,14 @@ def write_report(
     with replaced(page) as beside:
         beside.write_text(text, encoding="utf-8")
     return page, len(files)
+
+
+def checked_page(folder: Path) -> Path:
+    """Returns the page of a report in a folder; raises a UserError if the page would replace another file."""
+    page = folder / PAGE
+    if page.exists() and not _is_report(page):
+        raise UserError(f"{page}: is no report, and would be replaced. Name another folder by -o.")
+    return page
 
 
 def _is_report(page: Path) -> bool:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from fedvtc.config.schema import Config
-from fedvtc.errors import TooFewClientsError
+from fedvtc.errors import TooFewClientsError, count_of
 from fedvtc.federation.checkpointer import Checkpointer
 from fedvtc.federation.clients import Clients, Evaluations, Record
 from fedvtc.federation.stopper import Stopper
@@ -207,7 +207,9 @@ class Federation:
             yield upload
         least = self._config.runtime.min_clients
         if num_uploads < least:
-            raise TooFewClientsError(f"{exchange}: {num_uploads} uploads, but runtime.min_clients is {least}.")
+            raise TooFewClientsError(
+                f"{exchange}: {count_of(num_uploads, 'upload')}, but runtime.min_clients is {least}."
+            )
 
     def _log(self, record: Record, evaluated: Evaluations) -> None:
         record |= self._incidents.take()

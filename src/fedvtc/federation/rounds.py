@@ -13,9 +13,10 @@ from fedvtc.errors import TooFewClientsError, count_of
 from fedvtc.federation.checkpointer import Checkpointer
 from fedvtc.federation.clients import Clients, Evaluations, Record
 from fedvtc.federation.stopper import Stopper
-from fedvtc.learning.costs import FlopCounts, peak_memory_bytes
+from fedvtc.learning.costs import FlopCounts
 from fedvtc.learning.exchange.messages import Broadcast, Upload
 from fedvtc.learning.methods import ServerState, Task, build
+from fedvtc.learning.peak_memory import peak_memory_bytes
 from fedvtc.learning.population import Population
 from fedvtc.learning.round_tally import RoundTally
 from fedvtc.learning.server import Server

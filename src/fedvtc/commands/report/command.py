@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fedvtc.commands.parsing import Parser, make_parser
-from fedvtc.errors import EXIT_OK, UserError
+from fedvtc.errors import EXIT_OK, UserError, count_of
 from fedvtc.reporting.lines import complain, say
 
 DEFAULT_OUTPUT = Path("report")
@@ -76,9 +76,9 @@ def run(arguments: argparse.Namespace) -> int:
     except OSError as error:
         what = f"{error.filename or arguments.output}: cannot be written ({error.strerror or error})"
         raise UserError(f"{what}. Free disk space, or name another folder by -o.") from None
-    say(f"{page}: {len(runs)} {'run' if len(runs) == 1 else 'runs'}, {page.stat().st_size / 1e6:.1f} MB")
+    say(f"{page}: {count_of(len(runs), 'run')}, {page.stat().st_size / 1e6:.1f} MB")
     if num_files:
-        say(f"{page.parent / 'figures'}: {num_files} files")
+        say(f"{page.parent / 'figures'}: {count_of(num_files, 'file')}")
     return EXIT_OK
 
 

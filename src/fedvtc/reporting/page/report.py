@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from fedvtc.errors import UserError
+from fedvtc.errors import UserError, count_of
 from fedvtc.reporting.charts.all import figures_of, groups_with_colours
 from fedvtc.reporting.page.files import write_figure, write_picture
 from fedvtc.reporting.page.page import GENERATOR, render
@@ -46,7 +46,7 @@ def write_report(
     figures, (pictures, num_left) = figures_of(runs, targets), pictures_of(runs)
     if num_left:
         room = f"the page has room for {human_bytes(MAX_BYTES)} of pictures; the run folders hold all."
-        problems = [*problems, f"{num_left} pictures: {room}"]
+        problems = [*problems, f"{count_of(num_left, 'picture')}: {room}"]
     folder.mkdir(parents=True, exist_ok=True)
     files: list[Path] = []
     if with_files:

@@ -1,5 +1,6 @@
 import math
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -55,18 +56,20 @@ def after(actors, made):
 
 def test_moves_by_hand():
     # The busiest actor has 4. On two actors 3.5 is possible; on three, 2 is possible.
-    assert moves({0: 2, 1: 2, 2: 1.5}, [[0, 1], [2]], 9) == {0: 1}
-    assert moves({0: 2, 1: 2, 2: 1.5}, [[0, 1], [2], []], 9) == {0: 2}
+    assert moves({0: 2, 1: 2, 2: 1.5}, [[0, 1], [2]], 9).actor_of == {0: 1}
+    assert moves({0: 2, 1: 2, 2: 1.5}, [[0, 1], [2], []], 9).actor_of == {0: 2}
+    assert moves({0: 2, 1: 2, 2: 1.5}, [[0, 1], [2]], 9).gain == 0.5
+    assert moves({0: 2, 1: 2, 2: 1.5}, [[0, 1], [2], []], 9).gain == 2
     # From 50 to 49 is too little gain.
-    assert moves({0: 49, 1: 1, 2: 48}, [[0, 1], [2]], 9) == {}
-    assert moves({0: 5, 1: 1, 2: 1}, [[0, 1, 2], [], []], 9) == {0: 1}
-    assert moves({0: 8, 1: 2}, [[0, 1], []], 9) == {0: 1}
-    assert moves(dict.fromkeys(range(4), 2.5), [[0, 1, 2, 3], []], 9) == {0: 1, 1: 1}
-    assert moves(dict.fromkeys(range(10), 1), [list(range(10)), []], 99) == dict.fromkeys(range(5), 1)
+    assert moves({0: 49, 1: 1, 2: 48}, [[0, 1], [2]], 9).actor_of == {}
+    assert moves({0: 5, 1: 1, 2: 1}, [[0, 1, 2], [], []], 9).actor_of == {0: 1}
+    assert moves({0: 8, 1: 2}, [[0, 1], []], 9).actor_of == {0: 1}
+    assert moves(dict.fromkeys(range(4), 2.5), [[0, 1, 2, 3], []], 9).actor_of == {0: 1, 1: 1}
+    assert moves(dict.fromkeys(range(10), 1), [list(range(10)), []], 99).actor_of == dict.fromkeys(range(5), 1)
     # A client without a part in the round has no cost, and stays.
-    assert moves({0: 0, 1: 1, 2: 1, 3: 0}, [[0, 1, 2], [3]], 9) == {1: 1}
+    assert moves({0: 0, 1: 1, 2: 1, 3: 0}, [[0, 1, 2], [3]], 9).actor_of == {1: 1}
     # No actor may take a client.
-    assert moves({0: 1, 1: 1, 2: 1}, [[0, 1, 2], []], 0) == {}
+    assert moves({0: 1, 1: 1, 2: 1}, [[0, 1, 2], []], 0).actor_of == {}
 
 
 @st.composite
@@ -82,16 +85,17 @@ def layouts(draw):
 @given(layouts())
 def test_moves_shrink_the_largest_load_or_are_not_made(layout):
     costs, actors = layout
-    made = moves(costs, actors, len(costs))
+    made, gain = moves(costs, actors, len(costs))
     moved = after(actors, made)
     assert sorted(client for clients in moved for client in clients) == list(range(len(costs)))
     longest, shorter = max(loads_of(costs, actors)), max(loads_of(costs, moved))
     if made:
+        assert gain == pytest.approx(longest - shorter)
         assert shorter < longest * (1 - WORTH_MOVING) * (1 + 1e-9)
         assert all(client not in actors[actor] for client, actor in made.items())
-        assert moves(costs, actors, len(costs)) == made
+        assert moves(costs, actors, len(costs)) == (made, gain)
         # All moves at once, because each move takes time.
-        assert moves(costs, moved, len(costs)) == {}
+        assert moves(costs, moved, len(costs)) == ({}, 0)
     elif len(actors) > 1:
         assert shorter == longest
 
@@ -99,7 +103,7 @@ def test_moves_shrink_the_largest_load_or_are_not_made(layout):
 @given(st.integers(1, 40), st.integers(2, 8))
 def test_equal_clients_on_one_actor_are_spread_evenly(num_clients, num_actors):
     actors = [list(range(num_clients)), *([] for _ in range(num_actors - 1))]
-    made = moves(dict.fromkeys(range(num_clients), 1.0), actors, num_clients)
+    made = moves(dict.fromkeys(range(num_clients), 1.0), actors, num_clients).actor_of
     longest = max(map(len, after(actors, made)))
     ideal = max(num_clients / num_actors, 1)
     assert longest == math.ceil(ideal) or longest * (1 - WORTH_MOVING) <= ideal

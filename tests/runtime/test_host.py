@@ -9,6 +9,7 @@ import torch
 from fedvtc.config.operation import PlacementConfig
 from fedvtc.config.schema import EvaluateConfig, MethodConfig, OptimizerConfig, TrainingConfig
 from fedvtc.errors import ClientError
+from fedvtc.learning.client.evaluation import accuracies
 from fedvtc.learning.exchange.messages import Broadcast
 from fedvtc.learning.methods.fedproto import FedProtoConfig
 from fedvtc.learning.methods.lg_fedavg import LGFedAvgConfig
@@ -125,6 +126,18 @@ def test_an_evaluation_receives_the_broadcast_and_the_next_round_has_the_same_bi
         0,
         15,
     ]
+
+
+def test_an_image_of_both_validation_sets_is_classified_once():
+    classified = []
+
+    def num_correct(numbers):
+        classified.extend(numbers)
+        return len({0, 14, 18} & set(numbers))
+
+    assert accuracies(num_correct, np.array([11, 14, 17, 18]), np.array([0, 14, 17])) == [2 / 4, 2 / 3]
+    assert sorted(classified) == [0, 11, 14, 17, 18]
+    assert accuracies(num_correct, np.array([], dtype=int), np.array([0])) == [None, 1.0]
 
 
 def test_validation_images_and_probabilities_belong_to_an_evaluation_if_asked_for(

@@ -5,6 +5,7 @@ Shape suffix: K clients. An actor is an index into a list.
 
 import heapq
 from collections.abc import Collection, Mapping, Sequence
+from typing import NamedTuple
 
 WORTH_MOVING = 0.03
 """Least share by which the load of the busiest actor must shrink for clients to move."""
@@ -38,7 +39,19 @@ def loads_of(costs: Mapping[int, float], actors: Sequence[Collection[int]]) -> l
     return [sum(costs[client] for client in clients) for clients in actors]
 
 
-def moves(costs: Mapping[int, float], actors: Sequence[Collection[int]], most_per_actor: int) -> dict[int, int]:
+class Moves(NamedTuple):
+    """Clients that change their actor.
+
+    Attributes:
+        actor_of: the new actor of each client that moves.
+        gain: cost by which the moves shorten the round.
+    """
+
+    actor_of: dict[int, int]
+    gain: float
+
+
+def moves(costs: Mapping[int, float], actors: Sequence[Collection[int]], most_per_actor: int) -> Moves:
     """Returns moves that shrink the load of the busiest actor by more than `WORTH_MOVING`, or none.
 
     Each step moves one client from the busiest actor to the least busy one: the client that leaves the larger of the
@@ -50,7 +63,7 @@ def moves(costs: Mapping[int, float], actors: Sequence[Collection[int]], most_pe
         most_per_actor: most clients of one actor.
 
     Returns:
-        The new actor of each client that moves; empty if the steps do not shrink the load enough.
+        The moves; none if the steps do not shrink the load enough.
     """
     after = [set(clients) for clients in actors]
     loads = loads_of(costs, actors)
@@ -79,8 +92,9 @@ def moves(costs: Mapping[int, float], actors: Sequence[Collection[int]], most_pe
         after[idlest].add(client)
         new_actor_of[client] = idlest
     if max(loads) >= before * (1 - WORTH_MOVING):
-        return {}
-    return {client: actor for client, actor in new_actor_of.items() if client not in actors[actor]}
+        return Moves({}, 0.0)
+    moved = {client: actor for client, actor in new_actor_of.items() if client not in actors[actor]}
+    return Moves(moved, before - max(loads))
 
 
 class Workload:

@@ -252,7 +252,7 @@ class ClientHost:
         return replace(upload, scalars={**upload.scalars, **costs})
 
     def _measured(self, client: FederatedClient, broadcast: Broadcast) -> Evaluation:
-        from fedvtc.learning.client.evaluation import Evaluation, accuracy
+        from fedvtc.learning.client.evaluation import Evaluation, accuracies
 
         predictors, data = self._method.predictors(client, broadcast), self._dataset
         ranked = next(iter(predictors))
@@ -262,10 +262,11 @@ class ClientHost:
             found = Evaluation(client.confusions(data.test, predictors, scores), peaks)
         if scores is not None:
             found = found._replace(probabilities_NC=np.concatenate(scores))
-        own, of_all = (
-            accuracy(lambda images: client.confusions(images, {"": predictors[ranked]})[""], data.train.at(index_M))
-            for index_M in (self._specs[client.id].validation_M, data.validation_M)
-        )
+
+        def num_correct(index_M: NDArray[np.int64]) -> int:
+            return int(np.trace(client.confusions(data.train.at(index_M), {"": predictors[ranked]})[""]))
+
+        own, of_all = accuracies(num_correct, self._specs[client.id].validation_M, data.validation_M)
         return found._replace(validation_accuracy=own, global_validation_accuracy=of_all)
 
     def _built(self, client_id: int) -> FederatedClient:

@@ -5,9 +5,6 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from fedvtc.commands.doctor import checkpoints, records
 from fedvtc.commands.doctor.finding import Finding, fault_of, safely
 from fedvtc.config import Config, load
@@ -89,7 +86,7 @@ def _status(folder: RunFolder, status: RunStatus) -> Finding:
 
 def check_partition(path: Path, config: Config) -> Iterator[Finding]:
     """Yields the row for partition.npz of a run folder."""
-    from fedvtc.learning.data import load_partition
+    from fedvtc.learning.data import load_partition, read_partition
 
     file = path / "partition.npz"
     if not file.exists():
@@ -98,7 +95,8 @@ def check_partition(path: Path, config: Config) -> Iterator[Finding]:
     num_clients = config.population.num_clients
     try:
         # Checked with the labels in the file: the data set may be large, or on another machine.
-        parts = load_partition(file, _labels(file), num_clients, may_overlap=config.partition.kind == "all")
+        _, labels_N = read_partition(file)
+        parts = load_partition(file, labels_N, num_clients, may_overlap=config.partition.kind == "all")
     except DataError as error:
         yield fault_of("partition.npz", error, str(file))
         return
@@ -129,14 +127,6 @@ def check_data(folder: RunFolder, config: Config, refusal: str = "") -> Iterator
         return
     known = "as in run.json" if folder.data_hash else "run.json has no hash to compare"
     yield Finding("data", "ok", f"{report.num_train:,} training and {report.num_test:,} test images, {known}")
-
-
-def _labels(file: Path) -> NDArray[np.int64]:
-    try:
-        with file.open("rb") as opened, np.load(opened, allow_pickle=False) as arrays:
-            return np.asarray(arrays["labels"])
-    except Exception:  # `load_partition` reports the damage.
-        return np.empty(0, dtype=np.int64)
 
 
 def _secrets(path: Path) -> Iterator[Finding]:

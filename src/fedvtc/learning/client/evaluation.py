@@ -3,6 +3,7 @@
 Shapes: N images, B images of a batch, C classes, D features.
 """
 
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
@@ -77,15 +78,23 @@ def confusions(
     return counts
 
 
-def accuracy(confusions_of: Callable[[ImageArrays], NDArray[np.int64]], images: ImageArrays) -> float | None:
-    """Returns the share of the images that are classified correctly; None without images.
+def accuracies(num_correct: Callable[[NDArray[np.int64]], int], *sets: NDArray[np.int64]) -> list[float | None]:
+    """Returns the share of each set of images that is classified correctly; None for a set without images.
+
+    An image that is in all sets is classified once.
 
     Args:
-        confusions_of: counts images (C, C) by true and predicted class.
-        images: the images.
+        num_correct: counts the correctly classified among the images of the given numbers.
+        sets: the numbers of the images of each set.
     """
-    num_images = len(images.labels_N)
-    return float(np.trace(confusions_of(images)) / num_images) if num_images else None
+    common = functools.reduce(np.intersect1d, sets)
+    num_common = num_correct(common) if len(common) else 0
+    found: list[float | None] = []
+    for numbers in sets:
+        rest = np.setdiff1d(numbers, common)
+        num_rest = num_correct(rest) if len(rest) else 0
+        found.append((num_common + num_rest) / len(numbers) if len(numbers) else None)
+    return found
 
 
 @torch.inference_mode()

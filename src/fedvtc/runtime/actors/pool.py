@@ -17,7 +17,7 @@ from fedvtc.runtime.actors.actor import ClientActor
 from fedvtc.runtime.actors.calls import Calls
 from fedvtc.runtime.actors.handle import ActorHandle
 from fedvtc.runtime.actors.slots import Slot, those_there
-from fedvtc.runtime.balance import Workload, loads_of, moves
+from fedvtc.runtime.balance import Workload, moves
 from fedvtc.runtime.host import ClientHost
 from fedvtc.runtime.incidents import Incidents
 from fedvtc.runtime.lineage import Lineage
@@ -212,12 +212,9 @@ class RayPool:
         limit = self.config.placement.clients_per_actor
         # After the loss of actors, an actor may have more clients than the limit.
         most = len(costs) if isinstance(limit, str) else max(limit, *map(len, before))
-        new_actor_of = moves(costs, before, most)
-        after = [[client for client in clients if client not in new_actor_of] for clients in before]
-        for client, index in new_actor_of.items():
-            after[index].append(client)
+        new_actor_of, gain = moves(costs, before, most)
         # Before the first measurement, costs are no seconds; clients then have no state, and move at no cost.
-        if max(loads_of(costs, before)) - max(loads_of(costs, after)) <= MOVE_S * len(new_actor_of):
+        if gain <= MOVE_S * len(new_actor_of):
             return
         given = self._given(list(new_actor_of))
         targets: list[ActorHandle | Slot] = [*self.handles, *free]

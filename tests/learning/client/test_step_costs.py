@@ -14,6 +14,7 @@ from fedvtc.learning.client import images as images_module
 from fedvtc.learning.client import loop as loop_module
 from fedvtc.learning.client.images import OwnImages
 from fedvtc.learning.client.loop import Learner, make_fabric
+from fedvtc.learning.costs import FlopCounts
 from fedvtc.learning.data import ImageArrays
 from fedvtc.learning.models.classifier import ClassifierModule, build_classifier
 from fedvtc.learning.models.weights import load_weights, weights_of
@@ -192,3 +193,12 @@ def test_a_further_client_needs_no_new_fabric(monkeypatch):
     Learner(first, module)
     # Fabric keeps every module that it sets up.
     assert (len(first._callbacks), len(second._callbacks)) == (1, 0)
+
+
+def test_the_count_of_operations_adds_three_calls_to_a_step():
+    def step():
+        return None
+
+    counted = FlopCounts().counter({}, "train", "step")
+    counted(2, step)
+    assert python_calls_of(lambda: counted(2, step)) - python_calls_of(step) == 1 + 3

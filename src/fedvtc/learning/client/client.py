@@ -6,7 +6,6 @@ No method and no Ray here. Shapes: N images of the client, B images of a batch, 
 import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from functools import partial
 from types import MappingProxyType
 from typing import Any
 
@@ -155,11 +154,12 @@ class FederatedClient(OwnBatches):
 
         `what` tells apart steps of one phase that do different things for an image.
         """
-        if not (self.phase_name and num_images):
-            return step()
+        return self._counter(what)(num_images, step) if self.phase_name else step()
+
+    def _counter(self, what: str) -> Callable[[int, Callable[[], Result]], Result]:
         # Nothing was received before the first round.
         kind = (self.backbone_name, self.phase_name, what, self.round > 1)
-        return self._flops.counted(self.scalars, self.phase_name, kind, num_images, step, self.restored)
+        return self._flops.counter(self.scalars, self.phase_name, kind, self.restored)
 
     def train(self, phase: str = "train") -> None:
         """Trains the classifier on the client's own images, for all `passes` of a round.
@@ -199,7 +199,7 @@ class FederatedClient(OwnBatches):
             ValueError: there is no optimizer, or neither a `loss` nor a `training_step`.
         """
         phase = self._open_phase("fit")
-        counted = partial(self.counted, f"{name} {getattr(loss, '__qualname__', '')}")
+        counted = self._counter(f"{name} {getattr(loss, '__qualname__', '')}")
         terms = self._state.learners[name].fit(batches, loss, optimizer, counted=counted)
         for term, value in terms.items():
             if not np.isfinite(value):

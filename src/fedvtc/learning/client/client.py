@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from fedvtc.config.schema import Config
 from fedvtc.errors import ClientError
 from fedvtc.learning.client.evaluation import Predictor, Scores, confusions
+from fedvtc.learning.client.image_memory import ImageMemory
 from fedvtc.learning.client.images import OwnImages
 from fedvtc.learning.client.loop import Learner, Loss, keyed_randomness, make_fabric
 from fedvtc.learning.client.own_batches import OwnBatches
@@ -45,6 +46,7 @@ class FederatedClient(OwnBatches):
         dataset: the images of all clients; only read.
         device: device of the modules.
         flops: operations of steps, shared by the clients of a process; None counts anew.
+        image_memory: memory for float images, shared by the clients of a process; None keeps no float images.
 
     Attributes:
         id: the client's number.
@@ -56,11 +58,17 @@ class FederatedClient(OwnBatches):
     """
 
     def __init__(
-        self, spec: ClientSpec, config: Config, dataset: Dataset, device: torch.device, flops: FlopCounts | None = None
+        self,
+        spec: ClientSpec,
+        config: Config,
+        dataset: Dataset,
+        device: torch.device,
+        flops: FlopCounts | None = None,
+        image_memory: ImageMemory | None = None,
     ) -> None:
         self.id, self.backbone_name = spec.client, spec.backbone
         self.device, self.num_classes = device, dataset.num_classes
-        images = OwnImages(dataset.train, spec.indices_N, config.data.augment, device)
+        images = OwnImages(dataset.train, spec.indices_N, config.data.augment, device, image_memory)
         super().__init__(images, config.training)
         self.round = 0
         self.scalars: dict[str, float] = {}

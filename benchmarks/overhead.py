@@ -1,6 +1,7 @@
 """Measures the overhead of a round: clients inline and in Ray actors, against a bare PyTorch loop over the same steps.
 
     .venv/bin/python benchmarks/overhead.py [--root DATA] [--rounds 9] [--engines bare inline ray] [KEY=VALUE ...]
+    .venv/bin/python benchmarks/overhead.py --actors 2 --engines bare one ray
 
 FedAvg: 100 clients of 600 MNIST images, 20 clients a round, cnn_2x8, one epoch of SGD in batches of 32, one thread, one
 actor. Small models show the overhead of an engine, which the arithmetic of larger models hides. The rounds of all
@@ -8,6 +9,7 @@ engines alternate, and each engine is divided by the bare loop of the same pass,
 disturbs all equally. CPU seconds are those of this process and of its descendants, Ray's daemons among them. Without
 MNIST in the folder, the images are noise of the same shape, which takes the same time. All clients are built before.
 
+`one` is a second pool of Ray with one actor, beside which the actors of `ray` are as many times faster as is printed.
 With two actors or more, the same number of processes also run the bare loop at once, each a whole round: as many times
 faster than one process as all are together, actors can be at most. The bound of a makespan divides the seconds of all
 clients evenly among the actors.
@@ -61,6 +63,8 @@ WORK = [
 ]
 Round = Callable[[int], ServerState]
 """Runs a round and returns the state of the server, which has the mean models of FedAvg."""
+DEFAULT = ["bare", "inline", "ray"]
+ONE = "one"
 AT_ONCE = "at once"
 MAKESPANS: dict[str, tuple[list[float], list[float]]] = {}
 """The bounds and the makespans of all rounds, by pool."""
@@ -70,13 +74,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", help="folder with data sets; default FEDVTC_DATA")
     parser.add_argument("--rounds", type=int, default=9, help="rounds of each engine, after two to warm up")
-    parser.add_argument("--engines", nargs="+", default=["bare", "inline", "ray"], choices=["bare", "inline", "ray"])
+    engines_help = "bare inline ray, by default"
+    parser.add_argument("--engines", nargs="+", default=DEFAULT, choices=[*DEFAULT, ONE], help=engines_help)
     parser.add_argument("--actors", type=int, default=1, help="actors of Ray")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="more config keys")
     words = parser.parse_intermixed_args()
     os.environ.setdefault("RAY_worker_niceness", "0")
     keys = [f"data.root={words.root}"] if words.root else []
-    keys += [f"cluster.num_cpus={words.actors}", *words.overrides]
+    # One slot more, for the actor of `one`.
+    keys += [f"cluster.num_cpus={words.actors + (ONE in words.engines)}", *words.overrides]
     config = config_of(keys)
     limit_threads(1)
     dataset = images_of(config)
@@ -92,12 +98,18 @@ def main() -> None:
             if name == "bare":
                 engines[name] = bare_engine(config, dataset, specs)
             else:
-                engines[name] = pool_engine(stack, config_of([*keys, f"placement.pool={name}"]), dataset, specs)
+                own = [f"placement.pool={'ray' if name == ONE else name}"]
+                own.append(f"placement.max_actors={1 if name == ONE else words.actors}")
+                engines[name] = pool_engine(stack, config_of([*keys, *own]), dataset, specs, name)
         found = measured(engines, words.rounds)
     if bounded := found.pop(AT_ONCE, None):
         alone_s, together_s = (statistics.median(wall_s for _, wall_s in rounds) for rounds in (found["bare"], bounded))
         print(f"{words.actors} bare processes at once: {words.actors * alone_s / together_s:.2f} x one")
     report(found, words.engines[0])
+    if {ONE, "ray"} <= found.keys():
+        walls = zip(found[ONE], found["ray"], strict=True)
+        ratios = [one_s / several_s for (_, one_s), (_, several_s) in walls]
+        print(f"{words.actors} actors: {statistics.median(ratios):.2f} x one (median of passes)")
     for name, (bounds_s, makespans_s) in MAKESPANS.items():
         ratio = statistics.median(map(truediv, makespans_s, bounds_s))
         print(f"{name:<7}makespan {statistics.median(makespans_s):.3f} s (median), {ratio:.3f} x its bound")
@@ -194,19 +206,21 @@ def serve(engine: Round, pipe: Connection) -> None:
         pipe.send(round)
 
 
-def pool_engine(stack: ExitStack, config: Config, dataset: Dataset, specs: Sequence[ClientSpec]) -> Round:
+def pool_engine(
+    stack: ExitStack, config: Config, dataset: Dataset, specs: Sequence[ClientSpec], name: str | None = None
+) -> Round:
     """The round of `Federation` without records and checkpoints: the clients in a pool, the server's half here."""
     method = build(config.method, Task.of(config, dataset))
     incidents = Incidents(lambda text: print(text, flush=True))
-    namespace = f"overhead-{config.placement.pool}"
+    name = name or config.placement.pool
     pool: Pool = stack.enter_context(
-        open_pool(config, dataset, specs, namespace=namespace, lineage=Lineage(), incidents=incidents)
+        open_pool(config, dataset, specs, namespace=f"overhead-{name}", lineage=Lineage(), incidents=incidents)
     )
     state, broadcast = method.start()
     # Builds the clients, as those of the bare loop are built.
     for _ in pool.map(ClientHost.digest, [spec.client for spec in specs]):
         pass
-    bounds_s, makespans_s = MAKESPANS.setdefault(config.placement.pool, ([], []))
+    bounds_s, makespans_s = MAKESPANS.setdefault(name, ([], []))
 
     def run(round: int) -> ServerState:
         nonlocal state, broadcast

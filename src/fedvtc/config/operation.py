@@ -40,6 +40,10 @@ class PlacementConfig:
     """Bytes of memory for the states of an actor's idle clients: weights and optimizers. Beyond, the states of the
     clients that worked longest ago lie in a file in the run folder, which ends with the actor. Null keeps all states in
     memory. Results are equal. With `inline` the limit is that of this process."""
+    image_bytes_per_actor: Annotated[int, Field(ge=0), MayChange(), AddedLater()] = 200_000_000
+    """Bytes of memory for the images of an actor's clients as floats. A client whose images have room there converts
+    them once, every other client in each step; on a GPU no images are kept. Results are equal. With `inline` the limit
+    is that of this process."""
     accelerator: Annotated[
         Literal["auto", "cpu", "cuda"],
         MayChange("Clients compute on the new device; other kernels may round differently."),

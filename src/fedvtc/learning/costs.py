@@ -42,30 +42,34 @@ class FlopCounts:
         self._gpus = [device] if device is not None and device.type == "cuda" else []
         self._per_row: dict[Hashable, float] = {}
 
-    def counted(
+    def counter(
         self,
         scalars: Scalars,
         name: str,
         kind: Hashable,
-        num_rows: int,
-        step: Callable[[], Result],
         restored: Callable[[], AbstractContextManager[None]] = nullcontext,
-    ) -> Result:
-        """Returns the result of a step, and adds the operations of the step to `flops/NAME`.
+    ) -> Callable[[int, Callable[[], Result]], Result]:
+        """Returns a function that returns the result of a step on rows, and adds the operations to `flops/NAME`.
 
         Args:
             scalars: the measurements of a round.
             name: name of the phase.
             kind: equal for steps that do the same for each row.
-            num_rows: rows of the step, such as images of a batch; at least 1.
-            step: may draw from PyTorch's generators.
             restored: a context that restores what a step changes beside gradients, such as buffers of modules.
         """
-        if kind not in self._per_row:
-            with restored():
-                self._per_row[kind] = _flops(step, self._gpus) / num_rows
-        _add(scalars, f"flops/{name}", self._per_row[kind] * num_rows)
-        return step()
+        total = f"flops/{name}"
+
+        def counted(num_rows: int, step: Callable[[], Result]) -> Result:
+            """Counts a step, which may draw from PyTorch's generators; rows are such as images of a batch."""
+            if num_rows:
+                per_row = self._per_row.get(kind)
+                if per_row is None:
+                    with restored():
+                        per_row = self._per_row[kind] = _flops(step, self._gpus) / num_rows
+                scalars[total] = scalars.get(total, 0.0) + per_row * num_rows
+            return step()
+
+        return counted
 
 
 def _flops(step: Callable[[], object], gpus: list[torch.device]) -> int:

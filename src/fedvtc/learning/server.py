@@ -78,7 +78,7 @@ class Server:
             restored: a context that restores what a step changes beside gradients.
         """
         kind = (self._phase, what)
-        return self._flops.counted(self.scalars, f"server/{self._phase}", kind, num_rows, step, restored)
+        return self._flops.counter(self.scalars, f"server/{self._phase}", kind, restored)(num_rows, step)
 
     def fit(
         self,

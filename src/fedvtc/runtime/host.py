@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from fedvtc.config.schema import Config
 from fedvtc.errors import ClientError, ClientMemoryError, FedvtcError
+from fedvtc.learning.client.image_memory import ImageMemory
 from fedvtc.learning.costs import FlopCounts
 from fedvtc.learning.data import Dataset
 from fedvtc.learning.exchange.messages import Broadcast, Upload, find_non_finite
@@ -68,7 +69,8 @@ class ClientHost:
         self._specs = {spec.client: spec for spec in specs}
         # The first task of a client builds the client: a client that is restored first need not be built twice.
         self._clients = Residents(self._built, config.placement.client_bytes_per_actor, IdleFile(idle_folder))
-        self._snapshots, self._flops = Snapshots(), FlopCounts(device)
+        self._snapshots = Snapshots()
+        self._shared = (FlopCounts(device), ImageMemory(config.placement.image_bytes_per_actor))
 
     def perform(
         self, task: Callable[[ClientHost, int, *Arguments], Result], client_id: int, *arguments: *Arguments
@@ -273,7 +275,7 @@ class ClientHost:
         with fast_imports():
             from fedvtc.learning.client.client import FederatedClient
 
-        client = FederatedClient(self._specs[client_id], self._config, self._dataset, self._device, self._flops)
+        client = FederatedClient(self._specs[client_id], self._config, self._dataset, self._device, *self._shared)
         self._method.prepare(client)
         return client
 

@@ -101,13 +101,16 @@ def test_a_plan_of_the_digits():
     assert sorted(plan.backbones) == ["cnn_2x16", "cnn_3x32", "resnet8", "vit_tiny"]
     # Every training image has one client.
     assert 1000 < counts_KC.sum() == len(plan.population.dataset.train.labels_N) < 1797
-    assert plan.dataset_bytes == plan.memory.images == 1797 * 64
+    assert plan.dataset_bytes == 1797 * 64
+    assert plan.memory.images == plan.dataset_bytes + 4 * 64 * counts_KC.sum()
     assert plan.memory.processes == PROCESS_BYTES + LIBRARIES_BYTES
     # Weights, gradients and two moments of Adam, of the classifiers and of at least one layer of each generator.
     weights = sum(client.parameters for client in plan.clients.values())
     assert 16 * (weights + 4 * 8 * 64) < plan.memory.models < 32 * weights
     # With a limit, the states of idle clients within the limit and the largest state of a client at work.
     limited = replace(plan, config=config("placement.pool=inline", "placement.client_bytes_per_actor=1000"))
+    without = replace(plan, config=config("placement.pool=inline", "placement.image_bytes_per_actor=0"))
+    assert without.memory.images == plan.dataset_bytes
     largest = max(client.state for client in plan.clients.values())
     server_bytes = plan.memory.models - sum(client.state for client in plan.clients.values())
     assert limited.memory.models == 1000 + largest + server_bytes

@@ -12,8 +12,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from fedvtc.config.schema import OptimizerConfig
 from fedvtc.learning.client import images as images_module
 from fedvtc.learning.client import loop as loop_module
+from fedvtc.learning.client.image_memory import ImageMemory
 from fedvtc.learning.client.images import OwnImages
 from fedvtc.learning.client.loop import Learner, make_fabric
+from fedvtc.learning.costs import FlopCounts
 from fedvtc.learning.data import ImageArrays
 from fedvtc.learning.models.classifier import ClassifierModule, build_classifier
 from fedvtc.learning.models.weights import load_weights, weights_of
@@ -49,10 +51,10 @@ def calls_of(work):
     return calls.names
 
 
-def own_images(num_images=10):
+def own_images(num_images=10, memory=None):
     pixels = np.random.default_rng(0).integers(256, size=(20, 1, 8, 8), dtype=np.uint8)
     indices_N = np.arange(20)[::-2][:num_images].copy()
-    return OwnImages(ImageArrays(pixels.view(CountedArray), np.arange(20)), indices_N, "none", CPU)
+    return OwnImages(ImageArrays(pixels.view(CountedArray), np.arange(20)), indices_N, "none", CPU, memory)
 
 
 def bare_steps(module, batches):
@@ -192,3 +194,30 @@ def test_a_further_client_needs_no_new_fabric(monkeypatch):
     Learner(first, module)
     # Fabric keeps every module that it sets up.
     assert (len(first._callbacks), len(second._callbacks)) == (1, 0)
+
+
+def test_a_client_with_memory_for_float_images_converts_its_images_once():
+    index_batches = torch.randperm(10).split(3)
+    expected = [images for images, _ in own_images().in_batches(index_batches)]
+    memory = ImageMemory(10 * 4 * 64)
+    images, later = own_images(memory=memory), own_images(memory=memory)
+    CountedArray.num_reads = 0
+    for _ in range(2):
+        assert all(map(torch.equal, [batch for batch, _ in images.in_batches(index_batches)], expected))
+    assert CountedArray.num_reads == 1
+    # No bytes are left for a further client until the first is gone.
+    for _ in range(2):
+        assert torch.equal(later.inputs(), own_images().inputs())
+    del images
+    CountedArray.num_reads = 0
+    assert torch.equal(later.inputs(), later.inputs())
+    assert CountedArray.num_reads == 1
+
+
+def test_the_count_of_operations_adds_three_calls_to_a_step():
+    def step():
+        return None
+
+    counted = FlopCounts().counter({}, "train", "step")
+    counted(2, step)
+    assert python_calls_of(lambda: counted(2, step)) - python_calls_of(step) == 1 + 3

@@ -53,7 +53,7 @@ class Footprint:
 
     Attributes:
         processes: bytes of the processes themselves and of the shared libraries.
-        images: bytes of the images.
+        images: bytes of the images, and of those that are kept as floats.
         models: bytes of the clients' modules and optimizers, and of the server's state.
         steps: bytes of the largest step of each process.
         largest_step: config key of the largest of the steps.
@@ -90,6 +90,7 @@ def footprint(
     bytes_K: Sequence[ClientBytes],
     hosted: Sequence[Sequence[int]],
     image_bytes: int,
+    float_bytes: Sequence[int],
     server_bytes: int,
     *,
     inline: bool,
@@ -101,17 +102,19 @@ def footprint(
         bytes_K: memory of each client.
         hosted: clients by process.
         image_bytes: memory of the images.
+        float_bytes: memory of the images that each process keeps as floats.
         server_bytes: size of the server's state and broadcast.
         inline: True if the coordinator hosts the clients itself.
         state_limit: most bytes of the states of idle clients of a process; None without a limit.
     """
     largest = [max((bytes_K[client] for client in clients), key=_step_bytes) for clients in hosted]
     states = [_state_bytes([bytes_K[client].state for client in clients], state_limit) for clients in hosted]
-    actors = [PROCESS_BYTES + state + _step_bytes(most) for state, most in zip(states, largest, strict=True)]
+    parts = zip(states, float_bytes, largest, strict=True)
+    actors = [PROCESS_BYTES + state + floats + _step_bytes(most) for state, floats, most in parts]
     return Footprint(
         processes=(1 if inline else len(hosted) + 1) * PROCESS_BYTES + LIBRARIES_BYTES,
         # The coordinator has the images too, beside Ray's object store.
-        images=image_bytes * (1 if inline else 2),
+        images=image_bytes * (1 if inline else 2) + sum(float_bytes),
         models=sum(states) + server_bytes,
         steps=sum(map(_step_bytes, largest)),
         largest_step=max(largest, key=_step_bytes).largest_step,

@@ -3,6 +3,7 @@
 Shape suffixes: K clients, C classes.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -70,12 +71,30 @@ class Plan:
         last = max(sum(self.payload_bytes["down"].values()), sum(self.run_bytes["end"]["down"].values()))
         server_bytes = 2 * last
         limit = self.config.placement.client_bytes_per_actor
-        return footprint(self._bytes_K, self.hosted, self.dataset_bytes, server_bytes, inline=inline, state_limit=limit)
+        return footprint(
+            self._bytes_K,
+            self.hosted,
+            self.dataset_bytes,
+            self._float_bytes,
+            server_bytes,
+            inline=inline,
+            state_limit=limit,
+        )
 
     @property
     def checkpoint_bytes(self) -> int:
         """Estimated disk space of a checkpoint."""
         return sum(client.saved for client in self._bytes_K) + sum(self.payload_bytes["down"].values())
+
+    @property
+    def _float_bytes(self) -> list[int]:
+        """Bytes of the images that each process keeps as floats."""
+        if self.needs.num_gpus:
+            return [0] * len(self.hosted)
+        image_bytes = 4 * math.prod(self.population.dataset.train.images_NCHW.shape[1:])
+        sizes = [len(spec.indices_N) for spec in self.population.specs]
+        limit = self.config.placement.image_bytes_per_actor
+        return [min(limit, image_bytes * sum(sizes[client] for client in clients)) for clients in self.hosted]
 
     @property
     def _bytes_K(self) -> list[ClientBytes]:

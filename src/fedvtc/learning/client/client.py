@@ -6,7 +6,6 @@ No method and no Ray here. Shapes: N images of the client, B images of a batch, 
 import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from functools import partial
 from types import MappingProxyType
 from typing import Any
 
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 from fedvtc.config.schema import Config
 from fedvtc.errors import ClientError
 from fedvtc.learning.client.evaluation import Predictor, Scores, confusions
+from fedvtc.learning.client.image_memory import ImageMemory
 from fedvtc.learning.client.images import OwnImages
 from fedvtc.learning.client.loop import Learner, Loss, keyed_randomness, make_fabric
 from fedvtc.learning.client.own_batches import OwnBatches
@@ -47,6 +47,7 @@ class FederatedClient(OwnBatches):
         dataset: the images of all clients; only read.
         device: device of the modules.
         flops: operations of steps, shared by the clients of a process; None counts anew.
+        image_memory: memory for float images, shared by the clients of a process; None keeps no float images.
 
     Attributes:
         id: the client's number.
@@ -58,11 +59,17 @@ class FederatedClient(OwnBatches):
     """
 
     def __init__(
-        self, spec: ClientSpec, config: Config, dataset: Dataset, device: torch.device, flops: FlopCounts | None = None
+        self,
+        spec: ClientSpec,
+        config: Config,
+        dataset: Dataset,
+        device: torch.device,
+        flops: FlopCounts | None = None,
+        image_memory: ImageMemory | None = None,
     ) -> None:
         self.id, self.backbone_name = spec.client, spec.backbone
         self.device, self.num_classes = device, dataset.num_classes
-        images = OwnImages(dataset.train, spec.indices_N, config.data.augment, device)
+        images = OwnImages(dataset.train, spec.indices_N, config.data.augment, device, image_memory)
         super().__init__(images, config.training)
         self.round = 0
         self.scalars: dict[str, float] = {}
@@ -160,11 +167,12 @@ class FederatedClient(OwnBatches):
 
         `what` tells apart steps of one phase that do different things for an image.
         """
-        if not (self.phase_name and num_images):
-            return step()
+        return self._counter(what)(num_images, step) if self.phase_name else step()
+
+    def _counter(self, what: str) -> Callable[[int, Callable[[], Result]], Result]:
         # Nothing was received before the first round.
         kind = (self.backbone_name, self.phase_name, what, self.round > 1)
-        return self._flops.counted(self.scalars, self.phase_name, kind, num_images, step, self.restored)
+        return self._flops.counter(self.scalars, self.phase_name, kind, self.restored)
 
     def train(self, phase: str = "train") -> None:
         """Trains the classifier on the client's own images, for all `passes` of a round.
@@ -204,7 +212,7 @@ class FederatedClient(OwnBatches):
             ValueError: there is no optimizer, or neither a `loss` nor a `training_step`.
         """
         phase = self._open_phase("fit")
-        counted = partial(self.counted, f"{name} {getattr(loss, '__qualname__', '')}")
+        counted = self._counter(f"{name} {getattr(loss, '__qualname__', '')}")
         terms = self._state.learners[name].fit(batches, loss, optimizer, counted=counted)
         for term, value in terms.items():
             if not np.isfinite(value):

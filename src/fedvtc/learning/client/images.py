@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fedvtc.learning.client.image_memory import ImageMemory
 from fedvtc.learning.data import ImageArrays
 from fedvtc.learning.data.module import Augmentation, augment, draw_shifts, shifted, to_input, to_tensor
 
@@ -25,13 +26,22 @@ class OwnImages:
         indices_N: indices of the client's images.
         augmentation: kind of random change, `data.augment`.
         device: device of the tensors.
+        memory: memory for the float images; None converts them each time.
     """
 
     def __init__(
-        self, shared: ImageArrays, indices_N: NDArray[np.int64], augmentation: Augmentation, device: torch.device
+        self,
+        shared: ImageArrays,
+        indices_N: NDArray[np.int64],
+        augmentation: Augmentation,
+        device: torch.device,
+        memory: ImageMemory | None = None,
     ) -> None:
         self._shared, self._indices_N = shared, to_tensor(indices_N)
         self._augmentation, self._device = augmentation, device
+        # A GPU converts images in no time, and its memory is scarce.
+        self._memory = memory if device.type == "cpu" else None
+        self._floats_NCHW: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self._indices_N)
@@ -66,6 +76,14 @@ class OwnImages:
             yield slice(start, len(sizes))
 
     def _made(self, index_B: Tensor) -> Tensor:
+        num_bytes = len(self) * self.image_bytes
+        if self._floats_NCHW is None and self._memory is not None and self._memory.take(self, num_bytes):
+            self._floats_NCHW = self._converted(torch.arange(len(self)))
+        if self._floats_NCHW is not None:
+            return self._floats_NCHW.index_select(0, index_B)
+        return self._converted(index_B)
+
+    def _converted(self, index_B: Tensor) -> Tensor:
         # Fancy indexing copies these images alone out of the shared, read-only array.
         pixels = self._shared.images_NCHW[self._indices_N[index_B].numpy()]
         return to_input(self._sent(torch.from_numpy(pixels)))

@@ -4,7 +4,7 @@ import copy
 import hashlib
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import cache, partial
 from typing import Any, Literal
 
@@ -89,13 +89,15 @@ class Learner:
     """
 
     def __init__(self, fabric: Fabric, module: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> None:
-        self._fabric, self.module = fabric, module
+        self.module = module
         if optimizer is None and isinstance(module, LightningModule):
             configured = module.configure_optimizers()
             assert isinstance(configured, torch.optim.Optimizer)
             optimizer = configured
         self.optimizer = optimizer
         fabric.setup(module)
+        # Without mixed precision Fabric's context does nothing, and costs as many calls as the rest of a step.
+        self._autocast = fabric.autocast if isinstance(fabric.strategy.precision, MixedPrecision) else nullcontext
 
     def fit(
         self,
@@ -141,7 +143,7 @@ class Learner:
             weight.grad = None
         module: Any = self.module
         # Not through Fabric's wrappers, which cost time in each step and on one device add autocast alone.
-        with self._fabric.autocast():
+        with self._autocast():
             found = module.training_step(batch, index) if loss is None else loss(*batch)
         terms: Terms = {"loss": found} if isinstance(found, Tensor) else found
         loss_term = terms["loss"]

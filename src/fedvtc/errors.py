@@ -35,6 +35,12 @@ def reason(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
+def count_of(num: int, noun: str) -> str:
+    """Returns a number with its noun, such as `1 round`, `2 rounds` or `3 classes`."""
+    plural = f"{noun}es" if noun.endswith("s") else f"{noun}s"
+    return f"{num} {noun if num == 1 else plural}"
+
+
 class FedvtcError(Exception):
     """Base of every error that fedvtc raises on purpose."""
 

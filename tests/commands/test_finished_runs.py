@@ -1,21 +1,26 @@
 """The commands on a finished run (export, evaluate, privacy, features), and the arguments that they refuse."""
 
 import csv
+import hashlib
 import itertools
 import json
+import shutil
 import sys
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from fedvtc.commands.features.projecting import principal_components
 from fedvtc.commands.main import main
 from fedvtc.commands.privacy.measuring import MEASURES
+from fedvtc.commands.report.privacy import measure_privacy
 from fedvtc.learning.privacy.memorisation import MEMORISATION
 from fedvtc.storage.features import read_points
+from fedvtc.storage.privacy import read_measures
 
 SETTINGS = (
     "conf/cluster/inline.yaml",
@@ -89,6 +94,31 @@ def test_the_privacy_of_a_run_is_measured(run, tmp_path, capsys):
     assert [row["client"] for row in measured["clients"]] == [0, 1]
     assert {path.name for path in folder.iterdir()} == {"privacy.json", "clients.csv", "copies.png", "inversions.png"}
     assert "membership/auc" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_a_report_measures_the_privacy_of_runs_without_measures(run, tmp_path, capsys, golden):
+    measured, early, taken = (Path(shutil.copytree(run, tmp_path / name)) for name in ("measured", "early", "taken"))
+    (measured / "privacy").mkdir()
+    (measured / "privacy/privacy.json").write_text("{}")
+    # The final checkpoint of version 0.1.0 has an empty server.pt.
+    server = early / "checkpoints/final/server.pt"
+    torch.save({}, server)
+    text = (manifest := server.with_name("manifest.json")).read_text()
+    shard = next(shard for shard in json.loads(text)["shards"] if shard["name"] == server.name)
+    content = server.read_bytes()
+    text = text.replace(shard["sha256"], hashlib.sha256(content).hexdigest())
+    manifest.write_text(text.replace(f": {shard['num_bytes']},", f": {len(content)},", 1))
+    (taken / "privacy").mkdir()
+    (taken / "privacy/note.txt").touch()
+
+    problems = measure_privacy([measured, Path(run), early, taken])
+
+    assert read_measures(Path(run)).keys() == MEASURES.keys()
+    assert (measured / "privacy/privacy.json").read_text() == "{}"
+    out, err = capsys.readouterr()
+    assert err.splitlines() == problems
+    golden(out + err, {run: "RUN"})
 
 
 @pytest.mark.slow

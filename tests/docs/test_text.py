@@ -91,6 +91,11 @@ def test_version_and_date_are_the_same_in_all_files(root):
     headings = re.findall(r"^## (.+)$", changelog, re.MULTILINE)
     assert headings[:2] == ["[Unreleased]", f"[{version}] - {citation['date-released']}"]
     assert citation["version"] == version
+    entry, paper = re.findall(r"^@[\s\S]*?^}", (root / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+    fields = dict(re.findall(r"^  (\w+) += \{+([^}]+)\}+,?$", entry, re.MULTILINE))
+    written = [fields[name] for name in ("title", "author", "version", "year")]
+    assert written == [citation["title"], citation["authors"][0]["name"], version, str(citation["date-released"].year)]
+    assert citation["references"][0]["title"] in paper
 
 
 def test_the_picture_of_a_round_is_complete_and_has_its_own_background(root):

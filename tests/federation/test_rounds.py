@@ -138,9 +138,10 @@ def test_every_key_of_a_record_and_every_column_is_documented(finished):
     documented = {*re.findall(r"^\| `([^`]+)` \|", text, re.MULTILINE), "round", "phase"}
     keys = {re.sub(r"^(bytes/(up|down))/.*", r"\1/<kind>", key) for record in records_of(finished) for key in record}
     keys = {re.sub(r"^(cpu|flops)/(?!client$|server$).*", r"\1/<phase>", key) for key in keys}
+    keys = {re.sub(r"^memory/(?!evaluate$|\w*peak_bytes$).*", "memory/<phase>", key) for key in keys}
     assert keys <= documented
     assert {"loss/finetune", "time/generator", "bytes/up/<kind>", "test/accuracy/mean"} <= keys
-    assert {"cpu/<phase>", "cpu/server", "flops/<phase>", "memory/coordinator_peak_bytes"} <= keys
+    assert {"cpu/<phase>", "cpu/server", "flops/<phase>", "memory/coordinator_peak_bytes", "memory/evaluate"} <= keys
     columns = rows_of(finished)[0].keys()
     assert columns <= {*documented, "client", "backbone", "num_images", "num_classes"}
 

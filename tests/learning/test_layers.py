@@ -7,7 +7,7 @@ import pytest
 
 LEARNING = Path(__file__).parents[2] / "src/fedvtc/learning"
 PARTS = (
-    *("seeding", "costs", "exchange", "data", "models", "population", "client", "server", "methods"),
+    *("seeding", "costs", "peak_memory", "exchange", "data", "models", "population", "client", "server", "methods"),
     *("privacy", "metrics", "round_tally", "ensemble"),
 )
 MODULES = sorted(path for path in LEARNING.rglob("*.py") if path.parent != LEARNING or path.stem != "__init__")

@@ -70,6 +70,9 @@ def write_measured_run(
             "cpu/server": 0.25,
             "flops/train": 3e12,
             "flops/server/mix": 1e12,
+            "memory/train": 1e9 + 1e8 * round,
+            "memory/gpu/train": 5e8,
+            "memory/evaluate": 1.5e9,
         }
         if round == 2:
             record |= {"incidents/processes_lost": 1, "incidents": ["client 1 was <lost>"]}

@@ -170,6 +170,9 @@ def test_costs_are_sums_over_the_run(figures):
     assert rows_of(figures["cpu"], group="Local") == [{"group": "Local", "part": "train", "value": 6.0}]
     flops = {row["part"]: row["value"] for row in rows_of(figures["flops"], group="Local")}
     assert flops == {"train": 12.0, "server/mix": 4.0}
+    peaks = [(row["memory"], row["phase"], row["GB"]) for row in rows_of(figures["memory-phases"], group="Local")]
+    # The train phase of the final record, the fourth.
+    assert set(peaks) == {("process", "train", 1.4), ("process", "evaluate", 1.5), ("GPU", "train", 0.5)}
     assert rows_of(figures["memory"], group="Local") == [{"group": "Local", "part": "clients", "value": 2.0}]
     assert rows_of(figures["bytes-up"], group="Local") == [{"group": "Local", "part": "prototypes", "value": 2.0}]
 
@@ -227,6 +230,7 @@ def test_a_phase_has_one_colour_in_all_figures(figures):
 def test_vega_lite_compiles_every_kind_of_chart(figures):
     kinds = {"curves", "losses", "summary", "differences", "clients", "sorted-clients", "architectures", "recall"}
     kinds |= {"confusion", "partition", "cost-to-target", "time", "cpu", "flops", "bytes-up", "bytes-down", "memory"}
+    kinds |= {"memory-phases"}
     kinds |= {"last-step", "privacy", "test-sets", "test-sets-clients", "features"}
     assert figures.keys() == kinds
     for figure in figures.values():

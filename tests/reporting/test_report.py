@@ -5,6 +5,7 @@ In one file, because a process takes seconds to bundle the scripts of the page.
 
 import base64
 import gzip
+import html
 import json
 import re
 
@@ -135,8 +136,12 @@ def test_runs_without_an_evaluation_have_a_page_too(bare_runs, capsys):
     assert "<title>Two runs</title>" in text
     assert "interrupted (SIGTERM)" in text
     # A report is replaced by a new one.
-    assert main(["report", "runs/local-*", "-o", "mine", "--page-only"]) == 0
-    assert "<title>runs/local-*</title>" in (bare_runs.parent / "mine/index.html").read_text()
+    assert main(["report", "runs/local-*", "-o", "mine", "--page-only", "--privacy"]) == 0
+    text = (bare_runs.parent / "mine/index.html").read_text()
+    assert "<title>runs/local-*</title>" in text
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.partition(":")[0] for line in lines] == ["privacy is not measured"] * 2
+    assert all(f"<li>{html.escape(line)}</li>" in text for line in lines)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,12 @@
+import json
+import math
+
+import pytest
+
 from fedvtc.commands.main import main
+from fedvtc.reporting.charts.all import figures_of
 from fedvtc.reporting.results import groups_of, read_results
-from fedvtc.reporting.run_numbers import ACCURACY
+from fedvtc.reporting.run_numbers import ACCURACY, TARGET_ROUNDS, numbers_of
 
 
 def read(*folders):
@@ -68,6 +74,34 @@ def test_a_run_is_measured_by_its_newest_evaluation(fake_run):
     (running,), _ = read(fake_run("FedVTC", 1, is_finished=False))
     assert round(running.numbers[ACCURACY], 6) == 0.8
     assert (running.facts.status.name, len(running.rows)) == ("killed", 4)
+
+
+@pytest.mark.parametrize("value", [math.inf, math.nan])
+def test_a_number_that_is_not_finite_is_shown_and_is_never_the_best(value, fake_run, tmp_path, capsys):
+    """fedvtc writes null for such a number; records and long CSV files of other programs may hold one."""
+    for label, right in (("A", 0.3), ("B", 0.5), ("C", 0.2)):
+        fake_run(label, 0, right=right)
+    broken = fake_run("C", 1)
+    first, *records = (broken / "metrics.jsonl").read_text().splitlines()
+    records = [json.dumps({**json.loads(line), ACCURACY: value, "time/train": value}) for line in records]
+    (broken / "metrics.jsonl").write_text("\n".join([first, *records, ""]))
+
+    runs, problems = read(tmp_path / "runs")
+    assert (problems, [run.group for run in runs]) == ([], ["B", "A", "C", "C"])
+    figures = {figure.name: figure for figure in figures_of(runs)}
+    # The chart draws the finite value, the CSV has all.
+    assert [row[ACCURACY] for row in figures["curves"].rows if row["group"] == "C"][:1] == [0.45]
+    assert f"C,accuracy,{value}" in figures["summary"].csv()
+    assert numbers_of(runs[-1].records, 0.95).keys().isdisjoint({TARGET_ROUNDS})
+    words = ["table", str(tmp_path / "runs"), "--metric", ACCURACY, "--format", "markdown", "--compare", "A", "--ranks"]
+    assert main([*words, "--sort", ACCURACY]) == 0
+    rows = [line.split(" | ") for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
+    assert [row[0] for row in rows[2:]] == ["| B", "| A", "| C"]
+    assert [row[1].split()[0] for row in rows[2:]] == ["**0.9000**", "<ins>0.7000</ins>", str(value)]
+    assert main(["show", str(broken)]) == 0
+    shown = capsys.readouterr().out
+    assert f"0.600 to {value}\n" in shown
+    assert "best 0.600 in round 1, 4 evaluations\n" in shown
 
 
 def test_a_damaged_run_is_left_out_with_a_line(fake_run, tmp_path):

@@ -20,7 +20,15 @@ def test_a_run_that_failed_is_shown_with_curve_costs_incidents_and_next_commands
     rounds = [
         {"round": 1, "phase": "round", ACCURACY: 0.25, "bytes/up/prototypes": 2000, "bytes/down/prototypes": 500}
         | {"time/train": 3.0, "time/client": 4.0, "time/round": 2.0, "time/evaluate": 0.5},
-        {"round": 2, "phase": "round", ACCURACY: 0.75, "test/accuracy/min": 0.5, "time/train": 1.0, "time/client": 1.5}
+        {
+            "round": 2,
+            "phase": "round",
+            ACCURACY: 0.75,
+            "test/accuracy/min": 0.5,
+            "time/train": 1.0,
+            "time/client": 1.5,
+            "memory/train": 1.5e9,
+        }
         | {"time/round": 1.0, "incidents/processes_lost": 1, "incidents": ["actor 0 died; its clients were rebuilt"]},
         {"round": 3, "phase": "round", ACCURACY: 0.5, "test/accuracy/min": 0.25, "time/round": 1.0},
     ]

@@ -1,5 +1,7 @@
 """Statistics over seeds."""
 
+import math
+
 import pytest
 
 from fedvtc.reporting.seeds import interval, mean_and_std, mean_ranks, paired_difference
@@ -31,6 +33,16 @@ def test_differences_are_paired_by_seed():
     single = paired_difference(ours, {"1": 0.5})
     assert (single.num_pairs, single.low, single.high) == (1, None, None)
     assert paired_difference(ours, {"7": 0.0}) is None
+
+
+@pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])
+def test_a_value_that_is_not_finite_has_no_deviation_and_the_last_rank(value):
+    mean, std = mean_and_std([0.5, value])
+    assert (str(mean), std) == (str(value), None)
+    assert math.isnan(mean_and_std([math.inf, -math.inf])[0])
+    assert paired_difference({"0": value}, {"0": 0.5}).low is None
+    assert mean_ranks([[value, 0.5, 0.7]], higher_is_better=True) == [3, 2, 1]
+    assert mean_ranks([[value, 0.5, 0.7]], higher_is_better=False) == [3, 1, 2]
 
 
 def test_ranks_are_means_over_blocks_and_ties_share_a_rank():

@@ -10,13 +10,13 @@ from fedvtc.config.operation import PlacementConfig
 from fedvtc.config.schema import EvaluateConfig, MethodConfig, OptimizerConfig, TrainingConfig
 from fedvtc.errors import ClientError
 from fedvtc.learning.client.evaluation import accuracies, checked_predictors, confusions
-from fedvtc.learning.costs import peak_memory_bytes
 from fedvtc.learning.data.generated import drawn_pixels
 from fedvtc.learning.exchange.messages import Broadcast
 from fedvtc.learning.methods.fedproto import FedProtoConfig
 from fedvtc.learning.methods.lg_fedavg import LGFedAvgConfig
 from fedvtc.learning.metrics import ROUND_METRICS
 from fedvtc.learning.models.backbones import Backbone
+from fedvtc.learning.peak_memory import peak_memory_bytes
 from fedvtc.runtime.host import ClientHost
 from fedvtc.runtime.inline_pool import InlinePool
 
@@ -249,8 +249,8 @@ def test_every_measurement_of_a_client_is_documented(make_host, tiny_fedvtc, tin
     _, _, broadcast = tiny_federation(method).round()
     host = make_host(method)
     scalars = {*host.run_round(0, broadcast).scalars, *host.finish(0, broadcast)}
-    named = {re.sub(r"^(cpu|flops)/(?!client$).*", r"\1/<phase>", name) for name in scalars}
-    assert {"cpu/<phase>", "flops/<phase>", "cpu/client"} <= named
+    named = {re.sub(r"^(cpu|flops|memory)/(?!client$|peak_bytes$).*", r"\1/<phase>", name) for name in scalars}
+    assert {"cpu/<phase>", "flops/<phase>", "cpu/client", "memory/peak_bytes"} <= named
     assert named <= set(ROUND_METRICS)
 
 

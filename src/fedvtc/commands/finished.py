@@ -31,8 +31,12 @@ def default_folder(arguments: argparse.Namespace, name: str) -> Path:
 
 
 @contextmanager
-def new_folder(output: Path) -> Iterator[Path]:
+def new_folder(output: Path, fix: str = "Name a new folder: -o DIR.") -> Iterator[Path]:
     """Yields a folder that becomes `output` at the end of the block, with all its files.
+
+    Args:
+        output: the new folder.
+        fix: the user's way out, if the folder exists or cannot be written.
 
     Raises:
         UserError: the folder exists or cannot be written.
@@ -47,10 +51,9 @@ def new_folder(output: Path) -> Iterator[Path]:
                 raise FileExistsError
             yield folder
     except FileExistsError:
-        raise UserError(f"{output}: exists. Name a new folder: -o DIR.") from None
+        raise UserError(f"{output}: exists. {fix}") from None
     except OSError as error:
-        what = f"{output}: cannot be written ({error.strerror or error})"
-        raise UserError(f"{what}. Name another folder: -o DIR.") from None
+        raise UserError(f"{output}: cannot be written ({error.strerror or error}). {fix}") from None
 
 
 def checked_count(option: str, value: int, *, least: int) -> int:

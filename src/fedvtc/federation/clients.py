@@ -107,6 +107,8 @@ class Clients:
         found = self.each(ClientHost.evaluate, clients, broadcast, is_finished)
         for client, evaluation in zip(clients, found, strict=True):
             spec, counts_C = population.specs[client], population.class_counts_KC[client]
+            for name, peak in evaluation.peaks.items():
+                record[name] = max(peak, record.get(name, 0.0))
             about = {
                 "client": spec.client,
                 "backbone": spec.backbone,

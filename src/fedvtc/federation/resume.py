@@ -8,7 +8,7 @@ from typing import Self
 from fedvtc.config import absolute_paths, changed_keys, check_resumable, load, to_dict
 from fedvtc.config.layers import Layer
 from fedvtc.config.schema import Config, DataConfig
-from fedvtc.errors import DataError, RunFolderError
+from fedvtc.errors import DataError, RunFolderError, count_of
 from fedvtc.federation.attempt import RunSummary, attempt
 from fedvtc.federation.starting_point import checkpoint_store, starting_point
 from fedvtc.federation.trust import check_owner
@@ -123,7 +123,9 @@ def resume_folder(
         if folder.status == "finished" and after.run.rounds == before.run.rounds:
             kept = [key for key in changed_keys(before, after) if key != "run.resume"]
             rest = f"; not changed: {', '.join(kept)}" if kept else ""
-            console.note(f"{folder.path}: finished after {before.run.rounds} rounds, nothing to resume{rest}.")
+            console.note(
+                f"{folder.path}: finished after {count_of(before.run.rounds, 'round')}, nothing to resume{rest}."
+            )
             return RunSummary(folder.path, None)
         incidents = Incidents(console.note)
         resumption = Resumption.of(folder, before, after, incidents)

@@ -10,13 +10,14 @@ from dataclasses import replace
 
 from fedvtc.config.own_code import own_calls
 from fedvtc.config.schema import Config
-from fedvtc.errors import TooFewClientsError
+from fedvtc.errors import TooFewClientsError, count_of
 from fedvtc.federation.checkpointer import Checkpointer
 from fedvtc.federation.clients import Clients, Evaluations, Record
 from fedvtc.federation.stopper import Stopper
-from fedvtc.learning.costs import FlopCounts, peak_memory_bytes
+from fedvtc.learning.costs import FlopCounts
 from fedvtc.learning.exchange.messages import Broadcast, Upload, check_scalars
 from fedvtc.learning.methods import ServerState, Task, as_result, as_step, build
+from fedvtc.learning.peak_memory import peak_memory_bytes
 from fedvtc.learning.population import Population
 from fedvtc.learning.round_tally import RoundTally
 from fedvtc.learning.server import Server
@@ -211,7 +212,9 @@ class Federation:
             yield upload
         least = self._config.runtime.min_clients
         if num_uploads < least:
-            raise TooFewClientsError(f"{exchange}: {num_uploads} uploads, but runtime.min_clients is {least}.")
+            raise TooFewClientsError(
+                f"{exchange}: {count_of(num_uploads, 'upload')}, but runtime.min_clients is {least}."
+            )
 
     def _log(self, record: Record, evaluated: Evaluations) -> None:
         record |= self._incidents.take()

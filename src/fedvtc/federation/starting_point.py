@@ -1,7 +1,7 @@
 """The checkpoint that a resumed run continues from, and the store that holds the checkpoints of a run."""
 
 from fedvtc.config.schema import Config
-from fedvtc.errors import CheckpointError, ConfigError
+from fedvtc.errors import CheckpointError, ConfigError, count_of
 from fedvtc.runtime.incidents import Incidents
 from fedvtc.storage.checkpoints import CheckpointStore, Manifest
 from fedvtc.storage.checkpoints.contents import misfit
@@ -52,7 +52,7 @@ def starting_point(
         what = f"{store.location}: checkpoints cannot be read ({error.strerror or error})"
         raise CheckpointError(f"{what}. Nothing was changed; resume when they can be read.") from None
     if start.round > after.run.rounds:
-        what = f"run.rounds: the run has done {start.round} rounds, not {after.run.rounds}"
+        what = f"run.rounds: the run has done {count_of(start.round, 'round')}, not {after.run.rounds}"
         raise ConfigError([f"{what}. Set run.rounds to at least {start.round}."])
     return start
 

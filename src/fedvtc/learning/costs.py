@@ -1,14 +1,10 @@
-"""Costs of a round by phase: seconds, CPU seconds and floating-point operations; and the memory of the process."""
+"""Costs of a round by phase: seconds, CPU seconds and floating-point operations."""
 
 from __future__ import annotations
 
-import re
-import resource
-import sys
 import time
 from collections.abc import Callable, Hashable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from pathlib import Path
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
@@ -17,8 +13,6 @@ if TYPE_CHECKING:
 Scalars = dict[str, float]
 Result = TypeVar("Result")
 """Result of a step."""
-STATUS = Path("/proc/self/status")
-"""Linux's file on this process; `VmHWM` is its largest resident memory, if the kernel says it."""
 
 
 @contextmanager
@@ -81,29 +75,6 @@ def _flops(step: Callable[[], object], gpus: list[torch.device]) -> int:
     with torch.random.fork_rng(devices=gpus), FlopCounterMode(display=False) as counter:
         step()
     return int(counter.get_total_flops())
-
-
-def peak_memory_bytes() -> float:
-    """Returns the largest resident memory of this process since its start or `restart_peak_memory`, in bytes."""
-    with suppress(OSError):
-        found = re.search(r"^VmHWM:\s+(\d+) kB$", STATUS.read_text(), re.MULTILINE)
-        if found:
-            return float(found[1]) * 1024
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return float(peak if sys.platform == "darwin" else peak * 1024)
-
-
-def restart_peak_memory() -> None:
-    """Makes this process count its largest memory from now on, for a second run in the same process.
-
-    Systems other than Linux go on to count from the start of the process.
-    """
-    with suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")
-    torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_initialized():
-        for device in range(torch.cuda.device_count()):
-            torch.cuda.reset_peak_memory_stats(device)
 
 
 def _add(scalars: Scalars, name: str, value: float) -> None:

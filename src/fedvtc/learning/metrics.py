@@ -136,6 +136,10 @@ ROUND_METRICS = {
     "memory/peak_bytes": "largest resident memory of any process that hosts clients",
     "memory/gpu_peak_bytes": "largest memory that PyTorch took on the GPU of any process that hosts clients",
     "memory/coordinator_peak_bytes": "largest resident memory of the coordinator's process",
+    "memory/<phase>": "largest resident memory during a phase of any process that hosts clients",
+    "memory/server/<phase>": "largest resident memory of the coordinator's process during a phase of the server",
+    "memory/evaluate": "largest resident memory during an evaluation of any process that hosts clients",
+    "memory/gpu/<phase>": "largest memory that PyTorch took on a GPU during a phase or an evaluation",
     "clients/participating": "clients whose upload entered the round; in the final record, clients after a last step",
 }
 ROUND_METRICS |= {f"incidents/{kind}": meaning for kind, meaning in INCIDENTS.items()}

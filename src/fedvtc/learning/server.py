@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from fedvtc.errors import ServerError
 from fedvtc.learning.costs import FlopCounts, Result, measured
+from fedvtc.learning.peak_memory import measured_memory
 from fedvtc.learning.seeding import SERVER
 
 if TYPE_CHECKING:  # Lightning takes seconds to import, and most methods train nothing on the server.
@@ -55,7 +56,8 @@ class Server:
         """Opens a named part of the server's round: keys random draws and measures its costs."""
         self._phase = name
         try:
-            with measured(self.scalars, f"server/{name}"), self.randomness(name):
+            part = f"server/{name}"
+            with measured(self.scalars, part), measured_memory(self.scalars, part), self.randomness(name):
                 yield
         finally:
             self._phase = ""

@@ -1,7 +1,6 @@
 """Reads whole runs for figures: records, rows of clients, settings, and a group for runs that differ in the seed."""
 
 import math
-import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,6 +10,7 @@ from fedvtc.reporting.comparison.values import result_keys, with_texts
 from fedvtc.reporting.run_facts import DAMAGE, METHOD, SEED, RunFacts, check_records, damage, read_run
 from fedvtc.reporting.run_folders import find_runs
 from fedvtc.reporting.run_numbers import ACCURACY, numbers_so_far
+from fedvtc.reporting.seeds import badness, mean_and_std
 from fedvtc.storage.records import client_lines
 
 TEXT_COLUMNS = ("phase", "backbone")
@@ -23,7 +23,7 @@ class RunResult:
     Attributes:
         facts: config, status and records.
         numbers: the newest value of each metric, sums of bytes, seconds and operations, by name.
-        rows: rows of the newest evaluation of every client, numbers as floats, None for an empty cell.
+        rows: rows of the newest evaluation of every client, numbers as floats, None for a cell without a finite one.
         rows_before: rows of the evaluation of the last round, if `rows` are those after the method's last step.
         group: name of the group of runs that differ in their seed only.
     """
@@ -116,7 +116,7 @@ def _read(folder: Path) -> RunResult:
 
 def _rank(members: Sequence[RunResult]) -> float:
     values = [run.numbers[ACCURACY] for run in members if ACCURACY in run.numbers]
-    return -statistics.fmean(values) if values else math.inf
+    return badness(mean, higher_is_better=True) if (mean := mean_and_std(values)[0]) is not None else math.inf
 
 
 def _newest_rows(folder: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
@@ -132,7 +132,7 @@ def _newest_rows(folder: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any
 
 def _cell(value: Any) -> float | None:
     try:
-        return float(value)
+        return number(float(value))
     except ValueError:
         return None
 

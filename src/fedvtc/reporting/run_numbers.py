@@ -1,5 +1,6 @@
 """The numbers of one run in tables, computed from the records of the run."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -85,13 +86,17 @@ def _numbers(records: Sequence[Record], target: float | None) -> dict[str, float
             numbers[name] = float(sum(values))
         elif name.startswith("memory/") and values:
             numbers[name] = float(max(values))
-    reached = next((n for n, record in enumerate(records) if target and (record.get(ACCURACY) or 0) >= target), None)
+    reached = next((n for n, record in enumerate(records) if target and _reaches(record, target)), None)
     if reached is not None:
         until = records[: reached + 1]
         numbers[TARGET_ROUNDS] = float(until[-1]["round"])
         numbers[TARGET_BYTES] = sum(_sum(until, f"{name}/") for name in (SENT, RECEIVED))
         numbers[TARGET_SECONDS] = wall_clock_s(until)
     return numbers
+
+
+def _reaches(record: Record, target: float) -> bool:
+    return target <= (record.get(ACCURACY) or 0) < math.inf
 
 
 def _cpu_s(records: Sequence[Record]) -> float:

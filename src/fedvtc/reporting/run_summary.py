@@ -1,15 +1,18 @@
 """Shows one run in lines: config, curve of accuracy, bytes, seconds by phase, incidents, next commands."""
 
+import math
 import shlex
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from fedvtc.errors import count_of
 from fedvtc.learning.metrics import EVALUATED_CLIENTS, HEADLINE_METRICS
 from fedvtc.reporting.run_facts import RunFacts
 from fedvtc.reporting.run_numbers import COMPUTING, RECEIVED, SENT, WALL_CLOCK
 from fedvtc.reporting.run_values import values_of
 from fedvtc.reporting.runs import RESUMABLE, RunRow, next_command
+from fedvtc.reporting.seeds import badness
 from fedvtc.reporting.tables import human_bytes
 
 BLOCKS = "\u2581\u2582\u2583\u2584\u2585\u2586\u2587\u2588"
@@ -43,13 +46,17 @@ def summary_lines(run: RunFacts, encoding: str = "utf-8") -> list[str]:
 
 
 def sparkline(values: Sequence[float], letters: str) -> str:
-    """Returns one letter a value, from the lowest to the highest; more than `MAX_LETTERS` values are thinned out."""
+    """Returns one letter a value, from the lowest to the highest; `?` for a value that is not finite.
+
+    More than `MAX_LETTERS` values are thinned out.
+    """
     if len(values) > MAX_LETTERS:
         step = (len(values) - 1) / (MAX_LETTERS - 1)
         values = [values[round(number * step)] for number in range(MAX_LETTERS)]
-    low, high = min(values, default=0.0), max(values, default=0.0)
+    finite = [value for value in values if math.isfinite(value)]
+    low, high = min(finite, default=0.0), max(finite, default=0.0)
     scale = (len(letters) - 1) / (high - low) if high > low else 0.0
-    return "".join(letters[round((value - low) * scale)] for value in values)
+    return "".join(letters[round((value - low) * scale)] if math.isfinite(value) else "?" for value in values)
 
 
 def _facts(row: RunRow) -> Iterator[str]:
@@ -59,8 +66,10 @@ def _facts(row: RunRow) -> Iterator[str]:
     end = f", ended {ended}" if ended else ""
     yield _line("folder", str(run.folder))
     yield _line("method", run.method)
-    data, partition, clients, seed = map(row.text, ("data", "partition", "clients", "seed"))
-    yield _line("data", f"{data}, {partition}, {clients} clients, seed {seed}")
+    data, partition, seed = map(row.text, ("data", "partition", "seed"))
+    number = row.values.get("clients")
+    clients = count_of(number, "client") if isinstance(number, int) else "? clients"
+    yield _line("data", f"{data}, {partition}, {clients}, seed {seed}")
     yield _line("round", row.text("round"))
     yield _line("started", f"{run.created or '?'}{end}, attempt {len(attempts)}")
     if run.status.holder:
@@ -79,17 +88,18 @@ def _curve(run: RunFacts, encoding: str) -> Iterator[str]:
     # The final evaluation has other clients than the samples of rounds.
     num_clients = measured[0].get(EVALUATED_CLIENTS)
     measured = [record for record in measured if record.get(EVALUATED_CLIENTS) == num_clients]
-    sample = f" of {num_clients} clients" if num_clients is not None else ""
+    sample = f" of {count_of(num_clients, 'client')}" if num_clients is not None else ""
     values = [float(record[accuracy]) for record in measured]
-    best = max(measured, key=lambda record: float(record[accuracy]))
+    best = min(measured, key=lambda record: badness(float(record[accuracy]), higher_is_better=True))
     at = "at the end" if best["phase"] == "final" else f"in round {best['round']}"
+    found = f"best {best[accuracy]:.3f} {at}, " if math.isfinite(best[accuracy]) else ""
     try:
         BLOCKS.encode(encoding)
         letters = BLOCKS
     except (UnicodeEncodeError, LookupError):
         letters = ASCII
     yield _line("accuracy", f"{sparkline(values, letters)}  {values[0]:.3f} to {values[-1]:.3f}")
-    yield _line("", f"best {max(values):.3f} {at}, {len(values)} evaluations{sample}")
+    yield _line("", f"{found}{count_of(len(values), 'evaluation')}{sample}")
     yield _line("last", ", ".join(f"{name} {value:.3f}" for name, value in last.items() if value is not None))
 
 
@@ -100,8 +110,12 @@ def _costs(row: RunRow) -> Iterator[str]:
     yield _line("bytes", f"up {human_bytes(values[SENT])}, down {human_bytes(values[RECEIVED])}")
     yield _line("seconds", f"{values[WALL_CLOCK]:.1f} wall clock, {values[COMPUTING]:.1f} of clients and server")
     phases = {name: value for name, value in values.items() if name.startswith("time/") and name not in _TOTALS}
+    peaks = {name: values.get(f"memory/{name.removeprefix('time/')}") for name in phases}
+    if any(peaks.values()):
+        yield f"  {'':<10}{'phase':<20}{'seconds':>10}{'peak memory':>14}"
     for name, seconds in sorted(phases.items(), key=lambda phase: -phase[1]):
-        yield f"  {'':<10}{name.removeprefix('time/'):<20}{seconds:>10.1f}"
+        peak = f"{human_bytes(found):>14}" if (found := peaks[name]) else ""
+        yield f"  {'':<10}{name.removeprefix('time/'):<20}{seconds:>10.1f}{peak}"
 
 
 def _incidents(run: RunFacts) -> Iterator[str]:
@@ -129,6 +143,7 @@ def _commands(run: RunFacts) -> Iterator[str]:
     if run.status.name in RESUMABLE:
         yield f"fedvtc doctor {folder}"
     else:
+        yield f"fedvtc report {folder}"
         yield f"fedvtc table {shlex.quote(str(run.folder.parent))}"
 
 

@@ -1,7 +1,8 @@
 """Statistics over seeds: mean and standard deviation, differences paired by seed, ranks.
 
 Two runs of one seed have the same partition, first weights and batches, so their difference is a paired observation.
-The intervals are those of Student's t distribution.
+The intervals are those of Student's t distribution. A value that is not finite is a value of its run: the mean over
+seeds is not finite either, has no deviation and no interval, and stands after every finite mean.
 """
 
 import math
@@ -31,11 +32,21 @@ class Difference:
 
 
 def mean_and_std(values: Sequence[float]) -> tuple[float | None, float | None]:
-    """Returns mean and sample standard deviation (n - 1); None without enough values."""
+    """Returns mean and sample standard deviation (n - 1); None without enough values, or finite ones."""
+    if not all(map(math.isfinite, values)):
+        # The module statistics raises an error for some of these.
+        return sum(values) / len(values), None
     return (
         statistics.fmean(values) if values else None,
         statistics.stdev(values) if len(values) > 1 else None,
     )
+
+
+def badness(value: float, *, higher_is_better: bool) -> float:
+    """Returns a number that is lowest for the best value, and infinite for a value that is not finite."""
+    if not math.isfinite(value):
+        return math.inf
+    return -value if higher_is_better else value
 
 
 def interval(values: Sequence[float], level: float = LEVEL) -> tuple[float, float] | None:
@@ -61,10 +72,11 @@ def paired_difference(
         level: level of the confidence interval.
     """
     differences = [value - theirs[seed] for seed, value in ours.items() if seed in theirs]
-    if not differences:
+    mean, _ = mean_and_std(differences)
+    if mean is None:
         return None
     low, high = interval(differences, level) or (None, None)
-    return Difference(len(differences), statistics.fmean(differences), low, high)
+    return Difference(len(differences), mean, low, high)
 
 
 def mean_ranks(blocks: Sequence[Sequence[float]], *, higher_is_better: bool) -> list[float]:
@@ -74,8 +86,7 @@ def mean_ranks(blocks: Sequence[Sequence[float]], *, higher_is_better: bool) -> 
         blocks: one value for each setting, in the same order in every block; at least one block.
         higher_is_better: True if rank 1 has the highest value.
     """
-    sign = -1 if higher_is_better else 1
-    ranks = [_ranks([sign * value for value in block]) for block in blocks]
+    ranks = [_ranks([badness(value, higher_is_better=higher_is_better) for value in block]) for block in blocks]
     return [statistics.fmean(own) for own in zip(*ranks, strict=True)]
 
 

@@ -12,6 +12,8 @@ from rich.cells import cell_len
 from rich.table import Table
 from rich.text import Text
 
+from fedvtc.errors import count_of
+
 MAX_CLIENTS_SHOWN = 40
 MAX_CLASSES_SHOWN = 12
 """With more classes, or on a narrow terminal, a row names the largest classes instead of a column for each class."""
@@ -78,7 +80,7 @@ def _class_table(
         table.add_row(str(client), Text(backbones[client]), f"{counts_C.sum():d}", str(held), *cells)
     if len(counts_KC) > MAX_CLIENTS_SHOWN:
         rest_KC = counts_KC[MAX_CLIENTS_SHOWN:]
-        table.caption = f"and {len(rest_KC)} more clients with {rest_KC.sum():d} images"
+        table.caption = f"and {count_of(len(rest_KC), 'more client')} with {count_of(rest_KC.sum(), 'image')}"
     for column in table.columns:
         # A narrow console would cut words and numbers.
         words = [word for cell in (column.header, *column.cells) for word in str(cell).split()]

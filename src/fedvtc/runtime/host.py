@@ -25,6 +25,7 @@ from fedvtc.learning.costs import FlopCounts
 from fedvtc.learning.data import Dataset
 from fedvtc.learning.exchange.messages import Broadcast, Upload, find_non_finite
 from fedvtc.learning.methods import Method, Task, as_result, build
+from fedvtc.learning.peak_memory import measured_memory
 from fedvtc.learning.population import ClientSpec
 from fedvtc.runtime.heavy_imports import fast_imports
 from fedvtc.runtime.lineage import History
@@ -255,7 +256,9 @@ class ClientHost:
         predictors, data = checked_predictors(self._method.predictors(client, broadcast)), self._dataset
         ranked = next(iter(predictors))
         scores: list[NDArray[np.float32]] | None = [] if self._config.evaluate.ensemble else None
-        found = Evaluation(client.confusions(data.test, predictors, scores))
+        peaks: dict[str, float] = {}
+        with measured_memory(peaks, "evaluate", client.device):
+            found = Evaluation(client.confusions(data.test, predictors, scores), peaks)
         if scores is not None:
             found = found._replace(probabilities_NC=np.concatenate(scores))
 

@@ -4,10 +4,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-import torch
-
 from fedvtc.errors import ClientError
-from fedvtc.learning.costs import measured, peak_memory_bytes
+from fedvtc.learning.costs import measured
+from fedvtc.learning.peak_memory import gpu_peak_bytes, peak_memory_bytes
 
 if TYPE_CHECKING:
     from fedvtc.learning.client.client import FederatedClient
@@ -30,5 +29,5 @@ def measured_step(client: "FederatedClient") -> Iterator[dict[str, float]]:
             what = "the logits of the client's own images are not finite"
             raise ClientError(client.id, client.round, "outputs", what)
     costs["memory/peak_bytes"] = peak_memory_bytes()
-    if client.device.type == "cuda":
-        costs["memory/gpu_peak_bytes"] = float(torch.cuda.max_memory_allocated(client.device))
+    if client.device.type == "cuda" and (peak := gpu_peak_bytes(client.device)) is not None:
+        costs["memory/gpu_peak_bytes"] = peak

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from fedvtc.config.schema import Config
 from fedvtc.config.secrets import shown
+from fedvtc.errors import count_of
 from fedvtc.learning.data import Dataset
 from fedvtc.learning.data.passes import images_in_round
 from fedvtc.learning.models import flops_of_image
@@ -66,7 +67,7 @@ def open_pool(
         connected(config.cluster, namespace),
         reserved(config.placement, len(specs), incidents.tell) as (packing, slots),
     ):
-        incidents.tell(f"starting {packing.num_actors} actors for {len(specs)} clients")
+        incidents.tell(f"starting {count_of(packing.num_actors, 'actor')} for {count_of(len(specs), 'client')}")
         hosted = balance(costs_K, packing.num_actors, packing.clients_per_actor)
         pool = RayPool(
             config,

@@ -12,6 +12,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from fedvtc.errors import count_of
 from fedvtc.learning.metrics import EVALUATED_CLIENTS, HEADLINE_METRICS
 from fedvtc.reporting.lines import OUTPUT_ERRORS, is_terminal, say
 from fedvtc.reporting.tables import human_bytes
@@ -50,7 +51,8 @@ class PlainConsole(Tracker):
     def start(self, run: RunInfo) -> None:
         """Prints name, size and folder of the run."""
         self._run = run
-        self._say(f"{run.name}: {len(run.backbones)} clients, {run.config.run.rounds} rounds, in {run.folder}")
+        clients, rounds = count_of(len(run.backbones), "client"), count_of(run.config.run.rounds, "round")
+        self._say(f"{run.name}: {clients}, {rounds}, in {run.folder}")
 
     def client_done(self, client: int, num_done: int, num_total: int) -> None:
         """Does nothing: a log shows no progress within a round."""
@@ -182,7 +184,7 @@ def plain_line(record: Mapping[str, Any], rounds: int) -> str:
     mean, *others = ((label, record.get(key)) for label, key in HEADLINE_METRICS.items())
     if mean[1] is not None:
         known = ", ".join(f"{label} {value:.3f}" for label, value in others if value is not None)
-        evaluated = f" of {record[EVALUATED_CLIENTS]} clients" if EVALUATED_CLIENTS in record else ""
+        evaluated = f" of {count_of(record[EVALUATED_CLIENTS], 'client')}" if EVALUATED_CLIENTS in record else ""
         parts.append(f"accuracy {mean[1]:.3f}{evaluated}" + (f" ({known})" if known else ""))
     # A method with a loss of its own may report no classification term.
     loss = record.get("loss/classification", record.get("loss/train"))

@@ -16,7 +16,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from fedvtc.errors import FAILURES, DiskError, reason
+from fedvtc.errors import FAILURES, DiskError, count_of, reason
 from fedvtc.tracking.base import RunInfo, Tracker
 from fedvtc.tracking.tracker_thread import TrackerThread
 
@@ -148,7 +148,7 @@ class DiskErrors:
             if not failed_before:
                 raise
         if num_lost := tracker.num_waiting:
-            self._report(f"{self._failed_file}: {_lines(num_lost)} could not be written.")
+            self._report(f"{self._failed_file}: {count_of(num_lost, 'line')} could not be written.")
 
     def _handle(self, error: OSError, tracker: Tracker) -> None:
         file = Path(str(error.filename)) if error.filename else self._folder
@@ -160,7 +160,7 @@ class DiskErrors:
             raise DiskError(f"{file}: {problem}. {fix}") from error
         if is_first:
             num_waiting = tracker.num_waiting
-            waiting = f"; {_lines(num_waiting)} {'waits' if num_waiting == 1 else 'wait'} in memory"
+            waiting = f"; {count_of(num_waiting, 'line')} {'waits' if num_waiting == 1 else 'wait'} in memory"
             self._report(f"{self._failed_file}: {problem}{waiting if num_waiting else ''}.")
 
 
@@ -197,10 +197,6 @@ class OptionalTracker:
                 line = f"tracking.trackers: {self._name} failed and is left out from now on ({reason(error)})."
                 self._report(line)
             self._has_failed = True
-
-
-def _lines(num: int) -> str:
-    return "1 line" if num == 1 else f"{num} lines"
 
 
 def _relative(file: Path, folder: Path) -> str:

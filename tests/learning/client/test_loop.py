@@ -1,5 +1,6 @@
 import contextlib
 import copy
+from functools import partial
 
 import pytest
 import torch
@@ -178,3 +179,41 @@ def test_digests_differ_after_any_change_of_any_module():
     with torch.no_grad():
         second.weight += 1e-6
     assert digest != weights_digest(first, second)
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        torch.optim.Adam,
+        partial(torch.optim.Adam, weight_decay=0.1),
+        partial(torch.optim.AdamW, weight_decay=0.1),
+        partial(torch.optim.SGD, momentum=0.9, weight_decay=0.1),
+    ],
+)
+def test_a_step_calls_a_kernel_once_for_all_weights_and_has_the_bits_of_the_bare_loop(build):
+    learned, bare = make_classifier(), make_classifier()
+    optimizer, other = build(learned.parameters(), lr=0.01), build(bare.parameters(), lr=0.01)
+    learner, flags = Learner(make_fabric(torch.device("cpu")), learned, optimizer), []
+    optimizer.register_step_pre_hook(lambda optimizer, *_: flags.append(optimizer.param_groups[0]["foreach"]))
+    learner.fit(make_batches())
+    for images, labels in make_batches():
+        other.zero_grad()
+        nn.functional.cross_entropy(bare(images), labels).backward()
+        other.step()
+    assert weights_digest(learned) == weights_digest(bare)
+    assert flags == [True] * 3
+    # A checkpoint has the flag of an optimizer that was never used.
+    assert optimizer.state_dict()["param_groups"] == other.state_dict()["param_groups"]
+
+
+def test_an_optimizer_that_a_step_restores_has_its_own_flag_again():
+    """The first step of a kind runs twice, and the optimizer is restored between both."""
+    module = make_classifier()
+    learner = make_learner(module)
+
+    def counted(num_images, step):
+        learner.load_state_dict(copy.deepcopy(learner.state_dict()))
+        return step()
+
+    learner.fit(make_batches(), counted=counted)
+    assert [group["foreach"] for group in learner.optimizer.param_groups] == [None]

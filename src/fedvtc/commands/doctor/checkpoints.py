@@ -7,7 +7,7 @@ from pathlib import Path
 
 from fedvtc.commands.doctor.finding import Finding, fault_of
 from fedvtc.config import Config
-from fedvtc.errors import CheckpointError
+from fedvtc.errors import CheckpointError, count_of
 from fedvtc.reporting.tables import human_bytes
 from fedvtc.storage.checkpoints import CheckpointStore, Manifest
 from fedvtc.storage.records import count_recorded
@@ -66,7 +66,7 @@ def examine(folder: RunFolder, config: Config, *, trusted: bool, is_live: bool) 
             continue
         fitting.append(manifest)
         size = human_bytes(sum(shard.num_bytes for shard in manifest.shards))
-        yield Finding(what, "ok", f"intact: {len(manifest.shards)} files, {size}")
+        yield Finding(what, "ok", f"intact: {count_of(len(manifest.shards), 'file')}, {size}")
     if is_finished:
         if config.checkpoint.every is not None and not any(manifest.phase == "final" for manifest in intact):
             fix = "Use the newest round; its models lack the method's last step."
@@ -98,7 +98,7 @@ def _resuming(rounds: list[int], config: Config, damaged: str | None) -> Finding
     if damaged is not None:
         fix = f"Repair a checkpoint, or remove {damaged} and metrics.jsonl to start over."
         return Finding("resuming", "fault", "not possible, every checkpoint is damaged", fix)
-    return Finding("resuming", "warning", f"no checkpoint; a resume repeats all {config.run.rounds} rounds")
+    return Finding("resuming", "warning", f"no checkpoint; a resume repeats {count_of(config.run.rounds, 'round')}")
 
 
 def _disk(store: CheckpointStore, manifests: list[Manifest]) -> Iterator[Finding]:

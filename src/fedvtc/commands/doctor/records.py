@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from fedvtc.commands.doctor.finding import Finding
+from fedvtc.errors import count_of
 from fedvtc.storage.records import client_columns, client_lines, is_torn, metrics_lines
 
 MAX_SHOWN = 5
@@ -51,7 +52,7 @@ def metrics(folder: Path, num_rounds: int | None, *, is_finished: bool, is_live:
     if is_torn(file) and not is_live:
         yield _torn(what, is_finished=is_finished)
     elif not faults:
-        yield Finding(what, "ok", f"{len(rounds)} rounds{', and the final record' * bool(finals)}")
+        yield Finding(what, "ok", f"{count_of(len(rounds), 'round')}{', and the final record' * bool(finals)}")
 
 
 def clients(folder: Path, *, is_finished: bool, is_live: bool) -> Iterator[Finding]:
@@ -86,7 +87,7 @@ def clients(folder: Path, *, is_finished: bool, is_live: bool) -> Iterator[Findi
     if is_torn(file) and not is_live:
         yield _torn(what, is_finished=is_finished)
     elif not faults:
-        yield Finding(what, "ok", f"{seen.total()} rows")
+        yield Finding(what, "ok", count_of(seen.total(), "row"))
 
 
 def _absent(what: str, *, is_finished: bool) -> Finding:

@@ -10,7 +10,7 @@ from fedvtc.commands.doctor.finding import Finding, fault_of, safely
 from fedvtc.config import Config, load
 from fedvtc.config.own_code import is_import_path
 from fedvtc.config.secrets import secrets_in
-from fedvtc.errors import ConfigError, DataError, RunFolderError
+from fedvtc.errors import ConfigError, DataError, RunFolderError, count_of
 from fedvtc.learning.methods import config_classes
 from fedvtc.storage.run_files import config_layer
 from fedvtc.storage.run_folder import RunFolder
@@ -100,7 +100,9 @@ def check_partition(path: Path, config: Config) -> Iterator[Finding]:
     except DataError as error:
         yield fault_of("partition.npz", error, str(file))
         return
-    yield Finding("partition.npz", "ok", f"{num_clients} clients, {sum(map(len, parts))} images")
+    yield Finding(
+        "partition.npz", "ok", f"{count_of(num_clients, 'client')}, {count_of(sum(map(len, parts)), 'image')}"
+    )
 
 
 def check_data(folder: RunFolder, config: Config, refusal: str = "") -> Iterator[Finding]:

@@ -4,7 +4,7 @@ import argparse
 
 from fedvtc.commands.finished import add_run_arguments
 from fedvtc.commands.parsing import Parser, make_console, make_parser
-from fedvtc.errors import EXIT_OK
+from fedvtc.errors import EXIT_OK, count_of
 
 ABOUT = """\
 Evaluates the final models of a run on other test sets, without training: the run's test images rotated, shifted or
@@ -46,5 +46,5 @@ def run(arguments: argparse.Namespace) -> int:
         rows = evaluate(opened, arguments.on, clients=arguments.clients)
     file = save_evaluations(arguments.folder, rows)
     make_console().print(matrix_table(rows))
-    print(f"{file}: {len(rows)} rows")
+    print(f"{file}: {count_of(len(rows), 'row')}")
     return EXIT_OK

@@ -12,6 +12,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from fedvtc.commands.export.files import file_name, write_json
+from fedvtc.errors import count_of
 from fedvtc.federation.finished import FinishedRun
 from fedvtc.learning.client.client import FederatedClient
 from fedvtc.learning.data.module import to_input, to_tensor
@@ -82,9 +83,9 @@ class ModelExport:
 
     def line(self) -> str:
         """Returns a line about the models."""
-        parts = [f"models of {self._num_models} clients", f"{len(self._programs)} programs"]
-        parts += [f"{self._num_generators} generators"] if self._num_generators else []
-        parts += [f"{self._num_onnx} ONNX files"] if self._onnx else []
+        parts = [f"models of {count_of(self._num_models, 'client')}", count_of(len(self._programs), "program")]
+        parts += [count_of(self._num_generators, "generator")] if self._num_generators else []
+        parts += [count_of(self._num_onnx, "ONNX file")] if self._onnx else []
         return ", ".join(parts)
 
     def _program(self, kind: str, module: nn.Module, inputs: tuple[Tensor, ...]) -> str | None:

@@ -12,6 +12,7 @@ from PIL import Image
 
 from fedvtc.commands.export.card import data_card
 from fedvtc.commands.export.files import file_name
+from fedvtc.errors import count_of
 from fedvtc.federation.finished import FinishedRun
 from fedvtc.learning.data.generated import to_pixels
 
@@ -37,7 +38,7 @@ def save_synthetic(run: FinishedRun, folder: Path, num_per_class: int) -> list[s
             _save_images(of_class, synthetic / "train" / name)
     digest = hashlib.sha256(pixels_NCHW.tobytes() + labels_N.tobytes()).hexdigest()
     (synthetic / "README.md").write_text(data_card(run, pixels_NCHW, labels_N, digest), encoding="utf-8")
-    return [f"{len(labels_N):,} generated images of {len(np.unique(labels_N))} classes"]
+    return [f"{count_of(len(labels_N), 'generated image')} of {count_of(len(np.unique(labels_N)), 'class')}"]
 
 
 def class_folders(names: tuple[str, ...]) -> list[str]:

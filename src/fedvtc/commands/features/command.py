@@ -5,7 +5,7 @@ from pathlib import Path
 
 from fedvtc.commands.finished import add_run_arguments, checked_count, default_folder, new_folder
 from fedvtc.commands.parsing import Parser, make_parser
-from fedvtc.errors import EXIT_OK
+from fedvtc.errors import EXIT_OK, count_of
 
 ABOUT = """\
 Computes the features of real test images and of generated images by the models of several clients, before and after the
@@ -51,5 +51,5 @@ def run(arguments: argparse.Namespace) -> int:
         save_real_images(opened, folder / REAL_FILE)
         sampled = sample(opened, clients=arguments.clients, num_points=num_points)
         save_points(folder, project(sampled, opened.config.run.seed))
-    print(f"{output}: points.csv with {len(sampled.points)} points, real.png")
+    print(f"{output}: points.csv with {count_of(len(sampled.points), 'point')}, real.png")
     return EXIT_OK

@@ -12,7 +12,7 @@ from fedvtc.commands.plan.data import data_lines
 from fedvtc.commands.plan.limits import disk_lines, memory_lines
 from fedvtc.commands.plan.nodes import is_local
 from fedvtc.commands.plan.plan import Plan
-from fedvtc.errors import UserError
+from fedvtc.errors import UserError, count_of
 from fedvtc.learning.seeding import choose_participants
 from fedvtc.reporting.partition_picture import partition_picture
 from fedvtc.reporting.tables import class_table, human_bytes, human_count
@@ -68,14 +68,14 @@ def message_lines(plan: Plan) -> list[str]:
 def placement_lines(plan: Plan) -> list[str]:
     """Returns lines on actors, slots and work."""
     packing, placement = plan.packing, plan.config.placement
-    num_clients = plan.config.population.num_clients
+    clients = count_of(plan.config.population.num_clients, "client")
     device = "GPU" if plan.needs.num_gpus > 0 else "CPU"
     if placement.pool == "inline":
-        return [f"Placement: {num_clients} clients in this process, one after another, on the {device}, without Ray."]
+        return [f"Placement: {clients} in this process, one after another, on the {device}, without Ray."]
     most = max(map(len, plan.hosted))
     return [
-        f"Placement: {num_clients} clients in {packing.num_actors} actors with {plan.needs} each, "
-        f"at most {most} client{'s' * (most != 1)} per actor; {_slots(plan)}.",
+        f"Placement: {clients} in {count_of(packing.num_actors, 'actor')} with {plan.needs} each, "
+        f"at most {count_of(most, 'client')} per actor; {_slots(plan)}.",
         f"Work: the busiest actor does {_imbalance(plan):.2f} times the mean work per actor, on {device}s "
         "(estimated as images times operations of the backbone).",
     ]
@@ -87,14 +87,14 @@ def _slots(plan: Plan) -> str:
     if not plan.free:
         return "no cluster answers, so a slot for every actor is assumed"
     if is_local(plan.config):
-        found = f"this machine has {_counted(packing.num_slots, 'slot')}"
+        found = f"this machine has {count_of(packing.num_slots, 'slot')}"
     else:
         num_nodes = Counter(slots(plan.needs, node) for node in plan.free)
         each = ", ".join(
             f"{num} on {f'each of {nodes} nodes' if nodes > 1 else '1 node'}"
             for num, nodes in sorted(num_nodes.items(), reverse=True)
         )
-        found = f"the cluster has {_counted(packing.num_slots, 'free slot')} now: {each}"
+        found = f"the cluster has {count_of(packing.num_slots, 'free slot')} now: {each}"
     if packing.num_actors <= packing.num_slots:
         return found
     return f"{found}; the run waits up to {plan.config.placement.wait_timeout_s:g} s for free slots"
@@ -118,8 +118,10 @@ def _payload_table(plan: Plan) -> Table:
     """Bytes of a client in a round, after the last round, and in the whole run; in the last line of all clients."""
     run, num_clients = plan.config.run, plan.config.population.num_clients
     chosen = choose_participants(run.seed, round=1, num_clients=num_clients, participation=run.participation)
-    title = f"Bytes of a client, upper bound, {len(chosen)} of {num_clients} clients a round"
-    columns = [f"{way}, {part}" for way in ("up", "down") for part in ("a round", "the end", f"{run.rounds} rounds")]
+    title = f"Bytes of a client, upper bound, {len(chosen)} of {count_of(num_clients, 'client')} a round"
+    columns = [
+        f"{way}, {part}" for way in ("up", "down") for part in ("a round", "the end", count_of(run.rounds, "round"))
+    ]
     table = _table(title, "kind", *columns)
     # The first round has no broadcast.
     num_messages = {"up": run.rounds, "down": run.rounds - 1}
@@ -151,7 +153,3 @@ def _table(title: str, name: str, *columns: str) -> Table:
     for column in columns:
         table.add_column(column, justify="right")
     return table
-
-
-def _counted(num: int, noun: str) -> str:
-    return f"{num} {noun}{'s' * (num != 1)}"

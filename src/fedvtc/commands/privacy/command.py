@@ -3,9 +3,10 @@
 import argparse
 from pathlib import Path
 
-from fedvtc.commands.finished import add_run_arguments, checked_count, default_folder, new_folder
+from fedvtc.commands.finished import add_run_arguments, checked_count, default_folder
 from fedvtc.commands.parsing import Parser, make_console, make_parser
 from fedvtc.errors import EXIT_OK
+from fedvtc.storage.privacy import PRIVACY_FOLDER
 
 ABOUT = """\
 Measures what a finished run reveals about training images: the distance of generated images to training images, the
@@ -36,18 +37,17 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
         UserError: the run is not finished or cannot be read, its data set is absent, or DIR cannot be written.
     """
-    from fedvtc.commands.privacy.files import measures_table, save
-    from fedvtc.commands.privacy.measuring import measure
-    from fedvtc.federation.finished import finished_run
+    from fedvtc.commands.privacy.files import measure_into, measures_table
 
-    output = default_folder(arguments, "privacy")
-    num_images = checked_count("--images", arguments.images, least=1)
-    with (
-        finished_run(arguments.folder, arguments.words, trusted=arguments.trust) as opened,
-        new_folder(output) as folder,
-    ):
-        found = measure(opened, clients=arguments.clients, images_per_class=num_images)
-        save(found, opened, folder)
+    output = default_folder(arguments, PRIVACY_FOLDER)
+    found = measure_into(
+        output,
+        arguments.folder,
+        arguments.words,
+        clients=arguments.clients,
+        images_per_class=checked_count("--images", arguments.images, least=1),
+        trusted=arguments.trust,
+    )
     make_console().print(measures_table(found))
     print(f"{output}: privacy.json, clients.csv and pictures")
     return EXIT_OK

@@ -50,6 +50,8 @@ MEASURES = {
 }
 """Meaning of every measure."""
 
+IMAGES_PER_CLASS = 100
+"""Generated images of each class that are measured by default."""
 MAX_REFERENCES = 1000
 """Most real images whose neighbours are searched as a reference."""
 MAX_UNSEEN_OF_CLASS = 50
@@ -81,7 +83,9 @@ class Privacy:
     inversions: list[Case] = field(default_factory=list)
 
 
-def measure(run: FinishedRun, *, clients: Sequence[int] | None = None, images_per_class: int = 100) -> Privacy:
+def measure(
+    run: FinishedRun, *, clients: Sequence[int] | None = None, images_per_class: int = IMAGES_PER_CLASS
+) -> Privacy:
     """Measures generated images, and the models and prototypes of clients.
 
     Args:

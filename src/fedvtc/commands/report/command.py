@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fedvtc.commands.parsing import Parser, make_parser
-from fedvtc.errors import EXIT_OK, UserError
+from fedvtc.errors import EXIT_OK, UserError, count_of
 from fedvtc.reporting.lines import complain, say
 
 DEFAULT_OUTPUT = Path("report")
@@ -20,6 +20,7 @@ examples:
   fedvtc report outputs/mnist-fedvtc-seed0
   fedvtc report outputs/comparison -o comparison
   fedvtc report 'outputs/digits-*' --target 0.8 --target 0.9
+  fedvtc report outputs/comparison --privacy
 """
 
 
@@ -34,6 +35,10 @@ def parser() -> Parser:
     parser.add_argument("--target", type=float, action="append", default=[], metavar="ACCURACY", help=target)
     parser.add_argument("--title", help="heading of the page; default: the names of the folders")
     parser.add_argument("--page-only", action="store_true", help="write no figures beside the page, which is faster")
+    privacy = "measure first, as fedvtc privacy does, every run that has no measures of privacy; takes a minute a run"
+    parser.add_argument("--privacy", action="store_true", help=privacy)
+    trust = "with --privacy: open run folders that belong to another user"
+    parser.add_argument("--trust", action="store_true", help=trust)
     parser.set_defaults(command=run)
     return parser
 
@@ -48,7 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
         if not 0 < target <= 1:
             raise UserError(f"--target {target:g}: is no accuracy. Give a number above 0 and up to 1.")
     folders = matched(arguments.folders)
-    from fedvtc.reporting.page.report import write_report
+    from fedvtc.reporting.page.report import checked_page, write_report
     from fedvtc.reporting.results import read_results
 
     runs, problems = read_results(folders)
@@ -57,6 +62,12 @@ def run(arguments: argparse.Namespace) -> int:
     if not runs:
         named = ", ".join(arguments.folders)
         raise UserError(f"{named}: holds no run. Name a run folder, or a folder that holds run folders.")
+    if arguments.privacy:
+        from fedvtc.commands.report.privacy import measure_privacy
+
+        # Before minutes of work.
+        checked_page(arguments.output)
+        problems += measure_privacy([run.folder for run in runs], trusted=arguments.trust)
     title = arguments.title or ", ".join(map(_name, arguments.folders))
     try:
         page, num_files = write_report(
@@ -65,9 +76,9 @@ def run(arguments: argparse.Namespace) -> int:
     except OSError as error:
         what = f"{error.filename or arguments.output}: cannot be written ({error.strerror or error})"
         raise UserError(f"{what}. Free disk space, or name another folder by -o.") from None
-    say(f"{page}: {len(runs)} {'run' if len(runs) == 1 else 'runs'}, {page.stat().st_size / 1e6:.1f} MB")
+    say(f"{page}: {count_of(len(runs), 'run')}, {page.stat().st_size / 1e6:.1f} MB")
     if num_files:
-        say(f"{page.parent / 'figures'}: {num_files} files")
+        say(f"{page.parent / 'figures'}: {count_of(num_files, 'file')}")
     return EXIT_OK
 
 

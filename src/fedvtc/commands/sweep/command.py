@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fedvtc.commands.parsing import Parser, make_console, make_parser
-from fedvtc.errors import EXIT_CRASH, EXIT_OK, UserError
+from fedvtc.errors import EXIT_CRASH, EXIT_OK, UserError, count_of
 from fedvtc.reporting.lines import say
 
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ def _say_progress(folder: "SweepFolder") -> None:
     num_trials = len(folder.sweep.trials)
     num_done = num_trials - len(folder.pending())
     done = f", {num_done} done" if num_done else ""
-    say(f"{folder.sweep.name}: {num_trials} trials{done}, in {folder.path}")
+    say(f"{folder.sweep.name}: {count_of(num_trials, 'trial')}{done}, in {folder.path}")
 
 
 def _run_with_tune(folder: "SweepFolder", words: Sequence[str]) -> int:
@@ -165,7 +165,7 @@ def _run_with_jobs(folder: "SweepFolder", arguments: argparse.Namespace) -> int:
             what = (
                 "does not exist on this machine or is not writable, so the cluster's jobs decide which trials are done"
             )
-            say(f"{folder.sweep.name}: {len(folder.sweep.trials)} trials; {folder.sweep.output_dir} {what}")
+            say(f"{folder.sweep.name}: {count_of(len(folder.sweep.trials), 'trial')}; {folder.sweep.output_dir} {what}")
         try:
             with Stopper(say, 0.0, owns_process=True).listening():
                 submit_trials(folder, is_here, arguments.address, arguments.runtime_env, arguments.working_dir, say)

@@ -13,7 +13,7 @@ from typing import Any
 from fedvtc.config.schema import Config
 from fedvtc.config.secrets import carries_secret
 from fedvtc.errors import ClientError, FedvtcError, Interrupted
-from fedvtc.learning.costs import restart_peak_memory
+from fedvtc.learning.peak_memory import restart_peak_memory
 from fedvtc.runtime.heavy_imports import fast_imports
 from fedvtc.tracking import Tracker
 from fedvtc.tracking.wandb.session import VARIABLES

@@ -28,6 +28,7 @@ from fedvtc.learning.exchange.gaussians import ClassGaussians
 from fedvtc.learning.exchange.messages import Payload, Upload
 from fedvtc.learning.exchange.statistics import FeatureStatistics, Form
 from fedvtc.learning.models.classifier import build_classifier
+from fedvtc.learning.peak_memory import measured_memory
 from fedvtc.learning.population import ClientSpec
 
 _CHANGING = frozenset({"round", "phase_name", "scalars"})
@@ -149,7 +150,11 @@ class FederatedClient(OwnBatches):
         """Opens a named part of a round: keys random draws, measures its costs, and names the phase of an error."""
         # Not reset by an error, because the caller names the phase in its message.
         self.phase_name = name
-        with measured(self.scalars, name), self.randomness(name):
+        with (
+            measured(self.scalars, name),
+            measured_memory(self.scalars, name, self.device),
+            self.randomness(name),
+        ):
             yield
         self.phase_name = ""
 

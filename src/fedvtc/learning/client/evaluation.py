@@ -33,6 +33,7 @@ class Evaluation(NamedTuple):
     Attributes:
         confusions: image counts (C, C) of the test set by true class (row) and predicted class (column), for each
             predictor, the ranked one first.
+        peaks: peaks of memory in the evaluation, by metric name.
         probabilities_NC: softmax of the ranked predictor's scores of the test set; None without `evaluate.ensemble`.
         validation_accuracy: share of the validation images that the ranked predictor classifies correctly; None without
             validation images.
@@ -41,6 +42,7 @@ class Evaluation(NamedTuple):
     """
 
     confusions: dict[str, NDArray[np.int64]]
+    peaks: dict[str, float]
     probabilities_NC: NDArray[np.float32] | None = None
     validation_accuracy: float | None = None
     global_validation_accuracy: float | None = None

@@ -127,11 +127,12 @@ class Learner:
         self.module.train()
         weights = [weight for group in stepper.param_groups for weight in group["params"]]
         means = _Means()
-        for index, batch in enumerate(batches):
-            num_images = batch[0].shape[0]
-            terms = counted(num_images, partial(self._gradients, weights, batch, index, loss))
-            stepper.step()
-            means.add(terms, num_images)
+        with _kernels_for_all_weights(stepper):
+            for index, batch in enumerate(batches):
+                num_images = batch[0].shape[0]
+                terms = counted(num_images, partial(self._gradients, weights, batch, index, loss))
+                stepper.step()
+                means.add(terms, num_images)
         return means.value()
 
     def _gradients(self, weights: Sequence[Tensor], batch: Sequence[Tensor], index: int, loss: Loss | None) -> Terms:
@@ -179,6 +180,29 @@ class Learner:
         self.module.load_state_dict(state["module"])
         if self.optimizer is not None:
             self.optimizer.load_state_dict(state["optimizer"])
+
+
+@contextmanager
+def _kernels_for_all_weights(optimizer: torch.optim.Optimizer) -> Iterator[None]:
+    """Makes Adam, AdamW and SGD call PyTorch's kernels once for all weights, with the bits of a call for each weight.
+
+    Only for the length of a block, because the flag is part of the optimizer's state, and so of checkpoints.
+    """
+    groups = optimizer.param_groups
+    takes_flag = isinstance(optimizer, torch.optim.Adam | torch.optim.SGD) and all(
+        group["foreach"] is None and not group["fused"] and not isinstance(group["lr"], Tensor) for group in groups
+    )
+    if not takes_flag:
+        yield
+        return
+    try:
+        for group in groups:
+            group["foreach"] = True
+        yield
+    finally:
+        # Not `groups`, which a restore of the optimizer replaces.
+        for group in optimizer.param_groups:
+            group["foreach"] = None
 
 
 class _Means:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedvtc.config.schema import PartitionConfig
-from fedvtc.errors import DataError
+from fedvtc.errors import DataError, count_of
 from fedvtc.learning.data.client_mixes import client_mixes
 from fedvtc.learning.data.partition_file import Indices, load_partition
 from fedvtc.learning.seeding import SERVER, numpy_generator
@@ -91,13 +91,13 @@ def split_validation(
 def _check_possible(num_images: int, num_clients: int, config: PartitionConfig) -> None:
     if num_clients > num_images:
         raise DataError(
-            f"population.num_clients: {num_clients} clients cannot share {num_images} training images."
+            f"population.num_clients: {num_clients} clients cannot share {count_of(num_images, 'training image')}."
             f" Set at most {num_images // max(1, config.min_images)}."
         )
     if num_clients * config.min_images > num_images:
         raise DataError(
-            f"partition.min_images: {num_clients} clients with at least {config.min_images} images each need"
-            f" {num_clients * config.min_images} training images; there are {num_images}."
+            f"partition.min_images: {num_clients} clients with at least {count_of(config.min_images, 'image')} each"
+            f" need {num_clients * config.min_images} training images; there are {num_images}."
             f" Set at most {num_images // num_clients}."
         )
     if config.images_per_client is not None and config.images_per_client < max(1, config.min_images):
@@ -132,8 +132,8 @@ def _draw_parts(
         fewest_lacking = min(fewest_lacking, num_lacking)
     raise DataError(
         f"partition.min_images: none of {config.max_redraws} draws of {config.kind} gave each of {num_clients} clients"
-        f" at least {config.min_images} image{'s' * (config.min_images != 1)}; in the best draw {fewest_lacking}"
-        f" clients had fewer. Set {_remedies(config, fewest_lacking)}."
+        f" at least {count_of(config.min_images, 'image')}; in the best draw {count_of(fewest_lacking, 'client')} had"
+        f" fewer. Set {_remedies(config, fewest_lacking)}."
     )
 
 
@@ -176,8 +176,9 @@ def _check_shards(num_classes: int, num_clients: int, classes_per_client: int) -
         )
     if num_clients * classes_per_client < num_classes:
         raise DataError(
-            f"partition.classes_per_client: {num_clients} clients with {classes_per_client} classes each cannot hold"
-            f" all {num_classes} classes. Set at least {-(-num_classes // num_clients)}."
+            f"partition.classes_per_client: {count_of(num_clients, 'client')} with"
+            f" {count_of(classes_per_client, 'class')} each cannot hold all {num_classes} classes."
+            f" Set at least {-(-num_classes // num_clients)}."
         )
 
 
@@ -195,8 +196,8 @@ def _check_held(
     fix = f"Set population.num_clients to at most {most}, or another partition.kind."
     raise DataError(
         f"partition.classes_per_client: {num_short} of {num_clients} clients would hold fewer than"
-        f" {classes_per_client} classes, because class {labels_N[smallest[0]]} has only"
-        f" {len(smallest)} image{'s' * (len(smallest) != 1)}. {fix}"
+        f" {count_of(classes_per_client, 'class')}, because class {labels_N[smallest[0]]} has only"
+        f" {count_of(len(smallest), 'image')}. {fix}"
     )
 
 
@@ -206,7 +207,8 @@ def _check_kept(labels_N: NDArray[Any], parts: Sequence[Indices], config: Partit
     if num_short:
         raise DataError(
             f"partition.images_per_client: with {config.images_per_client}, {num_short} of {len(parts)} clients hold"
-            f" fewer than {config.classes_per_client} classes. Set more images, or partition.classes_per_client=1."
+            f" fewer than {count_of(config.classes_per_client, 'class')}. Set more images, or"
+            " partition.classes_per_client=1."
         )
 
 
@@ -266,7 +268,7 @@ def _from_file(labels_N: NDArray[Any], num_clients: int, config: PartitionConfig
     fewest = min(len(part) for part in parts)
     if fewest < config.min_images:
         raise DataError(
-            f"{config.file}: a client holds {fewest} images, fewer than partition.min_images={config.min_images}."
-            f" Set partition.min_images to at most {fewest}."
+            f"{config.file}: a client holds {count_of(fewest, 'image')}, fewer than"
+            f" partition.min_images={config.min_images}. Set partition.min_images to at most {fewest}."
         )
     return parts

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedvtc.errors import DataError
+from fedvtc.errors import DataError, count_of
 
 Indices = NDArray[np.int64]
 _REMEDY = "Use the partition.npz of a run folder, or JSON such as [[0, 5, 7], [1, 2]]."
@@ -60,7 +60,9 @@ def load_partition(
     _check_saved(path, indices, offsets)
     if len(offsets) != num_clients + 1:
         held = len(offsets) - 1
-        raise DataError(f"{path}: holds {held} clients, not {num_clients}. Set population.num_clients={held}.")
+        raise DataError(
+            f"{path}: holds {count_of(held, 'client')}, not {num_clients}. Set population.num_clients={held}."
+        )
     if len(indices) and not (indices.min() >= 0 and indices.max() < len(labels_N)):
         raise DataError(
             f"{path}: holds image indices {indices.min()} to {indices.max()}, but there are {len(labels_N)} training"

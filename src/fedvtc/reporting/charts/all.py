@@ -11,6 +11,7 @@ from fedvtc.reporting.charts.evaluations import evaluations
 from fedvtc.reporting.charts.features import features
 from fedvtc.reporting.charts.figure import Figure, Groups
 from fedvtc.reporting.charts.last_step import last_step
+from fedvtc.reporting.charts.memory import memory
 from fedvtc.reporting.charts.phases import phases
 from fedvtc.reporting.charts.privacy import privacy
 from fedvtc.reporting.charts.style import places_of
@@ -45,5 +46,6 @@ def figures_of(runs: Sequence[RunResult], targets: Sequence[float] = ()) -> list
         *privacy(runs, groups),
         *costs(runs, groups, targets),
         *phases(runs, groups),
+        *memory(runs, groups),
     ]
     return sorted(found, key=lambda figure: SECTIONS.index(figure.section))

@@ -15,6 +15,7 @@ MAX_POINTS = 200
 """Points of a curve; longer runs show evenly spaced rounds."""
 MAX_VISIBLE = 25
 """Points of a curve that are drawn."""
+FEW_ROUNDS = 4
 BAND_OPACITY = 0.15
 MANY_GROUPS = 8
 """More bands than this are faint, because bands that lie on each other hide the curves."""
@@ -139,13 +140,17 @@ def _thinned(at: Mapping[tuple[bool, int], Sequence[Any]], metrics: Sequence[str
     return [*reversed(rounds[::-1][::step]), *finals]
 
 
-def _axis(axis: str) -> alt.Axis:
+def _axis(axis: str, rounds: Sequence[int]) -> alt.Axis:
+    if axis == "round" and len(rounds) <= FEW_ROUNDS:
+        # Vega draws halves between so few rounds.
+        return alt.Axis(labelFlush=True, values=rounds)
     return alt.Axis(labelFlush=True, tickMinStep=1 if axis == "round" else 0)
 
 
 def _curve(rows: Sequence[Row], groups: Groups, name: str, axis: str, title: str) -> Chart:
     """Returns the curve of one metric over one axis."""
-    x = alt.X(field=axis, type="quantitative", title=TITLES[axis], axis=_axis(axis))
+    drawn = sorted({row["round"] for row in rows})
+    x = alt.X(field=axis, type="quantitative", title=TITLES[axis], axis=_axis(axis, drawn))
     y = alt.Y(field=name, type="quantitative", title=title, scale=alt.Scale(zero=False))
     tooltip = [
         alt.Tooltip("group:N"),
@@ -167,9 +172,8 @@ def _curve(rows: Sequence[Row], groups: Groups, name: str, axis: str, title: str
         low_y, high_y = alt.Y(field=low, type="quantitative", title=title), alt.Y2(field=high)
         layers.append(band.encode(x=x, y=low_y, y2=high_y, color=colour))
     if has([row for row in rows if row["phase"] == "round"], name):
-        num_points = len({row["round"] for row in rows})
         # Invisible points show their numbers to the pointer; a few points are shown, for a curve may have one only.
-        is_short = num_points <= MAX_VISIBLE
+        is_short = len(drawn) <= MAX_VISIBLE
         # With the final evaluation, so that the reader sees which curve a diamond belongs to.
         line = shown.mark_line(strokeWidth=2)
         points = rounds.mark_point(size=25 if is_short else 60, opacity=float(is_short), filled=True)

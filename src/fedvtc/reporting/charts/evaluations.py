@@ -9,14 +9,18 @@ import altair as alt
 
 from fedvtc.reporting.charts.clients import METRICS
 from fedvtc.reporting.charts.figure import Chart, Choice, Figure, Groups, Row, base
-from fedvtc.reporting.charts.heatmaps import MAX_CELLS, clients_axis, names_axis, rows_height, share_colour
+from fedvtc.reporting.charts.heatmaps import (
+    MAX_CELLS,
+    MAX_WRITTEN,
+    MIN_STEP,
+    clients_axis,
+    names_axis,
+    rows_height,
+    share_colour,
+)
 from fedvtc.reporting.results import RunResult, firsts_first
 from fedvtc.storage.evaluations import read_evaluations
 
-MAX_WRITTEN = 8
-"""Test sets whose cells have room for their numbers on a phone."""
-MIN_STEP = 14
-"""Height of a row that has room for numbers."""
 LABELS = {column: METRICS[column] for column in ("accuracy", "accuracy/held", "accuracy/missing", "recall/worst")}
 
 

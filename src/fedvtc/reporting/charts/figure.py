@@ -119,6 +119,15 @@ def base() -> alt.Chart:
     return alt.Chart(alt.NamedData(TABLE))
 
 
+def bars(groups: Groups, unit: str) -> alt.Chart:
+    """Returns a chart of a bar per group, from the rows' `part` and `value`."""
+    tips = ["group:N", "part:N", alt.Tooltip("value:Q", format=",.4~g", title=unit)]
+    shown = base().mark_bar(height={"band": 0.7})
+    shown = shown.encode(x=alt.X("value:Q", title=unit, stack="zero"), y=groups.axis(), tooltip=tips)
+    chart: alt.Chart = shown.properties(height=22 * len(groups.places) + 20)
+    return chart
+
+
 def once() -> alt.Chart:
     """Returns a chart of one row, for a line that is drawn once; thousands of equal dashed lines take minutes."""
     return base().transform_aggregate(rows="count()")

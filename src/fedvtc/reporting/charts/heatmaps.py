@@ -11,6 +11,10 @@ MAX_CELLS = 40_000
 MAX_DRAWN = 20_000
 """Cells of one chart, which a browser draws in about a second; of more clients every n-th is drawn."""
 MAX_HEIGHT = 900
+MAX_WRITTEN = 8
+"""Columns whose cells have room for their numbers on a phone."""
+MIN_STEP = 14
+"""Height of a row that has room for numbers."""
 LETTER_WIDTH, NARROW_WIDTH = 7, 300
 """Pixels of a letter of a label, and of a chart on a phone, where the labels of a level axis must fit."""
 NONE_OF_ALL = "#440154"
@@ -44,16 +48,17 @@ def names_scale(names: Sequence[str], is_fixed: bool) -> alt.Scale:
     return alt.Scale(domain=list(names)) if is_fixed else alt.Scale()
 
 
-def names_axis(field: str, names: Sequence[str], *, is_fixed: bool = True) -> alt.X:
+def names_axis(field: str, names: Sequence[str], *, is_fixed: bool = True, label_limit: int = 70) -> alt.X:
     """Returns a horizontal axis with a column per name, in the given order.
 
     Args:
         field: name of the column of the names, and title of the axis.
         names: names in order.
         is_fixed: True if names without a row have a column too.
+        label_limit: pixels of a name; longer names are cut.
     """
     angle = 0 if LETTER_WIDTH * len(names) * max(map(len, names)) <= NARROW_WIDTH else -60
-    axis = alt.Axis(labelAngle=angle, labelOverlap=True, ticks=False, domain=False, labelLimit=70)
+    axis = alt.Axis(labelAngle=angle, labelOverlap=True, ticks=False, domain=False, labelLimit=label_limit)
     scale = names_scale(names, is_fixed)
     return alt.X(field, type="nominal", sort=list(names), scale=scale, title=field, axis=axis)
 

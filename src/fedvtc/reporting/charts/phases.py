@@ -1,4 +1,4 @@
-"""Costs of whole runs by phase and kind: seconds, CPU seconds, operations, bytes, memory."""
+"""Costs of whole runs by phase and kind: seconds, CPU seconds, operations, bytes."""
 
 import statistics
 from collections.abc import Iterator, Sequence
@@ -6,17 +6,10 @@ from typing import NamedTuple
 
 import altair as alt
 
-from fedvtc.reporting.charts.figure import Chart, Figure, Groups, Row, base
+from fedvtc.reporting.charts.figure import Chart, Figure, Groups, Row, bars
 from fedvtc.reporting.charts.style import PART_COLOURS
 from fedvtc.reporting.results import RunResult, groups_of
 from fedvtc.reporting.run_numbers import COMPUTING, CPU, FLOPS, WALL_CLOCK
-
-MEMORY = {
-    "memory/peak_bytes": "clients",
-    "memory/coordinator_peak_bytes": "coordinator",
-    "memory/gpu_peak_bytes": "GPU",
-}
-"""Processes by the name of their largest memory."""
 
 
 class Stack(NamedTuple):
@@ -95,19 +88,6 @@ def phases(runs: Sequence[RunResult], groups: Groups) -> Iterator[Figure]:
                 rows=rows,
                 charts={(): _stacked(groups, rows, parts, stack.unit)},
             )
-    memory = list(_memory(runs))
-    if memory:
-        processes = dict.fromkeys(row["part"] for row in memory)
-        yield Figure(
-            name="memory",
-            title="Memory",
-            note="Largest memory of a process that hosts clients, of the coordinator, or on a GPU, over rounds.",
-            section="Costs",
-            rows=memory,
-            charts={(process,): _memory_chart(groups, process) for process in processes},
-            labels=("process",),
-            exported=[(process,) for process in processes],
-        )
 
 
 def _parts(runs: Sequence[RunResult], stack: Stack) -> Iterator[Row]:
@@ -123,33 +103,11 @@ def _parts(runs: Sequence[RunResult], stack: Stack) -> Iterator[Row]:
                 yield {"group": group, "part": name.removeprefix(stack.prefix), "value": value}
 
 
-def _memory(runs: Sequence[RunResult]) -> Iterator[Row]:
-    for name, process in MEMORY.items():
-        for group, members in groups_of(runs).items():
-            peak = max(run.numbers.get(name, 0.0) for run in members)
-            if peak:
-                yield {"group": group, "part": process, "value": peak / 1e9}
-
-
 def _stacked(groups: Groups, rows: Sequence[Row], parts: Sequence[str], unit: str) -> Chart:
     own = {row["part"] for row in rows}
     colours = {part: PART_COLOURS[place % len(PART_COLOURS)] for place, part in enumerate(parts) if part in own}
     legend = alt.Legend() if len(colours) > 1 else None
     scale = alt.Scale(domain=list(colours), range=list(colours.values()))
     colour = alt.Color("part:N", sort=list(colours), scale=scale, legend=legend)
-    chart: Chart = _bars(groups, unit).encode(color=colour)
-    return chart
-
-
-def _memory_chart(groups: Groups, process: str) -> Chart:
-    shown = _bars(groups, "GB").transform_filter(alt.FieldEqualPredicate(field="part", equal=process))
-    chart: Chart = shown.encode(color=groups.colour(legend=None))
-    return chart
-
-
-def _bars(groups: Groups, unit: str) -> alt.Chart:
-    tips = ["group:N", "part:N", alt.Tooltip("value:Q", format=",.4~g", title=unit)]
-    bars = base().mark_bar(height={"band": 0.7})
-    shown = bars.encode(x=alt.X("value:Q", title=unit, stack="zero"), y=groups.axis(), tooltip=tips)
-    chart: alt.Chart = shown.properties(height=22 * len(groups.places) + 20)
+    chart: Chart = bars(groups, unit).encode(color=colour)
     return chart

@@ -1,25 +1,23 @@
 """Measures of privacy, as `fedvtc privacy` measured them."""
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 import altair as alt
 
 from fedvtc.reporting.charts.figure import Chart, Figure, Groups, Row, base, has
-from fedvtc.reporting.results import RunResult, groups_of, number
+from fedvtc.reporting.results import RunResult, groups_of
 from fedvtc.reporting.seeds import mean_and_std
+from fedvtc.storage.privacy import read_measures
 
-PRIVACY_FILE = Path("privacy", "privacy.json")
+GENERATED = "psnr/generated"
+"""A measure of every run that generates images."""
 
 
 def privacy(runs: Sequence[RunResult], groups: Groups) -> Iterator[Figure]:
     """Yields the figure of the measures of privacy; none without privacy.json."""
     rows: list[Row] = []
     for group, members in groups_of(runs).items():
-        found = [_measures(run.folder) for run in members]
+        found = [read_measures(run.folder) for run in members]
         for name in dict.fromkeys(name for measures in found for name in measures):
             values = [measures[name] for measures in found if name in measures]
             mean, std = mean_and_std([value for value, _ in values])
@@ -28,11 +26,14 @@ def privacy(runs: Sequence[RunResult], groups: Groups) -> Iterator[Figure]:
             rows.append({**about, "meaning": values[0][1]})
     if rows:
         meanings = {row["measure"]: row["meaning"] for row in rows}
+        generating = {row["group"] for row in rows if row["measure"] == GENERATED}
+        others = [group for group in dict.fromkeys(row["group"] for row in rows) if group not in generating]
+        without = f" Without generated images: {', '.join(others)}." if others else ""
         yield Figure(
             name="privacy",
             title="Privacy",
             note="What somebody who has the final models learns about training images, mean over seeds; lines are one "
-            "standard deviation.",
+            f"standard deviation.{without}",
             section="Privacy",
             rows=rows,
             charts={(name,): _chart(rows, groups, name) for name in meanings},
@@ -40,18 +41,6 @@ def privacy(runs: Sequence[RunResult], groups: Groups) -> Iterator[Figure]:
             meanings={(name,): f"{name}: {meaning}." for name, meaning in meanings.items()},
             exported=[(name,) for name in meanings],
         )
-
-
-def _measures(run: Path) -> dict[str, tuple[float, str]]:
-    """Returns value and meaning by name; none if the file is missing or damaged."""
-    with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
-        measures: Mapping[str, Any] = json.loads((run / PRIVACY_FILE).read_text(encoding="utf-8"))["measures"]
-        return {
-            str(name): (value, str(one["meaning"]))
-            for name, one in measures.items()
-            if (value := number(one["value"])) is not None
-        }
-    return {}
 
 
 def _chart(rows: Sequence[Row], groups: Groups, name: str) -> Chart:

@@ -1,5 +1,6 @@
 """The cells of a table, without the marks of a format: means with deviations, best and second, differences, ranks."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -9,7 +10,7 @@ from fedvtc.errors import UserError
 from fedvtc.reporting.comparison.groups import Comparison, Group, Texts
 from fedvtc.reporting.comparison.metrics import Metric
 from fedvtc.reporting.run_facts import METHOD
-from fedvtc.reporting.seeds import LEVEL, Difference, mean_and_std, mean_ranks, paired_difference
+from fedvtc.reporting.seeds import LEVEL, Difference, badness, mean_and_std, mean_ranks, paired_difference
 
 MISSING = "-"
 
@@ -105,11 +106,10 @@ def sorted_rows(table: Comparison, choice: Choice) -> list[Texts]:
     if choice.order is None:
         return list(table.rows)
     metric = Metric(choice.order, choice.order)
-    sign = -1 if metric.higher_is_better else 1
 
     def key(row: Texts) -> tuple[bool, float]:
         mean, _ = mean_and_std(list(table.group(row, table.columns[0]).numbers(metric.name).values()))
-        return mean is None, 0.0 if mean is None else sign * mean
+        return mean is None, 0.0 if mean is None else badness(mean, higher_is_better=metric.higher_is_better)
 
     return sorted(table.rows, key=key)
 
@@ -184,13 +184,14 @@ def _cell(group: Group, metric: Metric, table: Comparison, choice: Choice) -> Ce
 
 def _marked(cells: Sequence[Cell], groups: Sequence[Group], metric: Metric) -> list[Cell]:
     """Marks the best and the second cells of a column; cells with equal text share a mark."""
-    means: dict[str, float] = {}
+    badnesses: dict[str, float] = {}
     for cell, group in zip(cells, groups, strict=True):
         values = group.numbers(metric.name)
         # A mean over some of the runs, such as those that reached the target, does not compete.
         if values and len(values) == group.num_finished:
-            means.setdefault(cell.main, mean_and_std(list(values.values()))[0] or 0.0)
-    order = sorted(means, key=means.__getitem__, reverse=metric.higher_is_better)
+            mean = mean_and_std(list(values.values()))[0] or 0.0
+            badnesses.setdefault(cell.main, badness(mean, higher_is_better=metric.higher_is_better))
+    order = sorted((text for text, value in badnesses.items() if value < math.inf), key=badnesses.__getitem__)
     if len(order) < 2:
         return list(cells)
     marks: Mapping[str, Literal["best", "second"]] = {order[0]: "best", order[1]: "second"}

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from fedvtc.reporting.results import RunResult, groups_of
 from fedvtc.storage.features import FEATURES_FOLDER, REAL_FILE
+from fedvtc.storage.privacy import PRIVACY_FOLDER
 
 MAX_BYTES = 1_200_000
 """Bytes of all pictures on a page; pictures that would exceed them are left out."""
@@ -66,7 +67,7 @@ def _of_group(members: Sequence[RunResult]) -> Iterator[Picture]:
             yield from _read("Images", run, {real: "real test images", **titled})
             break
     for run in members:
-        worst = {run.folder / "privacy" / name: text for name, text in WORST.items()}
+        worst = {run.folder / PRIVACY_FOLDER / name: text for name, text in WORST.items()}
         if any(file.is_file() for file in worst):
             yield from _read("Privacy", run, worst)
             break

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from fedvtc.errors import UserError
+from fedvtc.errors import UserError, count_of
 from fedvtc.reporting.charts.all import figures_of, groups_with_colours
 from fedvtc.reporting.page.files import write_figure, write_picture
 from fedvtc.reporting.page.page import GENERATOR, render
@@ -42,13 +42,11 @@ def write_report(
         UserError: the folder holds an index.html that is no report.
         OSError: a file cannot be written.
     """
-    page = folder / PAGE
-    if page.exists() and not _is_report(page):
-        raise UserError(f"{page}: is no report, and would be replaced. Name another folder by -o.")
+    page = checked_page(folder)
     figures, (pictures, num_left) = figures_of(runs, targets), pictures_of(runs)
     if num_left:
         room = f"the page has room for {human_bytes(MAX_BYTES)} of pictures; the run folders hold all."
-        problems = [*problems, f"{num_left} pictures: {room}"]
+        problems = [*problems, f"{count_of(num_left, 'picture')}: {room}"]
     folder.mkdir(parents=True, exist_ok=True)
     files: list[Path] = []
     if with_files:
@@ -59,6 +57,14 @@ def write_report(
     with replaced(page) as beside:
         beside.write_text(text, encoding="utf-8")
     return page, len(files)
+
+
+def checked_page(folder: Path) -> Path:
+    """Returns the page of a report in a folder; raises a UserError if the page would replace another file."""
+    page = folder / PAGE
+    if page.exists() and not _is_report(page):
+        raise UserError(f"{page}: is no report, and would be replaced. Name another folder by -o.")
+    return page
 
 
 def _is_report(page: Path) -> bool:

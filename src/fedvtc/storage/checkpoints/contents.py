@@ -43,6 +43,9 @@ def read_server(store: CheckpointStore, manifest: Manifest) -> tuple[ServerState
     """
     where = f"{store.location}/{manifest.folder}: {SERVER_SHARD}"
     tree: Any = read_tree(store.read(manifest, SERVER_SHARD), where)
+    if tree == {} and manifest.phase == "final":
+        what = f"{where}: holds no state of a server, which fedvtc 0.1.0 did not keep after the last round"
+        raise CheckpointError(f"{what}. Run the config again.")
     # A right hash only proves that the file is as written, not that a server wrote the file.
     try:
         parts = [tensors_to_arrays(part) for part in (tree["state"], tree["broadcast"], tree.get("groups", {}))]

@@ -11,7 +11,7 @@ from typing import Any, BinaryIO, Protocol
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
-from fedvtc.errors import CheckpointError, first_line
+from fedvtc.errors import CheckpointError, count_of, first_line
 from fedvtc.storage.checkpoints.local_folders import LocalFolders
 from fedvtc.storage.checkpoints.manifest import FOLDER_NAME, MANIFEST_FILE, SHARD_NAME, Manifest, Shard
 from fedvtc.storage.checkpoints.remote_folders import RemoteFolders
@@ -199,7 +199,7 @@ class CheckpointStore:
             problems = self.problems(manifest)
             if not problems:
                 return manifest
-            more = f" (and {len(problems) - 1} more problems)" if len(problems) > 1 else ""
+            more = f" (and {count_of(len(problems) - 1, 'more problem')})" if len(problems) > 1 else ""
             report(problems[0] + more)
         return None
 

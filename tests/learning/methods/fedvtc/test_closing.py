@@ -1,13 +1,17 @@
 """Uploads of Gaussians and generators once, after the last round."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+import torch
 
 from fedvtc.config.schema import Config, TrainingConfig
 from fedvtc.learning.client.loop import weights_digest
 from fedvtc.learning.exchange.messages import bytes_by_kind
 from fedvtc.learning.methods import run_bytes
 from fedvtc.learning.methods.fedvtc import FedVTCConfig, FinetuneConfig, GeneratorConfig, StatisticsConfig
+from fedvtc.learning.methods.fedvtc.generator import reconstruction_error
 from fedvtc.learning.methods.fedvtc.steps import generator_of
 from fedvtc.learning.models.weights import weights_of
 from fedvtc.learning.server import Server
@@ -56,6 +60,33 @@ def test_the_closing_sends_what_each_client_has_also_one_that_missed_the_last_ro
         np.testing.assert_allclose(mixture["mean"][mixture["owner"] == number], own.mean_KD, rtol=1e-5)
         for name, array in weights_of(generator_of(client).decoder).items():
             assert np.array_equal(broadcast.payload["generators"][name][number], array)
+
+
+def test_closing_passes_train_the_generator_alone_and_reconstruct_better(tiny_federation, tiny_fedvtc):
+    generator = {**PLUS["generator"], "batch_size": 3}
+    sent, errors, digests = [], [], []
+    for epochs in (0, 60):
+        keys = {**PLUS, "generator": {**generator, "closing_epochs": epochs}}
+        federation = tiny_federation(tiny_fedvtc(upload="once", **keys))
+        _, closing, _ = two_rounds(federation)
+        client = federation.clients[0]
+        with torch.no_grad():
+            decoded = generator_of(client)(client.features())
+            errors.append(reconstruction_error(decoded, client.images.inputs()).item())
+        sent.append(closing[0].payload)
+        digests.append(weights_digest(client.classifier))
+    assert digests[0] == digests[1]
+    for kind in ("prototypes", "covariance"):
+        for name, array in sent[0][kind].items():
+            assert np.array_equal(array, sent[1][kind][name]), (kind, name)
+    assert errors[1] < errors[0]
+    assert not all(np.array_equal(array, sent[1]["generator"][name]) for name, array in sent[0]["generator"].items())
+
+
+def test_closing_passes_are_no_part_of_the_rounds():
+    plain = FedVTCConfig(upload="once", generator=GeneratorConfig(aggregation="exchange"))
+    closing = replace(plain, generator=replace(plain.generator, closing_epochs=5))
+    assert closing.of_rounds() == plain.of_rounds()
 
 
 def test_the_same_gaussians_and_generators_are_exchanged_as_with_uploads_of_every_round(tiny_federation, tiny_fedvtc):
@@ -115,6 +146,8 @@ def test_planned_bytes_of_a_run_are_those_of_its_messages(tiny_federation, tiny_
         ({"generator": {"training": "joint", "sigma": "learned"}}, "generator.sigma"),
         ({"generator": {"training": "joint", "optimizer": {"name": "sgd"}}}, "generator.optimizer.name"),
         ({"upload": "once", "wire": "float16", **PLUS}, None),
+        ({"generator": {"closing_epochs": 1}}, "generator.closing_epochs"),
+        ({"upload": "once", **PLUS, "generator": {**PLUS["generator"], "closing_epochs": 1}}, None),
     ],
     ids=str,
 )

@@ -91,3 +91,32 @@ def test_affine_changes_reach_own_images_of_balanced_and_not_of_mixed():
 
     assert corners(real_data="balanced") > 50
     assert corners(real_data="mixed") == 0
+
+
+class Dotted(nn.Module):
+    """Decodes any latent to an image of -0.5 with one dot of 0.4 inside."""
+
+    def forward(self, latents_BD):
+        images = torch.full((len(latents_BD), 1, SIDE, SIDE), -0.5)
+        images[:, :, 2, 3] = 0.4
+        return images
+
+
+def test_sharpening_adds_the_difference_from_local_means_and_leaves_own_images(monkeypatch):
+    whole = make_passes(images_per_class=50, sharpening=2.0, real_data="mixed")
+    monkeypatch.setattr(whole._source, "_decoder", Dotted())
+    drawn = whole.draw().all()
+    generated, own = drawn[:200, 0], drawn[200:, 0]
+    assert (own == 1).all()
+    # The mean around the dot is (8 * -0.5 + 0.4) / 9 = -0.4: the dot gains 0.8 a, a neighbour loses 0.1 a.
+    dots_N = generated[:, 2, 3]
+    strength_N = (-0.5 - generated[:, 2, 4]) / 0.1
+    assert 0 <= strength_N.min() < 0.1
+    assert 1.9 < strength_N.max() <= 2.0001
+    assert torch.allclose(dots_N, (0.4 + 0.8 * strength_N).clamp(max=1), atol=1e-5)
+    assert (generated[:, 6, 6] == -0.5).all()
+
+
+def test_the_edge_of_an_even_image_is_not_sharpened():
+    plain = make_passes(images_per_class=5, sharpening=3.0).draw().all()
+    assert torch.allclose(plain, plain[:, :, :1, :1].expand_as(plain), atol=1e-6)

@@ -104,6 +104,7 @@ def test_the_record_has_the_epsilon_of_all_messages_so_far(tiny_federation, tiny
 def test_training_without_noise_beside_noised_steps_is_refused(golden):
     found = FedVTCConfig(
         privacy=PrivacyConfig(noise_multiplier=1.0, training_noise=1.0),
+        generator=GeneratorConfig(closing_epochs=1),
         finetune=FinetuneConfig(when="both", real_data="mixed"),
     ).problems(Config())
     golden("\n".join(found))

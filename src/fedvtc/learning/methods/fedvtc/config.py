@@ -40,6 +40,9 @@ class GeneratorConfig:
     """Standard deviation s of the noise on features in `joint`; features have unit variance."""
     epochs: Annotated[int, Field(ge=1)] = 2
     """Passes over the client's images in a round."""
+    closing_epochs: Annotated[int, Field(ge=0), AddedLater()] = 0
+    """Passes over the client's images before the generator goes up after the last round (our addition). The classifier
+    is frozen, and the learning rate falls to 0 along half a cosine. Needs `method.upload: once`."""
     batch_size: Annotated[int, Field(ge=1)] = 32
     """Images in a training step."""
     optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig(lr=2e-3))
@@ -91,6 +94,9 @@ class FinetuneConfig:
     class y."""
     augment: Literal["none", "affine"] = "none"
     """`affine`: generated images, and own images of `balanced`, are turned, scaled and shifted a little, at random."""
+    sharpening: Annotated[float, Field(ge=0), AddedLater()] = 0.0
+    """Largest strength of an unsharp mask on generated images, drawn for each image (our addition). The squared error
+    of reconstruction teaches the generator blurred images. 0: generated images stay as they are."""
     real_data: Literal["none", "after", "mixed", "balanced"] = "none"
     """Use of the client's own images. `mixed`: all shuffled among the generated images; `after`: followed by a local
     training as in a round; `balanced`: in each class that the client has 10 images of, own images replace the share
@@ -171,6 +177,11 @@ class FedVTCConfig(MethodConfig):
                 f"upload: once sends nothing that fine-tuning with finetune.when: {self.finetune.when} could use in a "
                 "round. Set method.upload=every_round."
             )
+        if self.generator.closing_epochs and self.upload != "once":
+            found.append(
+                "generator.closing_epochs: trains before the upload after the last round. "
+                "Set method.upload=once or method.generator.closing_epochs=0."
+            )
         if self.wire == "float16" and self.round_form == "class_full":
             found.append(
                 "wire: float16 can round a covariance matrix to one without a root. "
@@ -179,10 +190,11 @@ class FedVTCConfig(MethodConfig):
         return found + self._privacy_problems()
 
     def of_rounds(self) -> MethodConfig:
-        """Returns the keys without those of fine-tuning, unless the rounds fine-tune."""
+        """Returns the keys without those of the steps after the last round."""
         if self.finetune.when in ("every_round", "both"):
             return self
-        return replace(self, finetune=FinetuneConfig(latents=self.finetune.latents))
+        generator = replace(self.generator, closing_epochs=0)
+        return replace(self, generator=generator, finetune=FinetuneConfig(latents=self.finetune.latents))
 
     def _privacy_problems(self) -> list[str]:
         found, finetune = self.privacy.problems(), self.finetune
@@ -191,6 +203,11 @@ class FedVTCConfig(MethodConfig):
         if self.generator.training == "alternating":
             found.append(
                 "privacy.training_noise: noises the steps of joint training alone. Set method.generator.training=joint."
+            )
+        if self.generator.closing_epochs:
+            found.append(
+                "privacy.training_noise: noises the steps of the rounds, and method.generator.closing_epochs would "
+                "train the generator without noise before the last upload. Set method.generator.closing_epochs=0."
             )
         if finetune.when in ("every_round", "both") and finetune.real_data != "none":
             found.append(

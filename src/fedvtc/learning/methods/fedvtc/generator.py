@@ -4,7 +4,7 @@ Shapes: B images, D features, C classes, M latents per class.
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
@@ -14,12 +14,21 @@ from torch import Tensor, nn
 
 from fedvtc.config.schema import OptimizerConfig
 from fedvtc.learning.exchange.gaussians import ClassGaussians
+from fedvtc.learning.methods.fedvtc.config import GeneratorConfig
 from fedvtc.learning.models.classifier import ClassifierModule
 from fedvtc.learning.models.decoder import build_decoder
 from fedvtc.learning.models.latents import LatentSampler
 from fedvtc.learning.models.optimizers import build_optimizer
 
+if TYPE_CHECKING:
+    from fedvtc.learning.methods.base import Task
+
 Batch = tuple[Tensor, Tensor, Tensor]
+
+
+def reconstruction_error(decoded: Tensor, images: Tensor) -> Tensor:
+    """Returns L_rc, the squared error summed over pixels, as the mean over the batch."""
+    return (decoded - images).square().flatten(1).sum(dim=1).mean()
 
 
 @dataclass(frozen=True)
@@ -116,6 +125,21 @@ class VTCModule(LightningModule):
         # In a list, because PyTorch would make the classifier a submodule of the generator otherwise.
         self._target: list[GeneratorTarget] = []
 
+    @classmethod
+    def of(cls, config: GeneratorConfig, task: "Task") -> Self:
+        """Builds a generator with new weights, drawn from PyTorch's global generator."""
+        return cls(
+            feature_size=task.feature_size,
+            num_channels=task.num_channels,
+            image_size=task.image_size,
+            width=config.width,
+            beta=config.beta,
+            gamma=config.gamma,
+            matching_samples=config.dm_samples,
+            learn_sigma=config.sigma == "learned",
+            optimizer=config.optimizer,
+        )
+
     def set_target(self, target: GeneratorTarget) -> None:
         """Sets the targets of `training_step`; not part of the module's state."""
         self._target = [target]
@@ -133,7 +157,7 @@ class VTCModule(LightningModule):
         if self.log_factor_D is not None:
             local_std_BD = local_std_BD * self.log_factor_D.exp()
         latents_BD = features_BD + local_std_BD * torch.randn_like(features_BD)
-        reconstruction = (self(latents_BD) - images).square().flatten(1).sum(dim=1).mean()
+        reconstruction = reconstruction_error(self(latents_BD), images)
         terms = {"reconstruction": reconstruction}
         loss = reconstruction
         if target.server is not None:

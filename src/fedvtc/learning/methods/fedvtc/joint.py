@@ -12,7 +12,7 @@ import torch
 from lightning import LightningModule
 from torch import Tensor
 
-from fedvtc.learning.methods.fedvtc.generator import VTCModule
+from fedvtc.learning.methods.fedvtc.generator import VTCModule, reconstruction_error
 from fedvtc.learning.models.classifier import ClassifierModule
 
 Batch = tuple[Tensor, Tensor]
@@ -45,7 +45,7 @@ class JointModule(LightningModule):
         features_BD = self.classifier.features(images)
         terms = self.classifier.loss_terms_of(features_BD, labels_B)
         decoded = self.generator(features_BD + self.noise * torch.randn_like(features_BD))
-        reconstruction = (decoded - images).square().flatten(1).sum(dim=1).mean()
+        reconstruction = reconstruction_error(decoded, images)
         loss = terms["loss"] + self.reconstruction_weight * reconstruction
         return {**terms, "loss": loss, "reconstruction": reconstruction}
 

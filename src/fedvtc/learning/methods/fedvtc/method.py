@@ -110,11 +110,12 @@ class FedVTC(Method[FedVTCConfig]):
         return self.config.upload == "once" and self.has_finish
 
     def closing_upload(self, client: FederatedClient, broadcast: Broadcast) -> Upload | None:
-        """Uploads the client's Gaussians and generator, as the client's last round left them."""
-        from fedvtc.learning.methods.fedvtc.steps import generator_of
+        """Uploads the client's Gaussians, and the generator after its closing passes."""
+        from fedvtc.learning.methods.fedvtc.steps import generator_of, train_for_closing
 
         if not self.has_closing:
             return None
+        train_for_closing(client, self.config.generator)
         form = self.config.statistics.covariance
         statistics = statistics_to_send(client, self.config, self.task, form, "privacy/closing")
         payload = self._closing_payload(self._gaussians(statistics), generator_of(client))
@@ -274,16 +275,5 @@ class FedVTC(Method[FedVTCConfig]):
     def _new_generator(self) -> VTCModule:
         from fedvtc.learning.methods.fedvtc.generator import VTCModule
 
-        config = self.config.generator
         with self.task.shared_randomness("generator"):
-            return VTCModule(
-                feature_size=self.task.feature_size,
-                num_channels=self.task.num_channels,
-                image_size=self.task.image_size,
-                width=config.width,
-                beta=config.beta,
-                gamma=config.gamma,
-                matching_samples=config.dm_samples,
-                learn_sigma=config.sigma == "learned",
-                optimizer=config.optimizer,
-            )
+            return VTCModule.of(self.config.generator, self.task)

@@ -4,6 +4,7 @@ Shapes: N images, K classes, M of the N images.
 """
 
 import torch
+from torch.nn import functional
 
 from fedvtc.learning.client.images import OwnImages
 from fedvtc.learning.data.module import draw_affine, moved
@@ -33,6 +34,8 @@ class Passes:
     def draw(self) -> LazyImages:
         """Draws the images of one pass."""
         images = self._generated()
+        if self._config.sharpening:
+            images = _sharpened(images, self._config.sharpening)
         if self._own_K.any():
             images = images.then(self._balanced())
         if self._config.augment == "affine":
@@ -77,3 +80,19 @@ class Passes:
 def _affine(images: LazyImages) -> LazyImages:
     theta_N23 = draw_affine(len(images), images.labels_N.device)
     return LazyImages(images.labels_N, lambda index_M: moved(images.images(index_M), theta_N23[index_M]))
+
+
+def _sharpened(images: LazyImages, most: float) -> LazyImages:
+    """Adds to each image its difference from its 3 x 3 means, times a number between 0 and `most` (an unsharp mask).
+
+    The squared error of reconstruction teaches the generator blurred images, and test images are not blurred.
+    """
+    strength_N111 = most * torch.rand(len(images), 1, 1, 1, device=images.labels_N.device)
+
+    def sharp(index_M: torch.Tensor) -> torch.Tensor:
+        made = images.images(index_M)
+        # Means leave out what lies beyond the edge.
+        means = functional.avg_pool2d(made, kernel_size=3, stride=1, padding=1, count_include_pad=False)
+        return (made + strength_N111[index_M] * (made - means)).clamp(-1, 1)
+
+    return LazyImages(images.labels_N, sharp)

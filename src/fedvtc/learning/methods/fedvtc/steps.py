@@ -20,7 +20,7 @@ from fedvtc.learning.client.private_steps import PrivateLoss, poisson_batches, p
 from fedvtc.learning.data.module import epoch_batches
 from fedvtc.learning.exchange.privacy import PoissonSampling, PrivacyConfig
 from fedvtc.learning.methods.fedvtc.config import GeneratorConfig
-from fedvtc.learning.methods.fedvtc.generator import GeneratorTarget, VTCModule
+from fedvtc.learning.methods.fedvtc.generator import GeneratorTarget, VTCModule, reconstruction_error
 from fedvtc.learning.methods.fedvtc.images import WINDOW_BYTES, LazyImages
 from fedvtc.learning.methods.fedvtc.joint import JointModule
 from fedvtc.learning.models.optimizers import build_optimizer
@@ -67,6 +67,30 @@ def train_jointly(client: FederatedClient, joint: JointModule, config: Generator
             batches = client.images.batches(poisson_batches(sampling))
             client.fit("generator", batches, loss=loss, optimizer=private)
         private.zero_grad(set_to_none=True)  # Frees the gradients of the last images.
+
+
+def train_for_closing(client: FederatedClient, config: GeneratorConfig) -> None:
+    """Trains the generator for the `closing_epochs` to reconstruct the client's images, with the classifier frozen.
+
+    The features no longer change, and the learning rate falls to 0, so the images become sharper than those of the last
+    round.
+    """
+    if not config.closing_epochs:
+        return
+    generator = generator_of(client)
+    stepper = build_optimizer(generator.decoder.parameters(), config.optimizer)
+
+    def reconstruction(images: Tensor, features_BD: Tensor) -> Tensor:
+        return reconstruction_error(generator(features_BD + config.noise * torch.randn_like(features_BD)), images)
+
+    with client.phase("generator"), _frozen(client.classifier):
+        features_ND = client.features()
+        scheduler: CosineAnnealingLR | None = None
+        for _ in range(config.closing_epochs):
+            index_batches = list(client.index_batches(config.batch_size))
+            scheduler = scheduler or CosineAnnealingLR(stepper, T_max=config.closing_epochs * len(index_batches))
+            batches = ((images, features_ND[index_B]) for images, index_B in client.images.in_batches(index_batches))
+            client.fit("generator", _scheduled(batches, scheduler), loss=reconstruction, optimizer=stepper)
 
 
 def finetune(

@@ -9,7 +9,8 @@ import torch
 from fedvtc.config.operation import PlacementConfig
 from fedvtc.config.schema import EvaluateConfig, MethodConfig, OptimizerConfig, TrainingConfig
 from fedvtc.errors import ClientError
-from fedvtc.learning.client.evaluation import accuracies
+from fedvtc.learning.client.evaluation import accuracies, checked_predictors, confusions
+from fedvtc.learning.data.generated import drawn_pixels
 from fedvtc.learning.exchange.messages import Broadcast
 from fedvtc.learning.methods.fedproto import FedProtoConfig
 from fedvtc.learning.methods.lg_fedavg import LGFedAvgConfig
@@ -138,6 +139,38 @@ def test_an_image_of_both_validation_sets_is_classified_once():
     assert accuracies(num_correct, np.array([11, 14, 17, 18]), np.array([0, 14, 17])) == [2 / 4, 2 / 3]
     assert sorted(classified) == [0, 11, 14, 17, 18]
     assert accuracies(num_correct, np.array([], dtype=int), np.array([0])) == [None, 1.0]
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        None,
+        {},
+        {"h": lambda x: x.new_zeros(len(x))},
+        {"h": lambda x: x.new_zeros(len(x), 2)},
+        {"h": lambda x: x.numpy()},
+    ],
+    ids=["none", "empty", "vector", "narrow", "numpy"],
+)
+def test_predictors_of_another_kind_name_the_fault(found, golden, tiny_dataset):
+    device = torch.device("cpu")
+    with pytest.raises(TypeError) as refused:
+        confusions(tiny_dataset.test, checked_predictors(found), num_classes=3, batch_size=500, device=device)
+    golden(str(refused.value))
+
+
+def test_samples_of_another_kind_are_refused(tiny_dataset):
+    images, labels_N = torch.zeros(3, 1, 8, 8), torch.arange(3)
+    assert drawn_pixels((images, labels_N), tiny_dataset)[1] == [0, 1, 2]
+    for wrong in (
+        images,
+        (images[:0], labels_N[:0]),
+        (images, labels_N + 1),
+        (images[..., 1:], labels_N),
+        (images, [0]),
+    ):
+        with pytest.raises(TypeError, match=r"images \(N, 1, 8, 8\) and of classes \(N,\) below 3"):
+            drawn_pixels(wrong, tiny_dataset)
 
 
 def test_validation_images_and_probabilities_belong_to_an_evaluation_if_asked_for(

@@ -8,8 +8,9 @@ from typing import Any
 
 from fedvtc.config.export import to_dict
 from fedvtc.config.fields import Leaf, leaves
+from fedvtc.config.own_code import OwnCodeError, own_calls
 from fedvtc.config.problems import Problem, show
-from fedvtc.config.schema import Config
+from fedvtc.config.schema import Config, MethodConfig
 from fedvtc.errors import ConfigError
 
 _FOLDER = ("run.name", "run.output_dir")
@@ -68,7 +69,7 @@ def check_equal_rounds(before: Config, after: Config, run: str) -> None:
     Raises:
         ConfigError: one line for each key that gives the rounds other results.
     """
-    old, new = before.method.of_rounds(), after.method.of_rounds()
+    old, new = _of_rounds(before), _of_rounds(after)
     if old.name != new.name:
         what = f"the rounds of {after.method.name} are not those of {before.method.name} in {run}"
         raise ConfigError([str(Problem("method.name", what, fix="Start the run without --start-from."))])
@@ -83,10 +84,19 @@ def rounds_key(config: Config) -> str:
     Other than with `check_equal_rounds`, keys outside of the method may not differ, even if a resume may change them:
     such keys decide which rounds are evaluated.
     """
-    method = config.method.of_rounds()
+    method = _of_rounds(config)
     values = flat(dataclasses.replace(config, method=method))
     left_out = {*_FOLDER, *(key for key in may_change(type(method)) if key.startswith("method."))}
     return json.dumps({key: value for key, value in values.items() if key not in left_out}, sort_keys=True)
+
+
+def _of_rounds(config: Config) -> MethodConfig:
+    name = config.method.name
+    with own_calls():
+        found = config.method.of_rounds()
+    if not isinstance(found, MethodConfig):
+        raise OwnCodeError(f"of_rounds of {name} returns {show(found)}, not a section of keys", "Return the section.")
+    return found
 
 
 def _check_equal(before: Config, after: Config, run: str, fix: str) -> None:

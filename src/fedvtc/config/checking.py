@@ -8,6 +8,7 @@ from types import NoneType
 from typing import Any, Literal, TypeVar, get_origin
 
 from pydantic import TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails
 
 from fedvtc.config.hints import choices, element_of, hint_at, hints_of, long_words, options, section_in
 from fedvtc.config.layers import Layer, dotted
@@ -17,7 +18,8 @@ from fedvtc.config.yaml_text import KeyPath
 
 SectionT = TypeVar("SectionT")
 
-_UNKNOWN = "unknown key"
+UNKNOWN = "unknown key"
+"""The `what` of a problem with a key that no section has."""
 _TAKEN_BY: dict[type, set[type]] = {bool: {bool}, int: {bool, int, float}, float: {int, float}}
 """For the type of a value that YAML read: the types of keys that accept the value."""
 
@@ -65,13 +67,22 @@ def checked(cls: type[SectionT], values: object, prefix: KeyPath = ()) -> tuple[
     except ValidationError as error:
         found: dict[KeyPath, Problem] = {}
         for detail in error.errors(include_url=False):
-            path, problem = _problem(cls, detail["loc"], detail["type"], detail["input"], prefix)
+            path, problem = _problem(cls, detail, prefix)
             found.setdefault(path, problem)
     # A list with a wrong entry takes its default as a whole.
     bad = {path[: next((n for n, step in enumerate(path) if isinstance(step, int)), None)] for path in found}
     rest = adapter.validate_python({} if () in bad else pruned(values, bad), by_alias=True, by_name=False)
     # Misspelt keys come first, because they may cause the other problems.
-    return rest, sorted(found.values(), key=lambda problem: problem.what != _UNKNOWN)
+    return rest, sorted(found.values(), key=lambda problem: problem.what != UNKNOWN)
+
+
+def refusal(error: ValidationError) -> str:
+    """Returns the first text of an error of pydantic, without pydantic's name for errors of a check."""
+    return _text(error.errors(include_url=False)[0]["msg"])
+
+
+def _text(message: str) -> str:
+    return message.removeprefix("Value error, ").removeprefix("Assertion failed, ").rstrip(".")
 
 
 def pruned(values: Any, paths: set[KeyPath], path: KeyPath = ()) -> Any:
@@ -81,9 +92,10 @@ def pruned(values: Any, paths: set[KeyPath], path: KeyPath = ()) -> Any:
     return values
 
 
-def _problem(cls: type, loc: KeyPath, kind: str, value: object, prefix: KeyPath) -> tuple[KeyPath, Problem]:
+def _problem(cls: type, detail: ErrorDetails, prefix: KeyPath) -> tuple[KeyPath, Problem]:
     """Returns the path of the key that pydantic complains about, and the problem in words."""
     path: KeyPath = ()
+    loc, kind, value = detail["loc"], detail["type"], detail["input"]
     hint: Any = cls
     for step in loc:
         section = section_in(hint)
@@ -100,9 +112,12 @@ def _problem(cls: type, loc: KeyPath, kind: str, value: object, prefix: KeyPath)
             if "." in str(step):
                 first, _, rest = str(step).partition(".")
                 fix = f"Write the key below its section, {first}: {{{rest}: VALUE}}."
-            return path, Problem(dotted((*prefix, *path)), _UNKNOWN, fix=fix)
+            return path, Problem(dotted((*prefix, *path)), UNKNOWN, fix=fix)
     key = dotted((*prefix, *path))
     words = long_words(hint)
+    if kind in ("value_error", "assertion_error"):
+        # A check of the section itself, such as a validator of a method of the user's own.
+        return path, Problem(key, _text(detail["msg"]))
     if kind == "missing":
         return path, Problem(key, f"is required and must be {words}")
     if isinstance(value, float) and not math.isfinite(value):

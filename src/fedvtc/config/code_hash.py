@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fedvtc.config.names import TIMM
-from fedvtc.config.own_code import find_working_folder
+from fedvtc.config.own_code import find_own_folders
 from fedvtc.config.registered import Kind, import_path
 from fedvtc.config.schema import Config
 
@@ -48,7 +48,7 @@ def _hash(module: str) -> str:
 
 def _files(package: str) -> Iterator[tuple[str, Path]]:
     """Yields each Python file of a package, or the file of a module, with its path inside of the package."""
-    find_working_folder()
+    find_own_folders()
     spec = find_spec(package)
     if spec is None:
         return

@@ -11,6 +11,7 @@ from pydantic.fields import FieldInfo
 from fedvtc.config.section import key_of
 from fedvtc.config.yaml_text import KeyPath
 
+_READABLE = (int, float, bool, str, type(None), list, dict, Any)
 _BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
 _SHORT = {int: "int", float: "float", bool: "bool", str: "text", type(None): "null"}
 _LONG = {int: "a whole number", float: "a number", bool: "true or false", str: "text", type(None): "null"}
@@ -66,6 +67,27 @@ def section_in(hint: Any) -> type | None:
 def element_of(hint: Any) -> Any:
     """Returns the type of a list's elements; None if the type allows no list."""
     return next((get_args(option)[0] for option in options(hint) if get_origin(option) is list), None)
+
+
+def unreadable(section: type) -> Iterator[tuple[str, str]]:
+    """Yields key and type of each key below a section with a type that a config file cannot hold, such as a tuple."""
+    for key, hint in hints_of(section).items():
+        inner = section_in(hint)
+        if inner is not None:
+            yield from ((f"{key}.{below}", name) for below, name in unreadable(inner))
+        for option in _leaves(hint):
+            if not (get_origin(option) is Literal or option in _READABLE or is_dataclass(option)):
+                yield key, getattr(option, "__name__", str(option)) if get_origin(option) is None else str(option)
+
+
+def _leaves(hint: Any) -> Iterator[Any]:
+    """Yields the options of a type, and the options of the elements in place of a list or mapping."""
+    for option in options(hint):
+        if get_origin(option) in (list, dict):
+            for inner in get_args(option):
+                yield from _leaves(inner)
+        else:
+            yield option
 
 
 def choices(hint: Any) -> list[str]:

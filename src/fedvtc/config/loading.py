@@ -10,11 +10,12 @@ from typing import Any
 from omegaconf import ListConfig, OmegaConf
 from omegaconf.basecontainer import BaseContainer
 from omegaconf.errors import OmegaConfBaseException
+from pydantic import ValidationError
 
-from fedvtc.config.checking import as_written, checked
+from fedvtc.config.checking import as_written, checked, refusal
 from fedvtc.config.export import to_dict
 from fedvtc.config.layers import Layer, dotted, placed, read_files, read_overrides
-from fedvtc.config.own_code import OwnCodeError
+from fedvtc.config.own_code import OwnCodeError, own_calls
 from fedvtc.config.problems import Problem, show
 from fedvtc.config.registered import similar_name
 from fedvtc.config.schema import Config, MethodConfig
@@ -51,18 +52,17 @@ def load(
 
     Raises:
         ConfigError: one line for each problem: the key, the fault, the file and line, and the remedy.
+        OwnCodeError: the section of a method of the user's own fails while it checks its keys.
     """
     problems: list[Problem] = []
     file_layers = read_files(files, problems)
     override_layers = read_overrides(overrides, problems)
     name, layers = _choose_method([*file_layers, *layers], override_layers)
-    section = _section_of(name, methods)
-    if isinstance(section, Problem):
-        problems.append(placed(section, layers))
+    default = _default_of(name, methods)
+    if isinstance(default, Problem):
+        problems.append(placed(default, layers))
         layers = [_without_method(layer) for layer in layers]
         default = MethodConfig()
-    else:
-        default = section(name=str(name))
 
     layers = [with_texts(layer, type(default)) for layer in layers]
     defaults = to_dict(replace(Config(), method=default))
@@ -71,7 +71,8 @@ def load(
     found = [Problem(dotted(path), "??? is not a value", fix="Give a value, or leave the key out.") for path in marks]
     merged = functools.reduce(_merged, (layer.content for layer in layers), defaults)
     values = _resolved(OmegaConf.create(merged), (), found)
-    method, wrong_in_method = checked(type(default), values.pop("method", {}), _METHOD)
+    with own_calls():
+        method, wrong_in_method = checked(type(default), values.pop("method", {}), _METHOD)
     config, wrong = checked(Config, values)
     config = replace(config, method=method)
     found += wrong + wrong_in_method
@@ -108,13 +109,17 @@ def _choose_method(files: list[Layer], overrides: list[Layer]) -> tuple[object, 
     return name, kept
 
 
-def _section_of(name: object, methods: Mapping[str, type[MethodConfig]]) -> type[MethodConfig] | Problem:
-    """Returns the section of a method, or the problem of a name that no method has."""
+def _default_of(name: object, methods: Mapping[str, type[MethodConfig]]) -> MethodConfig | Problem:
+    """Returns the section of a method with its defaults, or the problem of the name or of the method's own code."""
     if isinstance(name, str) and name in methods:
         try:
-            return methods[name]
+            with own_calls():
+                return methods[name](name=name)
         except OwnCodeError as error:
             return Problem("method.name", error.what, fix=error.fix)
+        except ValidationError as error:
+            fix = "Correct the defaults, or the checks of the section."
+            return Problem("method.name", f"the section of {name} refuses its defaults ({refusal(error)})", fix=fix)
     fix = similar_name("methods", str(name), methods)
     if is_shipped(f"method/{name}"):
         fix = f"To use the config of this name, leave method.name out and give method/{name}."

@@ -3,10 +3,15 @@
 import importlib
 import os
 import sys
+import traceback
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from inspect import isabstract
-from typing import Any
+from pathlib import Path
+from types import CodeType
+from typing import Any, NamedTuple
 
-from fedvtc.errors import FAILURES, reason
+from fedvtc.errors import FAILURES, FedvtcError, UserError, reason
 
 SIGNATURES = {
     "backbones": "(num_channels, image_size) -> torch.nn.Module",
@@ -15,8 +20,8 @@ SIGNATURES = {
 """Arguments and result of each kind of function."""
 
 
-class OwnCodeError(Exception):
-    """Code of the user's own that cannot be used.
+class OwnCodeError(UserError):
+    """Code of the user's own that cannot be used, or that fails before the training.
 
     Attributes:
         what: the fault, without a full stop.
@@ -26,6 +31,57 @@ class OwnCodeError(Exception):
     def __init__(self, what: str, fix: str) -> None:
         super().__init__(what, fix)
         self.what, self.fix = what, fix
+
+    def __str__(self) -> str:
+        return f"{self.what}. {self.fix}"
+
+
+@contextmanager
+def own_calls() -> Iterator[None]:
+    """Reports an error that the user's own code raises in the block as one line, with the function and its place.
+
+    Other errors pass unchanged, with their traceback.
+
+    Raises:
+        OwnCodeError: a function of a module that `imported` has imported raised an error.
+    """
+    try:
+        yield
+    except FedvtcError:
+        raise
+    except FAILURES as error:
+        steps = _own_steps(error)
+        if not steps:
+            raise
+        called = f"{steps[0].module}:{steps[0].code.co_qualname}"
+        raise OwnCodeError(f"{called} raises {fault(error)}", "Correct the function.") from error
+
+
+def fault(error: BaseException) -> str:
+    """Formats kind and text of an error as one line, with file and line if the user's own code raised the error."""
+    place = "".join(f", {os.path.basename(step.code.co_filename)}:{step.line}" for step in _own_steps(error)[-1:])
+    return f"{reason(error)}{place}"
+
+
+class _Step(NamedTuple):
+    """A line of the user's own code on the way of an error."""
+
+    module: str
+    code: CodeType
+    line: int
+
+
+_own_packages: set[str] = set()
+"""First names of the modules that `imported` has imported, or has tried to import."""
+
+
+def _own_steps(error: BaseException) -> list[_Step]:
+    """Returns the lines of the user's own code that an error passed, the line where the error arose last."""
+    steps = [
+        _Step(str(frame.f_globals.get("__name__")), frame.f_code, line)
+        for frame, line in traceback.walk_tb(error.__traceback__)
+    ]
+    return [step for step in steps if step.module.partition(".")[0] in _own_packages]
 
 
 def is_import_path(name: str) -> bool:
@@ -70,13 +126,43 @@ def own_function(name: str, signature: str) -> Any:
     return found
 
 
-def find_working_folder() -> str:
-    """Adds the working folder to the folders that Python imports from, and returns the folder."""
-    folder = os.getcwd()
-    if not {"", folder} & set(sys.path):
-        # Last, so that no file of the folder replaces an installed module.
-        sys.path.append(folder)
-    return folder
+_job_folders: list[str] | None = None
+"""Inside of `as_in_job`: the folders that are sent with the job."""
+
+
+@contextmanager
+def as_in_job(folders: Iterable[Path]) -> Iterator[None]:
+    """Imports modules from the folders that are sent with a job, not from the working folder, inside the block.
+
+    Installed modules and the folders of PYTHONPATH count as present on every node.
+    """
+    global _job_folders
+    folders_before, path_before = _job_folders, list(sys.path)
+    present = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    # `python -m` puts the working folder first.
+    sys.path[:] = [folder for folder in sys.path if folder not in {"", os.getcwd()} - set(present)]
+    _job_folders = [os.path.abspath(folder) for folder in folders]
+    try:
+        yield
+    finally:
+        _job_folders, sys.path[:] = folders_before, path_before
+
+
+def find_own_folders() -> None:
+    """Adds the working folder, or the folders of a job, to the folders that Python imports from."""
+    # Last, so that no file of a folder replaces an installed module.
+    if _job_folders is not None:
+        sys.path += [folder for folder in _job_folders if folder not in sys.path]
+    elif not {"", os.getcwd()} & set(sys.path):
+        sys.path.append(os.getcwd())
+
+
+def _remedy() -> str:
+    """Returns the remedy for a module that is in no folder that Python imports from."""
+    if _job_folders is None:
+        return f"Install the module, put its folder on PYTHONPATH, or start fedvtc in its folder, not {os.getcwd()}."
+    sent = f", not {' and '.join(_job_folders)}" if _job_folders else ""
+    return f"Install the module, or give the folder that contains it as --working-dir{sent}."
 
 
 def imported(name: str, kind: str) -> Any:
@@ -90,14 +176,15 @@ def imported(name: str, kind: str) -> Any:
         OwnCodeError: the module cannot be imported, or has no such object.
     """
     module_name, _, attribute = name.partition(":")
-    folder = find_working_folder()
+    find_own_folders()
+    _own_packages.add(module_name.partition(".")[0])
     try:
         module = importlib.import_module(module_name)
     except FAILURES as error:
         fix = "Correct the module, or install the modules that it imports."
         if isinstance(error, ModuleNotFoundError) and f"{module_name}.".startswith(f"{error.name}."):
-            fix = f"Install the module, put its folder on PYTHONPATH, or start fedvtc in its folder, not {folder}."
-        raise OwnCodeError(f"{module_name} cannot be imported ({reason(error)})", fix) from None
+            fix = _remedy()
+        raise OwnCodeError(f"{module_name} cannot be imported ({fault(error)})", fix) from None
     found = getattr(module, attribute, None)
     if found is None:
         raise OwnCodeError(f"{module_name} has no {attribute}", f"Name a {kind} of {module.__file__}.")

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator
 from fedvtc.config.export import to_dict
 from fedvtc.config.names import BACKBONES, DATASETS, TIMM, TRACKERS, has_own_files
 from fedvtc.config.naming import is_folder_name
-from fedvtc.config.own_code import OwnCodeError, is_import_path
+from fedvtc.config.own_code import OwnCodeError, is_import_path, own_calls
 from fedvtc.config.participation import round_half_up
 from fedvtc.config.problems import Problem, show
 from fedvtc.config.registered import NOUNS, Kind, import_path, similar_name
@@ -174,8 +174,21 @@ def _wandb(config: Config) -> Iterator[Problem]:
 
 
 def _method(config: Config) -> Iterator[Problem]:
-    for text in config.method.problems(config):
-        key, _, rest = text.partition(": ")
+    name = config.method.name
+    try:
+        with own_calls():
+            found = config.method.problems(config)
+    except OwnCodeError as error:
+        yield Problem("method.name", error.what, fix=error.fix)
+        return
+    if not isinstance(found, list) or not all(isinstance(text, str) for text in found):
+        what = f"problems of {name} returns {show(found)}, not a list of texts"
+        yield Problem("method.name", what, fix="Return `KEY: PROBLEM. FIX.` for each conflict, or [].")
+        return
+    for text in found:
+        key, colon, rest = text.partition(": ")
+        if not colon:
+            key, rest = "name", text
         what, _, fix = rest.partition(". ")
         yield Problem(f"method.{key}", what.rstrip("."), fix=fix)
 

@@ -8,14 +8,15 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
+from fedvtc.config.own_code import own_calls
 from fedvtc.config.schema import Config
 from fedvtc.errors import TooFewClientsError, count_of
 from fedvtc.federation.checkpointer import Checkpointer
 from fedvtc.federation.clients import Clients, Evaluations, Record
 from fedvtc.federation.stopper import Stopper
 from fedvtc.learning.costs import FlopCounts
-from fedvtc.learning.exchange.messages import Broadcast, Upload
-from fedvtc.learning.methods import ServerState, Task, build
+from fedvtc.learning.exchange.messages import Broadcast, Upload, check_scalars
+from fedvtc.learning.methods import ServerState, Task, as_result, as_step, build
 from fedvtc.learning.peak_memory import peak_memory_bytes
 from fedvtc.learning.population import Population
 from fedvtc.learning.round_tally import RoundTally
@@ -82,7 +83,8 @@ class Federation:
             Interrupted: a signal ended the run.
         """
         # The server's initial state, and an empty broadcast.
-        state, broadcast = resumed or self._method.start()
+        with own_calls():
+            state, broadcast = resumed or as_step(self._method.start(), self._method, "start")
         self.num_done = broadcast.round
         self._stopper.may_abandon = lambda: self._checkpoints.covers(self.num_done)
         for round in range(broadcast.round + 1, self._config.run.rounds + 1):
@@ -98,7 +100,7 @@ class Federation:
         results = self._clients.each(ClientHost.run_round, self._clients.participants(round), broadcast)
         with self._server(round, tally) as server:
             uploads = tally.watch(self._enough(f"round {round}", results))
-            state, merged = self._method.server_round(state, uploads, server)
+            state, merged = as_step(self._method.server_round(state, uploads, server), self._method, "server_round")
             # The round keys the clients' draws and is the round of a resume, so a method cannot set another one.
             broadcast = replace(merged, round=round)
         tally.add_received(received, self._clients.backbones(tally.uploaders))
@@ -168,6 +170,7 @@ class Federation:
         with self._server(round, tally) as server:
             uploads = tally.watch(self._enough("closing exchange", results), CLOSING)
             closing = self._method.closing_server(state, uploads, server)
+            closing = as_result(closing, Broadcast, self._method, "closing_server")
         record |= server.scalars
         return replace(closing, round=round)
 
@@ -195,6 +198,7 @@ class Federation:
         with PROCESS_THREADS.held(self._config.placement.threads_per_actor):
             server, began_cpu_s = Server(self._config.run.seed, round, self._flops), time.process_time()
             yield server
+            check_scalars(server.scalars, "server.scalars")
             server.scalars["cpu/server"] = time.process_time() - began_cpu_s - tally.waited_cpu_s
 
     def _enough(self, exchange: str, uploads: Iterator[Upload]) -> Iterator[Upload]:

@@ -25,7 +25,7 @@ from fedvtc.learning.client.image_memory import ImageMemory
 from fedvtc.learning.costs import FlopCounts
 from fedvtc.learning.data import Dataset
 from fedvtc.learning.exchange.messages import Broadcast, Upload, find_non_finite
-from fedvtc.learning.methods import Method, Task, build
+from fedvtc.learning.methods import Method, Task, as_result, build
 from fedvtc.learning.peak_memory import measured_memory
 from fedvtc.learning.population import ClientSpec
 from fedvtc.runtime.heavy_imports import fast_imports
@@ -151,14 +151,13 @@ class ClientHost:
 
         None if the method generates no images.
         """
-        from fedvtc.learning.data.generated import to_pixels
+        from fedvtc.learning.data.generated import drawn_pixels
 
         client = self._clients.use(client_id)
         drawn = self._method.samples(client, broadcast.seen_by(client.backbone_name), num_per_class=num_per_class)
         if drawn is None:
             return None
-        images, labels_N = drawn
-        return to_pixels(images), labels_N.tolist()
+        return drawn_pixels(drawn, self._dataset)
 
     def hold(self, client_id: int) -> None:
         """Holds the client's present state for the next `save`, even if the client works before that `save`."""
@@ -247,16 +246,16 @@ class ClientHost:
         broadcast = broadcast.seen_by(client.backbone_name)
         with measured_step(client) as costs:
             self._method.receive(client, broadcast)
-            upload = step(client, broadcast) or client.upload()
+            upload = as_result(step(client, broadcast) or client.upload(), Upload, self._method, step.__name__)
             broken = find_non_finite(upload.payload)
             if broken is not None:
                 raise ClientError(client_id, client.round, "upload", f"{broken} is not finite")
         return replace(upload, scalars={**upload.scalars, **costs})
 
     def _measured(self, client: FederatedClient, broadcast: Broadcast) -> Evaluation:
-        from fedvtc.learning.client.evaluation import Evaluation, accuracies
+        from fedvtc.learning.client.evaluation import Evaluation, accuracies, checked_predictors
 
-        predictors, data = self._method.predictors(client, broadcast), self._dataset
+        predictors, data = checked_predictors(self._method.predictors(client, broadcast)), self._dataset
         ranked = next(iter(predictors))
         scores: list[NDArray[np.float32]] | None = [] if self._config.evaluate.ensemble else None
         peaks: dict[str, float] = {}

@@ -4,10 +4,10 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 
-from fedvtc.config.own_code import OwnCodeError, own_class
+from fedvtc.config.own_code import OwnCodeError, fault, own_class
 from fedvtc.config.problems import Problem
 from fedvtc.config.schema import Config
-from fedvtc.errors import FAILURES, ConfigError, reason
+from fedvtc.errors import FAILURES, ConfigError
 from fedvtc.tracking.base import RunInfo, Tracker
 from fedvtc.tracking.confusion_file import ConfusionTracker
 from fedvtc.tracking.console import PlainConsole
@@ -92,7 +92,7 @@ def _own(name: str) -> Tracker:
         return made()
     except FAILURES as error:
         fix = "Give the class a constructor that needs no arguments and raises no error."
-        raise ConfigError([f"{KEY}: {name} cannot be made ({reason(error)}). {fix}"]) from None
+        raise ConfigError([f"{KEY}: {name} cannot be made ({fault(error)}). {fix}"]) from None
 
 
 @contextmanager

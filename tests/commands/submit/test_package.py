@@ -1,17 +1,45 @@
 """The package of a job: its runtime environment, and the folder that is sent."""
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from fedvtc.commands.submit.package import check_sendable, job_environment, packed, read_runtime_env, unsent_files
+from fedvtc.commands.main import main
+from fedvtc.commands.submit.package import (
+    check_sendable,
+    job_environment,
+    packed,
+    read_runtime_env,
+    sent_folders,
+    unsent_files,
+)
 from fedvtc.config import Config, load
 from fedvtc.config.operation import CheckpointConfig, RuntimeConfig, TrackingConfig, WandbConfig
 from fedvtc.config.schema import DataConfig, PartitionConfig, RunConfig
 from fedvtc.errors import ConfigError, UserError
 from fedvtc.learning.methods import config_classes
 
+OWN_METHOD = """
+from fedvtc.config.schema import MethodConfig
+from fedvtc.config.section import section
+from fedvtc.learning.methods import Method
+
+
+@section
+class Keys(MethodConfig):
+    def problems(self, config):
+        return ["weight: is {weight}"] * ({weight} - 1)
+
+
+class Mine(Method):
+    config_class = Keys
+
+    def client_round(self, client, broadcast): ...
+
+    def server_round(self, state, uploads, server): ...
+"""
 ABSOLUTE = Config(run=RunConfig(name="mine", output_dir="/mnt/outputs"))
 
 
@@ -243,6 +271,33 @@ def test_a_working_dir_must_exist_and_have_no_config_yaml(tmp_path, keys_of, gol
         check_sendable(ABSOLUTE, tmp_path)
     assert keys_of(refused.value) == [f"--working-dir={tmp_path}"]
     golden(refused.value)
+
+
+def test_own_code_is_that_of_the_job_and_not_of_the_working_folder(tmp_path, monkeypatch, capsys, keys_of):
+    here, sent = tmp_path / "here", tmp_path / "sent"
+    for folder, weight in ((here, 1), (sent, 2)):
+        folder.mkdir()
+        (folder / "job_methods.py").write_text(OWN_METHOD.format(weight=weight))
+    monkeypatch.chdir(here)
+    monkeypatch.syspath_prepend(str(here))
+    words = ["method.name=job_methods:Mine", f"run.output_dir={tmp_path}", "--address", "http://127.0.0.1:1"]
+
+    # The weight of the code that a job imports has problems, the weight of the other has none.
+    assert main(["submit", *words, "--working-dir", str(sent)]) == 2
+    assert keys_of(capsys.readouterr().err) == ["method.weight"]
+    sys.modules.pop("job_methods")
+    assert main(["submit", *words]) == 2
+    refused = capsys.readouterr().err
+    assert keys_of(refused) == ["method.name"]
+    assert "give the folder that contains it as --working-dir." in refused
+    assert str(here) in sys.path
+
+
+def test_modules_of_the_runtime_environment_are_sent_too(tmp_path):
+    given = {"working_dir": "code", "py_modules": [str(tmp_path / "package"), "s3://bucket/other.zip"]}
+    assert sent_folders(given, None) == [Path("code"), tmp_path]
+    assert sent_folders(given, Path("other")) == [Path("other"), tmp_path]
+    assert sent_folders(None, None) == []
 
 
 def test_the_sent_folder_holds_the_config_and_the_working_dir(tmp_path, monkeypatch):

@@ -46,6 +46,12 @@ def test_a_key_applies_where_the_method_has_it(sweep):
     assert [trial.config.method.generator.width for trial in trials[1:]] == [8, 16]
 
 
+def test_a_key_of_some_methods_on_the_command_line_belongs_under_set(sweep, golden):
+    with pytest.raises(ConfigError) as refused:
+        sweep("grid: {run.seed: [0]}\n", "method.generator.width=8")
+    golden(refused.value)
+
+
 def test_a_key_that_no_method_has_is_a_mistake(sweep, golden, keys_of):
     with pytest.raises(ConfigError) as refused:
         sweep("grid:\n  method.generator.widht: [8]\n")

@@ -64,6 +64,17 @@ def test_a_name_is_attached_once(make_bare, golden, name):
     golden(caught.value)
 
 
+def test_a_module_is_named_in_the_refusal_of_another(make_bare, golden):
+    client = make_bare()
+    with pytest.raises(TypeError) as refused:
+        client.attach("scale", None)
+    golden(str(refused.value))
+    client.attach("scale", Scale())
+    client.begin_round(1)
+    with client.phase("scale"), pytest.raises(ValueError, match="Attached: classifier, scale"):
+        client.fit("other", [])
+
+
 def test_a_module_is_attached_before_the_first_round(make_bare, golden):
     client = make_bare()
     client.begin_round(2)

@@ -134,6 +134,25 @@ def test_a_loss_that_is_not_finite_is_returned():
     assert terms["loss"] == float("inf")
 
 
+@pytest.mark.parametrize(
+    "loss",
+    [
+        lambda weight: 1.0,
+        lambda weight: {"other": weight.sum()},
+        lambda weight: {"loss": weight.sum(), "size": 3},
+        lambda weight: weight,
+        lambda weight: torch.tensor(1.0),
+    ],
+    ids=["float", "no loss", "float term", "vector", "constant"],
+)
+def test_a_loss_that_cannot_be_minimised_names_the_fault(loss, golden):
+    module = nn.Linear(2, 1)
+    learner = Learner(make_fabric(torch.device("cpu")), module, torch.optim.SGD(module.parameters(), lr=0.1))
+    with pytest.raises(TypeError) as refused:
+        learner.fit([(torch.ones(1),)], lambda _: loss(module.weight))
+    golden(str(refused.value))
+
+
 def test_training_continues_from_a_state_with_the_same_bits():
     first, second = make_learner(make_classifier()), make_learner(make_classifier())
     first.fit(make_batches())

@@ -37,6 +37,21 @@ def test_a_payload_of_something_else_than_named_arrays_is_refused(message, golde
     golden(refused.value)
 
 
+@pytest.mark.parametrize("value", [np.array([object()]), np.array(["a"]), np.array(["2026-11-30"], dtype="datetime64")])
+def test_an_array_of_other_things_than_numbers_is_refused(value, golden):
+    with pytest.raises(TypeError) as refused:
+        Upload(0, 1, 2, {"kind": {"name": value}})
+    golden(str(refused.value))
+
+
+@pytest.mark.parametrize("scalars", [{"mine": "text"}, {"mine": torch.tensor(1.0)}, {"round": 3.0}], ids=repr)
+def test_a_measurement_is_a_number_with_a_name_of_its_own(scalars, golden):
+    with pytest.raises(TypeError) as refused:
+        Upload(0, 1, 2, scalars=scalars)
+    golden(str(refused.value))
+    Upload(0, 1, 2, scalars={"mine": np.float32(1.0), "yours": 3, "theirs": np.int64(2)})
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_the_first_array_that_is_not_finite_is_named(bad):
     good, broken = np.zeros(3, dtype=np.float32), np.array([0.0, bad])

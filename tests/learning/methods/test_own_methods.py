@@ -4,13 +4,18 @@ import sys
 
 import pytest
 
+from fedvtc.commands.main import main
 from fedvtc.config import load, to_yaml
+from fedvtc.config.changes import rounds_key
+from fedvtc.config.own_code import OwnCodeError
 from fedvtc.errors import ConfigError
 from fedvtc.learning.exchange.messages import Broadcast, Upload
 from fedvtc.learning.methods import Task, build, config_classes
 from fedvtc.learning.server import Server
 
 SOURCE = """
+from dataclasses import field
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field
@@ -78,6 +83,26 @@ class Problematic(Mine):
     config_class = ProblemsConfig
 
 
+@section
+class InnerConfig:
+    pair: tuple[int, int] | None = None
+    '''Pair.'''
+
+
+@section
+class UnreadableConfig(MethodConfig):
+    folder: Path = Path(".")
+    '''Folder.'''
+    inner: InnerConfig = field(default_factory=InnerConfig)
+    '''Inner.'''
+    known: list[dict[str, int | None]] = field(default_factory=list)
+    '''Known.'''
+
+
+class Unreadable(Mine):
+    config_class = UnreadableConfig
+
+
 class Unconfigured(Mine):
     config_class = int
 
@@ -93,11 +118,62 @@ class Layered(Mine):
     config_class = LayersConfig
 
 
+@section
+class FailingConfig(MethodConfig):
+    hook: str = ""
+    '''Function that fails.'''
+
+    def __post_init__(self):
+        if self.hook in ("check", "crash"):
+            raise {"check": ValueError, "crash": KeyError}[self.hook]("odd hook")
+
+    def problems(self, config):
+        fail(self, "problems")
+        return {"none": None, "bare": ["odd hook"]}.get(self.hook, [])
+
+    def of_rounds(self):
+        fail(self, "of_rounds")
+
+
+class Failing(Mine):
+    config_class = FailingConfig
+    sends_in_rounds = False
+
+    def __init__(self, config, task):
+        fail(config, "__init__")
+        super().__init__(config, task)
+
+    @property
+    def has_finish(self):
+        fail(self.config, "has_finish")
+        return False
+
+    def start(self):
+        fail(self.config, "start")
+        return None if self.config.hook == "no state" else super().start()
+
+    def largest_upload(self):
+        fail(self.config, "largest_upload")
+        return None if self.config.hook == "no upload" else super().largest_upload()
+
+    def privacy_loss(self, num_images):
+        fail(self.config, "privacy_loss")
+
+    def working_bytes(self, classifier, *, samples_per_class):
+        fail(self.config, "working_bytes")
+        return None if self.config.hook == "no bytes" else {}
+
+
+def fail(config, hook):
+    if config.hook == hook:
+        raise KeyError("odd hook")
+
+
 number = 1
 """
 
 
-NO_METHODS = ["MineConfig", "HalfDone", "HalfClosed", "Plain", "Labelled", "Problematic", "Unconfigured"]
+NO_METHODS = ["MineConfig", "HalfDone", "HalfClosed", "Plain", "Labelled", "Problematic", "Unreadable", "Unconfigured"]
 
 
 @pytest.fixture(autouse=True)
@@ -113,6 +189,48 @@ def own(tmp_path, monkeypatch):
 
 def loaded(*overrides, **options):
     return load([], overrides, methods=config_classes(**options))
+
+
+FAILING = """\
+data:
+  name: digits
+population:
+  num_clients: 2
+  backbones: [{name: cnn_2x8, share: 1}]
+placement:
+  pool: inline
+method:
+  name: own_methods:Failing
+"""
+
+
+@pytest.mark.parametrize(
+    ("command", "hook"),
+    [
+        *[("plan", hook) for hook in ["check", "crash", "problems", "none", "bare", "__init__", "has_finish"]],
+        *[("plan", hook) for hook in ["largest_upload", "no upload", "privacy_loss", "working_bytes", "no bytes"]],
+        *[("run", hook) for hook in ["start", "no state"]],
+    ],
+)
+def test_a_function_that_fails_before_the_training_is_one_line_with_its_place(command, hook, tmp_path, capsys, golden):
+    (tmp_path / "mine.yaml").write_text(FAILING)
+    assert main([command, "mine.yaml", f"method.hook={hook}"]) == 2
+    golden(capsys.readouterr().err)
+
+
+def test_keys_of_rounds_that_fail_or_are_none_name_the_function():
+    faults = {"of_rounds": "raises KeyError: 'odd hook', own_methods.py:", "''": "returns null, not a section"}
+    for hook, fault in faults.items():
+        with pytest.raises(OwnCodeError, match=fault):
+            rounds_key(loaded("method.name=own_methods:Failing", f"method.hook={hook}"))
+
+
+def test_defaults_that_the_section_refuses_are_a_problem(tmp_path, golden):
+    source = SOURCE.replace('hook: str = ""', 'hook: str = "check"')
+    (tmp_path / "own_refusals.py").write_text(source)
+    with pytest.raises(ConfigError) as error:
+        loaded("method.name=own_refusals:Failing")
+    golden(str(error.value))
 
 
 def test_a_module_in_the_working_folder_is_a_method(tmp_path):

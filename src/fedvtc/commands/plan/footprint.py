@@ -12,7 +12,7 @@ from fedvtc.config.schema import Config
 from fedvtc.errors import FAILURES, ConfigError, reason
 from fedvtc.learning.client.client import FederatedClient
 from fedvtc.learning.data import Dataset
-from fedvtc.learning.methods import Method
+from fedvtc.learning.methods import Method, as_result
 from fedvtc.learning.models import parameter_count
 from fedvtc.learning.models.live_bytes import peak_bytes
 from fedvtc.learning.population import ClientSpec
@@ -157,6 +157,7 @@ def _client_bytes(config: Config, dataset: Dataset, spec: ClientSpec, method: Me
     for parameter in classifier.parameters():
         parameter.grad = None
     own = method.working_bytes(classifier, samples_per_class=config.evaluate.samples_per_class)
+    own = as_result(own, Mapping, method, "working_bytes")
     return ClientBytes(
         parameters=parameter_count(client.classifier),
         # Weights, gradients and two moments of 4 bytes; the gradients are not saved.

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from fedvtc.commands.plan.footprint import ClientBytes, Footprint, clients_by_backbone, footprint
 from fedvtc.commands.plan.nodes import is_local, nodes_of, pack_clients
+from fedvtc.config.own_code import own_calls
 from fedvtc.config.schema import Config
 from fedvtc.learning.exchange.accounting import PrivacyLoss
 from fedvtc.learning.methods import Task, build, largest_bytes, run_bytes, undefined_sizes
@@ -101,12 +102,14 @@ class Plan:
         return [self.clients[backbone] for backbone in self.backbones]
 
 
+@own_calls()
 def make_plan(config: Config) -> Plan:
     """Loads the data, draws the partition and builds each backbone once.
 
     Raises:
         DataError: the data are absent, or the partition is impossible.
         ClusterError: the actors do not fit, or the address is not that of a node.
+        OwnCodeError: a function of a method of the user's own fails.
     """
     population = Population.of(config)
     dataset, num_clients = population.dataset, config.population.num_clients

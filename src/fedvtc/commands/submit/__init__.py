@@ -6,7 +6,7 @@ May hold code that talks to the dashboard of a cluster only. Ray is imported onl
 from fedvtc.commands.submit.cluster_client import cluster_url
 from fedvtc.commands.submit.following import RetryWindow, follow
 from fedvtc.commands.submit.jobs import Job, statuses
-from fedvtc.commands.submit.package import read_runtime_env
+from fedvtc.commands.submit.package import read_runtime_env, sent_folders
 from fedvtc.commands.submit.printing import advice, jobs_table, watch
 from fedvtc.commands.submit.submitting import submit
 
@@ -18,6 +18,7 @@ __all__ = [
     "follow",
     "jobs_table",
     "read_runtime_env",
+    "sent_folders",
     "statuses",
     "submit",
     "watch",

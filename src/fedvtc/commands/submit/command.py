@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from fedvtc.commands.parsing import Parser, add_address, config_parser, load_config
+from fedvtc.config.own_code import as_in_job
 from fedvtc.errors import EXIT_OK
 
 ABOUT = "Runs a federation as a job of a Ray cluster and follows its log. Resumes an earlier run of the same name."
@@ -36,10 +37,11 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
         UserError: the config, an option or the cluster has a problem.
     """
-    config = load_config(arguments.words)
     from fedvtc.commands import submit as submission
 
     runtime_env = submission.read_runtime_env(arguments.runtime_env) if arguments.runtime_env else None
+    with as_in_job(submission.sent_folders(runtime_env, arguments.working_dir)):
+        config = load_config(arguments.words)
     job = submission.submit(
         config, address=arguments.address, runtime_env=runtime_env, working_dir=arguments.working_dir
     )

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, TypeGuard
 
 import yaml
 
@@ -106,6 +106,25 @@ def job_environment(runtime_env: Mapping[str, Any], config: Config) -> tuple[dic
         what = "must be a folder of this machine, because the config is added to it (runtime environment)"
         raise UserError(f"working_dir={folder}: {what}. Give a folder, or send your code with py_modules.")
     return {**environment, "env_vars": env_vars}, Path(folder)
+
+
+def sent_folders(runtime_env: Mapping[str, Any] | None, working_dir: Path | None) -> list[Path]:
+    """Returns the folders of this machine whose modules a job can import.
+
+    Args:
+        runtime_env: the user's runtime environment.
+        working_dir: the folder of `--working-dir`, which replaces that of the environment.
+    """
+    environment = runtime_env or {}
+    folder = working_dir or environment.get("working_dir")
+    packages = [package for package in environment.get("py_modules") or () if _is_here(package)]
+    # Ray sends a package by its own folder.
+    sent = [Path(folder)] if _is_here(folder) else []
+    return sent + [Path(package).absolute().parent for package in packages]
+
+
+def _is_here(path: object) -> TypeGuard[str | Path]:
+    return isinstance(path, str | Path) and "://" not in str(path)
 
 
 def _stop_s(config: Config) -> int:

@@ -4,7 +4,7 @@ import argparse
 import os
 import shlex
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -57,7 +57,8 @@ def run(arguments: argparse.Namespace) -> int:
         Interrupted: a signal ended the sweep.
     """
     _check_options(arguments)
-    sweep = _load(arguments.words)
+    with _own_code_of_jobs(arguments):
+        sweep = _load(arguments.words)
     if arguments.print:
         print("\n".join(shlex.join(["fedvtc", "run", *trial.arguments]) for trial in sweep.trials))
         return EXIT_OK
@@ -90,6 +91,17 @@ def _check_options(arguments: argparse.Namespace) -> None:
         if arguments.print or arguments.results:
             other = "--print" if arguments.print else "--results"
             raise UserError(f"{given}: has no effect with {other}, which starts no jobs. Remove one of the two.")
+
+
+def _own_code_of_jobs(arguments: argparse.Namespace) -> AbstractContextManager[None]:
+    """Returns a context that imports the user's own code as the jobs will."""
+    if arguments.executor != "jobs" or arguments.print or arguments.results:
+        return nullcontext()
+    from fedvtc.commands import submit as submission
+    from fedvtc.config.own_code import as_in_job
+
+    runtime_env = submission.read_runtime_env(arguments.runtime_env) if arguments.runtime_env else None
+    return as_in_job(submission.sent_folders(runtime_env, arguments.working_dir))
 
 
 def _job_options(arguments: argparse.Namespace) -> dict[str, Path | str]:

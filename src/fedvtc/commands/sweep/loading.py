@@ -15,10 +15,11 @@ from fedvtc.commands.sweep.trial_names import trial_names
 from fedvtc.commands.sweep.trials import Sweep, Trial
 from fedvtc.commands.sweep.variants import LABEL, Setting, Variant, lacks, settings, variants, without_lacking
 from fedvtc.config import Config, check_submitted, load
+from fedvtc.config.checking import UNKNOWN
 from fedvtc.config.importing import own_code_problems
 from fedvtc.config.layers import Layer
 from fedvtc.config.loading import with_texts
-from fedvtc.config.problems import Problem
+from fedvtc.config.problems import COMMAND_LINE, Problem
 from fedvtc.config.schema import MethodConfig
 from fedvtc.config.yaml_text import KeyPath, parse
 from fedvtc.errors import ConfigError
@@ -182,7 +183,9 @@ def _in_trials(line: str, names: Sequence[str], num_trials: int) -> str:
         return line
     first, rest = ", ".join(names[:_TRIALS_NAMED]), len(names) - _TRIALS_NAMED
     some = f"{first} and {rest} more" if rest > 0 else first
-    return f"{line} Only in {len(names)} of {num_trials} trials: {some}."
+    is_of_methods = line.startswith("method.") and f"{UNKNOWN} ({COMMAND_LINE})" in line
+    fix = " Under `set` of the sweep file, a key applies to the methods that have it." if is_of_methods else ""
+    return f"{line} Only in {len(names)} of {num_trials} trials: {some}.{fix}"
 
 
 def _with_text(setting: Setting, layer: Layer, method: type[MethodConfig]) -> Setting:

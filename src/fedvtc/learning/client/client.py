@@ -106,6 +106,7 @@ class FederatedClient(OwnBatches):
             optimizer: None takes the module's `configure_optimizers`, if the module has this method.
 
         Raises:
+            TypeError: the module is none.
             ValueError: the name is in use, or the client has begun its first round.
         """
         if self.round:
@@ -113,6 +114,8 @@ class FederatedClient(OwnBatches):
                 f"client.attach({name!r}): round {self.round} has begun, and a resumed client would lack the module."
                 " Attach modules in Method.prepare."
             )
+        if not isinstance(module, nn.Module):
+            raise TypeError(f"client.attach({name!r}): a {type(module).__name__} is no torch.nn.Module. Give a module.")
         self._state.add(name, Learner(self._fabric, module, optimizer))
 
     @property
@@ -209,9 +212,11 @@ class FederatedClient(OwnBatches):
         Raises:
             ClientError: a loss is not finite.
             RuntimeError: no phase is open.
-            ValueError: there is no optimizer, or neither a `loss` nor a `training_step`.
+            ValueError: there is no such module, no optimizer, or neither a `loss` nor a `training_step`.
         """
         phase = self._open_phase("fit")
+        if name not in self._state.learners:
+            raise ValueError(f"client.fit({name!r}): no such module. Attached: {', '.join(self._state.learners)}.")
         counted = self._counter(f"{name} {getattr(loss, '__qualname__', '')}")
         terms = self._state.learners[name].fit(batches, loss, optimizer, counted=counted)
         for term, value in terms.items():

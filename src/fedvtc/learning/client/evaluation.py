@@ -72,10 +72,23 @@ def confusions(
     for batch, labels_B in _batches(images, batch_size, device):
         for place, (name, predictor) in enumerate(predictors.items()):
             scores_BC = predictor(batch)
+            if not isinstance(scores_BC, Tensor) or scores_BC.shape != (len(labels_B), num_classes):
+                shape = getattr(scores_BC, "shape", None)
+                found = f"of the shape {tuple(shape)}" if shape is not None else "without a shape"
+                expected = f"a tensor ({len(labels_B)}, {num_classes}) of a score for each image and class"
+                raise TypeError(f"the predictor {name} returns a {type(scores_BC).__name__} {found}, not {expected}.")
             np.add.at(counts[name], (labels_B, scores_BC.argmax(dim=1).cpu().numpy()), 1)
             if probabilities is not None and place == 0:
                 probabilities.append(scores_BC.softmax(dim=1).float().cpu().numpy())
     return counts
+
+
+def checked_predictors(found: Mapping[str, Predictor]) -> Mapping[str, Predictor]:
+    """Returns the result of `Method.predictors`; raises a TypeError unless it is a mapping with an entry."""
+    if not isinstance(found, Mapping) or not found:
+        what = "an empty mapping" if isinstance(found, Mapping) else f"a {type(found).__name__}"
+        raise TypeError(f"predictors returns {what}. Return a mapping of names to functions from images to scores.")
+    return found
 
 
 def accuracies(num_correct: Callable[[NDArray[np.int64]], int], *sets: NDArray[np.int64]) -> list[float | None]:

@@ -119,6 +119,7 @@ class Learner:
             The mean over images of every term; empty without an image. A mean is not finite if a value is not finite.
 
         Raises:
+            TypeError: the loss is no tensor of one number that depends on weights.
             ValueError: there is no optimizer, or neither a `loss` nor a `training_step`.
         """
         stepper = self.optimizer if optimizer is None else optimizer
@@ -146,11 +147,30 @@ class Learner:
         with self._autocast():
             found = module.training_step(batch, index) if loss is None else loss(*batch)
         terms: Terms = {"loss": found} if isinstance(found, Tensor) else found
-        loss_term = terms["loss"]
+        loss_term = self._loss_of(terms)
         loss_term.backward()
         # Detached, so that the memory of the graph serves the next step. A loss of one term is that term.
         value = loss_term.detach()
         return {name: value if term is loss_term else term.detach() for name, term in terms.items()}
+
+    def _loss_of(self, terms: object) -> Tensor:
+        """Returns the term `loss`; raises a TypeError for a loss that cannot be minimised."""
+        name, fix = type(self.module).__name__, "Return a tensor, or a mapping of tensors with the key `loss`."
+        if not isinstance(terms, Mapping):
+            raise TypeError(f"the loss of {name} is of the type {type(terms).__name__}. {fix}")
+        for term, value in terms.items():
+            if not isinstance(value, Tensor):
+                raise TypeError(f"the term {term} of the loss of {name} is of the type {type(value).__name__}. {fix}")
+        if "loss" not in terms:
+            raise TypeError(f"the loss of {name} has the terms {', '.join(terms)}, and none is `loss`. {fix}")
+        loss: Tensor = terms["loss"]
+        if loss.numel() != 1:
+            raise TypeError(f"the loss of {name} has the shape {tuple(loss.shape)}. Return its mean over the images.")
+        if not loss.requires_grad:
+            raise TypeError(
+                f"the loss of {name} does not depend on weights. Compute it with the module, outside of no_grad."
+            )
+        return loss
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the weights and the state of the optimizer, if any, as tensors and plain values."""

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fedvtc.learning.data.datasets import Dataset
 from fedvtc.learning.data.module import to_input, to_tensor
 
 
@@ -61,6 +62,22 @@ class GeneratedImages:
         number = min(num_per_class, *counts)
         rows = [np.flatnonzero(self.labels_N == label)[:number] for label in classes]
         return self.batch(torch.from_numpy(np.concatenate(rows)), torch.device("cpu"))
+
+
+def drawn_pixels(drawn: object, dataset: Dataset) -> tuple[NDArray[np.uint8], list[int]]:
+    """Returns the pixels and labels of the images that `Method.samples` has drawn.
+
+    Raises:
+        TypeError: the result is not a tensor of images of the data set's shape, and a class for each.
+    """
+    shape = (dataset.num_channels, dataset.image_size, dataset.image_size)
+    match drawn:
+        case (Tensor() as images, Tensor() as labels_N) if len(images) == len(labels_N) > 0:
+            fits = labels_N.min() >= 0 and labels_N.max() < dataset.num_classes
+            if images.shape[1:] == shape and fits:
+                return to_pixels(images), labels_N.tolist()
+    what = f"not tensors of images (N, {', '.join(map(str, shape))}) and of classes (N,) below {dataset.num_classes}"
+    raise TypeError(f"samples returns something else, {what}. Return both, or None.")
 
 
 def to_pixels(images: Tensor) -> NDArray[np.uint8]:

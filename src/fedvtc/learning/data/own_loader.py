@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fedvtc.config.own_code import SIGNATURES, OwnCodeError, own_function
+from fedvtc.config.own_code import SIGNATURES, OwnCodeError, fault, own_function
 from fedvtc.config.schema import DataConfig
 from fedvtc.errors import FAILURES, reason
 from fedvtc.learning.data.npz import read_arrays
@@ -29,7 +29,7 @@ def read_own(path: str, config: DataConfig) -> Loaded:
     try:
         returned = load(None if config.path is None else Path(config.path).expanduser())
     except FAILURES as error:
-        raise OwnCodeError(f"{path} raises {reason(error)}", f"The function is called as {SIGNATURE}.") from None
+        raise OwnCodeError(f"{path} raises {fault(error)}", f"The function is called as {SIGNATURE}.") from None
     if not isinstance(returned, Mapping):
         what = f"{path} returns {type(returned).__name__}, not a mapping of names to arrays"
         raise OwnCodeError(what, f"Write a function {SIGNATURE}.")

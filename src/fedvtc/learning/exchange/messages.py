@@ -4,6 +4,7 @@ A payload is kind -> name -> array. Bytes are reported by kind (`prototypes`, `c
 are contiguous NumPy arrays on the CPU, because Ray carries these without a copy.
 """
 
+import numbers
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -25,6 +26,19 @@ def _check(payload: Payload, where: str = "payload") -> None:
             if not isinstance(array, np.ndarray | np.generic):
                 fix = "Give a NumPy array, such as tensor.cpu().numpy(), or those of weights_of(module)."
                 raise TypeError(f"{here}[{name!r}] is of type {type(array).__name__}. {fix}")
+            if array.dtype.kind not in "biufc":
+                raise TypeError(f"{here}[{name!r}] is an array of {array.dtype.name}. Give an array of numbers.")
+
+
+def check_scalars(scalars: Mapping[str, float], where: str) -> None:
+    """Raises a TypeError for measurements that are no numbers, or that have the name of another part of a record."""
+    for name, value in scalars.items():
+        if name in ("round", "phase"):
+            raise TypeError(f"{where}[{name!r}]: every record has a value of this name. Choose another name.")
+        if not isinstance(value, numbers.Real):
+            raise TypeError(
+                f"{where}[{name!r}] is of type {type(value).__name__}. Give a number, such as tensor.item()."
+            )
 
 
 @dataclass(frozen=True)
@@ -80,8 +94,9 @@ class Upload:
     backbone: str = ""
 
     def __post_init__(self) -> None:
-        """Raises a TypeError if the payload holds something else than arrays."""
+        """Raises a TypeError if the payload holds something else than arrays, or a measurement is no number."""
         _check(self.payload)
+        check_scalars(self.scalars, "scalars")
 
 
 def bytes_by_kind(payload: Payload) -> dict[str, int]:

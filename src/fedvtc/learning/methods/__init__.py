@@ -11,17 +11,19 @@ from collections.abc import Iterator, Mapping
 from importlib import import_module
 from typing import Any
 
-from fedvtc.config.own_code import OwnCodeError, is_import_path
+from fedvtc.config.own_code import OwnCodeError, is_import_path, own_calls
 from fedvtc.config.registered import import_path, registered
 from fedvtc.config.schema import MethodConfig
 from fedvtc.learning.methods._largest import largest_bytes, run_bytes, undefined_sizes
-from fedvtc.learning.methods._own import own_method
+from fedvtc.learning.methods._own import as_result, as_step, own_method
 from fedvtc.learning.methods.base import Method, ServerState, Task
 
 __all__ = [
     "Method",
     "ServerState",
     "Task",
+    "as_result",
+    "as_step",
     "build",
     "config_classes",
     "largest_bytes",
@@ -84,8 +86,15 @@ def config_classes(refusal: str = "") -> ConfigClasses:
 
 
 def build(config: MethodConfig, task: Task) -> Method[Any]:
-    """Builds the method that a config names."""
-    method = method_class(config.name)(config, task)
+    """Builds the method that a config names.
+
+    Raises:
+        OwnCodeError: the class cannot be imported, or is no method, or its constructor fails.
+    """
+    with own_calls():
+        method = method_class(config.name)(config, task)
+        # Read here, because the run reads them after the last round.
+        _ = method.has_receive, method.has_closing, method.has_finish
     method._complete()
     return method
 

@@ -4,7 +4,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from fedvtc.learning.exchange.messages import Broadcast, bytes_by_kind
+from fedvtc.learning.exchange.messages import Broadcast, Upload, bytes_by_kind
+from fedvtc.learning.methods._own import as_result, as_step
 from fedvtc.learning.methods.base import Method, ServerState
 from fedvtc.learning.server import Server
 
@@ -37,7 +38,7 @@ def largest_bytes(method: Method[Any], num_clients: int) -> dict[str, dict[str, 
     Returns:
         `up`: bytes of one upload, `down`: bytes of the last broadcast; both empty if `largest_upload` has no payload.
     """
-    upload = method.largest_upload()
+    upload = _largest_upload(method)
     if not upload.payload:
         return {"up": {}, "down": {}}
     return {"up": bytes_by_kind(upload.payload), "down": _extrapolated(method, num_clients, _last)}
@@ -54,7 +55,8 @@ def run_bytes(method: Method[Any], num_clients: int) -> dict[str, dict[str, dict
         `round`: bytes of a participant of a round, `end`: bytes of every client after the last round; each with `up`
         and `down`.
     """
-    upload, closing = bytes_by_kind(method.largest_upload().payload), bytes_by_kind(method.largest_closing().payload)
+    messages = _largest_upload(method), _largest_closing(method)
+    upload, closing = (bytes_by_kind(message.payload) for message in messages)
     if not upload and not closing:
         return {part: {"up": {}, "down": {}} for part in ("round", "end")}
     last: dict[str, int] = {}
@@ -84,9 +86,10 @@ def _broadcast_bytes(broadcast: Broadcast) -> dict[str, int]:
 
 def _round(method: Method[Any], num_uploads: int) -> tuple[ServerState, Broadcast]:
     """Runs the server's half of a round on the largest uploads."""
-    upload, (state, _) = method.largest_upload(), method.start()
+    upload, (state, _) = _largest_upload(method), as_step(method.start(), method, "start")
     uploads = (replace(upload, client=client) for client in range(num_uploads))
-    return method.server_round(state, uploads, IdleServer(method.task.seed, upload.round))
+    found = method.server_round(state, uploads, IdleServer(method.task.seed, upload.round))
+    return as_step(found, method, "server_round")
 
 
 def _of_round(method: Method[Any], num_uploads: int) -> Broadcast:
@@ -98,6 +101,15 @@ def _last(method: Method[Any], num_uploads: int) -> Broadcast:
 
 
 def _closing(method: Method[Any], num_uploads: int) -> Broadcast:
-    state, upload = _round(method, num_uploads)[0], method.largest_closing()
+    state, upload = _round(method, num_uploads)[0], _largest_closing(method)
     uploads = (replace(upload, client=client) for client in range(num_uploads))
-    return method.closing_server(state, uploads, IdleServer(method.task.seed, upload.round))
+    found = method.closing_server(state, uploads, IdleServer(method.task.seed, upload.round))
+    return as_result(found, Broadcast, method, "closing_server")
+
+
+def _largest_upload(method: Method[Any]) -> Upload:
+    return as_result(method.largest_upload(), Upload, method, "largest_upload")
+
+
+def _largest_closing(method: Method[Any]) -> Upload:
+    return as_result(method.largest_closing(), Upload, method, "largest_closing")

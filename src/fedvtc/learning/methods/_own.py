@@ -1,13 +1,16 @@
-"""Imports a method of the user's own, and checks that the class is a whole method with a section of keys."""
+"""Checks a method of the user's own: its class and its section of keys, and the results of its functions."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import fields
-from typing import Any
+from typing import Any, TypeVar
 
-from fedvtc.config.hints import hints_of, options
+from fedvtc.config.hints import hints_of, options, unreadable
 from fedvtc.config.own_code import OwnCodeError, own_class
 from fedvtc.config.schema import MethodConfig
-from fedvtc.learning.methods.base import Method
+from fedvtc.learning.exchange.messages import Broadcast
+from fedvtc.learning.methods.base import Method, ServerState
+
+ResultT = TypeVar("ResultT")
 
 
 def own_method(path: str, name: str) -> type[Method[Any]]:
@@ -26,6 +29,37 @@ def own_method(path: str, name: str) -> type[Method[Any]]:
     return method
 
 
+def as_step(found: object, method: Method[Any], function: str) -> tuple[ServerState, Broadcast]:
+    """Returns the result of `start` or `server_round`.
+
+    Raises:
+        OwnCodeError: the result is not a state and a broadcast.
+    """
+    if isinstance(found, tuple) and len(found) == 2:
+        state, broadcast = found
+        if isinstance(state, Mapping) and isinstance(broadcast, Broadcast):
+            return state, broadcast
+    raise _wrong(found, method, function, "a state and a Broadcast", "return state, Broadcast(...)")
+
+
+def as_result(found: ResultT, kind: type, method: Method[Any], function: str) -> ResultT:
+    """Returns the result of a function of a method.
+
+    Raises:
+        OwnCodeError: the result is of another kind.
+    """
+    if isinstance(found, kind):
+        return found
+    example = "return {...}" if kind is Mapping else f"return {kind.__name__}(...)"
+    raise _wrong(found, method, function, f"of the type {kind.__name__}", example)
+
+
+def _wrong(found: object, method: Method[Any], function: str, kind: str, example: str) -> OwnCodeError:
+    called = f"{type(method).__module__}:{type(method).__qualname__}.{function}"
+    got = "None" if found is None else f"an instance of {type(found).__name__}"
+    return OwnCodeError(f"{called} returns {got}, not {kind}", f"End the function with `{example}`.")
+
+
 def _faults(method: type[Method[Any]], name: str) -> Iterator[tuple[str, str]]:
     section: Any = method.config_class
     if not (isinstance(section, type) and issubclass(section, MethodConfig)):
@@ -34,6 +68,9 @@ def _faults(method: type[Method[Any]], name: str) -> Iterator[tuple[str, str]]:
     if lost := [key for key in vars(section).get("__annotations__", {}) if key not in keys]:
         what = f"{title} has the fields {', '.join(lost)}, which are no config keys"
         yield what, f"Write @section above the class {title}."
+    if odd := [f"{key} of the type {kind}" for key, kind in unreadable(section)]:
+        what = f"{title} has the key {', '.join(odd)}, which a config file cannot hold"
+        yield what, "Use bool, int, float, str, None, Literal, lists or mappings of these, or a section."
     own, common = hints_of(section), hints_of(MethodConfig)
     if taken := [key for key in common if not set(options(own[key])) <= set(options(common[key]))]:
         what = f"{title} has the key {', '.join(taken)}, which every method has with another type"

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from fedvtc.config.own_code import SIGNATURES, OwnCodeError, own_function
-from fedvtc.errors import FAILURES, reason
+from fedvtc.config.own_code import SIGNATURES, OwnCodeError, fault, own_function
+from fedvtc.errors import FAILURES
 
 SIGNATURE = SIGNATURES["backbones"]
 
@@ -27,7 +27,7 @@ def own_trunk(num_channels: int, image_size: int, *, path: str) -> tuple[nn.Modu
     try:
         trunk = build(num_channels, image_size)
     except FAILURES as error:
-        raise OwnCodeError(f"{called} raises {reason(error)}", f"The function is called as {SIGNATURE}.") from None
+        raise OwnCodeError(f"{called} raises {fault(error)}", f"The function is called as {SIGNATURE}.") from None
     if not isinstance(trunk, nn.Module):
         what = f"{called} returns {type(trunk).__name__}, not a torch.nn.Module"
         raise OwnCodeError(what, f"Write a function {SIGNATURE}.")
@@ -37,7 +37,7 @@ def own_trunk(num_channels: int, image_size: int, *, path: str) -> tuple[nn.Modu
     try:
         size = num_features(trunk, num_channels, image_size)
     except FAILURES as error:
-        raise OwnCodeError(f"the module of {called} fails ({reason(error)})", _SHAPES) from None
+        raise OwnCodeError(f"the module of {called} fails ({fault(error)})", _SHAPES) from None
     for weight in trunk.parameters():
         setattr(weight, _IN_USE, True)
     return trunk, size

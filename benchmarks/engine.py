@@ -11,7 +11,6 @@ The first round, which builds the clients, is reported alone.
 import argparse
 import multiprocessing
 import os
-import resource
 import statistics
 import time
 from collections.abc import Iterable
@@ -26,6 +25,7 @@ from fedvtc.learning.data import Dataset, ImageArrays
 from fedvtc.learning.exchange.messages import Broadcast, Upload, WeightedMean
 from fedvtc.learning.methods import Task, build, config_classes
 from fedvtc.learning.methods.base import Method, ServerState
+from fedvtc.learning.peak_memory import peak_memory_bytes
 from fedvtc.learning.population import ClientSpec
 from fedvtc.learning.server import Server
 from fedvtc.runtime.host import ClientHost
@@ -103,11 +103,10 @@ def measure(num_clients: int, pool_name: str, num_rounds: int, num_actors: int) 
             seconds.append((time.perf_counter() - began_s, cpu_seconds() - began_cpu_s))
     first, *others = [(1e3 * wall_s / num_clients, 1e3 * cpu_s / num_clients) for wall_s, cpu_s in seconds]
     walls, cpus = zip(*others, strict=True)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
     print(
         f"{num_clients:>6} clients, {pool_name:<6}: wall {min(walls):.3f} ms a client (median"
         f" {statistics.median(walls):.3f}), CPU {min(cpus):.3f} (median {statistics.median(cpus):.3f}),"
-        f" first round {first[0]:.2f}, coordinator {peak:.2f} GB",
+        f" first round {first[0]:.2f}, coordinator {peak_memory_bytes() / 1e9:.2f} GB",
         flush=True,
     )
 

@@ -8,7 +8,6 @@ prints the planned and the measured peak of the resident memory. Exits with 1 if
 """
 
 import argparse
-import resource
 import subprocess
 import sys
 import tempfile
@@ -19,6 +18,9 @@ import numpy as np
 from fedvtc.commands.plan.plan import make_plan
 from fedvtc.config import load
 from fedvtc.learning.methods import config_classes
+from fedvtc.reporting.run_folders import find_runs
+from fedvtc.reporting.run_numbers import numbers_of
+from fedvtc.storage.records import read_metrics
 
 MOST_DIFFERENCE = 0.2
 TRAIN_IMAGES, TEST_IMAGES = 10, 2
@@ -53,7 +55,9 @@ def main() -> int:
         print(f"planned   {planned.total / 1e9:.2f} GB, largest step {planned.largest_step}", flush=True)
         command = [sys.executable, "-m", "fedvtc", "run", *map(str, files), *overrides, "--plain"]
         subprocess.run(command, check=True, stdout=sys.stderr)
-    measured = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+        (run,) = find_runs([Path(folder)])[0]
+        # The system's peak of a process that has ended lacks all before the last phase.
+        measured = numbers_of(read_metrics(run).records)["memory/coordinator_peak_bytes"]
     difference = measured / planned.total - 1
     print(f"measured  {measured / 1e9:.2f} GB, {difference:+.0%}")
     return int(abs(difference) > MOST_DIFFERENCE)

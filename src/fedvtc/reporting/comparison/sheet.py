@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from fedvtc.config.problems import did_you_mean
-from fedvtc.errors import UserError
+from fedvtc.errors import UserError, count_of
 from fedvtc.reporting.comparison.groups import Comparison, Group, Texts
 from fedvtc.reporting.comparison.metrics import Metric
 from fedvtc.reporting.run_facts import METHOD
@@ -232,5 +232,5 @@ def _sentences(table: Comparison, choice: Choice, marks: set[str]) -> Iterator[s
         yield f"vs {choice.baseline}: mean difference over n seeds, paired by seed, with its {interval}."
     if choice.ranks:
         _, num_blocks = ranks_of(table, choice.metrics[0])
-        blocks = f"{num_blocks} pairs of column and seed"
+        blocks = f"{count_of(num_blocks, 'pair')} of column and seed"
         yield f"rank: mean rank by {choice.metrics[0].heading} over {blocks}, 1 is the best."

@@ -113,7 +113,13 @@ def test_fit_steps_by_the_modules_training_step_and_keeps_its_optimizer(make_bar
         assert weights_digest(client.modules["scale"]) == weights_digest(bare)
         assert terms == {"loss": client.scalars["loss/scaling"]}
         assert terms["loss"] == pytest.approx(sum(losses) / 10)
-        assert set(client.scalars) == {"time/scaling", "cpu/scaling", "flops/scaling", "loss/scaling"}
+        # Linux alone tells the peak of a phase.
+        assert set(client.scalars) - {"memory/scaling"} == {
+            "time/scaling",
+            "cpu/scaling",
+            "flops/scaling",
+            "loss/scaling",
+        }
 
 
 def test_fit_takes_a_loss_and_an_optimizer_of_the_methods_own(make_bare):

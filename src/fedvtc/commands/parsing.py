@@ -158,7 +158,7 @@ def _known_methods(words: Sequence[str]) -> "tuple[dict[str, type[MethodConfig]]
         except OwnCodeError as error:
             faults.append(f"method.name={name}: {error.what}. {error.fix}")
     # Help does not depend on a correct config.
-    with suppress(ConfigError):
+    with suppress(UserError):
         method = load_config(words).method
         known.setdefault(method.name, type(method))
     return known, faults

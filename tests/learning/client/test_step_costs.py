@@ -12,6 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from fedvtc.config.schema import OptimizerConfig
 from fedvtc.learning.client import images as images_module
 from fedvtc.learning.client import loop as loop_module
+from fedvtc.learning.client.evaluation import has_finite_outputs
 from fedvtc.learning.client.image_memory import ImageMemory
 from fedvtc.learning.client.images import OwnImages
 from fedvtc.learning.client.loop import Learner, make_fabric
@@ -212,6 +213,15 @@ def test_a_client_with_memory_for_float_images_converts_its_images_once():
     CountedArray.num_reads = 0
     assert torch.equal(later.inputs(), later.inputs())
     assert CountedArray.num_reads == 1
+
+
+def test_a_model_is_run_for_the_check_of_its_outputs_only_if_a_weight_is_large():
+    module, images, num_runs = cnn(), own_images(), []
+    module.backbone.register_forward_hook(lambda *_: num_runs.append(1))
+    for name, value, finite, runs in (("bias", 99.0, True, 0), ("bias", 101.0, True, 1), ("weight", np.nan, False, 2)):
+        getattr(module.head, name).data.view(-1)[0] = value
+        assert has_finite_outputs(module, images) is finite
+        assert len(num_runs) == runs
 
 
 def test_the_count_of_operations_adds_three_calls_to_a_step():

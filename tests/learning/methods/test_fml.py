@@ -45,7 +45,7 @@ def test_clients_train_both_models_and_receive_the_mean_proxy(tiny_federation):
     before = {name: weight.clone() for name, weight in client.classifier.state_dict().items()}
     start = {name: weight.clone() for name, weight in proxies[0].items()}
     uploads, _, broadcast = federation.round()
-    assert set(uploads[0].scalars) == {
+    assert set(uploads[0].scalars) - {"memory/train"} == {
         "time/train",
         "cpu/train",
         "flops/train",

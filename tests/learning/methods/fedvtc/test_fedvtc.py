@@ -255,4 +255,9 @@ def test_finishing_trains_on_images_of_the_broadcast_and_not_the_generator(tiny_
         federation.method.finish(client, last)
         assert weights_digest(client.classifier) != before
         assert_same_arrays(weights_of(generator_of(client).decoder), broadcast.payload["generator"])
-        assert set(client.scalars) == {"time/finetune", "cpu/finetune", "flops/finetune", "loss/finetune"}
+        assert set(client.scalars) - {"memory/finetune"} == {
+            "time/finetune",
+            "cpu/finetune",
+            "flops/finetune",
+            "loss/finetune",
+        }

@@ -4,6 +4,7 @@ All actors live in one Ray cluster of four logical CPUs; three actors start in a
 """
 
 import json
+import math
 import os
 import warnings
 from contextlib import contextmanager
@@ -153,12 +154,13 @@ def test_an_actor_gives_the_same_bits_and_survives_the_error_of_a_client(inline,
 
 def test_two_actors_that_hand_over_a_client_in_each_round_give_the_same_bits(inline, cluster, monkeypatch):
     from fedvtc.runtime.actors import pool as ray_pool
+    from fedvtc.runtime.balance import Moves
 
     def to_the_other(costs, actors, most_per_actor):
-        return {client: 1 - index for index, clients in enumerate(actors) for client in clients if client == 1}
+        found = {client: 1 - index for index, clients in enumerate(actors) for client in clients if client == 1}
+        return Moves(found, gain=math.inf)
 
     monkeypatch.setattr(ray_pool, "moves", to_the_other)
-    monkeypatch.setattr(ray_pool, "MOVE_S", -1e99)
     # Two slots for four clients: auto packs them.
     results, processes = run(*on_actors(cluster, "auto"), "placement.cpus_per_actor=2")
     assert len(set(processes)) == 2

@@ -18,6 +18,7 @@ from fedvtc.config.schema import OptimizerConfig
 from fedvtc.learning.client.client import FederatedClient
 from fedvtc.learning.client.private_steps import PrivateLoss, poisson_batches, private_optimizer
 from fedvtc.learning.data.module import epoch_batches
+from fedvtc.learning.data.passes import batch_sizes
 from fedvtc.learning.exchange.privacy import PoissonSampling, PrivacyConfig
 from fedvtc.learning.methods.fedvtc.config import GeneratorConfig
 from fedvtc.learning.methods.fedvtc.generator import GeneratorTarget, VTCModule, reconstruction_error
@@ -85,10 +86,10 @@ def train_for_closing(client: FederatedClient, config: GeneratorConfig) -> None:
 
     with client.phase("generator"), _frozen(client.classifier):
         features_ND = client.features()
-        scheduler: CosineAnnealingLR | None = None
+        num_batches = len(batch_sizes(client.num_images, config.batch_size))
+        scheduler = CosineAnnealingLR(stepper, T_max=config.closing_epochs * num_batches)
         for _ in range(config.closing_epochs):
-            index_batches = list(client.index_batches(config.batch_size))
-            scheduler = scheduler or CosineAnnealingLR(stepper, T_max=config.closing_epochs * len(index_batches))
+            index_batches = client.index_batches(config.batch_size)
             batches = ((images, features_ND[index_B]) for images, index_B in client.images.in_batches(index_batches))
             client.fit("generator", _scheduled(batches, scheduler), loss=reconstruction, optimizer=stepper)
 

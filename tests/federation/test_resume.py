@@ -341,6 +341,26 @@ def test_a_signal_inside_a_round_loses_no_completed_round(
     assert described(path)["attempts"][1]["resumed_round"] == saved
 
 
+def test_the_reason_of_an_end_is_the_signal_also_where_ray_makes_it_a_plain_interrupt(start, folder, monkeypatch):
+    train = FederatedClient.train
+
+    def ask(self, phase="train"):
+        train(self, phase)
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        except Interrupted:
+            raise KeyboardInterrupt from None
+
+    monkeypatch.setattr(FederatedClient, "train", ask)
+    with pytest.raises(Interrupted) as interrupted:
+        start("asked-of-ray", *LOCAL)
+    assert interrupted.value.signum == signal.SIGTERM
+    assert (described(folder / "asked-of-ray")["status"], described(folder / "asked-of-ray")["reason"]) == (
+        "interrupted",
+        "SIGTERM",
+    )
+
+
 def test_without_checkpoints_a_run_starts_over(stop, undisturbed, capsys):
     path = stop("over", *FEDPROTO, "checkpoint.every=null")
     assert not (path / "checkpoints").exists()

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import ray
+from ray.util.placement_group import placement_group, remove_placement_group
 
 sys.path.append(str(Path(__file__).parent))
 
@@ -93,6 +94,20 @@ def calls_of(pool, client):
     """The calls that the client's actor received, without those of its start."""
     (entries,) = pool.map(scripted.log, [client])
     return [entry for entry in entries if entry[0] != "process_id"]
+
+
+def test_slots_that_come_free_a_moment_later_are_taken(cluster):
+    """Ray still reports as used what a run that has just ended gave back."""
+    with connected(ClusterConfig(address=cluster.address), "given-back"):
+        ended = placement_group([{"CPU": 1}])
+        assert ended.wait(30)
+        giving_back = threading.Timer(0.5, remove_placement_group, [ended])
+        giving_back.start()
+        try:
+            with reserved(PlacementConfig(clients_per_actor=1), 2, print) as (packing, _):
+                assert packing.num_actors == 2
+        finally:
+            giving_back.join()
 
 
 def test_a_task_is_one_call_for_all_clients_of_an_actor(pool_of, monkeypatch):

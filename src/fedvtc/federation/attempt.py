@@ -81,6 +81,7 @@ def attempt(
     with (
         stopper.listening(),
         status_kept(folder, store, console, incidents) as mark_finished,
+        stopper.naming_the_signal(),
         # Closed after the pool, so that a tracker that waits for its server at the end reserves no GPU.
         tracking(trackers, _run_info(config, population, folder, store, start)) as start_trackers,
         open_pool(

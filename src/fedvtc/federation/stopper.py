@@ -63,16 +63,26 @@ class Stopper:
         for signum in numbers:
             signal.signal(signum, self._on_signal)
         try:
-            yield
-        except KeyboardInterrupt:
-            # Ray, while it waits, turns `Interrupted` into a plain KeyboardInterrupt.
-            if self._signum is not None:
-                raise Interrupted(self._signum) from None
-            raise
+            with self.naming_the_signal():
+                yield
         finally:
             self._end_timer()
             for signum, handler in before:
                 signal.signal(signum, handler)
+
+    @contextmanager
+    def naming_the_signal(self) -> Iterator[None]:
+        """Raises `Interrupted` again where the block ends with a plain KeyboardInterrupt after a signal.
+
+        Ray, while it waits, turns `Interrupted` into a plain KeyboardInterrupt. A block that keeps the reason of the
+        run's end stands around this one.
+        """
+        try:
+            yield
+        except KeyboardInterrupt:
+            if self._signum is not None:
+                raise Interrupted(self._signum) from None
+            raise
 
     @contextmanager
     def deferred(self) -> Iterator[None]:

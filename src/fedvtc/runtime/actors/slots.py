@@ -20,6 +20,8 @@ from fedvtc.runtime.actors.cluster import all_nodes, free_nodes, may_grow
 from fedvtc.runtime.placement import Packing, Resources, actor_needs, num_wanted, pack
 from fedvtc.runtime.placement import slots as num_slots
 
+SETTLE_S = 3.0
+"""Seconds in which Ray may still report as used what a run that has just ended gave back."""
 RACE_TIMEOUT_S = 10.0
 """Seconds to wait for a placement group whose resources were free a moment ago."""
 GIVE_BACK_TIMEOUT_S = 5.0
@@ -119,7 +121,7 @@ def _gathered(
     tell: Callable[[str], None],
 ) -> Reservation:
     """Creates placement groups, and adds each to `groups` before the wait for its resources."""
-    packing = pack(placement, num_clients, needs, free_nodes(), FREE_NOW, total=all_nodes(), may_grow=may_grow())
+    packing = _packed(placement, num_clients, needs)
     # Another run may take resources that were free a moment ago.
     timeout_s = (
         max(placement.wait_timeout_s, RACE_TIMEOUT_S)
@@ -148,6 +150,20 @@ def _gathered(
             is_told = True
         time.sleep(POLL_S)
     return packing, [*gang, *more]
+
+
+def _packed(placement: PlacementConfig, num_clients: int, needs: Resources) -> Packing:
+    """Packs into what is free now; where actors do not fit beside what is in use, asks again for `SETTLE_S`."""
+    began_s = time.monotonic()
+    while True:
+        free, total = free_nodes(), all_nodes()
+        try:
+            return pack(placement, num_clients, needs, free, FREE_NOW, total=total, may_grow=may_grow())
+        except ClusterError:
+            is_idle = sum(num_slots(needs, node) for node in free) >= sum(num_slots(needs, node) for node in total)
+            if is_idle or time.monotonic() - began_s > SETTLE_S:
+                raise
+        time.sleep(POLL_S)
 
 
 def _nodes_of(table: dict[str, Any]) -> dict[int, str]:

@@ -1,5 +1,7 @@
 """A bare PyTorch training loop of one client, without fedvtc: the reference of the benchmarks."""
 
+import os
+
 import torch
 from torch.nn import functional
 
@@ -8,6 +10,9 @@ from fedvtc.learning.data import Dataset
 from fedvtc.learning.models import build_backbone
 from fedvtc.learning.models.optimizers import build_optimizer
 from fedvtc.learning.population import ClientSpec
+
+# Lightning, which the imports above bring, sets this variable; a bare loop must not pay for Lightning.
+os.environ.pop("PYTORCH_NVML_BASED_CUDA_CHECK", None)
 
 
 def bare_model(backbone: str, config: Config, dataset: Dataset) -> torch.nn.Module:

@@ -1,9 +1,13 @@
+import resource
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 
 from fedvtc.config.operation import PlacementConfig
 from fedvtc.errors import ClusterError
-from fedvtc.runtime.device import actor_device, inline_device
+from fedvtc.runtime.device import actor_device, inline_device, keep_freed_memory
 
 without_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="tests a machine without a GPU")
 with_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -47,3 +51,20 @@ def test_a_share_of_a_gpu_limits_its_memory():
             torch.empty(int(total * 0.3), dtype=torch.uint8, device=device)
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0, device)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts the page faults of a thread")
+def test_a_step_gets_the_pages_that_the_step_before_freed():
+    convolution = torch.nn.Conv2d(1, 16, 3, padding=1)
+    images = torch.zeros(64, 1, 28, 28)
+
+    def faults(num_steps):
+        before = resource.getrusage(resource.RUSAGE_THREAD).ru_minflt
+        for _ in range(num_steps):
+            convolution(images).relu().sum().backward()
+        return resource.getrusage(resource.RUSAGE_THREAD).ru_minflt - before
+
+    keep_freed_memory()
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(faults, 5).result()
+        assert thread.submit(faults, 20).result() < 200

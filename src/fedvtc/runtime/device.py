@@ -1,5 +1,6 @@
-"""Device and threads of the clients of one process."""
+"""Device, threads and allocator of the clients of one process."""
 
+import ctypes
 import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -12,6 +13,13 @@ from threadpoolctl import threadpool_limits
 from fedvtc.config.operation import PlacementConfig
 from fedvtc.errors import ClusterError, ConfigError
 from fedvtc.runtime.placement import actor_needs
+
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
+"""Numbers of two settings of glibc, from its malloc.h."""
+KEPT_BYTES = 2**27
+"""Freed memory at the end of a heap that a process keeps."""
+HEAP_BYTES = 2**25
+"""Blocks of this size and more get pages of their own; the largest value that glibc takes."""
 
 
 def actor_device(num_gpus: float, given: Sequence[str]) -> torch.device:
@@ -45,6 +53,18 @@ def limit_threads(num_threads: int) -> Any:
     """Limits threads of PyTorch and of NumPy's BLAS; `restore_original_limits` of the result lifts the BLAS limit."""
     torch.set_num_threads(num_threads)
     return threadpool_limits(num_threads, user_api="blas")
+
+
+def keep_freed_memory() -> None:
+    """Makes glibc keep memory that a step frees for the next step; does nothing with another C library.
+
+    Else glibc gives the pages of a step's activations back to the system each time, and the system clears them anew for
+    the next step: thousands of page faults a step, a tenth of the CPU time of small CNNs.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_MMAP_THRESHOLD, HEAP_BYTES)
+        mallopt(_TRIM_THRESHOLD, KEPT_BYTES)
 
 
 class SharedThreadLimit:

@@ -12,7 +12,7 @@ from fedvtc.learning.data import Dataset
 from fedvtc.learning.exchange.messages import Upload
 from fedvtc.learning.population import ClientSpec
 from fedvtc.runtime.balance import Workload
-from fedvtc.runtime.device import PROCESS_THREADS, inline_device
+from fedvtc.runtime.device import PROCESS_THREADS, inline_device, keep_freed_memory
 from fedvtc.runtime.host import ClientHost
 from fedvtc.runtime.incidents import Incidents
 from fedvtc.runtime.lineage import Lineage, Step
@@ -50,6 +50,7 @@ class InlinePool:
         self._config, self._lineage = config, lineage or Lineage()
         self._incidents = incidents or Incidents(lambda text: None)
         self._workload = Workload({spec.client: float(len(spec.indices_N)) for spec in specs})
+        keep_freed_memory()
         # A stack, because a signal that ends one of the parts' closing must not leave the threads limited.
         with ExitStack() as parts:
             parts.enter_context(PROCESS_THREADS.held(config.placement.threads_per_actor))

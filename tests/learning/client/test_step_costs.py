@@ -231,3 +231,17 @@ def test_the_count_of_operations_adds_three_calls_to_a_step():
     counted = FlopCounts().counter({}, "train", "step")
     counted(2, step)
     assert python_calls_of(lambda: counted(2, step)) - python_calls_of(step) == 1 + 3
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="tests a machine without a GPU")
+def test_a_step_does_not_search_for_gpus(monkeypatch):
+    # As Lightning sets it.
+    monkeypatch.setenv("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
+    loop_module._unused_fabric.cache_clear()
+    make_fabric(torch.device("cpu"))
+    searches = []
+    monkeypatch.setattr(torch.cuda, "_device_count_nvml", lambda: searches.append(1) or 0)
+    weight = torch.nn.Parameter(torch.ones(1))
+    weight.grad = torch.ones(1)
+    torch.optim.Adam([weight]).step()
+    assert not searches

@@ -55,8 +55,9 @@ class ClientActor:
         with fast_imports():
             import fedvtc.learning.client.client
             import fedvtc.runtime.host  # noqa: F401
-        from fedvtc.runtime.device import limit_threads
+        from fedvtc.runtime.device import keep_freed_memory, limit_threads
 
+        keep_freed_memory()
         limit_threads(config.placement.threads_per_actor)
         self._num_gpus, self._idle_folder, self._parts = num_gpus, idle_folder, (config, dataset, specs)
 

@@ -75,7 +75,7 @@ def pool_of(cluster, tmp_path):
                 {**script, "folder": tmp_path},
                 specs,
                 slots,
-                Workload({client: 1.0 for clients in hosted for client in clients}),
+                workload_of(dict.fromkeys((client for clients in hosted for client in clients), 1.0)),
                 namespace="calls",
                 lineage=Lineage(),
                 incidents=Incidents(printed.append),
@@ -88,6 +88,10 @@ def pool_of(cluster, tmp_path):
                 pool.close()
 
     return opened
+
+
+def workload_of(estimates):
+    return Workload(estimates, dict.fromkeys(estimates, "cnn"))
 
 
 def calls_of(pool, client):
@@ -147,7 +151,7 @@ def test_participants_of_a_round_are_spread_evenly_by_handing_over_their_states(
         pool._rearrange([0, 1, 2, 3])
         assert ("give", 2) not in calls_of(pool, 2)
         # A move must pay.
-        pool._workload = Workload(dict.fromkeys(range(6), ray_pool.MOVE_S / 2))
+        pool._workload = workload_of(dict.fromkeys(range(6), ray_pool.MOVE_S / 2))
         pool._rearrange([0, 1])
         assert ("give", 0) not in calls_of(pool, 4)
         assert pool.printed == []

@@ -112,7 +112,7 @@ def test_equal_clients_on_one_actor_are_spread_evenly(num_clients, num_actors):
 
 
 def test_measured_seconds_replace_estimates():
-    workload = Workload({0: 100.0, 1: 300.0, 2: 200.0})
+    workload = Workload({0: 100.0, 1: 300.0, 2: 200.0}, dict.fromkeys(range(3), "cnn"))
     assert workload.expected() == {0: 100.0, 1: 300.0, 2: 200.0}
     workload.begin([[0], [1]])
     workload.done(0, "a", 2.0)
@@ -129,6 +129,15 @@ def test_measured_seconds_replace_estimates():
     assert workload.expected() == {0: 4.0, 1: 4.0, 2: 1.5}
     workload.done(0, "a", 2.0)
     assert workload.expected()[0] == 3.0
+
+
+def test_the_estimates_of_a_backbone_are_scaled_by_the_seconds_of_that_backbone():
+    workload = Workload(dict.fromkeys(range(5), 100.0), {0: "cnn", 1: "cnn", 2: "vit", 3: "vit", 4: "resnet"})
+    workload.begin([range(5)])
+    workload.done(0, "a", 1.0)
+    workload.done(2, "a", 5.0)
+    # No client of the last backbone was measured: 6 seconds for an estimate of 200.
+    assert workload.expected() == {0: 1.0, 1: 1.0, 2: 5.0, 3: 5.0, 4: 3.0}
 
 
 def test_estimates_grow_with_images_and_operations(tiny_config, tiny_dataset):

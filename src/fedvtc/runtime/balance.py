@@ -102,10 +102,12 @@ class Workload:
 
     Args:
         estimates: estimated cost of a round for each client, above 0, in any unit.
+        kinds: the kind of each client, such as its backbone; the estimates of a kind are scaled by the seconds of that
+            kind, because an operation of one backbone takes up to five times as long as one of another.
     """
 
-    def __init__(self, estimates: Mapping[int, float]) -> None:
-        self._estimates = estimates
+    def __init__(self, estimates: Mapping[int, float], kinds: Mapping[int, str]) -> None:
+        self._estimates, self._kinds = estimates, kinds
         self._seconds: dict[int, float] = {}
         self._warm: set[int] = set()
         self._predicted_s: float | None = None
@@ -117,9 +119,20 @@ class Workload:
         In seconds, with scaled estimates for clients that were never measured; in the unit of the estimates as long as
         no client was measured.
         """
-        estimated = sum(self._estimates[client] for client in self._seconds)
-        scale = sum(self._seconds.values()) / estimated if estimated else 1.0
-        return {client: self._seconds.get(client, cost * scale) for client, cost in self._estimates.items()}
+        measured: dict[str, list[int]] = {}
+        for client in self._seconds:
+            measured.setdefault(self._kinds[client], []).append(client)
+        scales = {kind: self._scale(clients) for kind, clients in measured.items()}
+        of_all = self._scale(list(self._seconds))
+        return {
+            client: self._seconds.get(client, cost * scales.get(self._kinds[client], of_all))
+            for client, cost in self._estimates.items()
+        }
+
+    def _scale(self, clients: Sequence[int]) -> float:
+        """Returns the measured seconds of the clients over their estimates; 1 without clients."""
+        estimated = sum(self._estimates[client] for client in clients)
+        return sum(self._seconds[client] for client in clients) / estimated if estimated else 1.0
 
     def begin(self, actors: Sequence[Collection[int]]) -> None:
         """Starts the measurement of a round, given the participating clients of each actor."""

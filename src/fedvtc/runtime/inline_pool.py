@@ -49,7 +49,9 @@ class InlinePool:
     ) -> None:
         self._config, self._lineage = config, lineage or Lineage()
         self._incidents = incidents or Incidents(lambda text: None)
-        self._workload = Workload({spec.client: float(len(spec.indices_N)) for spec in specs})
+        self._workload = Workload(
+            {spec.client: float(len(spec.indices_N)) for spec in specs}, {spec.client: spec.backbone for spec in specs}
+        )
         keep_freed_memory()
         # A stack, because a signal that ends one of the parts' closing must not leave the threads limited.
         with ExitStack() as parts:

@@ -74,7 +74,7 @@ def open_pool(
             dataset,
             [[specs[client] for client in clients] for clients in hosted],
             slots,
-            Workload(dict(enumerate(costs_K))),
+            Workload(dict(enumerate(costs_K)), {spec.client: spec.backbone for spec in specs}),
             namespace=namespace,
             lineage=lineage,
             incidents=incidents,

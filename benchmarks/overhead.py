@@ -6,8 +6,9 @@
 FedAvg: 100 clients of 600 MNIST images, 20 clients a round, cnn_2x8, one epoch of SGD in batches of 32, one thread, one
 actor. Small models show the overhead of an engine, which the arithmetic of larger models hides. The rounds of all
 engines alternate, and each engine is divided by the bare loop of the same pass, so that other work on the machine
-disturbs all equally. CPU seconds are those of this process and of its descendants, Ray's daemons among them. Without
-MNIST in the folder, the images are noise of the same shape, which takes the same time. All clients are built before.
+disturbs all equally. The bare loop has a process of its own, with the settings that PyTorch finds. CPU seconds are
+those of this process and of its descendants, Ray's daemons among them. Without MNIST in the folder, the images are
+noise of the same shape, which takes the same time. All clients are built before.
 
 `one` is a second pool of Ray with one actor, beside which the actors of `ray` are as many times faster as is printed.
 With two actors or more, the same number of processes also run the bare loop at once, each a whole round: as many times
@@ -90,13 +91,14 @@ def main() -> None:
     mean_images = statistics.mean(len(spec.indices_N) for spec in specs)
     print(f"{dataset.name}: {len(specs)} clients of {mean_images:.0f} images", flush=True)
     with ExitStack() as stack:
-        engines: dict[str, Round] = {}
+        engines: dict[str, Callable[[int], object]] = {}
+        # Forked before Ray starts.
         if words.actors > 1:
-            # Forked before Ray starts.
-            engines[AT_ONCE] = at_once(stack, bare_engine(config, dataset, specs), words.actors)
+            engines[AT_ONCE] = in_processes(stack, bare_engine(config, dataset, specs), words.actors)
+        bare = in_processes(stack, bare_engine(config, dataset, specs))
         for name in words.engines:
             if name == "bare":
-                engines[name] = bare_engine(config, dataset, specs)
+                engines[name] = bare
             else:
                 own = [f"placement.pool={'ray' if name == ONE else name}"]
                 own.append(f"placement.max_actors={1 if name == ONE else words.actors}")
@@ -179,23 +181,21 @@ def bare_engine(config: Config, dataset: Dataset, specs: Sequence[ClientSpec]) -
     return run
 
 
-def at_once(stack: ExitStack, engine: Round, num_processes: int) -> Round:
-    """The same rounds in several processes at once, of which this is one."""
+def in_processes(stack: ExitStack, engine: Round, num_processes: int = 1) -> Callable[[int], None]:
+    """The same rounds in several forked processes at once, which no setting of a pool in this process reaches."""
     context = multiprocessing.get_context("fork")
     pipes = []
-    for _ in range(num_processes - 1):
+    for _ in range(num_processes):
         here, there = context.Pipe()
         context.Process(target=serve, args=(engine, there), daemon=True).start()
         stack.callback(here.send, None)
         pipes.append(here)
 
-    def run(round: int) -> ServerState:
+    def run(round: int) -> None:
         for pipe in pipes:
             pipe.send(round)
-        state = engine(round)
         for pipe in pipes:
             pipe.recv()
-        return state
 
     return run
 
@@ -236,7 +236,7 @@ def pool_engine(
     return run
 
 
-def measured(engines: dict[str, Round], num_rounds: int) -> dict[str, list[tuple[float, float]]]:
+def measured(engines: dict[str, Callable[[int], object]], num_rounds: int) -> dict[str, list[tuple[float, float]]]:
     """Runs the rounds of all engines in turn; returns CPU seconds and wall seconds of each round."""
     found: dict[str, list[tuple[float, float]]] = {name: [] for name in engines}
     names = list(engines)

@@ -167,6 +167,16 @@ def test_an_intact_run_has_no_problem_and_stays_unchanged(run, golden):
     golden(printed(rows), {run_id: "ID", **sizes})
 
 
+def test_a_finished_run_that_is_to_be_longer_is_checked_as_a_run_to_resume(run):
+    rows = list(examine_run(run, ["run.rounds=5"]))
+
+    assert problems(rows) == []
+    assert row_of(rows, "resuming").found == "resumes after round 3 of 5"
+    assert row_of(rows, "data").found.endswith("as in run.json")
+    # Fewer rounds change nothing.
+    assert problems(examine_run(run, ["run.rounds=1"])) == []
+
+
 def test_a_stopped_run_resumes_after_its_newest_checkpoint(stopped):
     rows = list(examine_run(stopped))
 

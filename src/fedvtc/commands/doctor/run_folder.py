@@ -41,15 +41,19 @@ def examine_run(path: Path, overrides: Sequence[str] = (), *, trusted: bool = Fa
     yield _status(folder, status)
     yield from safely("secrets", partial(_secrets, path), "fault")
     yield from found
-    num_rounds = config.run.rounds if config else None
+    # The records are those of the rounds that the run was asked for, not of those that the overrides add.
+    own = _config(folder, [], refusal)[0] if overrides else config
+    num_rounds = own.run.rounds if own else None
+    is_extended = own is not None and config is not None and config.run.rounds > own.run.rounds
     state = {"is_finished": folder.status == "finished", "is_live": status.holder is not None}
     yield from safely("metrics.jsonl", partial(records.metrics, path, num_rounds, **state), "fault")
     yield from safely("clients.csv", partial(records.clients, path, **state), "fault")
     if config is not None:
         yield from safely("partition.npz", partial(check_partition, path, config), "fault")
-        if status.name != "finished" and status.holder is None:
+        resumes = status.holder is None and (status.name != "finished" or is_extended)
+        if resumes:
             yield from safely("data", partial(check_data, folder, config, refusal))
-        check = partial(checkpoints.examine, folder, config, trusted=trusted, is_live=status.holder is not None)
+        check = partial(checkpoints.examine, folder, config, trusted=trusted, is_live=state["is_live"], resumes=resumes)
         yield from safely("checkpoints", check, "fault")
 
 

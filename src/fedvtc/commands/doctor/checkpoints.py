@@ -29,8 +29,8 @@ def examine(folder: RunFolder, config: Config, *, trusted: bool, is_live: bool, 
         resumes: True if a resume would do rounds: the run has not finished, or the overrides make the run longer.
     """
     from fedvtc.federation.starting_point import check_starts_over, checkpoint_store
-    from fedvtc.federation.trust import is_owned
     from fedvtc.storage.checkpoints.contents import misfit
+    from fedvtc.storage.trust import is_owned
 
     if config.checkpoint.dir is not None and not (trusted or is_owned(folder.path)):
         found = f"not checked: {config.checkpoint.dir} is named by the run folder of another user"

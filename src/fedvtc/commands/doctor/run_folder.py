@@ -15,6 +15,7 @@ from fedvtc.learning.methods import config_classes
 from fedvtc.storage.run_files import config_layer
 from fedvtc.storage.run_folder import RunFolder
 from fedvtc.storage.run_status import RunStatus
+from fedvtc.storage.trust import is_owned, resume_command
 
 
 def examine_run(path: Path, overrides: Sequence[str] = (), *, trusted: bool = False) -> Iterator[Finding]:
@@ -58,8 +59,6 @@ def examine_run(path: Path, overrides: Sequence[str] = (), *, trusted: bool = Fa
 
 def _refusal(folder: RunFolder, trusted: bool) -> str:
     """Returns the remedy for code that is not imported because another user owns the folder, or an empty text."""
-    from fedvtc.federation.trust import is_owned
-
     return "" if trusted or is_owned(folder.path) else "Give --trust if you trust the owner of the folder."
 
 
@@ -97,8 +96,6 @@ def _faults(error: ConfigError) -> list[Finding]:
 
 
 def _status(folder: RunFolder, status: RunStatus) -> Finding:
-    from fedvtc.federation.status import resume_command
-
     num_attempts = len(folder.attempts)
     run = f"{folder.name} ({folder.id}), {num_attempts} attempt{'s' * (num_attempts != 1)}"
     if status.holder is not None:

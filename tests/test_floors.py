@@ -1,6 +1,9 @@
 """The rooms of the package: nine names in one column, imports from lower floors only, and no import circles."""
 
 import ast
+import re
+import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -23,6 +26,8 @@ FLOORS = (
 FLOOR_OF = {"__init__": -1} | {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 WITH_RAY = ("runtime/actors/", "commands/sweep/", "commands/submit/")
 WITH_WANDB = ("tracking/wandb/",)
+PROJECT = {"PIL": "pillow", "grpc": "grpcio", "pydantic_core": "pydantic", "sklearn": "scikit-learn", "yaml": "pyyaml"}
+"""Names of projects that differ from the names of their modules."""
 
 
 def name_of(path):
@@ -209,3 +214,16 @@ def test_a_circle_through_a_package_is_found():
     }
 
     assert circles(import_graph(sources)) == [["fedvtc.client", "fedvtc.methods", "fedvtc.methods.base"]]
+
+
+def test_every_imported_library_is_a_dependency():
+    # A library that another one brings along may be gone with the next version of the other.
+    project = tomllib.loads((PACKAGE.parents[1] / "pyproject.toml").read_text())["project"]
+    needed = project["dependencies"] + [line for extra in project["optional-dependencies"].values() for line in extra]
+    named = {re.match(r"[\w-]+", line)[0].lower().replace("-", "_").removesuffix("_python") for line in needed}
+    # Not `imports_of`, which takes a second for all modules.
+    lines = r"^ *(?:import|from) (\w+)[\w.]*(?: import .*| as \w+)?$"
+    tops = {top for path in MODULES for top in re.findall(lines, path.read_text(), re.MULTILINE)}
+    libraries = {PROJECT.get(top, top).lower().replace("-", "_") for top in tops - sys.stdlib_module_names}
+    # The test of the project that `fedvtc init` writes imports its method.
+    assert libraries - named == {"fedvtc", "shared_head"}

@@ -12,9 +12,8 @@ from fedvtc.commands.doctor.run_folder import examine_run
 from fedvtc.commands.main import main
 from fedvtc.errors import CheckpointError, ClusterError, RunFolderError
 from fedvtc.federation.resume import resume_federation
-from fedvtc.federation.status import resume_command
-from fedvtc.federation.trust import check_owner, is_owned, user_name
 from fedvtc.storage.run_folder import RunFolder
+from fedvtc.storage.trust import check_owner, is_owned, resume_command, user_name
 
 OTHER_UID = 54321
 LONGER = "run.rounds=2"
@@ -148,6 +147,16 @@ def test_the_checkpoint_server_of_another_user_is_not_asked(copy, golden):
     # With --trust the server is asked, and nothing listens there any more.
     (row,) = (row for row in examine_run(path, trusted=True) if row.what == "checkpoints")
     assert row.state == "fault"
+
+
+@needs_root
+def test_the_list_resumes_the_run_of_another_user_with_trust(copy, capsys):
+    path = copy("foreign-list", [])
+    (path / "run.json").write_text((path / "run.json").read_text().replace('"finished"', '"failed"'))
+    os.chown(path, OTHER_UID, -1)
+    for command in ("list", "runs", str(path)), ("show", str(path)):
+        assert main(command) == 0
+        assert f"fedvtc resume {path} --trust" in capsys.readouterr().out
 
 
 def test_the_resume_command_is_quoted_for_a_shell():

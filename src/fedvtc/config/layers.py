@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 from omegaconf.errors import OmegaConfBaseException
 
-from fedvtc.config.problems import COMMAND_LINE, Problem, nearest
+from fedvtc.config.problems import COMMAND_LINE, Problem, encoding_problem, nearest
 from fedvtc.config.shipped import located, nearest_shipped
 from fedvtc.config.yaml_text import KeyPath, parse
 from fedvtc.errors import first_line
@@ -107,6 +107,9 @@ def read_overrides(overrides: Sequence[str], problems: list[Problem]) -> list[La
         if "[" in key:
             fix = f"Set the whole list, {key.partition('[')[0]}=[...]."
             problems.append(Problem(key, "an entry of a list cannot be set alone", COMMAND_LINE, fix))
+            continue
+        if unusual := encoding_problem(key, value, COMMAND_LINE):
+            problems.append(unusual)
             continue
         try:
             parsed = parse(value)

@@ -1,6 +1,7 @@
 """Problems of a config, one line each."""
 
 import difflib
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -51,3 +52,20 @@ def show(value: object) -> str:
             return word
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
+
+
+def encoding_problem(key: str, text: str, where: str = "") -> Problem | None:
+    """Returns a problem if config.yaml, which is UTF-8, cannot hold a text of the command line or of a path.
+
+    Python keeps bytes that the locale cannot decode as surrogates.
+    """
+    try:
+        text.encode()
+        return None
+    except UnicodeEncodeError:
+        pass
+    try:
+        os.fsencode(text).decode()
+    except UnicodeError:
+        return Problem(key, f"is not UTF-8 text: {show(text)}", where, "Rename the file or folder.")
+    return Problem(key, f"the locale cannot decode {show(text)}", where, "Set LC_ALL=C.UTF-8 and PYTHONUTF8=1.")

@@ -17,7 +17,6 @@ from fedvtc.config.schema import Config
 from fedvtc.errors import CheckpointError, RunFolderError
 from fedvtc.federation.resume import check_same_data
 from fedvtc.federation.starting_point import checkpoint_store, starting_point
-from fedvtc.federation.trust import check_owner
 from fedvtc.learning.methods import Task, build, config_classes
 from fedvtc.learning.population import Population
 from fedvtc.runtime.incidents import Incidents
@@ -28,6 +27,7 @@ from fedvtc.storage.confusions import CONFUSION_FILE
 from fedvtc.storage.records import CLIENTS_FILE, METRICS_FILE
 from fedvtc.storage.run_files import config_layer
 from fedvtc.storage.run_folder import RunFolder
+from fedvtc.storage.trust import check_owner
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,6 @@ from fedvtc.config.schema import Config
 from fedvtc.errors import CheckpointError, ConfigError
 from fedvtc.federation.resume import check_same_data
 from fedvtc.federation.starting_point import checkpoint_store
-from fedvtc.federation.trust import check_owner
 from fedvtc.learning.client.client import FederatedClient
 from fedvtc.learning.client.evaluation import Predictor
 from fedvtc.learning.exchange.messages import Broadcast
@@ -25,6 +24,7 @@ from fedvtc.storage.checkpoints.contents import misfit, read_server
 from fedvtc.storage.checkpoints.trees import read_tree
 from fedvtc.storage.run_files import config_layer
 from fedvtc.storage.run_folder import RunFolder
+from fedvtc.storage.trust import check_owner, resume_command
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,7 +153,7 @@ def _final(store: CheckpointStore, folder: RunFolder, config: Config) -> Manifes
             raise CheckpointError(f"{what} that is whole ({damaged[0]}). Run the config again.")
         if config.checkpoint.every is None:
             raise CheckpointError(f"{what}, because checkpoint.every is null. Run the config with checkpoint.every=1.")
-        raise CheckpointError(f"{what}. Resume the run to its end: fedvtc resume {folder.path}")
+        raise CheckpointError(f"{what}. Resume the run to its end: {resume_command(folder.path)}")
     if fault := misfit(final, folder.id, config):
         raise CheckpointError(f"{folder.path}: the final checkpoint {fault[0]}. {fault[1]}")
     return final

@@ -11,7 +11,6 @@ from fedvtc.config.schema import Config, DataConfig
 from fedvtc.errors import DataError, RunFolderError, count_of
 from fedvtc.federation.attempt import RunSummary, attempt
 from fedvtc.federation.starting_point import checkpoint_store, starting_point
-from fedvtc.federation.trust import check_owner
 from fedvtc.learning.data import DataReport
 from fedvtc.learning.methods import config_classes
 from fedvtc.learning.population import Population
@@ -19,6 +18,7 @@ from fedvtc.runtime.incidents import Incidents
 from fedvtc.storage.checkpoints import CheckpointStore, Manifest
 from fedvtc.storage.run_files import config_layer
 from fedvtc.storage.run_folder import RunFolder
+from fedvtc.storage.trust import check_owner
 from fedvtc.tracking import Tracker
 from fedvtc.tracking.console import PlainConsole, make_console_tracker
 

@@ -1,17 +1,15 @@
-"""The status of a run in run.json, and the command that resumes the run."""
+"""The status of a run in run.json while the run goes on and when the run ends."""
 
-import shlex
 import signal
 import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 
 from fedvtc.errors import FedvtcError, Interrupted, UserError, first_line
-from fedvtc.federation.trust import is_owned
 from fedvtc.runtime.incidents import Incidents
 from fedvtc.storage.checkpoints import CheckpointStore
 from fedvtc.storage.run_folder import RunFolder
+from fedvtc.storage.trust import resume_command
 from fedvtc.tracking.console import PlainConsole
 
 MAX_REASON_LETTERS = 300
@@ -69,12 +67,6 @@ def reason_of_end(error: BaseException) -> str:
 def has_begun(folder: RunFolder) -> bool:
     """True if the folder holds records or checkpoints to resume from."""
     return any((folder.path / name).exists() for name in ("metrics.jsonl", "checkpoints"))
-
-
-def resume_command(folder: Path) -> str:
-    """The command line that resumes the run of a folder, quoted for a shell."""
-    trust = [] if is_owned(folder) else ["--trust"]
-    return shlex.join(["fedvtc", "resume", str(folder), *trust])
 
 
 def _newest_saved(store: CheckpointStore) -> str:

@@ -21,6 +21,7 @@ from fedvtc.reporting.run_folders import find_runs
 from fedvtc.reporting.run_values import values_of
 from fedvtc.reporting.tables import human_bytes
 from fedvtc.storage.records import plain
+from fedvtc.storage.trust import resume_command
 
 COLUMNS = ("run", "data", "partition", "clients", "method", "seed", "round", *HEADLINE_METRICS, "status")
 FILE_COLUMNS = ("folder", *COLUMNS[:7], "rounds", *COLUMNS[7:], "reason", "created")
@@ -207,7 +208,7 @@ def next_command(run: RunFacts) -> str:
     """Returns the command to try after a run: resume the run if it ended early, else run another seed."""
     config = shlex.quote(str(run.folder / "config.yaml"))
     if run.status.name in RESUMABLE:
-        return f"fedvtc resume {shlex.quote(str(run.folder))}"
+        return resume_command(run.folder)
     seed = 0 if run.seed is None else run.seed + 1
     return f"fedvtc plan {config}, or fedvtc run {config} run.name=null run.seed={seed}"
 

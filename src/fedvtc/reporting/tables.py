@@ -81,11 +81,16 @@ def _class_table(
     if len(counts_KC) > MAX_CLIENTS_SHOWN:
         rest_KC = counts_KC[MAX_CLIENTS_SHOWN:]
         table.caption = f"and {count_of(len(rest_KC), 'more client')} with {count_of(rest_KC.sum(), 'image')}"
-    for column in table.columns:
-        # A narrow console would cut words and numbers.
-        words = [word for cell in (column.header, *column.cells) for word in str(cell).split()]
-        column.min_width = max(map(cell_len, words), default=0)
+    keep_words(table)
     return table
+
+
+def keep_words(table: Table) -> None:
+    """Sets the least width of each column, so that a narrow console cuts no word and no number with its unit."""
+    for column in table.columns:
+        words = [word for cell in (column.header, *column.cells) for word in str(cell).split()]
+        numbers = [str(cell) for cell in column.cells] if column.justify == "right" else []
+        column.min_width = max(map(cell_len, [*words, *numbers]), default=0)
 
 
 def _largest_classes(counts_C: NDArray[Any], class_names: Sequence[str]) -> str:

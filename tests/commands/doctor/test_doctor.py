@@ -167,6 +167,23 @@ def test_an_intact_run_has_no_problem_and_stays_unchanged(run, golden):
     golden(printed(rows), {run_id: "ID", **sizes})
 
 
+def test_a_finished_run_that_is_to_be_longer_is_checked_as_a_run_to_resume(run):
+    rows = list(examine_run(run, ["run.rounds=5"]))
+
+    assert problems(rows) == []
+    assert row_of(rows, "resuming").found == "resumes after round 3 of 5"
+    assert row_of(rows, "data").found.endswith("as in run.json")
+    # Fewer rounds change nothing.
+    assert problems(examine_run(run, ["run.rounds=1"])) == []
+
+
+def test_a_key_that_a_resume_refuses_is_the_fault_and_not_the_checkpoints(stopped, golden):
+    rows = list(examine_run(stopped, ["run.seed=7"]))
+
+    assert problems(rows) == [("run.json", "warning"), ("config.yaml", "fault")]
+    golden(lines(row for row in rows if row.what == "config.yaml"))
+
+
 def test_a_stopped_run_resumes_after_its_newest_checkpoint(stopped):
     rows = list(examine_run(stopped))
 
@@ -208,7 +225,9 @@ def test_the_data_of_a_run_that_can_be_resumed_are_compared(stopped, golden):
     # An older run has no hash.
     edit_json(stopped / "run.json", data=None)
     assert row_of(examine_run(stopped), "data").state == "ok"
-    absent = list(examine_run(stopped, ["data.name=mnist", "data.root=/nowhere"]))
+    config = (stopped / "config.yaml").read_text()
+    (stopped / "config.yaml").write_text(config.replace("name: digits", "name: mnist"))
+    absent = list(examine_run(stopped, ["data.root=/nowhere"]))
     assert row_of(absent, "data").state == "fault"
 
 

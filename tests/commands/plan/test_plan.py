@@ -13,7 +13,14 @@ from fedvtc.commands.plan.footprint import LIBRARIES_BYTES, PROCESS_BYTES
 from fedvtc.commands.plan.limits import disk_lines, memory_lines
 from fedvtc.commands.plan.nodes import nodes_of, pack_clients
 from fedvtc.commands.plan.plan import make_plan
-from fedvtc.commands.plan.printing import message_lines, placement_lines, print_plan, save_picture
+from fedvtc.commands.plan.printing import (
+    _narrowed,
+    _payload_table,
+    message_lines,
+    placement_lines,
+    print_plan,
+    save_picture,
+)
 from fedvtc.config import Config, load
 from fedvtc.config.schema import DataConfig
 from fedvtc.errors import ClusterError, UserError
@@ -280,6 +287,19 @@ def test_messages_of_a_method_that_cannot_count_them_are_unknown(tmp_path: Path,
     golden(rows[-1])
     # No message is a known size.
     assert message_lines(make_plan(config("method.name=local", *small))) == []
+
+
+@pytest.mark.parametrize("width", [80, 160])
+def test_the_table_of_bytes_cuts_no_word_and_no_number(width: int):
+    table = _payload_table(make_plan(config("placement.pool=inline", "population.num_clients=2")))
+    with (console := Console(width=width, color_system=None)).capture() as captured:
+        console.print(_narrowed(table, console))
+    text = captured.get()
+    assert "\u2026" not in text
+    assert {"prototypes", "covariance", "generator"} <= set(text.split())
+    rows = [re.findall(r"[\d.]+ k?M?B", row) for row in text.splitlines()]
+    assert [len(sizes) for sizes in rows if sizes] == [6] * 5
+    assert max(map(len, text.splitlines())) <= width
 
 
 def test_the_picture_is_a_png(tmp_path: Path, keys_of, golden):

@@ -18,7 +18,7 @@ NUM_ON_DISK = 2
 """Checkpoints that must fit on the disk: a new one is written before an old one is removed."""
 
 
-def examine(folder: RunFolder, config: Config, *, trusted: bool, is_live: bool) -> Iterator[Finding]:
+def examine(folder: RunFolder, config: Config, *, trusted: bool, is_live: bool, resumes: bool) -> Iterator[Finding]:
     """Yields a row for each checkpoint, the round that a resume starts from, and the disk.
 
     Args:
@@ -26,12 +26,12 @@ def examine(folder: RunFolder, config: Config, *, trusted: bool, is_live: bool) 
         config: the run's config, with the overrides of the command.
         trusted: True checks `checkpoint.dir` even if another user owns the run folder.
         is_live: True if a process is writing the run.
+        resumes: True if a resume would do rounds: the run has not finished, or the overrides make the run longer.
     """
     from fedvtc.federation.starting_point import check_starts_over, checkpoint_store
-    from fedvtc.federation.trust import is_owned
     from fedvtc.storage.checkpoints.contents import misfit
+    from fedvtc.storage.trust import is_owned
 
-    is_finished = folder.status == "finished"
     if config.checkpoint.dir is not None and not (trusted or is_owned(folder.path)):
         found = f"not checked: {config.checkpoint.dir} is named by the run folder of another user"
         fix = shlex.join(["fedvtc", "doctor", str(folder.path), "--trust"])
@@ -67,11 +67,11 @@ def examine(folder: RunFolder, config: Config, *, trusted: bool, is_live: bool) 
         fitting.append(manifest)
         size = human_bytes(sum(shard.num_bytes for shard in manifest.shards))
         yield Finding(what, "ok", f"intact: {count_of(len(manifest.shards), 'file')}, {size}")
-    if is_finished:
+    if folder.status == "finished" and not resumes:
         if config.checkpoint.every is not None and not any(manifest.phase == "final" for manifest in intact):
             fix = "Use the newest round; its models lack the method's last step."
             yield Finding("checkpoints/final", "warning", "missing or damaged", fix)
-    elif not is_live:
+    elif resumes:
         num_recorded = count_recorded(folder.path, config.population.num_clients)
         rounds = [manifest.round for manifest in fitting if manifest.phase == "round"]
         # The rule of a resume: a checkpoint newer than the records is used only if there is no other.

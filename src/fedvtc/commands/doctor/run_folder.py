@@ -7,7 +7,7 @@ from pathlib import Path
 
 from fedvtc.commands.doctor import checkpoints, records
 from fedvtc.commands.doctor.finding import Finding, fault_of, safely
-from fedvtc.config import Config, load
+from fedvtc.config import Config, check_resumable, load
 from fedvtc.config.own_code import is_import_path
 from fedvtc.config.secrets import secrets_in
 from fedvtc.errors import ConfigError, DataError, RunFolderError, count_of
@@ -15,6 +15,7 @@ from fedvtc.learning.methods import config_classes
 from fedvtc.storage.run_files import config_layer
 from fedvtc.storage.run_folder import RunFolder
 from fedvtc.storage.run_status import RunStatus
+from fedvtc.storage.trust import is_owned, resume_command
 
 
 def examine_run(path: Path, overrides: Sequence[str] = (), *, trusted: bool = False) -> Iterator[Finding]:
@@ -37,43 +38,64 @@ def examine_run(path: Path, overrides: Sequence[str] = (), *, trusted: bool = Fa
         yield Finding(".lock", "fault", f"cannot be examined ({error.strerror})", fix)
         status = RunStatus(folder.status, holder="perhaps a process")
     refusal = _refusal(folder, trusted)
-    config, found = _config(folder, overrides, refusal)
+    own, config, found = _configs(folder, overrides, refusal)
     yield _status(folder, status)
     yield from safely("secrets", partial(_secrets, path), "fault")
     yield from found
-    num_rounds = config.run.rounds if config else None
+    # The records are those of the rounds that the run was asked for, not of those that the overrides add.
+    num_rounds = own.run.rounds if own else None
+    is_extended = own is not None and config is not None and config.run.rounds > own.run.rounds
     state = {"is_finished": folder.status == "finished", "is_live": status.holder is not None}
     yield from safely("metrics.jsonl", partial(records.metrics, path, num_rounds, **state), "fault")
     yield from safely("clients.csv", partial(records.clients, path, **state), "fault")
     if config is not None:
         yield from safely("partition.npz", partial(check_partition, path, config), "fault")
-        if status.name != "finished" and status.holder is None:
+        resumes = status.holder is None and (status.name != "finished" or is_extended)
+        if resumes:
             yield from safely("data", partial(check_data, folder, config, refusal))
-        check = partial(checkpoints.examine, folder, config, trusted=trusted, is_live=status.holder is not None)
+        check = partial(checkpoints.examine, folder, config, trusted=trusted, is_live=state["is_live"], resumes=resumes)
         yield from safely("checkpoints", check, "fault")
 
 
 def _refusal(folder: RunFolder, trusted: bool) -> str:
     """Returns the remedy for code that is not imported because another user owns the folder, or an empty text."""
-    from fedvtc.federation.trust import is_owned
-
     return "" if trusted or is_owned(folder.path) else "Give --trust if you trust the owner of the folder."
 
 
-def _config(folder: RunFolder, overrides: Sequence[str], refusal: str) -> tuple[Config | None, list[Finding]]:
-    """The config of the run, None if it does not load, and the rows for config.yaml."""
+def _configs(
+    folder: RunFolder, overrides: Sequence[str], refusal: str
+) -> tuple[Config | None, Config | None, list[Finding]]:
+    """The config of the run, the config that a resume with the overrides has, and the rows for config.yaml.
+
+    A config that does not load is None. Without overrides, or with overrides that a resume refuses, both are equal.
+    """
+    own, found = _loaded(folder, [], refusal)
+    if not overrides:
+        return own, own, found
+    config, found = _loaded(folder, overrides, refusal)
+    if own is not None and config is not None:
+        try:
+            check_resumable(own, config)
+        except ConfigError as error:
+            return own, own, _faults(error)
+    return own, config or own, found
+
+
+def _loaded(folder: RunFolder, overrides: Sequence[str], refusal: str) -> tuple[Config | None, list[Finding]]:
     try:
         config = load([config_layer(folder.path)], overrides, methods=config_classes(refusal))
     except ConfigError as error:
-        return None, [fault_of("config.yaml", ConfigError([problem])) for problem in error.problems]
+        return None, _faults(error)
     except RunFolderError as error:
         return None, [fault_of("config.yaml", error, str(folder.path / "config.yaml"))]
     return config, [Finding("config.yaml", "ok", "loads with this version of fedvtc")]
 
 
-def _status(folder: RunFolder, status: RunStatus) -> Finding:
-    from fedvtc.federation.status import resume_command
+def _faults(error: ConfigError) -> list[Finding]:
+    return [fault_of("config.yaml", ConfigError([problem])) for problem in error.problems]
 
+
+def _status(folder: RunFolder, status: RunStatus) -> Finding:
     num_attempts = len(folder.attempts)
     run = f"{folder.name} ({folder.id}), {num_attempts} attempt{'s' * (num_attempts != 1)}"
     if status.holder is not None:

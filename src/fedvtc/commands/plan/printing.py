@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 
 from fedvtc.commands.free_memory import free_memory_bytes
@@ -15,9 +16,12 @@ from fedvtc.commands.plan.plan import Plan
 from fedvtc.errors import UserError, count_of
 from fedvtc.learning.seeding import choose_participants
 from fedvtc.reporting.partition_picture import partition_picture
-from fedvtc.reporting.tables import class_table, human_bytes, human_count
+from fedvtc.reporting.tables import class_table, human_bytes, human_count, keep_words
 from fedvtc.runtime.balance import loads_of
 from fedvtc.runtime.placement import slots
+
+MAX_WIDTH = 1000
+"""Columns of a console that is wide enough for every table."""
 
 
 def print_plan(plan: Plan, console: Console) -> None:
@@ -26,7 +30,7 @@ def print_plan(plan: Plan, console: Console) -> None:
     images = class_table(
         population.class_counts_KC, population.dataset.class_names, plan.backbones, max_width=console.width
     )
-    for table in (images, _parameters_table(plan), _payload_table(plan)):
+    for table in (images, _parameters_table(plan), _narrowed(_payload_table(plan), console)):
         console.print(table)
         console.print()
     lines = [
@@ -118,10 +122,10 @@ def _payload_table(plan: Plan) -> Table:
     """Bytes of a client in a round, after the last round, and in the whole run; in the last line of all clients."""
     run, num_clients = plan.config.run, plan.config.population.num_clients
     chosen = choose_participants(run.seed, round=1, num_clients=num_clients, participation=run.participation)
-    title = f"Bytes of a client, upper bound, {len(chosen)} of {count_of(num_clients, 'client')} a round"
-    columns = [
-        f"{way}, {part}" for way in ("up", "down") for part in ("a round", "the end", count_of(run.rounds, "round"))
-    ]
+    clients, rounds = count_of(num_clients, "client"), count_of(run.rounds, "round")
+    title = f"Bytes of a client, upper bound, {rounds}, {len(chosen)} of {clients} a round"
+    # Headings of short words: the table fits on 80 columns.
+    columns = [f"{way}, {part}" for way in ("up", "down") for part in ("a round", "at end", "in all")]
     table = _table(title, "kind", *columns)
     # The first round has no broadcast.
     num_messages = {"up": run.rounds, "down": run.rounds - 1}
@@ -143,6 +147,15 @@ def _payload_table(plan: Plan) -> Table:
         add(kind, lambda found, kind=kind: found.get(kind, 0))  # type: ignore[misc]
     add("total", lambda found: sum(found.values()))
     add("all clients", lambda found: sum(found.values()), len(chosen), num_clients)
+    return table
+
+
+def _narrowed(table: Table, console: Console) -> Table:
+    """Folds the headings of a table that is too wide for the console; rich alone would cut names and numbers."""
+    keep_words(table)
+    if Measurement.get(console, console.options.update(max_width=MAX_WIDTH), table).maximum > console.width:
+        for column in table.columns:
+            column.width = column.min_width
     return table
 
 

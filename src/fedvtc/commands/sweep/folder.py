@@ -65,8 +65,8 @@ class SweepFolder:
             ConfigError: run folders hold other configs; one line for each key that differs.
             RunFolderError: a run folder is damaged.
         """
-        from fedvtc.federation.trust import is_owned
         from fedvtc.learning.methods import config_classes
+        from fedvtc.storage.trust import is_owned
 
         lines = []
         for trial in self.sweep.trials:

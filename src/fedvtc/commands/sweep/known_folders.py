@@ -34,8 +34,8 @@ def with_known_folders(trials: Sequence[Trial]) -> list[Trial]:
 
 def _known(path: Path) -> tuple[str, int] | None:
     """Returns the key of a run folder's config; None for a folder that is damaged or of another user."""
-    from fedvtc.federation.trust import is_owned
     from fedvtc.learning.methods import config_classes
+    from fedvtc.storage.trust import is_owned
 
     try:
         return _key(load([config_layer(path)], [], methods=config_classes())) if is_owned(path) else None

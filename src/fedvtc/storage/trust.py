@@ -6,6 +6,7 @@ credentials of this machine. The user's own folders may set these values; folder
 
 import os
 import pwd
+import shlex
 from pathlib import Path
 
 from fedvtc.errors import RunFolderError
@@ -41,6 +42,12 @@ def user_name(uid: int) -> str:
         return pwd.getpwuid(uid).pw_name
     except KeyError:
         return f"user {uid}"
+
+
+def resume_command(folder: Path) -> str:
+    """The command line that resumes the run of a folder, quoted for a shell."""
+    trust = [] if is_owned(folder) else ["--trust"]
+    return shlex.join(["fedvtc", "resume", str(folder), *trust])
 
 
 def _foreign(folder: Path) -> tuple[Path, int] | None:

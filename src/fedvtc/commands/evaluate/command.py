@@ -14,7 +14,7 @@ folder."""
 EXAMPLES = """\
 examples:
   fedvtc evaluate outputs/mine --on rotated:15 --on shifted:2 --on noise:0.1
-  fedvtc evaluate outputs/mine --on npz:mine.npz --on data:kmnist --on folder:photos
+  fedvtc evaluate outputs/mine --on npz:mine.npz --on data:mnist --on folder:photos
 """
 
 

@@ -140,6 +140,21 @@ def test_a_step_that_begins_while_a_checkpoint_is_reported_is_not_lost(store):
     assert rounds_of(lineage.history(0)) == [3]
 
 
+def test_a_report_does_not_read_the_clients_of_the_step_that_runs(store):
+    class Changing(set):
+        def __iter__(self):
+            raise RuntimeError("Set changed size during iteration")
+
+    lineage = Lineage(store)
+    take_steps(lineage, 1, 2, clients=(0, 1))
+    running = lineage.begin(ClientHost.run_round, 3, "c")
+    object.__setattr__(running, "clients", Changing())
+    lineage.saved([manifest(2)])
+    object.__setattr__(running, "clients", {2})
+    assert lineage.worked() == {0, 1, 2}
+    assert lineage.num_steps == 1
+
+
 def test_a_history_of_the_time_of_a_report_is_of_before_or_after_it(store):
     lineage, seen = InterruptedLineage(store), []
     take_steps(lineage, 1, 2, 3)

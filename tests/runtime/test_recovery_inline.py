@@ -1,6 +1,6 @@
 """Recovery in this process: clients that fail or are rebuilt end with the same bits, or are absent."""
 
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import replace
 from functools import partial
 
@@ -17,6 +17,7 @@ from fedvtc.learning.methods import Task, build
 from fedvtc.learning.methods.fedproto import FedProtoConfig
 from fedvtc.learning.methods.fedvtc import steps as fedvtc_steps
 from fedvtc.learning.server import Server
+from fedvtc.runtime import snapshots
 from fedvtc.runtime.host import ClientHost
 from fedvtc.runtime.incidents import Incidents
 from fedvtc.runtime.inline_pool import InlinePool
@@ -489,6 +490,24 @@ def test_a_shard_that_cannot_be_written_fails_alone(run_of, config_of, store, tm
     futures = run.pool.save(EVERYONE, store, draft)
     assert isinstance(futures[1].exception(TIMEOUT_S), IsADirectoryError)
     assert [futures[client].result(TIMEOUT_S)[0].name for client in (0, 2)] == [shard_name(0), shard_name(2)]
+
+
+def test_clients_do_not_wait_for_a_checkpoint_that_failed(host_of, store, tmp_path, monkeypatch):
+    host, draft = host_of(), store.draft("round_000001", 1)
+    for client in EVERYONE:
+        train(host, client, 1)
+        host.hold(client)
+    train(host, 2, 2)
+    (tmp_path / "checkpoints" / draft / shard_name(0)).mkdir()
+    with pytest.raises(IsADirectoryError):
+        host.save(EVERYONE, store, draft)
+    # Without room for copies, a client whose state is still held waits until the state is written.
+    monkeypatch.setattr(snapshots, "MAX_ASIDE_BYTES", 0)
+    with ThreadPoolExecutor(1) as worker:
+        working = worker.submit(lambda: [train(host, client, 3) for client in EVERYONE])
+        done, _ = wait([working], TIMEOUT_S)
+        host._snapshots.release(EVERYONE)
+    assert done
 
 
 def test_zero_retries_retry_no_client(run_of, config_of, fault):

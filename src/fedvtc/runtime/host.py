@@ -177,6 +177,7 @@ class ClientHost:
                 for client in clients
             ]
         finally:
+            self._snapshots.release(clients)
             self._clients.release()
 
     def rebuild(self, client_id: int, history: History) -> list[str]:
@@ -247,8 +248,7 @@ class ClientHost:
         with measured_step(client) as costs:
             self._method.receive(client, broadcast)
             upload = as_result(step(client, broadcast) or client.upload(), Upload, self._method, step.__name__)
-            broken = find_non_finite(upload.payload)
-            if broken is not None:
+            if (broken := find_non_finite(upload.payload)) is not None:
                 raise ClientError(client_id, client.round, "upload", f"{broken} is not finite")
         return replace(upload, scalars={**upload.scalars, **costs})
 

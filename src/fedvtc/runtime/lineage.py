@@ -25,7 +25,8 @@ class Step:
         round: the round of the task; a task after the last round counts as one round more.
         broadcast: the broadcast that the clients received, as the pool keeps it: the value, or a reference.
         num_bytes: bytes of the broadcast.
-        clients: the clients that completed the task. Only the thread that works on the pool changes or reads this set.
+        clients: the clients that completed the task. Only the thread that works on the pool changes this set;
+            another thread may read the set once the step is over.
     """
 
     task: str
@@ -106,8 +107,10 @@ class Lineage:
             if not usable:
                 return
             self._checkpoints = sorted(usable, key=lambda manifest: -manifest.round)
-            self._worked |= {client for step in self._steps for client in step.clients}
-            self._steps = [step for step in self._steps if step.round > self._oldest_round]
+            oldest = self._oldest_round
+            # The clients of later steps are not read here: the thread that works may add a client meanwhile.
+            self._worked = self._worked.union(*(step.clients for step in self._steps if step.round <= oldest))
+            self._steps = [step for step in self._steps if step.round > oldest]
             self._from_nothing = False
 
     def changed_since(self, round: int) -> set[int]:

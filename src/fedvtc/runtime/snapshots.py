@@ -6,6 +6,7 @@ to work before its state is written, a copy of the state is set aside first.
 
 import io
 import threading
+from collections.abc import Iterable
 
 from fedvtc.errors import CheckpointError
 from fedvtc.storage.checkpoints.shard_file import Save, Sink
@@ -57,6 +58,17 @@ class Snapshots:
             with self._changed:
                 self._reading.discard(client)
                 self._changed.notify_all()
+
+    def release(self, clients: Iterable[int]) -> None:
+        """Drops states that were held and not written, after a failure; called by the thread that writes.
+
+        Otherwise copies of the states could fill the memory, and a client that waits for room would wait forever.
+        """
+        with self._changed:
+            for client in clients:
+                self._held.discard(client)
+                self._aside.pop(client, None)
+            self._changed.notify_all()
 
     def before_change(self, client: int, save: Save) -> None:
         """Returns once the client may change; sets a held state aside; called by the thread that works.

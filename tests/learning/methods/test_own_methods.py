@@ -18,6 +18,7 @@ from dataclasses import field
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 from pydantic import Field
 
 from fedvtc.config.schema import MethodConfig
@@ -150,7 +151,8 @@ class Failing(Mine):
 
     def start(self):
         fail(self.config, "start")
-        return None if self.config.hook == "no state" else super().start()
+        states = {"no state": None, "set": ({"seen": [1, {2}]}, Broadcast()), "text": ({"names": TEXTS}, Broadcast())}
+        return states.get(self.config.hook, super().start())
 
     def largest_upload(self):
         fail(self.config, "largest_upload")
@@ -162,6 +164,9 @@ class Failing(Mine):
     def working_bytes(self, classifier, *, samples_per_class):
         fail(self.config, "working_bytes")
         return None if self.config.hook == "no bytes" else {}
+
+
+TEXTS = np.array(["a"])
 
 
 def fail(config, hook):
@@ -209,7 +214,7 @@ method:
     [
         *[("plan", hook) for hook in ["check", "crash", "problems", "none", "bare", "__init__", "has_finish"]],
         *[("plan", hook) for hook in ["largest_upload", "no upload", "privacy_loss", "working_bytes", "no bytes"]],
-        *[("run", hook) for hook in ["start", "no state"]],
+        *[("run", hook) for hook in ["start", "no state", "set", "text"]],
     ],
 )
 def test_a_function_that_fails_before_the_training_is_one_line_with_its_place(command, hook, tmp_path, capsys, golden):

@@ -13,6 +13,8 @@ import numpy.typing as npt
 
 Arrays = Mapping[str, npt.NDArray[np.generic]]
 Payload = Mapping[str, Arrays]
+NUMBER_KINDS = "biufc"
+"""Kinds of NumPy types that hold truth values or numbers."""
 
 
 def _check(payload: Payload, where: str = "payload") -> None:
@@ -26,7 +28,7 @@ def _check(payload: Payload, where: str = "payload") -> None:
             if not isinstance(array, np.ndarray | np.generic):
                 fix = "Give a NumPy array, such as tensor.cpu().numpy(), or those of weights_of(module)."
                 raise TypeError(f"{here}[{name!r}] is of type {type(array).__name__}. {fix}")
-            if array.dtype.kind not in "biufc":
+            if array.dtype.kind not in NUMBER_KINDS:
                 raise TypeError(f"{here}[{name!r}] is an array of {array.dtype.name}. Give an array of numbers.")
 
 

@@ -1,13 +1,16 @@
 """Checks a method of the user's own: its class and its section of keys, and the results of its functions."""
 
-from collections.abc import Iterator, Mapping
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
+
+import numpy as np
 
 from fedvtc.config.hints import hints_of, options, unreadable
 from fedvtc.config.own_code import OwnCodeError, own_class
 from fedvtc.config.schema import MethodConfig
-from fedvtc.learning.exchange.messages import Broadcast
+from fedvtc.learning.exchange.messages import NUMBER_KINDS, Broadcast
 from fedvtc.learning.methods.base import Method, ServerState
 
 ResultT = TypeVar("ResultT")
@@ -33,11 +36,16 @@ def as_step(found: object, method: Method[Any], function: str) -> tuple[ServerSt
     """Returns the result of `start` or `server_round`.
 
     Raises:
-        OwnCodeError: the result is not a state and a broadcast.
+        OwnCodeError: the result is not a state and a broadcast, or no checkpoint can hold the state.
     """
     if isinstance(found, tuple) and len(found) == 2:
         state, broadcast = found
         if isinstance(state, Mapping) and isinstance(broadcast, Broadcast):
+            for place, value in _unsavable(state, "state"):
+                kind = f"array of {value.dtype.name}" if isinstance(value, np.ndarray) else type(value).__name__
+                what = f"{_called(method, function)} returns {place} of the type {kind}"
+                fix = "Keep arrays, tensors, numbers and text, in mappings, lists or tuples."
+                raise OwnCodeError(f"{what}, which no checkpoint can hold", fix)
             return state, broadcast
     raise _wrong(found, method, function, "a state and a Broadcast", "return state, Broadcast(...)")
 
@@ -55,9 +63,32 @@ def as_result(found: ResultT, kind: type, method: Method[Any], function: str) ->
 
 
 def _wrong(found: object, method: Method[Any], function: str, kind: str, example: str) -> OwnCodeError:
-    called = f"{type(method).__module__}:{type(method).__qualname__}.{function}"
     got = "None" if found is None else f"an instance of {type(found).__name__}"
-    return OwnCodeError(f"{called} returns {got}, not {kind}", f"End the function with `{example}`.")
+    return OwnCodeError(f"{_called(method, function)} returns {got}, not {kind}", f"End the function with `{example}`.")
+
+
+def _called(method: Method[Any], function: str) -> str:
+    return f"{type(method).__module__}:{type(method).__qualname__}.{function}"
+
+
+def _unsavable(tree: object, place: str) -> Iterator[tuple[str, object]]:
+    """Yields the place and the value of each part of a state that `storage.checkpoints.trees` does not write."""
+    if isinstance(tree, Mapping):
+        for key, value in tree.items():
+            yield from _unsavable(value, f"{place}[{key!r}]")
+    elif type(tree) in (list, tuple):
+        for index, value in enumerate(cast(Sequence[object], tree)):
+            yield from _unsavable(value, f"{place}[{index}]")
+    elif isinstance(tree, np.ndarray | np.generic):
+        if tree.dtype.kind not in NUMBER_KINDS:
+            yield place, tree
+    elif type(tree) not in (str, int, float, bool, type(None)) and not _is_tensor(tree):
+        yield place, tree
+
+
+def _is_tensor(value: object) -> bool:
+    # Without PyTorch in memory, no value can be a tensor; a plan does not import PyTorch.
+    return "torch" in sys.modules and isinstance(value, sys.modules["torch"].Tensor)
 
 
 def _faults(method: type[Method[Any]], name: str) -> Iterator[tuple[str, str]]:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:  # The command line reads the configs of methods without PyTor
 ConfigT = TypeVar("ConfigT", bound=MethodConfig)
 
 ServerState = Mapping[str, Any]
-"""The server's state between rounds, of arrays, numbers, strings and mappings of these."""
+"""The server's state between rounds: arrays, tensors, numbers and text, in mappings, lists or tuples."""
 
 
 @dataclass(frozen=True)

@@ -145,13 +145,13 @@ def _form(hint: Any, path: KeyPath, key: str, value: Any) -> str:
     # Hydra selects a config of a group by such a word.
     if is_shipped(f"{key}/{value}"):
         return f"Write the name of the config, {key}/{value}."
-    first = key_of(fields(section)[0].name)  # type: ignore[arg-type]
+    first = key_of(fields(section)[0].name)
     return f"Set {key}.{first}={value}." if first in _NAMES else ""
 
 
 def _entry(section: type, value: str) -> str:
     """Returns an entry of a list of sections with a name, such as `{name: cnn_2x16, share: SHARE}`."""
-    keys = [key_of(field.name) for field in fields(section)]  # type: ignore[arg-type]
+    keys = [key_of(field.name) for field in fields(section)]
     return f"{{{', '.join(f'{key}: {value if key in _NAMES else key.upper()}' for key in keys)}}}"
 
 

@@ -54,7 +54,9 @@ def test_other_words_are_no_shipped_configs(name):
 
 
 @pytest.mark.parametrize("word", ["experiment/digit", "conf/experiment/digit.yaml", "method.name=fedvtc_plus"])
-def test_a_misspelt_name_gets_the_name_of_a_shipped_config(word, golden, keys_of):
+def test_a_misspelt_name_gets_the_name_of_a_shipped_config(word, golden, keys_of, empty_folder):
+    # Nearer to `conf` than anything else here.
+    (empty_folder / "con").mkdir()
     files, overrides = ([word], []) if word.endswith(".yaml") else ([], [word])
     with pytest.raises(ConfigError) as refused:
         load(files, overrides, methods=config_classes())

@@ -14,12 +14,15 @@ from fedvtc.config.hints import choices, element_of, hint_at, hints_of, long_wor
 from fedvtc.config.layers import Layer, dotted
 from fedvtc.config.problems import Problem, did_you_mean, nearest, show
 from fedvtc.config.section import key_of
+from fedvtc.config.shipped import is_shipped
 from fedvtc.config.yaml_text import KeyPath
 
 SectionT = TypeVar("SectionT")
 
 UNKNOWN = "unknown key"
 """The `what` of a problem with a key that no section has."""
+_NAMES = ("name", "kind")
+"""The first key of a section whose other keys belong to one choice."""
 _TAKEN_BY: dict[type, set[type]] = {bool: {bool}, int: {bool, int, float}, float: {int, float}}
 """For the type of a value that YAML read: the types of keys that accept the value."""
 
@@ -123,7 +126,33 @@ def _problem(cls: type, detail: ErrorDetails, prefix: KeyPath) -> tuple[KeyPath,
     if isinstance(value, float) and not math.isfinite(value):
         words = words.replace("a number", "a finite number")
     near = nearest(value, choices(hint)) if isinstance(value, str) else None
-    return path, Problem(key, f"must be {words}, not {show(value)}", fix=f"Did you mean {near}?" if near else "")
+    fix = f"Did you mean {near}?" if near else _form(hint, path, key, value)
+    return path, Problem(key, f"must be {words}, not {show(value)}", fix=fix)
+
+
+def _form(hint: Any, path: KeyPath, key: str, value: Any) -> str:
+    """Returns a remedy for one word or nothing in place of a section or a list; an empty text for other values."""
+    section, element = section_in(hint), element_of(hint)
+    if value is None and section is not None:
+        return "Leave the key out for its defaults."
+    if not isinstance(value, str) or not value:
+        return ""
+    if section is None:
+        inside = section_in(element)
+        return f"Write [{_entry(inside, value) if inside else value}]." if element is not None else ""
+    if path and isinstance(path[-1], int):
+        return f"Write {_entry(section, value)}."
+    # Hydra selects a config of a group by such a word.
+    if is_shipped(f"{key}/{value}"):
+        return f"Write the name of the config, {key}/{value}."
+    first = key_of(fields(section)[0].name)
+    return f"Set {key}.{first}={value}." if first in _NAMES else ""
+
+
+def _entry(section: type, value: str) -> str:
+    """Returns an entry of a list of sections with a name, such as `{name: cnn_2x16, share: SHARE}`."""
+    keys = [key_of(field.name) for field in fields(section)]
+    return f"{{{', '.join(f'{key}: {value if key in _NAMES else key.upper()}' for key in keys)}}}"
 
 
 def _keys_named(section: type, name: str) -> Iterator[str]:

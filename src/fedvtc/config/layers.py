@@ -15,6 +15,8 @@ from fedvtc.config.shipped import located, nearest_shipped
 from fedvtc.config.yaml_text import KeyPath, parse
 from fedvtc.errors import first_line
 
+_WORDS = "Write key=value, without spaces around `=`, or the path of a file that ends in .yaml."
+"""The words of a command line, as a remedy."""
 _UNREADABLE = (OmegaConfBaseException, yaml.YAMLError, ValueError, TypeError)
 """Errors of `parse`."""
 
@@ -100,7 +102,7 @@ def read_overrides(overrides: Sequence[str], problems: list[Problem]) -> list[La
         key, equals, value = override.partition("=")
         if not equals or not key.strip():
             near = None if equals else nearest_shipped(override)
-            fix = f"Did you mean {near}?" if near else "Write key=value, or the path of a file that ends in .yaml."
+            fix = f"Did you mean {near}?" if near else _WORDS
             problems.append(Problem(override or "''", "is neither key=value nor a file", COMMAND_LINE, fix))
             continue
         path = (*key.strip().split("."),)
@@ -170,7 +172,8 @@ def read_file(file: Path, asked_at: str, problems: list[Problem]) -> Layer | Non
         problems.append(Problem(f"{file}{line}", f"not valid YAML: {error.problem}"))
         return None
     except (OSError, *_UNREADABLE) as error:
-        problems.append(Problem(str(file), f"cannot be read: {_reason(error)}"))
+        fix = "Save the file as UTF-8." if isinstance(error, UnicodeDecodeError) else ""
+        problems.append(Problem(str(file), f"cannot be read: {_reason(error)}", fix=fix))
         return None
     # A file with comments only is a valid, empty layer.
     if not isinstance(parsed.root, yaml.MappingNode | None):
@@ -183,6 +186,8 @@ def _near_files(file: Path) -> str:
     """Returns a hint for a path that is not a file: a near name, or the entries of the last folder that exists."""
     shipped = nearest_shipped(str(file))
     folder, missing = (file, "") if os.path.isdir(file) else (file.parent, file.name)
+    if shipped and not os.path.isdir(folder):
+        return f"Did you mean {shipped}?"
     while not os.path.isdir(folder):
         folder, missing = folder.parent, folder.name
     try:

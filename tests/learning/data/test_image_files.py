@@ -1,4 +1,5 @@
 import os
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -236,6 +237,28 @@ def test_a_class_folder_without_images_is_refused(folder, keys_of, golden):
     for name in ("owl", "ant"):
         paint(folder / "train" / name / "a.png", 5)
     assert load_dataset(configured(folder)).class_names == ("ant", "cat", "dog", "owl")
+
+
+def test_a_class_has_one_name_in_both_unicode_forms(tmp_path):
+    for split, form in (("train", "NFC"), ("test", "NFD")):
+        for number, name in enumerate(("chat", "\u00e9l\u00e9phant")):
+            paint(tmp_path / split / unicodedata.normalize(form, name) / "a.png", 250 - 9 * number - len(split))
+    dataset = load_dataset(configured(tmp_path))
+    assert dataset.class_names == ("chat", "\u00e9l\u00e9phant")
+    assert dataset.test.labels_N.tolist() == [0, 1]
+
+
+def test_an_absent_or_misspelt_folder_comes_with_those_that_are_there(folder, golden):
+    def message():
+        with pytest.raises(DataError) as caught:
+            load_dataset(configured(folder))
+        return str(caught.value)
+
+    (folder / "test").rename(folder / "val")
+    texts = [message()]
+    (folder / "val").rename(folder / "test")
+    (folder / "test/dog").rename(folder / "test/Dog")
+    golden("\n".join([*texts, message()]))
 
 
 def test_class_folders_one_level_too_deep_are_refused(folder, keys_of, golden):

@@ -5,7 +5,7 @@ import ray
 
 from fedvtc.config.operation import ClusterConfig
 from fedvtc.errors import ClusterError
-from fedvtc.runtime.actors.cluster import connected, nodes_elsewhere
+from fedvtc.runtime.actors.cluster import _unanswered, connected, nodes_elsewhere
 
 
 @pytest.fixture(params=["cluster.address", "RAY_ADDRESS"])
@@ -71,3 +71,10 @@ def test_the_nodes_of_a_dashboard_are_not_asked_for(golden, keys_of):
         nodes_elsewhere("http://head:8265")
     assert keys_of(raised.value) == ["RAY_ADDRESS=http://head:8265"]
     golden(raised.value)
+
+
+def test_the_reason_of_ray_comes_without_the_advice_of_ray(golden):
+    reason = (
+        "Could not find any running Ray instance. Please specify the one to connect to by setting `--address` flag."
+    )
+    golden(_unanswered("auto", "RAY_ADDRESS", reason))

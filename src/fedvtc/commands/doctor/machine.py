@@ -72,7 +72,7 @@ def ray() -> Iterator[Finding]:
             yield fault_of("Ray", error)
             return
         num_cpus, num_gpus = sum(node.num_cpus for node in free), sum(node.num_gpus for node in free)
-        found = f"the cluster at {address} answers: {num_cpus:g} CPUs and {num_gpus:g} GPUs are free"
+        found = f"the cluster at {address} answers, with {num_cpus:g} CPU and {num_gpus:g} GPU free"
         yield Finding("Ray", "ok", found)
         return
     base = Path(os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp")

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from fedvtc.config.names import DATASETS
 from fedvtc.config.own_code import OwnCodeError
+from fedvtc.config.problems import nearest, show
 from fedvtc.config.registered import import_path
 from fedvtc.config.schema import DataConfig
 from fedvtc.errors import DataError
@@ -151,9 +152,11 @@ def _load_folder(config: DataConfig) -> Loaded:
         fix = "Set data.path to the folder of train/ and test/, or data.name=npz for an .npz file."
         raise DataError(f"{folder}: is a file. {fix}")
     class_names = image_folders.subfolders(folder / "train")
-    unknown = sorted(set(image_folders.subfolders(folder / "test")) - set(class_names))
-    if unknown:
-        raise DataError(f"{folder / 'test'}: {unknown[0]} is not a class of train/. Use the class folders of train/.")
+    unknown = image_folders.unknown_class(image_folders.subfolders(folder / "test"), class_names)
+    if unknown is not None:
+        near = nearest(unknown, class_names)
+        fix = f"Did you mean {show(near)}?" if near else "Use the class folders of train/."
+        raise DataError(f"{folder / 'test'}: {show(unknown)} is not a class of train/. {fix}")
     train, test = (image_folders.list_image_folder(folder / split, class_names) for split in ("train", "test"))
     image_folders.refuse_empty_classes(folder / "train", class_names, train)
     reader = image_files.ImageReader(config.image_size, config.pixel_max)

@@ -4,6 +4,7 @@ Shapes: N images.
 """
 
 import os
+import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +21,8 @@ _WITHOUT_DECODER = ("BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF")
 """Formats that Pillow recognises and cannot read without other programs."""
 _OF_OTHER_PROGRAMS = ("__MACOSX", "@eaDir")
 """Folders of resource forks and previews, by macOS and by Synology."""
+MAX_SHOWN = 5
+"""Most folders that an error names."""
 
 
 @dataclass
@@ -58,7 +61,7 @@ def subfolders(folder: Path) -> tuple[str, ...]:
     try:
         if not folder.is_dir():
             fix = "Set data.path to a folder that holds train/CLASS/ and test/CLASS/."
-            raise DataError(f"{folder}: no such folder. {fix}")
+            raise DataError(f"{folder}: no such folder{_beside(folder)}. {fix}")
         entries = folder.iterdir()
         names = sorted(entry.name for entry in entries if entry.is_dir() and not _is_foreign(entry.name))
     except OSError as error:
@@ -66,6 +69,12 @@ def subfolders(folder: Path) -> tuple[str, ...]:
     if not names:
         raise DataError(f"{folder}: holds no class folders. Put the images of each class into a folder of its own.")
     return tuple(names)
+
+
+def unknown_class(names: Sequence[str], class_names: Sequence[str]) -> str | None:
+    """Returns the first of some folder names that is no class, in any Unicode form; None if all are classes."""
+    known = {_composed(name) for name in class_names}
+    return next((name for name in names if _composed(name) not in known), None)
 
 
 def list_image_folder(folder: Path, class_names: Sequence[str]) -> ImageFiles:
@@ -76,13 +85,14 @@ def list_image_folder(folder: Path, class_names: Sequence[str]) -> ImageFiles:
     """
     listed = ImageFiles()
     for label, name in enumerate(class_names):
-        for path in sorted(_files(folder / name)):
+        of_class = _folder_of(folder, name)
+        for path in sorted(_files(of_class)):
             if path.suffix.lower() not in image_suffixes():
                 listed.passed_over.append(path)
                 continue
             listed.paths.append(path)
             listed.labels.append(label)
-            listed.groups.append((*path.relative_to(folder / name).parts[:-1], "")[0])
+            listed.groups.append((*path.relative_to(of_class).parts[:-1], "")[0])
     listed.passed_over += [
         entry for entry in sorted(folder.iterdir()) if entry.is_file() and not _is_foreign(entry.name)
     ]
@@ -152,6 +162,25 @@ def _files(folder: Path) -> Iterator[Path]:
             continue
         seen.add(real)
         yield from (Path(parent, name) for name in files if not _is_foreign(name))
+
+
+def _folder_of(folder: Path, name: str) -> Path:
+    """Returns the folder of a class: macOS may write an accented letter of its name as two letters."""
+    if os.path.exists(folder / name) or name.isascii():
+        return folder / name
+    same = (entry for entry in folder.iterdir() if _composed(entry.name) == _composed(name))
+    return next(same, folder / name)
+
+
+def _composed(name: str) -> str:
+    return unicodedata.normalize("NFC", name)
+
+
+def _beside(folder: Path) -> str:
+    """Returns the folders beside an absent folder in words, such as val/ in place of test/; empty if there are none."""
+    names = sorted(path.name for path in folder.parent.iterdir() if path.is_dir()) if folder.parent.is_dir() else []
+    shown = [name for name in names if not _is_foreign(name)][:MAX_SHOWN]
+    return f" ({folder.parent} holds {', '.join(shown)}{', ...' * (len(names) > len(shown))})" if shown else ""
 
 
 def _refuse(error: OSError) -> None:

@@ -151,9 +151,13 @@ def _variables_for(address: str, source: str) -> dict[str, str]:
     return variables_for(address, source)
 
 
-def _unanswered(address: str, source: str, reason: str) -> ClusterError:
-    fix = "Start a cluster with `ray start --head`, or remove the address and unset RAY_ADDRESS."
-    return ClusterError(f"{source}={address}: no Ray cluster answers ({reason.rstrip('.')}). {fix}")
+def _unanswered(
+    address: str, source: str, reason: str, other: str = "remove the address and unset RAY_ADDRESS"
+) -> ClusterError:
+    # The first sentence only: Ray goes on with advice on options that fedvtc lacks.
+    why = reason.partition(". ")[0].rstrip(".")
+    fix = f"Start a cluster with `ray start --head`, or {other}."
+    return ClusterError(f"{source}={address}: no Ray cluster answers ({why}). {fix}")
 
 
 @contextmanager
@@ -252,10 +256,7 @@ def nodes_elsewhere(address: str, source: str = "RAY_ADDRESS") -> tuple[list[Res
             free, total = json.loads(query.stdout.splitlines()[-1])
             return [_resources(node) for node in free], [_resources(node) for node in total]
         reason = next(reversed(query.stderr.strip().splitlines()), f"exit code {query.returncode}")
-    raise ClusterError(
-        f"{source}={address}: no Ray cluster answers ({reason}). "
-        f"Start a cluster with `ray start --head`, or unset {source}."
-    )
+    raise _unanswered(address, source, reason, f"unset {source}")
 
 
 def _check_listening(address: str) -> None:

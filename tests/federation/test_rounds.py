@@ -18,8 +18,9 @@ from fedvtc.errors import ClientError, ClusterError, ConfigError, RunExistsError
 from fedvtc.federation.launch import run_federation
 from fedvtc.federation.resume import resume_federation
 from fedvtc.learning.client.client import FederatedClient
-from fedvtc.learning.exchange.messages import bytes_by_kind
+from fedvtc.learning.exchange.messages import Broadcast, bytes_by_kind
 from fedvtc.learning.methods import Task, build, config_classes
+from fedvtc.learning.methods.local import Local
 from fedvtc.learning.metrics import CLIENT_METRICS, MEASURED
 from fedvtc.learning.population import Population
 from fedvtc.learning.seeding import choose_participants
@@ -247,6 +248,12 @@ def test_a_method_without_a_last_step_ends_with_its_last_evaluation(run):
     assert not traffic(last, "up")
     assert not traffic(last, "down")
     assert not (path / "samples").exists()
+
+
+def test_a_client_whose_upload_the_server_does_not_read_takes_part(run, monkeypatch):
+    expected = run("local-read", "method.name=local", "run.rounds=1")
+    monkeypatch.setattr(Local, "server_round", lambda self, state, uploads, server: (state, Broadcast(server.round)))
+    assert results_of(run("local-unread", "method.name=local", "run.rounds=1")) == results_of(expected)
 
 
 def test_a_method_without_a_last_step_evaluates_everybody_after_samples(run):

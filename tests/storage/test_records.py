@@ -3,9 +3,11 @@ import json
 import numpy as np
 import pytest
 
+from fedvtc.storage import records
 from fedvtc.storage.records import (
     client_columns,
     client_lines,
+    clients_of,
     count_recorded,
     is_torn,
     plain,
@@ -76,6 +78,19 @@ def test_records_up_to_a_round_leave_out_the_final_record(tmp_path):
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
     assert records_up_to(tmp_path, 2) == records[:2]
     assert records_up_to(tmp_path, 0) == []
+
+
+def test_rows_of_several_rounds_are_read_in_one_pass(tmp_path, monkeypatch):
+    rows = [f"{round},{phase},{client},0.5" for round, phase in ((1, "round"), (3, "round"), (3, "final"), (5, "round"))
+            for client in (0, 1)]  # fmt: skip
+    (tmp_path / "clients.csv").write_text("\n".join(["round,phase,client,accuracy", *rows, "damaged", ""]))
+    passes = []
+    monkeypatch.setattr(records, "client_lines", lambda folder: passes.append(folder) or client_lines(folder))
+    first, second, third, last = clients_of(tmp_path, [1, 2, 3, 6])
+    assert first == [{"round": 1, "phase": "round", "client": client, "accuracy": 0.5} for client in (0, 1)]
+    assert (second, last) == ([], [])
+    assert [(row["round"], row["phase"], row["client"]) for row in third] == [(3, "round", 0), (3, "round", 1)]
+    assert len(passes) == 1
 
 
 def test_rounds_count_up_to_the_first_missing_or_damaged_record(tmp_path):

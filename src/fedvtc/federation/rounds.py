@@ -101,6 +101,7 @@ class Federation:
         with self._server(round, tally) as server:
             uploads = tally.watch(self._enough(f"round {round}", results))
             state, merged = as_step(self._method.server_round(state, uploads, server), self._method, "server_round")
+            _read_rest(uploads)
             # The round keys the clients' draws and is the round of a resume, so a method cannot set another one.
             broadcast = replace(merged, round=round)
         tally.add_received(received, self._clients.backbones(tally.uploaders))
@@ -171,6 +172,7 @@ class Federation:
             uploads = tally.watch(self._enough("closing exchange", results), CLOSING)
             closing = self._method.closing_server(state, uploads, server)
             closing = as_result(closing, Broadcast, self._method, "closing_server")
+            _read_rest(uploads)
         record |= server.scalars
         return replace(closing, round=round)
 
@@ -222,3 +224,9 @@ class Federation:
             if evaluated.rows:
                 tracker.log_confusions(record, evaluated.confusions)
             tracker.log(record, evaluated.rows)
+
+
+def _read_rest(uploads: Iterator[Upload]) -> None:
+    """Reads the uploads that a method has not read: their clients would not take part in the round."""
+    for _ in uploads:
+        pass

@@ -11,9 +11,11 @@ import json
 import math
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -128,10 +130,19 @@ def records_up_to(folder: Path, last_round: int) -> list[dict[str, Any]]:
     return [record for record in records if record["phase"] == "round" and record["round"] <= last_round]
 
 
-def clients_in(folder: Path, round: int) -> list[dict[str, Any]]:
-    """Returns the rows of the evaluation of a round in clients.csv with numbers as numbers; none without one."""
+def clients_of(folder: Path, rounds: Iterable[int]) -> Iterator[list[dict[str, Any]]]:
+    """Yields the rows of the evaluation of each round in clients.csv with numbers as numbers; none without one.
+
+    Reads the file once, so the rounds must ascend.
+    """
     rows = (line.values for line in client_lines(folder) if line.values is not None)
-    return [_with_numbers(row) for row in rows if row["round"] == round and row["phase"] == "round"]
+    evaluations = groupby((row for row in rows if row["phase"] == "round"), key=itemgetter("round"))
+    reached: float = -1
+    evaluated: Iterator[dict[str, Any]] = iter(())
+    for round in rounds:
+        while reached < round:
+            reached, evaluated = next(evaluations, (math.inf, evaluated))
+        yield [_with_numbers(row) for row in evaluated] if reached == round else []
 
 
 def _with_numbers(row: Mapping[str, Any]) -> dict[str, Any]:

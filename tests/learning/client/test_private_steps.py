@@ -93,6 +93,12 @@ def test_every_step_of_a_fit_starts_anew_and_empty_batches_count_nothing():
     assert learner.fit(batches[1:2], loss, optimizer) == {}
 
 
+def test_the_loss_of_an_empty_batch_lies_on_the_device_of_the_weights():
+    module = nn.Linear(2, 1, bias=False, device="meta")
+    loss = PrivateLoss(module, lambda rows: {"loss": module(rows).mean()})
+    assert loss(torch.zeros(0, 2, device="meta"))["loss"].device == module.weight.device
+
+
 def test_batches_have_each_image_with_the_rate():
     torch.manual_seed(0)
     sampling = PoissonSampling(100, 20)

@@ -77,7 +77,7 @@ class PrivateLoss:
         else:
             # A step of noise alone: without the step, the messages would tell that the batch was empty.
             gradients = {name: weight.new_zeros((0, *weight.shape)) for name, weight in self._weights.items()}
-            means = {"loss": torch.zeros(())}
+            means = {"loss": next(iter(self._weights.values())).new_zeros(())}
         for name, weight in self._weights.items():
             weight.grad_sample = gradients[name].detach()  # type: ignore[attr-defined]
             weight.summed_grad = None  # type: ignore[attr-defined]

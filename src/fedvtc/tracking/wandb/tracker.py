@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from fedvtc.errors import RunFolderError, reason
 from fedvtc.learning.metrics import EVALUATED_CLIENTS
-from fedvtc.storage.records import clients_in, records_up_to
+from fedvtc.storage.records import clients_of, records_up_to
 from fedvtc.storage.run_files import read_description
 from fedvtc.tracking.base import RunInfo, Tracker
 from fedvtc.tracking.console import plain_line
@@ -121,11 +121,10 @@ class WandbTracker(Tracker):
         self._series, self._best = Series(), -1.0
         self._pending: dict[str, Any] = {}
         self._axes: set[str] = set()
-        folder = run.folder / "wandb"
-        drop_empty(folder)
+        drop_empty(run.folder / "wandb")
         self._run = self._open(run)
         self._logged = {
-            phase: set(logged_values(folder, self._run.id, name))
+            phase: set(logged_values(run.folder / "wandb", self._run.id, name))
             for phase, name in (("round", "round"), ("final", "final/round"))
         }
         self._run.define_metric("round")
@@ -137,11 +136,13 @@ class WandbTracker(Tracker):
         picture = run.folder / "partition.png"
         if not self._logged["round"] and picture.is_file():
             self._pending["partition"] = wandb.Image(str(picture))
-        for record in records_up_to(run.folder, run.resumed_round or 0):
+        earlier = records_up_to(run.folder, run.resumed_round or 0)
+        rows = clients_of(run.folder, sorted({record["round"] for record in earlier} - self._logged["round"]))
+        for record in earlier:
             is_lost = record["round"] not in self._logged["round"]
             if is_lost and (picture := run.folder / "samples" / f"round_{record['round']:06d}.png").is_file():
                 self._pending["samples"] = wandb.Image(str(picture), caption=f"round {record['round']}")
-            self._log(record, clients_in(run.folder, record["round"]) if is_lost else [])
+            self._log(record, next(rows, []) if is_lost else [])
 
     def _open(self, run: RunInfo) -> "wandb.Run":
         try:

@@ -5,7 +5,8 @@ distils into one model on the server; here every client's model learns from the 
 so the paper's term on running statistics is absent, which makes weaker images.
 """
 
-from fedvtc.learning.methods.dense.method import DENSE, DENSEConfig, DistillationConfig, GenerationConfig
+from fedvtc.learning.methods.dense.config import DENSEConfig, DistillationConfig, GenerationConfig
+from fedvtc.learning.methods.dense.method import DENSE
 
 __all__ = ["DENSE", "METHOD", "DENSEConfig", "DistillationConfig", "GenerationConfig"]
 

@@ -23,7 +23,7 @@ from fedvtc.learning.models.weights import load_weights
 
 if TYPE_CHECKING:
     from fedvtc.learning.client.loop import Loss
-    from fedvtc.learning.methods.dense.method import DENSEConfig, GenerationConfig
+    from fedvtc.learning.methods.dense.config import DENSEConfig, GenerationConfig
     from fedvtc.learning.server import Server
 
 Teacher = Callable[[Tensor, Tensor], Tensor]

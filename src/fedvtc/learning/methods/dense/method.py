@@ -1,4 +1,4 @@
-"""The keys and the client's half of DENSE.
+"""The client's half of DENSE.
 
 Shapes: B images of a batch, N images in all.
 """
@@ -6,18 +6,16 @@ Shapes: B images of a batch, N images in all.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import field, replace
-from typing import TYPE_CHECKING, Annotated, Literal
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
-from pydantic import Field
 
-from fedvtc.config.schema import MethodConfig, OptimizerConfig
-from fedvtc.config.section import section
 from fedvtc.learning.exchange.messages import Arrays, Broadcast, Upload
 from fedvtc.learning.methods.base import ServerState
+from fedvtc.learning.methods.dense.config import DENSEConfig
 from fedvtc.learning.methods.fedavg import largest_model
-from fedvtc.learning.methods.local import LocalConfig, LocalRounds
+from fedvtc.learning.methods.local import LocalRounds
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -27,56 +25,6 @@ if TYPE_CHECKING:
     from fedvtc.learning.data.generated import GeneratedImages
     from fedvtc.learning.models.classifier import ClassifierModule
     from fedvtc.learning.server import Server
-
-
-@section
-class GenerationConfig:
-    """The images that the server invents, and the model that it distils beside them."""
-
-    batches: Annotated[int, Field(ge=1)] = 200
-    """Batches of images; each has a new generator."""
-    batch_size: Annotated[int, Field(ge=1)] = 64
-    """Images of a batch."""
-    steps: Annotated[int, Field(ge=1)] = 30
-    """Steps of a generator and its latents, by Adam with a rate of 0.001 and momenta of 0.5 and 0.999."""
-    latent_size: Annotated[int, Field(ge=1)] = 256
-    """Entries of a latent."""
-    width: Annotated[int, Field(ge=1)] = 32
-    """Channels of the generator's last feature map; coarser maps have more channels."""
-    adversarial_weight: Annotated[float, Field(ge=0)] = 1.0
-    """Weight of the divergence between the clients' models and the server's, where they disagree."""
-
-
-@section
-class DistillationConfig:
-    """The training of the clients' models on the images."""
-
-    epochs: Annotated[int, Field(ge=1)] = 5
-    """Passes over the images."""
-    batch_size: Annotated[int, Field(ge=1)] = 32
-    """Images in a training step."""
-    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
-    """Optimizer of the client's model, new for this training."""
-
-
-@section
-class DENSEConfig(MethodConfig):
-    """The keys of DENSE."""
-
-    name: str = "dense"
-    generation: GenerationConfig = field(default_factory=GenerationConfig)
-    """The images that the server invents, and the model that it distils beside them."""
-    temperature: Annotated[float, Field(gt=0)] = 20.0
-    """Temperature of the answers in distillation."""
-    ensemble: Literal["mean", "label_weighted"] = "mean"
-    """Answer of the clients' models to an image. `mean`: of all clients; `label_weighted`: a client counts by its share
-    of the images of the class that the image is invented for (our addition)."""
-    finetune: DistillationConfig = field(default_factory=DistillationConfig)
-    """The training of the clients' models on the images."""
-
-    def of_rounds(self) -> MethodConfig:
-        """Returns the keys of Local, whose rounds are equal."""
-        return LocalConfig()
 
 
 class DENSE(LocalRounds[DENSEConfig]):

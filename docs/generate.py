@@ -23,9 +23,11 @@ TABLE = re.compile(r"(<!-- (fedvtc table [^\n]*) -->\n).*?(<!-- end of table -->
 METHODS_PAGE = """# Methods
 
 Every method runs in the same harness: the same partition, backbones, first weights, batches and evaluation. A page
-names the source, what is sent and kept, what predicts, what a server learns of a client, the cost, and each difference
-from paper and authors' code. The keys are in [the reference](../reference/config.md); `conf/method/` has a file for
-each method. [Adding a method](../adding-a-method.md) shows how to write one.
+names the source, the messages, the kept state, the predictor, the exposure of a client to the server, the cost, and
+each difference from paper and authors' code. The cost is in floating-point operations of the whole run, as a multiple
+of [Local](local.md); the [leaderboard](../leaderboard.md#costs) has the measured numbers. The keys are in
+[the reference](../reference/config.md); `conf/method/` has a file for each method.
+[Adding a method](../adding-a-method.md) shows how to write a method.
 
 | method | |
 |---|---|

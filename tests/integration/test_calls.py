@@ -100,7 +100,8 @@ def calls_of(pool, client):
     return [entry for entry in entries if entry[0] != "process_id"]
 
 
-def test_slots_that_come_free_a_moment_later_are_taken(cluster):
+@pytest.mark.parametrize("clients_per_actor", [1, "auto"])
+def test_slots_that_come_free_a_moment_later_are_taken(cluster, clients_per_actor):
     """Ray still reports as used what a run that has just ended gave back."""
     with connected(ClusterConfig(address=cluster.address), "given-back"):
         ended = placement_group([{"CPU": 1}])
@@ -108,7 +109,7 @@ def test_slots_that_come_free_a_moment_later_are_taken(cluster):
         giving_back = threading.Timer(0.5, remove_placement_group, [ended])
         giving_back.start()
         try:
-            with reserved(PlacementConfig(clients_per_actor=1), 2, print) as (packing, _):
+            with reserved(PlacementConfig(clients_per_actor=clients_per_actor), 2, print) as (packing, _):
                 assert packing.num_actors == 2
         finally:
             giving_back.join()

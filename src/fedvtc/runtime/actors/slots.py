@@ -153,16 +153,14 @@ def _gathered(
 
 
 def _packed(placement: PlacementConfig, num_clients: int, needs: Resources) -> Packing:
-    """Packs into what is free now; where actors do not fit beside what is in use, asks again for `SETTLE_S`."""
+    """Packs into what is free now; if the idle cluster had more room for the run, asks again for `SETTLE_S`."""
     began_s = time.monotonic()
     while True:
         free, total = free_nodes(), all_nodes()
-        try:
+        num_free, num_all = (sum(num_slots(needs, node) for node in nodes) for nodes in (free, total))
+        least = min(num_all, 1 if placement.wait == "min" else num_wanted(placement, num_clients))
+        if num_free >= least or time.monotonic() - began_s > SETTLE_S:
             return pack(placement, num_clients, needs, free, FREE_NOW, total=total, may_grow=may_grow())
-        except ClusterError:
-            is_idle = sum(num_slots(needs, node) for node in free) >= sum(num_slots(needs, node) for node in total)
-            if is_idle or time.monotonic() - began_s > SETTLE_S:
-                raise
         time.sleep(POLL_S)
 
 

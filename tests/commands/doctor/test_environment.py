@@ -211,6 +211,17 @@ def test_a_low_limit_of_open_files_is_a_warning(golden):
     assert limited(1000, 8000).startswith("ok | ")
 
 
+def test_a_limit_of_the_address_space_is_named(monkeypatch, golden):
+    def found(limit):
+        monkeypatch.setattr(resource, "getrlimit", lambda kind: (limit, limit))
+        return list(machine.address_space())
+
+    assert found(resource.RLIM_INFINITY) == found(10**12) == []
+    low, middle = found(2 * 10**9), found(8 * 10**9)
+    assert states([*low, *middle]) == [("address space", "fault"), ("address space", "warning")]
+    golden(lines([*low, *middle]))
+
+
 def test_fewer_cpus_than_the_machine_has_are_a_warning():
     program = "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\n"
     program += "from fedvtc.commands.doctor.machine import cpus; print([row.fix for row in cpus()])"

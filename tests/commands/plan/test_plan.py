@@ -5,6 +5,7 @@ from collections import namedtuple
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from rich.console import Console
 
@@ -133,6 +134,8 @@ def test_lines_on_the_data(golden):
     train = replace(digits.train, labels_N=digits.train.labels_N + 10)
     many = replace(digits, train=train, num_classes=20, class_names=names, notes=("passed over 1 file",))
     golden("\n".join(data_lines(DataReport.of(many))))
+    even = replace(DataReport.of(many), train_counts_C=np.full(20, 60), test_counts_C=np.full(20, 1000))
+    assert data_lines(even)[1] == "Data: 60 training images and 1,000 test images by class."
 
 
 def test_the_parameters_include_the_head():

@@ -405,13 +405,18 @@ def test_a_partition_file_with_flipped_bits_is_refused_or_read(tmp_path):
     assert num_refused > len(content) // 4
 
 
-def test_a_bare_array_or_an_absent_file_is_refused(tmp_path, keys_of, golden):
+def test_a_bare_array_or_an_absent_file_is_refused(tmp_path, keys_of, golden, monkeypatch):
     np.save(tmp_path / "array.npy", np.arange(3))
     for name in ("array.npy", "absent.npz"):
         with pytest.raises(DataError) as caught:
             load_partition(tmp_path / name, np.zeros(3), 1)
         assert keys_of(caught.value) == [str(tmp_path / name)]
         golden(caught.value)
+    # config.yaml of a run folder keeps a relative path.
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DataError) as caught:
+        load_partition("absent.npz", np.zeros(3), 1)
+    assert keys_of(caught.value) == [str(tmp_path / "absent.npz")]
 
 
 def test_of_kind_all_every_client_holds_every_image(tmp_path):

@@ -70,6 +70,8 @@ def examine(folder: RunFolder, config: Config, *, trusted: bool, is_live: bool, 
     if folder.status == "finished" and not resumes:
         if config.checkpoint.every is not None and not any(manifest.phase == "final" for manifest in intact):
             fix = "Use the newest round; its models lack the method's last step."
+            if not intact:
+                fix = "Free disk space, and repeat the run under another run.name if you need its models."
             yield Finding("checkpoints/final", "warning", "missing or damaged", fix)
     elif resumes:
         num_recorded = count_recorded(folder.path, config.population.num_clients)

@@ -11,6 +11,7 @@ FACTS = {
     "CPUs": machine.cpus,
     "memory": machine.memory,
     "open files": machine.open_files,
+    "address space": machine.address_space,
     "launcher": machine.launcher,
     "FEDVTC_DATA": machine.data_root,
     "wandb": machine.wandb,

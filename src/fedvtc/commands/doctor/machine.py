@@ -16,6 +16,10 @@ MIN_MEMORY_BYTES = 2e9
 MIN_DISK_BYTES = 1e9
 MIN_OPEN_FILES = 4096
 """Ray warns below this limit; each actor needs some connections."""
+MIN_ADDRESS_BYTES = 3.5e9
+"""Address space that a run in one process maps, most of it for the libraries of PyTorch."""
+RAY_ADDRESS_BYTES = 16e9
+"""Address space that the processes of a local cluster map, with an object store of 6 GB."""
 STORE_SHARE = 0.3
 """Share of the free memory that Ray's object store takes (DEFAULT_OBJECT_STORE_MEMORY_PROPORTION in Ray)."""
 SMALL_STORE_BYTES = 10e9
@@ -112,6 +116,20 @@ def open_files() -> Iterator[Finding]:
     else:
         limit = "any number of" if most == resource.RLIM_INFINITY else f"at most {most}"
         yield Finding("open files", "ok", f"{limit} open files")
+
+
+def address_space() -> Iterator[Finding]:
+    """Checks the limit of a process's address space, which batch systems set in place of a limit of memory."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit == resource.RLIM_INFINITY or limit >= RAY_ADDRESS_BYTES:
+        return
+    found = f"at most {_gb(limit)} for a process (ulimit -v)"
+    if limit < MIN_ADDRESS_BYTES:
+        fix = "Raise the limit, with `ulimit -v unlimited` or in the request of the batch job."
+        yield Finding("address space", "fault", f"{found}, too little for PyTorch", fix)
+    else:
+        fix = "Raise the limit, or set placement.pool=inline."
+        yield Finding("address space", "warning", f"{found}, too little for the object store of Ray", fix)
 
 
 def launcher() -> Iterator[Finding]:

@@ -1,5 +1,8 @@
 """The data report in a plan: facts, images by class, and everything odd about the data."""
 
+import numpy as np
+from numpy.typing import NDArray
+
 from fedvtc.learning.data import DataReport
 
 _CLASSES_SHOWN = 12
@@ -16,7 +19,9 @@ def _classes_line(report: DataReport) -> str:
         names = zip(report.class_names, train_C.tolist(), test_C.tolist(), strict=True)
         counts = ", ".join(f"{name} {train}/{test}" for name, train, test in names)
         return f"Data: training/test images by class: {counts}."
-    return (
-        f"Data: {train_C.min():,} to {train_C.max():,} training images and {test_C.min():,} to {test_C.max():,}"
-        " test images by class."
-    )
+    return f"Data: {_span(train_C)} training images and {_span(test_C)} test images by class."
+
+
+def _span(counts_C: NDArray[np.int64]) -> str:
+    least, most = counts_C.min(), counts_C.max()
+    return f"{least:,} to {most:,}" if least < most else f"{most:,}"

@@ -4,6 +4,7 @@ Shapes: N training images.
 """
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -53,7 +54,8 @@ def load_partition(
         with open(path, "rb") as file:
             is_json = file.read(64).lstrip()[:1] in (b"[", b"{")
     except FileNotFoundError:
-        raise DataError(f"{path}: no such partition file. {_REMEDY}") from None
+        # Relative to the working folder, also in the config.yaml of a run folder.
+        raise DataError(f"{os.path.abspath(path)}: no such partition file. {_REMEDY}") from None
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}). {_REMEDY}") from None
     indices, offsets, saved_labels_N = _read_json(path) if is_json else _read_npz(path)

@@ -205,8 +205,11 @@ class Residents:
         def write(buffers: Sequence[memoryview]) -> None:
             resident.extent = self._file.write(buffers)
 
-        found.empty(write if resident.extent is None else None)
+        if resident.extent is None:
+            found.save(write)
+        # Before the bytes go: a signal may interrupt this thread anywhere, while the other thread writes a checkpoint.
         resident.emptied, resident.layout = found, found.layout
+        found.drop()
 
     def _forget_extent(self, resident: _Resident) -> None:
         if resident.extent is not None:

@@ -30,6 +30,14 @@ def test_an_array_comes_back_from_the_state_with_type_shape_and_values(memory, d
     assert np.array_equal(restored["a"], memory["a"])
 
 
+def test_sums_of_a_transposed_array_have_the_bits_of_a_restored_one(memory):
+    memory["a"] = np.random.default_rng(0).standard_normal((37, 1000)).astype(np.float32).T
+    restored = Memory()
+    restored.load_state_dict(memory.state_dict())
+    assert restored["a"].strides == memory["a"].strides
+    assert restored["a"].sum() == memory["a"].sum()
+
+
 def test_an_array_is_copied_when_it_is_stored_and_when_it_is_saved(memory):
     given = np.zeros(3)
     given.flags.writeable = False

@@ -31,12 +31,11 @@ class _Place(NamedTuple):
 
 
 class _ArrayPlace(NamedTuple):
-    """An array of the memory; the strides count, because sums depend on the order of an array's values."""
+    """An array of the memory."""
 
     name: str
     shape: tuple[int, ...]
     dtype: str
-    strides: tuple[int, ...]
 
 
 class Layout(NamedTuple):
@@ -75,18 +74,18 @@ class ClientBytes:
         self.layout = Layout(
             tuple(places),
             tuple(storage.nbytes() for storage in self._storages),
-            tuple(
-                _ArrayPlace(name, array.shape, array.dtype.str, array.strides) for name, array in self._arrays.items()
-            ),
+            tuple(_ArrayPlace(name, array.shape, array.dtype.str) for name, array in self._arrays.items()),
         )
         self.num_bytes = sum(self.layout.storage_bytes) + sum(array.nbytes for array in self._arrays.values())
 
-    def empty(self, write: Callable[[Buffers], None] | None) -> None:
-        """Removes the bytes from memory, after `write` has received the bytes; None drops the bytes."""
-        if write is not None:
-            # Storages on a GPU pass through the memory of the CPU.
-            storages = [storage.cpu() for storage in self._storages]
-            write([*map(_view_of_storage, storages), *map(_view_of_array, self._arrays.values())])
+    def save(self, write: Callable[[Buffers], None]) -> None:
+        """Passes the bytes to `write`; they stay in memory."""
+        # Storages on a GPU pass through the memory of the CPU.
+        storages = [storage.cpu() for storage in self._storages]
+        write([*map(_view_of_storage, storages), *map(_view_of_array, self._arrays.values())])
+
+    def drop(self) -> None:
+        """Removes the bytes from memory; if a signal interrupts this function, `fill` still puts all bytes back."""
         for tensor in self._tensors:
             tensor.data = tensor.data.new_empty(0)
         for name, array in self._arrays.items():
@@ -97,7 +96,7 @@ class ClientBytes:
     def fill(self, read: Callable[[Buffers], None]) -> None:
         """Puts the bytes back, which `read` writes into buffers of the same sizes."""
         storages = [torch.UntypedStorage(num_bytes) for num_bytes in self.layout.storage_bytes]
-        arrays = {place.name: _new_array(place) for place in self.layout.arrays}
+        arrays = {place.name: np.empty(place.shape, np.dtype(place.dtype)) for place in self.layout.arrays}
         read([*map(_view_of_storage, storages), *map(_view_of_array, arrays.values())])
         device = self._client.device
         if device.type != "cpu":
@@ -142,11 +141,5 @@ def _view_of_storage(storage: torch.UntypedStorage) -> memoryview:
 
 
 def _view_of_array(array: np.ndarray[Any, Any]) -> memoryview:
-    # An array of the memory is contiguous in the order of its strides, so this is a view.
-    return array.ravel(order="K").view(np.uint8).data
-
-
-def _new_array(place: _ArrayPlace) -> np.ndarray[Any, Any]:
-    dtype = np.dtype(place.dtype)
-    num_bytes = dtype.itemsize * int(np.prod(place.shape))
-    return np.ndarray(place.shape, dtype, np.empty(num_bytes, np.uint8), strides=place.strides)
+    # An array of the memory is contiguous, so this is a view.
+    return array.ravel().view(np.uint8).data

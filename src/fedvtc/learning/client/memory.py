@@ -35,7 +35,8 @@ class Memory(MutableMapping[str, Value]):
         if isinstance(value, np.generic):
             value = value.item()
         if isinstance(value, np.ndarray) and _fits_a_checkpoint(value.dtype):
-            self._values[name] = np.array(value)
+            # In the order of a restored array, because the bits of sums depend on the order in memory.
+            self._values[name] = np.array(value, order="C")
         elif type(value) in (bool, int, float):
             self._values[name] = value
         else:

@@ -1,5 +1,7 @@
 """FedVTC with noise on its messages: keyed noise, the private generator, and epsilon in the record."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -99,6 +101,16 @@ def test_the_record_has_the_epsilon_of_all_messages_so_far(tiny_federation, tiny
     whole = method.privacy_loss([5, 9])
     assert whole.epsilon == pytest.approx(epsilon([GaussianUse(2.0, 1.0, method.task.num_rounds + 1)], 1e-5))
     assert tiny_federation(tiny_fedvtc(**PLUS)).method.privacy_loss([5]) is None
+
+
+def test_the_epsilon_of_the_record_covers_clients_of_earlier_rounds(tiny_federation, tiny_fedvtc):
+    method = tiny_federation(tiny_fedvtc(privacy=NOISE, **PLUS)).method
+    few, many = (replace(method.largest_upload(), num_images=num) for num in (4, 400))
+    state, _ = method.server_round({}, [few, many], Server(0, 1))
+    second = Server(0, 2)
+    method.server_round(state, [replace(many, round=2)], second)
+    expected = epsilon([GaussianUse(0.2, 1.0, 2), GaussianUse(0.8, 1.0, 2)], 1e-5)
+    assert second.scalars["privacy/epsilon"] == pytest.approx(expected)
 
 
 def test_training_without_noise_beside_noised_steps_is_refused(golden):

@@ -76,7 +76,9 @@ class FedVTC(Method[FedVTCConfig]):
         self, state: ServerState, uploads: Iterable[Upload], server: Server
     ) -> tuple[ServerState, Broadcast]:
         """Merges statistics exactly and averages generators, weighted by images."""
-        config, mean_generator, round, num_images = self.config, WeightedMean(), 0, set[int]()
+        config, mean_generator, round = self.config, WeightedMean(), 0
+        # Of all participants so far: a client that does not take part in this round may have the largest privacy loss.
+        num_images = set(map(int, state.get("num_images", ())))
         merged = FeatureStatistics.empty(self.task.feature_size, config.round_form)
         clients: dict[str, Mapping[str, Arrays]] = dict(state.get("clients", {}))
         for upload in uploads:
@@ -96,7 +98,8 @@ class FedVTC(Method[FedVTCConfig]):
         anchors = self._gaussians(merged)
         if "anchors" in state:
             anchors = anchors.keeping(read_gaussians(state["anchors"]))
-        state = {"anchors": anchors.to_payload(), "clients": clients}
+        kept_sizes = {"num_images": np.array(sorted(num_images))} if config.privacy.training_noise > 0 else {}
+        state = {"anchors": anchors.to_payload(), "clients": clients, **kept_sizes}
         payload: dict[str, Arrays] = anchors.to_payload()
         if not mean_generator.is_empty:
             payload["generator"] = mean_generator.value()

@@ -50,8 +50,9 @@ def working_bytes(
             return max(decoded + peak_bytes(lambda: decoder(chunk)), copies * decoded)
 
     num_in_window = min(task.num_classes * finetune.images_per_class, WINDOW_BYTES // image_bytes + 1)
-    # Resampling needs the images, the coordinates of their pixels, and the result.
-    copies = 5 if finetune.augment == "affine" else 2
+    # Resampling needs the images, the coordinates of their pixels, and the result; sharpening the images, their means,
+    # and the difference of both before and after its scaling.
+    copies = 5 if finetune.augment == "affine" else 4 if finetune.sharpening else 2
     num_in_pool = task.num_classes * finetune.pool
     keeps_pool = num_in_pool * image_bytes <= WINDOW_BYTES
     # Drawing needs the latents, the means of their Gaussians, and the noise.

@@ -141,10 +141,11 @@ def _thinned(at: Mapping[tuple[bool, int], Sequence[Any]], metrics: Sequence[str
 
 
 def _axis(axis: str, rounds: Sequence[int]) -> alt.Axis:
-    if axis == "round" and len(rounds) <= FEW_ROUNDS:
-        # Vega draws halves between so few rounds.
-        return alt.Axis(labelFlush=True, values=rounds)
-    return alt.Axis(labelFlush=True, tickMinStep=1 if axis == "round" else 0)
+    if axis != "round":
+        return alt.Axis(labelFlush=True)
+    # Vega draws halves between few rounds.
+    steps = {"values": rounds} if len(rounds) <= FEW_ROUNDS else {"tickMinStep": 1}
+    return alt.Axis(labelFlush=True, format="d", **steps)
 
 
 def _curve(rows: Sequence[Row], groups: Groups, name: str, axis: str, title: str) -> Chart:

@@ -8,6 +8,7 @@ import pytest
 import vl_convert
 
 from fedvtc.reporting.charts import classes as charts_of_classes
+from fedvtc.reporting.charts import curves
 from fedvtc.reporting.charts.all import figures_of
 from fedvtc.reporting.charts.figure import TABLE, as_csv
 from fedvtc.reporting.charts.last_step import last_step
@@ -57,6 +58,12 @@ def test_curves_are_means_over_seeds_at_the_traffic_and_seconds_so_far(figures):
     assert about == {"round": 1, "phase": "round", "MB": 0.75, "seconds": 1.5, "seeds": 2, accuracy: 0.7}
     assert first[f"{accuracy} high"] == round(0.7 + 0.02**0.5, 6)
     assert (final["phase"], final["MB"], final["seconds"]) == ("final", 3.0, 6.0)
+
+
+def test_rounds_are_labelled_by_whole_numbers_and_seconds_are_not():
+    assert curves._axis("round", [5, 10]).to_dict() == {"format": "d", "labelFlush": True, "values": [5, 10]}
+    assert curves._axis("round", list(range(100)))["format"] == "d"
+    assert "format" not in curves._axis("seconds", [5, 10]).to_dict()
 
 
 def test_metrics_of_your_own_and_losses_are_curves_over_every_axis(fake_run):

@@ -201,7 +201,7 @@ def test_a_run_waits_for_the_slots_of_another_run(cluster, monkeypatch):
     assert second == answers
 
 
-def test_nodes_that_die_and_join_change_nothing_in_the_results(cluster):
+def test_nodes_that_die_and_join_change_nothing_in_the_results(cluster, monkeypatch):
     """The first run loses one of two nodes in the middle of a round; the second run gets the node as it joins."""
     inline, _ = results_of(config_of(None))
     until(lambda: free_cpus(cluster) == [2.0, 3.0])
@@ -218,8 +218,9 @@ def test_nodes_that_die_and_join_change_nothing_in_the_results(cluster):
         cluster.of_two = cluster.add_node(num_cpus=2)
         until(pool._free_slots)
 
-    # A move pays depending on measured seconds; a longer run makes a move likely on a busy machine too.
-    rounds = ("run.rounds=30", "evaluate.every=30")
+    # Such small clients would only move on a busy machine, where their rounds take longer than a move.
+    monkeypatch.setattr(ray_pool, "MOVE_S", 0.0)
+    rounds = ("run.rounds=12", "evaluate.every=12")
     config = config_of(cluster, "placement.cpus_per_actor=2", "placement.wait=min", *rounds)
     results, watcher = results_of(config, (0, 2), join)
     assert (watcher.num_actors[0], watcher.num_actors[-2]) == (1, 2)

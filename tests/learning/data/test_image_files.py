@@ -255,6 +255,7 @@ def test_an_absent_or_misspelt_folder_comes_with_those_that_are_there(folder, go
         return str(caught.value)
 
     (folder / "test").rename(folder / "val")
+    (folder / "__MACOSX").mkdir()
     texts = [message()]
     (folder / "val").rename(folder / "test")
     (folder / "test/dog").rename(folder / "test/Dog")

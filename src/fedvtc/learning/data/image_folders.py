@@ -62,8 +62,7 @@ def subfolders(folder: Path) -> tuple[str, ...]:
         if not folder.is_dir():
             fix = "Set data.path to a folder that holds train/CLASS/ and test/CLASS/."
             raise DataError(f"{folder}: no such folder{_beside(folder)}. {fix}")
-        entries = folder.iterdir()
-        names = sorted(entry.name for entry in entries if entry.is_dir() and not _is_foreign(entry.name))
+        names = _folders_in(folder)
     except OSError as error:
         raise DataError(f"{folder}: cannot be read ({error.strerror}). Make the folder readable.") from None
     if not names:
@@ -176,11 +175,15 @@ def _composed(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
+def _folders_in(folder: Path) -> list[str]:
+    return sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not _is_foreign(entry.name))
+
+
 def _beside(folder: Path) -> str:
     """Returns the folders beside an absent folder in words, such as val/ in place of test/; empty if there are none."""
-    names = sorted(path.name for path in folder.parent.iterdir() if path.is_dir()) if folder.parent.is_dir() else []
-    shown = [name for name in names if not _is_foreign(name)][:MAX_SHOWN]
-    return f" ({folder.parent} holds {', '.join(shown)}{', ...' * (len(names) > len(shown))})" if shown else ""
+    names = _folders_in(folder.parent) if folder.parent.is_dir() else []
+    more = ", ..." if len(names) > MAX_SHOWN else ""
+    return f" ({folder.parent} holds {', '.join(names[:MAX_SHOWN])}{more})" if names else ""
 
 
 def _refuse(error: OSError) -> None:

@@ -1,7 +1,7 @@
 """Checks a method of the user's own: its class and its section of keys, and the results of its functions."""
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from typing import Any, TypeVar, cast
 
@@ -41,9 +41,9 @@ def as_step(found: object, method: Method[Any], function: str) -> tuple[ServerSt
     if isinstance(found, tuple) and len(found) == 2:
         state, broadcast = found
         if isinstance(state, Mapping) and isinstance(broadcast, Broadcast):
-            for place, value in _unsavable(state, "state"):
+            for place, value in _unsavable(state):
                 kind = f"array of {value.dtype.name}" if isinstance(value, np.ndarray) else type(value).__name__
-                what = f"{_called(method, function)} returns {place} of the type {kind}"
+                what = f"{_called(method, function)} returns state{place} of the type {kind}"
                 fix = "Keep arrays, tensors, numbers and text, in mappings, lists or tuples."
                 raise OwnCodeError(f"{what}, which no checkpoint can hold", fix)
             return state, broadcast
@@ -71,19 +71,21 @@ def _called(method: Method[Any], function: str) -> str:
     return f"{type(method).__module__}:{type(method).__qualname__}.{function}"
 
 
-def _unsavable(tree: object, place: str) -> Iterator[tuple[str, object]]:
+def _unsavable(tree: object) -> Iterator[tuple[str, object]]:
     """Yields the place and the value of each part of a state that `storage.checkpoints.trees` does not write."""
+    parts: Iterable[tuple[object, object]] = ()
     if isinstance(tree, Mapping):
-        for key, value in tree.items():
-            yield from _unsavable(value, f"{place}[{key!r}]")
+        parts = tree.items()
     elif type(tree) in (list, tuple):
-        for index, value in enumerate(cast(Sequence[object], tree)):
-            yield from _unsavable(value, f"{place}[{index}]")
+        parts = enumerate(cast(Sequence[object], tree))
     elif isinstance(tree, np.ndarray | np.generic):
         if tree.dtype.kind not in NUMBER_KINDS:
-            yield place, tree
+            yield "", tree
     elif type(tree) not in (str, int, float, bool, type(None)) and not _is_tensor(tree):
-        yield place, tree
+        yield "", tree
+    for key, part in parts:
+        for place, value in _unsavable(part):
+            yield f"[{key!r}]{place}", value
 
 
 def _is_tensor(value: object) -> bool:

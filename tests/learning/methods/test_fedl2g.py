@@ -44,6 +44,13 @@ def test_targets_start_as_standard_normal_of_the_guided_size(target, size, rate)
     assert not shift_CD[1:].any()
 
 
+@pytest.mark.parametrize(
+    ("warm_up", "num_rounds", "expected"), [(0.29, 100, 29), (0.1, 10, 1), (0.1, 19, 1), (0, 5, 0)]
+)
+def test_warm_up_is_a_decimal_share_of_the_rounds_rounded_down(warm_up, num_rounds, expected):
+    assert FedL2GConfig(warm_up=warm_up).warm_up_rounds(num_rounds) == expected
+
+
 @pytest.mark.parametrize("target", ["logits", "features"])
 def test_clients_measure_in_the_warm_up_and_train_afterwards(tiny_federation, target):
     federation = tiny_federation(FedL2GConfig(target=target, warm_up=0.5), run=RunConfig(rounds=2))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from fractions import Fraction
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -46,6 +47,11 @@ class FedL2GConfig(MethodConfig):
     warm_up: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Share of the rounds, rounded down, in which the server learns targets and no client trains."""
 
+    def warm_up_rounds(self, num_rounds: int) -> int:
+        """Returns the number of rounds of the warm-up."""
+        # The decimal share: as a float, 0.29 of 100 rounds is a little less than 29.
+        return int(Fraction(str(self.warm_up)) * num_rounds)
+
 
 class FedL2G(Method[FedL2GConfig]):
     """Uploads gradients of the targets, measured on held-out images of the client; broadcasts the targets."""
@@ -76,7 +82,7 @@ class FedL2G(Method[FedL2GConfig]):
         def loss(images: Tensor, labels_B: Tensor) -> dict[str, Tensor]:
             return guided_loss(*outputs(weights, images), labels_B, targets_CD)
 
-        if client.round > int(self.config.warm_up * self.task.num_rounds):
+        if client.round > self.config.warm_up_rounds(self.task.num_rounds):
             with client.phase("train"):
                 for index_batches in client.index_passes(len(study_N)):
                     client.fit("classifier", _batches(client, study_N, index_batches), loss=loss)

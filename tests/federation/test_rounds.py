@@ -307,7 +307,7 @@ def saved(path, round):
     for client in sorted(manifest.clients):
         shard = read_tree(store.read(manifest, f"client_{client:04d}.pt"))
         write_tree(shard["classifier"], file := ShardFile("classifier", io.BytesIO()))
-        weights.append(file.shard.sha256)
+        weights.append(file.end().sha256)
     return read_server(store, manifest)[0], weights
 
 

@@ -24,7 +24,9 @@ Save = Callable[[Sink], object]
 
 
 class ShardFile:
-    """Passes bytes on to a file, and counts and hashes them.
+    """Passes bytes on to a file in pieces that fit the processor's caches, and counts and hashes the pieces.
+
+    PyTorch writes some hundred bytes at a time, so small pieces are collected.
 
     Args:
         name: the shard's name.
@@ -34,21 +36,34 @@ class ShardFile:
     def __init__(self, name: str, file: Sink) -> None:
         self._name, self._file = name, file
         self._num_bytes, self._digest = 0, hashlib.sha256()
+        self._collected = bytearray()
 
     def write(self, content: bytes, /) -> int:
-        """Writes and hashes in pieces that fit the processor's caches; returns the number of bytes."""
+        """Writes and hashes the collected bytes once they are a piece; returns the number of bytes of the content."""
         view = memoryview(content).cast("B")
-        for start in range(0, len(view), PIECE_BYTES):
-            piece = view[start : start + PIECE_BYTES]
-            self._file.write(piece)  # type: ignore[arg-type]  # Files take any buffer.
-            self._digest.update(piece)
-        self._num_bytes += len(view)
+        if len(self._collected) + len(view) > PIECE_BYTES:
+            self._pass_on_collected()
+        if len(view) <= PIECE_BYTES:
+            self._collected += view
+        else:
+            for start in range(0, len(view), PIECE_BYTES):
+                self._pass_on(view[start : start + PIECE_BYTES])
         return len(view)
 
     def flush(self) -> None:
         """Does nothing; the code that opened the file syncs the file."""
 
-    @property
-    def shard(self) -> Shard:
-        """Name, size and hash of the bytes written so far."""
+    def end(self) -> Shard:
+        """Writes the collected bytes; returns name, size and hash of all bytes."""
+        self._pass_on_collected()
         return Shard(self._name, self._num_bytes, self._digest.hexdigest())
+
+    def _pass_on_collected(self) -> None:
+        if self._collected:
+            collected, self._collected = self._collected, bytearray()
+            self._pass_on(collected)
+
+    def _pass_on(self, piece: bytearray | memoryview) -> None:
+        self._file.write(piece)  # type: ignore[arg-type]  # Files take any buffer.
+        self._digest.update(piece)
+        self._num_bytes += len(piece)

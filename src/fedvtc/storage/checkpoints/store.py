@@ -99,7 +99,7 @@ class CheckpointStore:
         with self._folders.create(draft, name) as file:
             shard_file = ShardFile(name, file)
             save(shard_file)
-        return shard_file.shard
+            return shard_file.end()
 
     def take_over(self, draft: str, manifest: Manifest, name: str) -> Shard | None:
         """Puts a shard of an earlier checkpoint into a draft without writing the content again.

@@ -41,17 +41,18 @@ def _ticks(pid: int) -> int:
     return int(fields[11]) + int(fields[12])
 
 
-def pss_bytes(pid: int, *, files: bool = True) -> int:
-    """The proportional set size of a process; 0 after its end.
+def pss_bytes(pid: int) -> tuple[int, int]:
+    """The proportional set size of a process, and its part without mapped files; (0, 0) after the end of the process.
 
-    Without `files` the mapped files do not count: their share falls when any other process maps the same libraries.
+    The share of mapped files falls when any other process maps the same libraries. A reading of both, because each one
+    stops the process for milliseconds.
     """
-    parts = {"Pss:"} if files else {"Pss_Anon:", "Pss_Shmem:"}
     try:
         lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
     except OSError:
-        return 0
-    return sum(1024 * int(line.split()[1]) for line in lines if line.split()[0] in parts)
+        return 0, 0
+    sizes = {line.split()[0]: 1024 * int(line.split()[1]) for line in lines[1:]}
+    return sizes["Pss:"], sizes["Pss_Anon:"] + sizes["Pss_Shmem:"]
 
 
 def descriptors(pid: int) -> int:

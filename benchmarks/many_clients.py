@@ -4,8 +4,8 @@
 
 Runs the command `fedvtc run`: MNIST over Dir(0.3), two small CNNs and ResNet-8, a tenth of the clients in each round, a
 checkpoint after every round. Without a folder with MNIST, the images are noise of the same shape, which takes the same
-time. Memory is the proportional set size (PSS) of all processes of the run, including Ray's, read every two seconds. Then
-one thread repeats the training of each round's participants in a bare PyTorch loop, on one warm model for each
+time. Memory is the proportional set size (PSS) of all processes of the run, including Ray's, read every two seconds.
+Then one thread repeats the training of each round's participants in a bare PyTorch loop, on one warm model for each
 backbone. The run is ended after its rounds, before the evaluation of every client.
 """
 

@@ -140,17 +140,25 @@ def worked(pool, *clients):
 
 
 def test_participants_of_a_round_are_spread_evenly_by_handing_over_their_states(pool_of):
-    """Clients 0 to 3 take part, all on one actor; clients without a round have no state."""
+    """Clients 0 to 4 take part, four of them on one actor; clients without a round have no state."""
     with pool_of([[0, 1, 2, 3], [4, 5]], {}) as pool:
         pool.config = replace(pool.config, placement=PlacementConfig())
         worked(pool, 0, 2, 3)
-        pool._rearrange([0, 1, 2, 3])
+
+        def run():
+            pool._rearrange([0, 1, 2, 3])
+            return list(pool.map(ClientHost.evaluate, [0, 1, 2, 3, 4]))
+
+        assert run() == [f"evaluate of {client}" for client in range(5)]
         assert [handle.clients for handle in pool.handles] == [[2, 3], [4, 5, 0, 1]]
-        assert calls_of(pool, 2) == [("give", 0), ("forget", 1)]
-        assert calls_of(pool, 4) == [("take", 0, b"state"), ("rebuild", 1, 0), ("log", 4)][:2]
+        own = [("evaluate", 2), ("evaluate", 3)]
+        # No actor waits for a state before it has worked on its other clients.
+        assert calls_of(pool, 2) == [("give", 0), ("forget", 1), *own]
+        moved = [("take", 0, b"state"), ("rebuild", 1, 0), ("evaluate", 0), ("evaluate", 1)]
+        assert calls_of(pool, 4) == [("evaluate", 4), *moved]
         # The actors are even now.
-        pool._rearrange([0, 1, 2, 3])
-        assert ("give", 2) not in calls_of(pool, 2)
+        run()
+        assert calls_of(pool, 2)[4:] == [("log", 2), *own]
         # A move must pay.
         pool._workload = workload_of(dict.fromkeys(range(6), ray_pool.MOVE_S / 2))
         pool._rearrange([0, 1])

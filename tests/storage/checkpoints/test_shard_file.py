@@ -49,8 +49,9 @@ def test_small_pieces_reach_the_file_together():
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
 def test_a_full_file_raises_its_own_error():
-    with open("/dev/full", "wb", buffering=0) as full, pytest.raises(OSError, match="No space left") as raised:
+    with open("/dev/full", "wb", buffering=0) as full:
         file = ShardFile("server.pt", full)
         file.write(b"x")
-        file.end()
+        with pytest.raises(OSError, match="No space left") as raised:
+            file.end()
     assert raised.value.errno == errno.ENOSPC

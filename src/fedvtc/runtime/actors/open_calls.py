@@ -1,7 +1,8 @@
 """The open calls of each client during one task: the rebuild of the client, and the task itself."""
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from contextlib import suppress
+from typing import Any, NamedTuple, Protocol
 
 import ray
 from ray import ObjectRef
@@ -18,6 +19,18 @@ from fedvtc.runtime.lineage import Lineage
 from fedvtc.runtime.tasks import ClientTask, is_changing
 
 
+class Given(NamedTuple):
+    """A client's state, on its way from one actor to another.
+
+    Attributes:
+        is_given: ready once the actor has given the state.
+        state: the state, which the coordinator never reads.
+    """
+
+    is_given: ObjectRef[bool]
+    state: ObjectRef[bytes]
+
+
 class Actors(Protocol):
     """The actors of a pool, as a task on many clients needs them."""
 
@@ -26,8 +39,8 @@ class Actors(Protocol):
     incidents: Incidents
     handles: list[ActorHandle]
     """The actors that are not lost."""
-    moved: dict[int, Any]
-    """References to the states of clients that another actor has given away, for their next rebuild."""
+    moved: dict[int, Given | None]
+    """Clients that the next task has to rebuild in another actor, with the states that they had."""
 
     def handle_of(self, client: int) -> ActorHandle:
         """Returns the actor that the client lives in."""
@@ -198,12 +211,15 @@ class OpenCalls:
             self._step.clients.add(client)
 
     def _sent_rebuild(self, client: int) -> ObjectRef[Any]:
-        actor, state = self._actors.handle_of(client).actor, self._actors.moved.pop(client, None)
+        actor, given = self._actors.handle_of(client).actor, self._actors.moved.pop(client, None)
         reference: ObjectRef[Any]
-        if state is not None:
-            reference = actor.take.remote(client, state)
-        else:
-            reference = actor.rebuild.remote(client, self._actors.lineage.history(client))
+        if given is not None:
+            # Without a state from its lost actor, a client is rebuilt from the lineage.
+            with suppress(RayError):
+                ray.get(given.is_given, timeout=self._actors.config.runtime.client_timeout_s)
+                reference = actor.take.remote(client, given.state)
+                return reference
+        reference = actor.rebuild.remote(client, self._actors.lineage.history(client))
         return reference
 
 

@@ -2,12 +2,10 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import RayError
 
 from fedvtc.config.schema import Config
 from fedvtc.errors import ClientError, ClusterError
@@ -16,6 +14,7 @@ from fedvtc.learning.population import ClientSpec
 from fedvtc.runtime.actors.actor import ClientActor
 from fedvtc.runtime.actors.calls import Calls
 from fedvtc.runtime.actors.handle import ActorHandle
+from fedvtc.runtime.actors.open_calls import Given
 from fedvtc.runtime.actors.slots import Slot, those_there
 from fedvtc.runtime.balance import Workload, moves
 from fedvtc.runtime.host import ClientHost
@@ -70,7 +69,7 @@ class RayPool:
         self._dataset_ref, self._config_ref = ray.put(dataset), ray.put(config)
         self._num_started = 0
         self.handles: list[ActorHandle] = []
-        self.moved: dict[int, Any] = {}
+        self.moved: dict[int, Given | None] = {}
         self._handle_of: dict[int, ActorHandle] = {}
         for slot, specs in zip(slots, hosted, strict=False):
             self._start(slot, specs)
@@ -202,7 +201,10 @@ class RayPool:
         return those_there([slot for slot in self._slots if slot not in taken])
 
     def _rearrange(self, participants: Sequence[int]) -> None:
-        """Moves participants before their round, also to new actors in free slots, if the moves shorten the round."""
+        """Moves participants before their round, also to new actors in free slots, if the moves shorten the round.
+
+        The round's calls rebuild the clients of `moved`.
+        """
         free = self._free_slots()
         before = [handle.clients for handle in self.handles] + [[] for _ in free]
         if len(before) == 1:
@@ -216,7 +218,8 @@ class RayPool:
         # Before the first measurement, costs are no seconds; clients then have no state, and move at no cost.
         if gain <= MOVE_S * len(new_actor_of):
             return
-        given = self._given(list(new_actor_of))
+        # Given before the round's calls, so that an actor trains its other clients while a state is on its way.
+        self.moved = {client: self._given(client) for client in new_actor_of}
         targets: list[ActorHandle | Slot] = [*self.handles, *free]
         for client, index in new_actor_of.items():
             old, target = self._handle_of[client], targets[index]
@@ -226,22 +229,11 @@ class RayPool:
                 targets[index] = self._start(target, [spec])
             else:
                 self._assign(spec, target)
-        self.moved = given
-        self.restore(list(new_actor_of))
 
-    def _given(self, clients: Sequence[int]) -> dict[int, Any]:
-        """Takes clients out of their actors; returns references to the states of clients that have worked."""
-        given = {}
-        for client in clients:
-            actor = self._handle_of[client].actor
-            if self.lineage.history(client).has_state:
-                given[client] = actor.give.options(num_returns=2).remote(client)
-            else:
-                actor.forget.remote(client)
-        states = {}
-        for client, (is_given, state) in given.items():
-            # Without a state from its lost actor, a client is rebuilt from the lineage.
-            with suppress(RayError):
-                ray.get(is_given, timeout=self.config.runtime.client_timeout_s)
-                states[client] = state
-        return states
+    def _given(self, client: int) -> Given | None:
+        """Takes a client out of its actor; returns None for a client that has not worked, and so has no state."""
+        actor = self._handle_of[client].actor
+        if not self.lineage.history(client).has_state:
+            actor.forget.remote(client)
+            return None
+        return Given(*actor.give.options(num_returns=2).remote(client))

@@ -159,7 +159,16 @@ class RayPool:
                 f"cluster: all actors are lost, and no resources for a new actor came free in {seconds:g} s. "
                 "Add nodes and resume, or set runtime.replace_timeout_s higher."
             )
-        return [self._assign(spec, self._least_busy()) for spec in handle.specs]
+        expected = self._workload.expected()
+        # Actors that have not started may wait for a slot of their own.
+        handles = [other for other in self.handles if other.has_come_up] or self.handles
+        loads = {other: sum(expected[client] for client in other.clients) for other in handles}
+        assigned = []
+        for spec in handle.specs:
+            idlest = min(loads, key=lambda other: loads[other])
+            loads[idlest] += expected[spec.client]
+            assigned.append(self._assign(spec, idlest))
+        return assigned
 
     def close(self) -> None:
         """Ends the actors."""
@@ -188,12 +197,6 @@ class RayPool:
         handle.specs.append(spec)
         self._handle_of[spec.client] = handle
         return handle
-
-    def _least_busy(self) -> ActorHandle:
-        expected = self._workload.expected()
-        # Actors that have not started may wait for a slot of their own.
-        handles = [handle for handle in self.handles if handle.has_come_up] or self.handles
-        return min(handles, key=lambda handle: sum(expected[client] for client in handle.clients))
 
     def _free_slots(self) -> list[Slot]:
         """Returns the slots that nodes provide and no actor uses."""

@@ -118,7 +118,7 @@ def make_environment(name: str, folder: Path) -> None:
         return
     python, packages = PEERS[name]
     torch_version = torch.__version__.partition("+")[0]
-    subprocess.run(["uv", "venv", "--quiet", "--python", python, folder], check=True)
+    subprocess.run(["uv", "venv", "--quiet", "--clear", "--python", python, folder], check=True)
     words = ["uv", "pip", "install", "--quiet", "--compile-bytecode", "--python", folder / "bin/python"]
     subprocess.run([*words, f"torch=={torch_version}", "numpy", *packages], check=True)
     (folder / "complete").touch()

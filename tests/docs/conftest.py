@@ -7,7 +7,13 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PATTERNS = ("*.md", "docs/**/*.md", "jobs/**/*.md", "benchmarks/**/*.md", "conf/**/*.md")
-DOCUMENTS = sorted(file for pattern in PATTERNS for file in ROOT.glob(pattern))
+# Hidden folders hold what a command made here, such as the environments of benchmarks/peers.
+DOCUMENTS = sorted(
+    file
+    for pattern in PATTERNS
+    for file in ROOT.glob(pattern)
+    if not any(part.startswith(".") for part in file.relative_to(ROOT).parts)
+)
 
 
 def pytest_generate_tests(metafunc):

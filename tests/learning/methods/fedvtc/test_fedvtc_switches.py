@@ -99,6 +99,7 @@ SLOW = OptimizerConfig(name="sgd", lr=1e-4)
         ({"finetune": {"optimizer": SLOW}}, {}, "finished"),
         ({"finetune": {"optimizer": DECAYED}}, {"finetune": {"optimizer": PENALISED}}, "finished"),
         ({"finetune": {"schedule": "cosine"}}, {}, "finished"),
+        ({"finetune": {"averaging": 0.5}}, {}, "finished"),
         ({"finetune": {"pool": 4}}, {}, "finished"),
         (MIXTURE, {}, "finished"),
         (MIXTURE | FULL, FULL, "finished"),

@@ -89,6 +89,9 @@ class FinetuneConfig:
     schedule: Annotated[Literal["constant", "cosine"], AddedLater()] = "constant"
     """Learning rate over the steps of a fine-tuning. `cosine`: falls from the optimizer's rate to 0 along half a
     cosine."""
+    averaging: Annotated[float, Field(ge=0, lt=1), AddedLater()] = 0.0
+    """Decay of an exponential mean of the weights over the steps (Polyak and Juditsky 1992), which is the result of a
+    fine-tuning (our addition). 0: the weights after the last step are the result."""
     latents: Literal["class", "client_mixture"] = "class"
     """Distribution of latents. `class`: N(c^y, sigma^2) of the server; `client_mixture`: the clients' own Gaussians of
     class y."""

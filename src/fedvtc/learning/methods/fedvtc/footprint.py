@@ -57,7 +57,8 @@ def working_bytes(
     keeps_pool = num_in_pool * image_bytes <= WINDOW_BYTES
     # Drawing needs the latents, the means of their Gaussians, and the noise.
     pool = num_in_pool * (3 * 4 * task.feature_size + keeps_pool * image_bytes)
-    moments = 2 * 4 * sum(weight.numel() for weight in classifier.parameters())
+    # The two moments of the optimizer, and the mean of the weights.
+    moments = (3 if finetune.averaging else 2) * 4 * sum(weight.numel() for weight in classifier.parameters())
     window = decoding(num_in_window, copies)
     batch = num_in_window * image_bytes + peak_bytes(train_classifier)
     if generator.training == "joint":

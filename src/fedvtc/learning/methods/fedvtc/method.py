@@ -255,6 +255,7 @@ class FedVTC(Method[FedVTCConfig]):
             batch_size=config.batch_size,
             optimizer=config.optimizer,
             schedule=config.schedule,
+            averaging=config.averaging,
         )
         if config.real_data == "after":
             client.train(phase="finetune_real")

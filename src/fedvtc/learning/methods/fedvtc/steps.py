@@ -24,6 +24,7 @@ from fedvtc.learning.methods.fedvtc.config import GeneratorConfig
 from fedvtc.learning.methods.fedvtc.generator import GeneratorTarget, VTCModule, reconstruction_error
 from fedvtc.learning.methods.fedvtc.images import WINDOW_BYTES, LazyImages
 from fedvtc.learning.methods.fedvtc.joint import JointModule
+from fedvtc.learning.methods.fedvtc.mean_weights import MeanWeights
 from fedvtc.learning.models.optimizers import build_optimizer
 
 
@@ -102,6 +103,7 @@ def finetune(
     batch_size: int,
     optimizer: OptimizerConfig,
     schedule: Literal["constant", "cosine"] = "constant",
+    averaging: float = 0.0,
 ) -> None:
     """Trains the whole classifier by cross-entropy on drawn images.
 
@@ -112,9 +114,12 @@ def finetune(
         batch_size: images per step.
         optimizer: settings of a new optimizer, dropped after the last step.
         schedule: learning rate over the steps; `cosine` falls to 0.
+        averaging: decay of the mean of the weights over the steps, which the classifier ends with; 0 keeps the weights
+            of the last step.
     """
     stepper = build_optimizer(client.classifier.parameters(), optimizer)
     scheduler: CosineAnnealingLR | None = None
+    mean = MeanWeights(client.classifier, averaging) if averaging else None
 
     def cross_entropy(images: Tensor, labels_B: Tensor) -> Tensor:
         return functional.cross_entropy(client.classifier(images), labels_B)
@@ -125,8 +130,12 @@ def finetune(
             index_batches = list(epoch_batches(len(drawn), batch_size, torch.default_generator))
             if schedule == "cosine" and scheduler is None:
                 scheduler = CosineAnnealingLR(stepper, T_max=epochs * len(index_batches))
-            batches = _windows(client, drawn, index_batches)
-            client.fit("classifier", _scheduled(batches, scheduler), loss=cross_entropy, optimizer=stepper)
+            batches = _scheduled(_windows(client, drawn, index_batches), scheduler)
+            if mean is not None:
+                batches = mean.watch(batches)
+            client.fit("classifier", batches, loss=cross_entropy, optimizer=stepper)
+        if mean is not None:
+            mean.replace_weights()
 
 
 def _scheduled(

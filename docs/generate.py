@@ -18,7 +18,7 @@ from fedvtc.learning import methods
 
 ROOT = Path(__file__).parents[1]
 METHODS = ROOT / "docs/methods"
-WITH_TABLES = (ROOT / "README.md", ROOT / "docs/leaderboard.md")
+WITH_TABLES = (ROOT / "README.md", ROOT / "docs/leaderboard.md", ROOT / "docs/results.md")
 TABLE = re.compile(r"(<!-- (fedvtc table [^\n]*) -->\n).*?(<!-- end of table -->)", re.DOTALL)
 METHODS_PAGE = """# Methods
 

@@ -42,6 +42,8 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
+    # `nohup` passes an ignored SIGHUP on to all processes of the tests, some of which send the signal.
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     # Until all tests are collected: the imports of PyTorch and Lightning create a million objects that stay.
     gc.disable()
     spec = importlib.util.spec_from_file_location("golden_messages", Path(__file__).parent / "golden/messages.py")

@@ -70,11 +70,11 @@ class Calls:
 
     def results(self) -> Iterator[Any]:
         """Yields the result of each client in the order of the clients; the `ClientError` of a skipped client."""
-        moved = list(self._actors.moved)
+        moved = set(self._actors.moved)
         self._open.send([client for client in self._clients if client not in moved])
-        for client in moved:
+        for client in sorted(moved):
             self._open.rebuild(client)
-        self._open.send(moved)
+        self._open.send([client for client in self._clients if client in moved])
         for handle in {self._actors.handle_of(client): None for client in self._clients}:
             self._watch.add(handle)
         for client in self._clients:

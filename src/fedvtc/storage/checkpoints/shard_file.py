@@ -39,15 +39,13 @@ class ShardFile:
         self._collected = bytearray()
 
     def write(self, content: bytes, /) -> int:
-        """Writes and hashes the collected bytes once they are a piece; returns the number of bytes of the content."""
+        """Collects the bytes, and passes on those that no longer fit a piece; returns the number of bytes."""
         view = memoryview(content).cast("B")
-        if len(self._collected) + len(view) > PIECE_BYTES:
-            self._pass_on_collected()
-        if len(view) <= PIECE_BYTES:
-            self._collected += view
-        else:
-            for start in range(0, len(view), PIECE_BYTES):
-                self._pass_on(view[start : start + PIECE_BYTES])
+        for start in range(0, len(view), PIECE_BYTES):
+            part = view[start : start + PIECE_BYTES]
+            if len(self._collected) + len(part) > PIECE_BYTES:
+                self._pass_on()
+            self._collected += part
         return len(view)
 
     def flush(self) -> None:
@@ -55,15 +53,11 @@ class ShardFile:
 
     def end(self) -> Shard:
         """Writes the collected bytes; returns name, size and hash of all bytes."""
-        self._pass_on_collected()
+        self._pass_on()
         return Shard(self._name, self._num_bytes, self._digest.hexdigest())
 
-    def _pass_on_collected(self) -> None:
-        if self._collected:
-            collected, self._collected = self._collected, bytearray()
-            self._pass_on(collected)
-
-    def _pass_on(self, piece: bytearray | memoryview) -> None:
+    def _pass_on(self) -> None:
+        piece, self._collected = self._collected, bytearray()
         self._file.write(piece)  # type: ignore[arg-type]  # Files take any buffer.
         self._digest.update(piece)
         self._num_bytes += len(piece)

@@ -2,8 +2,8 @@
 
     python benchmarks/generated_images.py RUN_FOLDER ... [--per-class 200] [--judge-epochs 2]
 
-Draws images as fine-tuning does, from the Gaussians and generators of the final clients. A judge, a CNN that is trained
-on all training images of the data set, gives labels and features.
+Draws images as fine-tuning does, from the Gaussians and generators of the last broadcast. A judge, a CNN that is
+trained on all training images of the data set, gives labels and features.
 
 * agreement: share of generated images that the judge gives the label of the draw.
 * coverage: share of test images with a generated image nearer than their fifth nearest test image, in the judge's
@@ -24,18 +24,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fedvtc.config import load
-from fedvtc.config.schema import Config
-from fedvtc.learning.client.client import FederatedClient
+from fedvtc.federation.finished import FinishedRun, finished_run
 from fedvtc.learning.data import ImageArrays
 from fedvtc.learning.data.module import epoch_batches, to_input, to_tensor
-from fedvtc.learning.exchange.gaussians import ClassGaussians
-from fedvtc.learning.methods import Task, build, config_classes
-from fedvtc.learning.methods.fedvtc.images import ImageSource
-from fedvtc.learning.methods.fedvtc.steps import generator_of
-from fedvtc.learning.models.weights import weights_of
 from fedvtc.learning.population import Population
-from fedvtc.storage.checkpoints.trees import read_tree
 
 NEIGHBOURS = 5
 
@@ -51,11 +43,11 @@ def main() -> None:
     torch.manual_seed(0)
     judge: nn.Module | None = None
     for folder in words.folders:
-        config = load([folder / "config.yaml"], [], methods=config_classes())
-        population = Population.of(config)
-        if judge is None:
-            judge = trained_judge(population, words.judge_epochs)
-        images, labels_N = generated(config, population, folder, words.per_class)
+        with finished_run(folder) as run:
+            population = run.population
+            if judge is None:
+                judge = trained_judge(population, words.judge_epochs)
+            images, labels_N = generated(run, words.per_class)
         print(folder.name, *measured(judge, population, images, labels_N, words.per_class), sep="  ", flush=True)
 
 
@@ -79,34 +71,14 @@ def trained_judge(population: Population, epochs: int) -> nn.Module:
     return judge.eval()
 
 
-def generated(config: Config, population: Population, folder: Path, per_class: int) -> tuple[Tensor, Tensor]:
-    """Draws images from the final clients of a run.
-
-    Fine-tuning has changed the backbones since the generators were trained, so the Gaussians come from the last
-    checkpoint before fine-tuning.
-    """
-    method = build(config.method, Task.of(config, population.dataset))
-    parts, generators = [], []
-    for spec in population.specs:
-        client = FederatedClient(spec, config, population.dataset, torch.device("cpu"))
-        method.prepare(client)
-        client.load_state_dict(read_tree(last_shard(folder, spec.client).read_bytes()))
-        parts.append(method._gaussians(client.statistics(config.method.statistics.covariance)))
-        generators.append(weights_of(generator_of(client).decoder))
-    mixture = ClassGaussians.mixture(parts).to_payload()
-    owner_K = np.repeat(np.arange(len(parts)), [len(part.classes_K) for part in parts])
-    payload = {
-        "mixture": {**mixture["prototypes"], **mixture["covariance"], "owner": owner_K},
-        "generators": {name: np.stack([weights[name] for weights in generators]) for name in generators[0]},
-    }
-    decoder = generator_of(client).decoder
-    drawn = ImageSource.of(payload, decoder, population.dataset.num_classes, client.device).draw(per_class)
-    return drawn.all(), drawn.labels_N
-
-
-def last_shard(folder: Path, client: int) -> Path:
-    """Returns the state of a client in the newest checkpoint of a round."""
-    return max((folder / "checkpoints").glob(f"round_*/client_{client:04d}*"))
+def generated(run: FinishedRun, per_class: int) -> tuple[Tensor, Tensor]:
+    """Draws images, and their labels, from the last broadcast of a run."""
+    client = run.client(0)
+    broadcast = run.broadcast.seen_by(client.backbone_name)
+    drawn = run.method.samples(client, broadcast, num_per_class=per_class)
+    if drawn is None:
+        raise SystemExit(f"{run.folder.path}: the method draws no images.")
+    return drawn
 
 
 def measured(

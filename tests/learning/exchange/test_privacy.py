@@ -76,6 +76,31 @@ def test_an_image_changes_the_scaled_sums_by_at_most_the_root_of_three(form, see
     assert np.linalg.norm(change) <= np.sqrt(3) * (1 + 1e-9)
 
 
+@pytest.mark.parametrize("form", ["scalar", "client_diagonal"])
+def test_a_class_that_is_left_out_leaves_the_pooled_spread_too(form):
+    # Features of 1 and -1. Class 0 has 15 of each: its mean is 0, its scatter 30. Class 1, with 5, is left out: with
+    # a multiplier of 2 counts below 3 * 2 sqrt(3) = 10.4 are taken for noise.
+    features_ND, labels_N = of(*[[1.0]] * 15, *[[-1.0]] * 15, *[[1.0]] * 5), np.array([0] * 30 + [1] * 5)
+    found = Mechanism(noise_multiplier=2.0, clip=1.0, num_classes=2).release(features_ND, labels_N, form, np.zeros)
+    assert found.classes_K.tolist() == [0]
+    np.testing.assert_allclose(found.scatter, 30)
+
+
+@pytest.mark.parametrize("form", ["scalar", "client_diagonal"])
+def test_the_pooled_variance_of_many_noised_clients_is_no_larger_than_that_of_normalized_features(form):
+    rng, parts = np.random.default_rng(0), []
+    labels_N = np.repeat(np.arange(100), 5)
+    for _ in range(20):
+        features_ND = rng.normal(size=(500, 64))
+        features_ND = 0.7 * rng.normal(size=(100, 64))[labels_N] + 0.7 * features_ND
+        features_ND *= 8 / np.linalg.norm(features_ND, axis=1, keepdims=True)
+        mechanism = Mechanism(noise_multiplier=2.0, clip=8.0, num_classes=100)
+        parts.append(mechanism.release(features_ND, labels_N, form, rng.standard_normal))
+    merged = sum(parts[1:], parts[0])
+    # The features have a mean square of 1.
+    assert np.mean(merged.scatter) / merged.count_K.sum() / (64 if form == "scalar" else 1) < 1.1
+
+
 @every_form
 def test_without_noise_and_clipping_statistics_are_exact(form):
     rng = np.random.default_rng(4)

@@ -107,6 +107,9 @@ class Mechanism:
         mean_KD = clipped(sum_CD[held_C] / count_K[:, None], self.clip)
         if form.startswith("class_"):
             second = second[held_C]
+        else:
+            # The squares of classes that are left out leave the pooled sum, as if the images of all classes were alike.
+            second = second * (count_K.sum() / max(count_C.sum(), count_K.sum()))
         scatter = _positive(second - _second_moment(mean_KD, count_K, form), form)
         return FeatureStatistics(form, classes_K, count_K, mean_KD, scatter)
 

@@ -1,4 +1,5 @@
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
@@ -36,3 +37,14 @@ def test_the_decay_bounds_the_share_of_the_past():
     steps = [0.0] * 100 + [1.0]
     assert averaged(0.0, steps, 0.5)[1] == pytest.approx(0.5)
     assert averaged(0.0, steps, 0.99)[1] == pytest.approx(1 - 101 / 110)
+
+
+def test_statistics_of_a_norm_are_averaged_with_the_weights_and_counts_are_not():
+    norm = nn.BatchNorm1d(2, momentum=1.0)
+    mean = MeanWeights(norm, 0.5)
+    for images_BD in mean.watch([torch.tensor([[0.0, 2.0], [2.0, 4.0]]), torch.tensor([[4.0, 4.0], [6.0, 6.0]])]):
+        norm(images_BD)
+    mean.replace_weights()
+    # The means of the batches are (1, 3) and (5, 5); shares as in the hand-worked steps, from a start at 0.
+    torch.testing.assert_close(norm.running_mean, torch.tensor([2 / 11 * 0.9 + 45 / 11, 2 / 11 * 2.7 + 45 / 11]))
+    assert norm.num_batches_tracked == 2

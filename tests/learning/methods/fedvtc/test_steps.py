@@ -139,6 +139,29 @@ def test_a_cosine_ends_with_steps_of_almost_nothing(make_client, monkeypatch):
     assert rates == pytest.approx([0.005 * (1 + np.cos(np.pi * step / 12)) for step in range(12)])
 
 
+def test_finetuning_ends_with_the_mean_of_the_weights_over_all_steps(make_client, monkeypatch):
+    client, weights = make_client(0), []
+    start = [weight.detach().clone() for weight in client.classifier.parameters()]
+    build = steps.build_optimizer
+
+    def watched(parameters, config):
+        optimizer = build(parameters, config)
+        optimizer.register_step_post_hook(
+            lambda *_: weights.append([weight.detach().clone() for weight in client.classifier.parameters()])
+        )
+        return optimizer
+
+    monkeypatch.setattr(steps, "build_optimizer", watched)
+    finetune_white_and_black(client, epochs=3, averaging=0.6)
+    assert len(weights) == 9
+    means = start
+    for number, step in enumerate(weights, start=1):
+        decay = min(0.6, number / (number + 9))
+        means = [decay * mean + (1 - decay) * weight for mean, weight in zip(means, step, strict=True)]
+    for weight, mean in zip(client.classifier.parameters(), means, strict=True):
+        torch.testing.assert_close(weight.detach(), mean)
+
+
 @pytest.mark.parametrize("augment", ["none", "shift_flip"])
 def test_finetuning_in_windows_makes_few_images_at_once_and_gives_the_same_classifier(
     make_client, monkeypatch, augment

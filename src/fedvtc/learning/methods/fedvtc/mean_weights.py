@@ -16,12 +16,13 @@ class MeanWeights:
     steps makes the weights before training count for next to nothing. (Start: our choice.)
 
     Args:
-        module: the module that trains; buffers do not count.
+        module: the module that trains. The statistics in its buffers are averaged too, counts are not.
         decay: decay of the mean, from 0 to below 1.
     """
 
     def __init__(self, module: nn.Module, decay: float) -> None:
-        self._weights = [weight.detach() for weight in module.parameters()]
+        buffers = [buffer for buffer in module.buffers() if buffer.is_floating_point()]
+        self._weights = [weight.detach() for weight in (*module.parameters(), *buffers)]
         self._means = [weight.clone() for weight in self._weights]
         self._decay, self._num_steps = decay, 0
 

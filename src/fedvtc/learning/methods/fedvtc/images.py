@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from fedvtc.learning.exchange.gaussians import ClassGaussians
-from fedvtc.learning.exchange.messages import Payload
+from fedvtc.learning.exchange.messages import Arrays, Payload
 from fedvtc.learning.methods.fedvtc.wire import received
 from fedvtc.learning.models.latents import LatentSampler
 
@@ -61,6 +61,28 @@ class LazyImages:
         return LazyImages(torch.cat([self.labels_N, other.labels_N]), images)
 
 
+class SentGenerators(Sequence[Mapping[str, Tensor]]):
+    """The weights of many generators, each converted when it is asked for: all together may exceed the memory.
+
+    Args:
+        arrays: the weights of the G generators by name, each with G as its first dimension.
+        device: device of the tensors.
+    """
+
+    def __init__(self, arrays: Arrays, device: torch.device) -> None:
+        self._arrays, self._device = arrays, device
+
+    def __len__(self) -> int:
+        return min(map(len, self._arrays.values()))
+
+    def __getitem__(self, number: int) -> dict[str, Tensor]:  # type: ignore[override]  # Nothing asks for a slice.
+        # A decoder computes in float32, also if its weights were sent in float16.
+        return {
+            name: torch.tensor(array[number], dtype=torch.float32, device=self._device)
+            for name, array in self._arrays.items()
+        }
+
+
 class ImageSource:
     """Draws images of given labels.
 
@@ -100,11 +122,8 @@ class ImageSource:
         sampler = LatentSampler(gaussians, num_classes=num_classes, device=device)
         if "generators" not in payload:
             return cls(sampler, decoder)
-        generators = payload["generators"].items()
-        # A decoder computes in float32, also if its weights were sent in float16.
-        stacks = {name: torch.tensor(array, dtype=torch.float32, device=device) for name, array in generators}
-        weights_G = [dict(zip(stacks, tensors, strict=True)) for tensors in zip(*stacks.values(), strict=True)]
-        return cls(sampler, decoder, weights_G, torch.tensor(mixture["owner"], device=device))
+        generators = SentGenerators(payload["generators"], device)
+        return cls(sampler, decoder, generators, torch.tensor(mixture["owner"], device=device))
 
     @property
     def classes(self) -> list[int]:
@@ -136,10 +155,9 @@ class ImageSource:
         # Latents are grouped by generator and decoded; the images return to the order of the latents.
         order_M = generator_M.argsort(stable=True)
         sizes = generator_M.bincount(minlength=len(self._weights_G)).tolist()
-        decoded = [
-            functional_call(self._decoder, dict(weights), (chunk,))
-            for weights, group in zip(self._weights_G, latents_MD[order_M].split(sizes), strict=True)
-            for chunk in group.split(CHUNK)
-            if len(chunk)
-        ]
+        decoded = []
+        for number, group_MD in enumerate(latents_MD[order_M].split(sizes)):
+            if len(group_MD):
+                weights = dict(self._weights_G[number])
+                decoded += [functional_call(self._decoder, weights, (chunk,)) for chunk in group_MD.split(CHUNK)]
         return torch.cat(decoded)[order_M.argsort()]

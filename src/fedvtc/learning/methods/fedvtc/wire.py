@@ -86,7 +86,7 @@ def _narrowed(arrays: Arrays, dtype: np.dtype[Any]) -> Arrays:
         if name == "spread" and array.ndim == 3:
             rows, columns = np.tril_indices(array.shape[1])
             name, array = "triangle", np.ascontiguousarray(array[:, rows, columns])
-        narrow[name] = array.astype(dtype) if np.issubdtype(array.dtype, np.floating) else array
+        narrow[name] = array.astype(dtype, copy=False) if np.issubdtype(array.dtype, np.floating) else array
     return narrow
 
 

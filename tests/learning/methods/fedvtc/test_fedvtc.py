@@ -244,6 +244,18 @@ def test_samples_are_of_the_generator_and_the_classes_of_the_broadcast(tiny_fede
     assert grey.abs().max() == 0.0
 
 
+def test_the_operations_of_fine_tuning_have_those_of_the_pool(tiny_federation, tiny_fedvtc):
+    counts = []
+    for pool in (4, 8, 12):
+        federation = tiny_federation(tiny_fedvtc(finetune={"pool": pool}))
+        _, state, broadcast = federation.round()
+        client = federation.clients[0]
+        federation.method.finish(client, federation.method.last_broadcast(state, broadcast))
+        counts.append(client.scalars["flops/finetune"])
+    assert counts[1] - counts[0] == pytest.approx(counts[2] - counts[1])
+    assert counts[1] > counts[0]
+
+
 def test_finishing_trains_on_images_of_the_broadcast_and_not_the_generator(tiny_federation, tiny_fedvtc):
     federation = tiny_federation(tiny_fedvtc())
     _, state, broadcast = federation.round()

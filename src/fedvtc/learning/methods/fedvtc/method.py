@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -250,7 +251,7 @@ class FedVTC(Method[FedVTCConfig]):
         config, source = self.config.finetune, self._source(generator_of(client), broadcast, client.device)
         finetune(
             client,
-            Passes(source, client.images, config).draw,
+            Passes(source, client.images, config, partial(client.counted, "pool")).draw,
             epochs=epochs,
             batch_size=config.batch_size,
             optimizer=config.optimizer,

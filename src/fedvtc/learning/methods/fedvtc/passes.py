@@ -3,6 +3,8 @@
 Shapes: N images, K classes, M of the N images.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch.nn import functional
 
@@ -24,10 +26,17 @@ class Passes:
         source: draws generated images.
         own: the client's own images.
         config: the keys of fine-tuning.
+        counted: runs a step on a number of images, and counts its operations.
     """
 
-    def __init__(self, source: ImageSource, own: OwnImages, config: FinetuneConfig) -> None:
-        self._source, self._own, self._config = source, own, config
+    def __init__(
+        self,
+        source: ImageSource,
+        own: OwnImages,
+        config: FinetuneConfig,
+        counted: Callable[[int, Callable[[], LazyImages]], LazyImages] = lambda _, step: step(),
+    ) -> None:
+        self._source, self._own, self._config, self._counted = source, own, config, counted
         self._pool: LazyImages | None = None
         self._own_K = self._count_own()
 
@@ -60,7 +69,7 @@ class Passes:
         if self._pool is None:
             pool = self._source.draw(torch.full_like(num_K, self._config.pool))
             fits = len(pool) * self._own.image_bytes <= WINDOW_BYTES
-            self._pool = pool.kept() if fits else pool
+            self._pool = self._counted(len(pool), pool.kept) if fits else pool
         chosen = [
             number * self._config.pool + torch.randperm(self._config.pool)[:num].sort().values
             for number, num in enumerate(num_K.tolist())

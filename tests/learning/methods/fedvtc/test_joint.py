@@ -129,6 +129,17 @@ def test_a_joint_round_trains_both_modules_and_records_its_terms(tiny_federation
     assert "loss/prototype" in uploads[0].scalars
 
 
+@pytest.mark.parametrize(("training", "first"), [("joint", "finetune"), ("alternating", "train")])
+def test_the_generator_trains_after_the_fine_tuning_of_a_round(tiny_federation, tiny_fedvtc, training, first):
+    federation = tiny_federation(tiny_fedvtc(generator={"training": training}, finetune={"when": "both"}))
+    _, state, broadcast = federation.round()
+    uploads, _, _ = federation.round(state, broadcast)
+    phases = [name.removeprefix("time/") for name in uploads[0].scalars if name.startswith("time/")]
+    last = "train" if training == "joint" else "generator"
+    assert phases.index(first) < phases.index("finetune" if first == "train" else last)
+    assert phases.index("finetune") < phases.index(last)
+
+
 def test_a_restored_client_continues_with_the_state_of_both_optimizers(tiny_federation, tiny_fedvtc):
     digests = []
     for is_restored in (False, True):

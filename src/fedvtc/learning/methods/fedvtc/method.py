@@ -58,13 +58,13 @@ class FedVTC(Method[FedVTCConfig]):
 
         anchors, config = self._receive(client, broadcast), self.config.generator
         is_joint = config.training == "joint"
-        if is_joint:
-            joint = self._joint(client, generator_of(client))
-            train_jointly(client, joint, config, self.config.privacy)
-        else:
+        if not is_joint:
             client.train()
         if self.config.finetune.when in ("every_round", "both") and anchors is not None:
             self._finetune(client, broadcast, self.config.finetune.epochs_per_round)
+        # After fine-tuning, which moves the features that the generator decodes.
+        if is_joint:
+            train_jointly(client, self._joint(client, generator_of(client)), config, self.config.privacy)
         statistics = client.statistics(self.config.round_form)
         if not is_joint:
             self._train_generator(client, statistics, anchors)

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor, nn, tensor
+from torch import Tensor, equal, nn, tensor
 from torch.optim import Optimizer
 
 from fedvtc.learning.exchange.messages import Arrays
@@ -13,6 +13,12 @@ from fedvtc.learning.exchange.messages import Arrays
 def weights_of(module: nn.Module) -> dict[str, NDArray[np.generic]]:
     """Returns copies of all parameters and buffers of a module, by name, on the CPU."""
     return {name: weight.detach().cpu().numpy().copy() for name, weight in module.state_dict().items()}
+
+
+def equal_weights(first: nn.Module, second: nn.Module) -> bool:
+    """Returns True if two modules of one form have equal parameters and buffers, on any devices."""
+    pairs = zip(first.state_dict().values(), second.state_dict().values(), strict=True)
+    return all(equal(one.cpu(), other.cpu()) for one, other in pairs)
 
 
 def load_weights(module: nn.Module, arrays: Arrays) -> None:

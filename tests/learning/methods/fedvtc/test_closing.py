@@ -62,6 +62,18 @@ def test_the_closing_sends_what_each_client_has_also_one_that_missed_the_last_ro
             assert np.array_equal(broadcast.payload["generators"][name][number], array)
 
 
+@pytest.mark.parametrize(("epochs", "owners"), [(0, [0, 0, 1, 1, 1]), (1, [0, 0, 1, 1, 1, 2])])
+def test_an_untrained_generator_is_not_sent(tiny_federation, tiny_fedvtc, epochs, owners):
+    keys = {**PLUS, "generator": {**PLUS["generator"], "closing_epochs": epochs}}
+    federation = tiny_federation(tiny_fedvtc(upload="once", **keys))
+    _, closing, broadcast = two_rounds(federation, participants=((0, 1), (1,)))
+    assert bool(closing[2].payload) == bool(epochs)
+    assert broadcast.payload["mixture"]["owner"].tolist() == owners
+    before = weights_digest(federation.clients[2].classifier)
+    federation.method.finish(federation.clients[2], broadcast)
+    assert weights_digest(federation.clients[2].classifier) != before
+
+
 def test_closing_passes_train_the_generator_alone_and_reconstruct_better(tiny_federation, tiny_fedvtc):
     generator = {**PLUS["generator"], "batch_size": 3}
     sent, errors, digests = [], [], []

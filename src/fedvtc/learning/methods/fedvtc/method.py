@@ -114,12 +114,18 @@ class FedVTC(Method[FedVTCConfig]):
         return self.config.upload == "once" and self.has_finish
 
     def closing_upload(self, client: FederatedClient, broadcast: Broadcast) -> Upload | None:
-        """Uploads the client's Gaussians, and the generator after its closing passes."""
+        """Uploads the client's Gaussians, and the generator after its closing passes.
+
+        A client whose generator has never trained uploads nothing: the images would be noise with a label.
+        """
         from fedvtc.learning.methods.fedvtc.steps import generator_of, train_for_closing
+        from fedvtc.learning.models.weights import equal_weights
 
         if not self.has_closing:
             return None
         train_for_closing(client, self.config.generator)
+        if equal_weights(generator_of(client), self._new_generator()):
+            return client.upload()
         form = self.config.statistics.covariance
         statistics = statistics_to_send(client, self.config, self.task, form, "privacy/closing")
         payload = self._closing_payload(self._gaussians(statistics), generator_of(client))
@@ -127,7 +133,7 @@ class FedVTC(Method[FedVTCConfig]):
 
     def closing_server(self, state: ServerState, uploads: Iterable[Upload], server: Server) -> Broadcast:
         """Collects the clients' Gaussians and generators for fine-tuning."""
-        uploads = list(uploads)
+        uploads = [upload for upload in uploads if upload.payload]
         clients = {f"{upload.client:06d}": upload.payload for upload in uploads}
         num_images = (upload.num_images for upload in uploads)
         if loss := privacy_loss(self.config, num_images, num_rounds=server.round - 1, closes=True):

@@ -38,10 +38,6 @@ def run(federation, num_rounds=2):
     return rounds, closing, server.scalars
 
 
-def released_scalar(federation, client, purpose):
-    return statistics_to_send(client, federation.method.config, federation.method.task, "scalar", purpose)
-
-
 def test_noise_is_keyed_by_client_and_round_and_training_is_noised(tiny_federation, tiny_fedvtc):
     first, second = (run(tiny_federation(tiny_fedvtc(privacy=NOISE, **PLUS))) for _ in range(2))
     uploads = [upload for part in (*first[0], first[1]) for upload in part]
@@ -56,19 +52,51 @@ def test_noise_is_keyed_by_client_and_round_and_training_is_noised(tiny_federati
         assert not np.array_equal(noised.payload["covariance"]["scatter"], exact.payload["covariance"]["scatter"])
 
 
-def test_statistics_alone_get_noise_that_differs_by_round_and_client(tiny_federation, tiny_fedvtc):
-    federation = tiny_federation(tiny_fedvtc(privacy=PrivacyConfig(noise_multiplier=1.0), **PLUS))
-    clients = federation.clients
-    noises = []
-    for round in (1, 2):
-        for client in clients:
+def test_noise_depends_on_client_round_and_purpose_alone(tiny_federation, tiny_fedvtc):
+    config = tiny_fedvtc(privacy=PrivacyConfig(noise_multiplier=1.0), **PLUS)
+    # All clients have the same images, and no features change.
+    clients = tiny_federation(config, indices=range(6)).clients
+    for client in clients[1:]:
+        client.classifier.load_state_dict(clients[0].classifier.state_dict())
+    method = tiny_federation(config).method
+    found = []
+    for client in clients[:2]:
+        for round in (1, 2):
             client.begin_round(round)
-            exact, _ = client.features().double().numpy(), client.images.labels_N
-            released = released_scalar(federation, client, "privacy")
-            noises.append(float(released.scatter) - float(np.square(exact).sum()))
-    closing = released_scalar(federation, clients[2], "privacy/closing")
-    noises.append(float(closing.scatter))
-    assert len(set(noises)) == len(noises)
+            for purpose in ("privacy", "privacy/closing"):
+                means = [
+                    statistics_to_send(client, config, method.task, "scalar", purpose).mean_KD.tobytes() for _ in "ab"
+                ]
+                assert means[0] == means[1]
+                found.append(means[0])
+    assert len(set(found)) == 8
+
+
+def test_training_has_the_noise_the_clip_and_the_batches_of_the_config(tiny_federation, tiny_fedvtc, monkeypatch):
+    from fedvtc.learning.methods.fedvtc import steps
+
+    found, wrap = [], steps.private_optimizer
+
+    def watched(optimizer, sampling, **keys):
+        private = wrap(optimizer, sampling, **keys)
+        found.append((private.noise_multiplier, private.max_grad_norm, private.expected_batch_size, []))
+        optimizer.register_step_pre_hook(lambda *_: found[-1][3].append(1))
+        return private
+
+    monkeypatch.setattr(steps, "private_optimizer", watched)
+    privacy = PrivacyConfig(noise_multiplier=2.0, training_noise=0.5, training_clip=0.25)
+    config = tiny_fedvtc(privacy=privacy, **PLUS | {"generator": {**PLUS["generator"], "epochs": 3}})
+    federation = tiny_federation(config)
+    (upload, *_), _, _ = federation.round(participants=(0,))
+    ((noise, clip, batch_size, num_steps),) = found
+    assert (noise, clip, batch_size) == (0.5, 0.25, min(4, upload.num_images))
+    # The accountant has as many steps: three passes in batches of 4.
+    assert len(num_steps) == 3 * -(-upload.num_images // 4)
+    server = Server(0, 1)
+    federation.method.server_round({}, [upload], server)
+    rate = min(1.0, 4 / upload.num_images)
+    expected = epsilon([GaussianUse(2.0, 1.0, 1), GaussianUse(0.5, rate, len(num_steps))], 1e-5)
+    assert server.scalars["privacy/epsilon"] == pytest.approx(expected)
 
 
 def test_training_noise_changes_the_weights_and_leaves_the_optimizer_in_the_state(tiny_federation, tiny_fedvtc):

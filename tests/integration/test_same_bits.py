@@ -58,6 +58,23 @@ SETTINGS = [
     "evaluate.samples_every=2",
 ]
 
+RECIPE = [
+    "run.rounds=2",
+    "evaluate.samples_every=5",
+    "method.upload=once",
+    "method.wire=float32",
+    "method.generator.training=joint",
+    "method.generator.aggregation=exchange",
+    "method.generator.closing_epochs=1",
+    "method.finetune.when=end",
+    "method.finetune.pool=10",
+    "method.finetune.averaging=0.9",
+    "method.finetune.sharpening=4",
+    "method.finetune.real_data=balanced",
+    "method.finetune.real_share=0.25",
+]
+"""The choices of FedVTC+, beyond those of the settings."""
+
 
 class Memory(Tracker):
     """A tracker that keeps all records, rows and samples of a run, without measured times and memory."""
@@ -165,6 +182,12 @@ def test_two_actors_that_hand_over_a_client_in_each_round_give_the_same_bits(inl
     results, processes = run(*on_actors(cluster, "auto"), "placement.cpus_per_actor=2")
     assert len(set(processes)) == 2
     assert results == inline
+
+
+def test_the_choices_of_fedvtc_plus_give_the_same_bits_on_two_actors(cluster):
+    results, processes = run(*on_actors(cluster, 2), *RECIPE)
+    assert len(set(processes)) == 2
+    assert results == run("placement.pool=inline", *RECIPE)[0]
 
 
 def test_an_actor_takes_over_the_rounds_of_another_method(cluster, tmp_path):

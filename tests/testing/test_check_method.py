@@ -177,6 +177,21 @@ def test_a_right_method_passes_and_has_the_same_digest_again():
     assert check_method(SharedProbe) == check_method(SharedProbe)
 
 
+class Turned(SharedProbe):
+    """Right: keeps an array in another order than that of a restored array, and sums it."""
+
+    def server_round(self, state, uploads, server):
+        turned = state.get("turned", np.zeros((70, 300), np.float32))
+        following, broadcast = super().server_round(state, uploads, server)
+        turned_again = np.random.default_rng(3).standard_normal((300, 70), np.float32).T
+        payload = {**broadcast.payload, "total": {"sum": np.asarray(turned.sum())}}
+        return {**following, "turned": turned_again}, Broadcast(broadcast.round, payload)
+
+
+def test_the_order_of_an_array_in_memory_changes_no_bit():
+    check_method(Turned)
+
+
 @section
 class EpochsConfig(MethodConfig):
     """A config that leaves out a key of the rounds."""

@@ -25,7 +25,7 @@ from fedvtc.config.schema import (
 )
 from fedvtc.learning.data import Dataset, ImageArrays
 from fedvtc.learning.exchange.messages import Broadcast, Upload
-from fedvtc.learning.methods import Method, ServerState, Task, build, method_class, names
+from fedvtc.learning.methods import Method, ServerState, Task, as_step, build, method_class, names
 from fedvtc.learning.population import ClientSpec
 from fedvtc.learning.server import Server
 from fedvtc.runtime.host import ClientHost
@@ -118,7 +118,7 @@ class TinyFederation:
             ends: False leaves out the closing exchange and the last step.
         """
         found, hosts = Results(), self.hosts(packing)
-        state, broadcast = self.method.start()
+        state, broadcast = as_step(self.method.start(), self.method, "start")
         with Watch(lambda: modules_of(hosts)).on():
             for round, participants in enumerate(PARTICIPANTS, start=1):
                 uploads = each(hosts, participants, "run_round", broadcast)
@@ -148,7 +148,7 @@ class TinyFederation:
     ) -> tuple[ServerState, Broadcast]:
         server, payloads = self.server(round), [upload.payload for upload in uploads]
         before = digest([state, payloads])
-        after, merged = self.method.server_round(state, iter(uploads), server)
+        after, merged = as_step(self.method.server_round(state, iter(uploads), server), self.method, "server_round")
         broadcast = replace(merged, round=round)
         assert digest([state, payloads]) == before, "server_round changes its state or an upload in place"
         found.states.append(after)

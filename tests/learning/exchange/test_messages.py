@@ -44,6 +44,20 @@ def test_an_array_of_other_things_than_numbers_is_refused(value, golden):
     golden(str(refused.value))
 
 
+def test_arrays_are_kept_in_c_order_as_ray_and_checkpoints_return_them():
+    whole = np.arange(12.0).reshape(3, 4)
+    payload = {"kind": {"turned": whole.T, "part": whole[:, 1:3], "whole": whole}}
+    for sent in (
+        Upload(0, 1, 2, payload).payload,
+        Broadcast(1, payload).payload,
+        Broadcast(1, groups={"cnn_2x8": payload}).groups["cnn_2x8"],
+    ):
+        assert all(array.flags.c_contiguous for array in sent["kind"].values())
+        assert sent["kind"]["turned"].tolist() == whole.T.tolist()
+        assert sent["kind"]["part"].tolist() == [[1, 2], [5, 6], [9, 10]]
+        assert sent["kind"]["whole"] is whole
+
+
 @pytest.mark.parametrize("scalars", [{"mine": "text"}, {"mine": torch.tensor(1.0)}, {"round": 3.0}], ids=repr)
 def test_a_measurement_is_a_number_with_a_name_of_its_own(scalars, golden):
     with pytest.raises(TypeError) as refused:

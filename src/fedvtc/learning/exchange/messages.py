@@ -1,12 +1,13 @@
 """Messages between the coordinator and the clients, and their bytes.
 
 A payload is kind -> name -> array. Bytes are reported by kind (`prototypes`, `covariance`, `generator`, ...). Arrays
-are contiguous NumPy arrays on the CPU, because Ray carries these without a copy.
+are NumPy arrays on the CPU, because Ray carries these without a copy.
 """
 
 import numbers
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +33,18 @@ def _check(payload: Payload, where: str = "payload") -> None:
                 raise TypeError(f"{here}[{name!r}] is an array of {array.dtype.name}. Give an array of numbers.")
 
 
+def in_c_order(tree: Any) -> Any:
+    """Returns nested mappings, lists and tuples with every array in C order; an array in another order is copied.
+
+    Ray and checkpoints can return such arrays only, and the bits of sums depend on the order in memory.
+    """
+    if isinstance(tree, Mapping):
+        return {key: in_c_order(part) for key, part in tree.items()}
+    if type(tree) in (list, tuple):
+        return type(tree)(map(in_c_order, tree))
+    return tree.copy(order="C") if isinstance(tree, np.ndarray) and not tree.flags.c_contiguous else tree
+
+
 def check_scalars(scalars: Mapping[str, float], where: str) -> None:
     """Raises a TypeError for measurements that are no numbers, or that have the name of another part of a record."""
     for name, value in scalars.items():
@@ -50,7 +63,7 @@ class Broadcast:
     Attributes:
         round: round whose uploads the server merged into the message; 0 before the first round. The coordinator sets
             the round of a message that `server_round` returns.
-        payload: values that the method shares; empty if there are none.
+        payload: values that the method shares; empty if there are none. Arrays are kept in C order.
         groups: values for the clients of one architecture, by the name of their backbone. A client sees the kinds of
             its own group in `payload`; bytes count for receivers only.
     """
@@ -64,6 +77,8 @@ class Broadcast:
         _check(self.payload)
         for backbone, payload in self.groups.items():
             _check(payload, f"groups[{backbone!r}]")
+        object.__setattr__(self, "payload", in_c_order(self.payload))
+        object.__setattr__(self, "groups", in_c_order(self.groups))
 
     @property
     def num_bytes(self) -> int:
@@ -83,7 +98,7 @@ class Upload:
         client: number of the client.
         round: round in which the client took part.
         num_images: training images of the client; the weight of the upload in means.
-        payload: values that the method shares; empty if there are none.
+        payload: values that the method shares; empty if there are none. Arrays are kept in C order.
         scalars: named measurements (losses, seconds) for the record of the round; bytes of scalars are not counted.
         backbone: name of the client's backbone, by which a server may group clients.
     """
@@ -99,6 +114,7 @@ class Upload:
         """Raises a TypeError if the payload holds something else than arrays, or a measurement is no number."""
         _check(self.payload)
         check_scalars(self.scalars, "scalars")
+        object.__setattr__(self, "payload", in_c_order(self.payload))
 
 
 def bytes_by_kind(payload: Payload) -> dict[str, int]:

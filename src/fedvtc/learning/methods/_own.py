@@ -10,7 +10,7 @@ import numpy as np
 from fedvtc.config.hints import hints_of, options, unreadable
 from fedvtc.config.own_code import OwnCodeError, own_class
 from fedvtc.config.schema import MethodConfig
-from fedvtc.learning.exchange.messages import NUMBER_KINDS, Broadcast
+from fedvtc.learning.exchange.messages import NUMBER_KINDS, Broadcast, in_c_order
 from fedvtc.learning.methods.base import Method, ServerState
 
 ResultT = TypeVar("ResultT")
@@ -46,7 +46,7 @@ def as_step(found: object, method: Method[Any], function: str) -> tuple[ServerSt
                 what = f"{_called(method, function)} returns state{place} of the type {kind}"
                 fix = "Keep arrays, tensors, numbers and text, in mappings, lists or tuples."
                 raise OwnCodeError(f"{what}, which no checkpoint can hold", fix)
-            return state, broadcast
+            return in_c_order(state), broadcast
     raise _wrong(found, method, function, "a state and a Broadcast", "return state, Broadcast(...)")
 
 

@@ -37,7 +37,7 @@ class GeneratorConfig:
     reconstruction_weight: Annotated[float, Field(ge=0), AddedLater()] = 0.02
     """Weight mu of the reconstruction in the loss of `joint`."""
     noise: Annotated[float, Field(ge=0), AddedLater()] = 0.3
-    """Standard deviation s of the noise on features in `joint`; features have unit variance."""
+    """Standard deviation s of the noise on features in `joint` and in closing passes; features have unit variance."""
     epochs: Annotated[int, Field(ge=1)] = 2
     """Passes over the client's images in a round."""
     closing_epochs: Annotated[int, Field(ge=0), AddedLater()] = 0

@@ -18,6 +18,7 @@ TARGET_ROUNDS, TARGET_BYTES, TARGET_SECONDS = "target/rounds", "target/bytes", "
 Record = Mapping[str, Any]
 _EVALUATION = ("test/", "validation/")
 _SUMMED = ("bytes/", *SUMMED)
+_NEWEST = ("loss/", "memorisation/", "privacy/")
 _NOT_COMPUTING = ("time/evaluate", "time/round", "time/makespan", "time/makespan/predicted")
 """Times that are not those of one client or of the server's computing."""
 
@@ -27,7 +28,8 @@ def numbers_of(records: Sequence[Record], target: float | None = None) -> dict[s
 
     Metrics of an evaluation are those of the last record. Bytes, seconds and operations are sums over all records: by
     kind or phase, and together under `bytes/up`, `bytes/down`, `time/client` (clients and server), `time/round`,
-    `cpu/total` and `flops/total`. Losses are those of the last record that has the loss; memory is the maximum.
+    `cpu/total` and `flops/total`. Losses, memorisation and the privacy loss are those of the last record that has them;
+    memory is the maximum.
 
     Args:
         records: all records, in order; the last of a finished run is the final record.
@@ -80,7 +82,7 @@ def _numbers(records: Sequence[Record], target: float | None) -> dict[str, float
     names = dict.fromkeys(name for record in records for name in record if name not in numbers)
     for name in names:
         values = [record[name] for record in records if record.get(name) is not None]
-        if name.startswith("loss/") and values:
+        if name.startswith(_NEWEST) and values:
             numbers[name] = float(values[-1])
         elif name.startswith(_SUMMED) and not name.startswith("time/makespan"):
             numbers[name] = float(sum(values))

@@ -52,12 +52,12 @@ class Metric:
     @property
     def higher_is_better(self) -> bool:
         """True if the highest value is the best."""
-        return self.is_share and self.name != "test/accuracy/std"
+        return (self.is_share and self.name != "test/accuracy/std") or self.name == "memorisation/ratio"
 
     @property
     def shows_spread(self) -> bool:
         """True if a cell shows the standard deviation beside the mean."""
-        return self.is_share or self.name.startswith("loss/")
+        return self.is_share or self.name.startswith(("loss/", "memorisation/"))
 
     def text(self, value: float, *, signed: bool = False) -> str:
         """Returns a value as text, with a sign also for positive values if `signed`."""

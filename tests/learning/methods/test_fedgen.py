@@ -36,6 +36,25 @@ def test_heads_are_averaged_by_images_and_the_mix_by_clients():
     assert broadcast.payload["labels"]["mix"].dtype == np.float32
 
 
+def test_the_mix_has_every_client_so_far_and_the_generator_learns_classes_with_a_teacher(monkeypatch):
+    method, first = build(small(), TASK), [make_upload(0, [4, 0]), make_upload(1, [3, 9])]
+    state, _ = method.server_round({}, first, Server(0, 1))
+    drawn, draws = [], fedgen.FedGen._draws
+
+    def watched(self, generator, mix_C):
+        for noise_BL, labels_B in draws(self, generator, mix_C):
+            drawn.extend(labels_B.tolist())
+            yield noise_BL, labels_B
+
+    monkeypatch.setattr(fedgen.FedGen, "_draws", watched)
+    state, broadcast = method.server_round(state, first[:1], Server(0, 2))
+    # The mean of (1, 0) and (1/4, 3/4), though client 1 sits out.
+    assert broadcast.payload["labels"]["mix"].tolist() == [0.625, 0.375]
+    assert set(drawn) == {0}
+    method.server_round(state, first[1:], Server(0, 3))
+    assert set(drawn) == {0, 1}
+
+
 def test_the_trained_generator_is_stored_and_sent_and_keeps_its_optimizer():
     method, uploads = build(small(), TASK), [make_upload(0, [3, 1]), make_upload(1, [1, 3])]
     server = Server(0, 1)

@@ -99,14 +99,19 @@ class FedGen(Method[FedGenConfig]):
         from fedvtc.learning.models.weights import load_optimizer, load_weights, optimizer_arrays, weights_of
 
         mean, weights, biases, counts = WeightedMean(), [], [], []
+        shares = dict(state.get("shares", {}))
         for upload in uploads:
             head = upload.payload["head"]
             mean.add(head, upload.num_images)
             weights.append(torch.tensor(head["weight"]))
             biases.append(torch.tensor(head["bias"]))
             counts.append(torch.tensor(upload.payload["labels"]["count"], dtype=torch.float32))
+            shares[f"{upload.client:06d}"] = (counts[-1] / counts[-1].sum()).numpy()
         count_KC = torch.stack(counts)
-        mix_C = (count_KC / count_KC.sum(dim=1, keepdim=True)).mean(dim=0)
+        # Of all clients that have ever taken part: a client learns from the classes of the whole federation.
+        mix_C = torch.tensor(np.stack([shares[client] for client in sorted(shares)])).mean(dim=0)
+        # A class that no participant of this round holds has no teacher.
+        taught_C = mix_C * (count_KC.sum(dim=0) > 0)
 
         generator = self._new_generator()
         rate = self.config.server_lr * _DECAY ** (server.round - 1)
@@ -116,9 +121,9 @@ class FedGen(Method[FedGenConfig]):
             load_optimizer(optimizer, state["optimizer"])
         loss = self._generator_loss(generator, torch.stack(weights), torch.stack(biases), count_KC)
         with server.phase("generator"):
-            server.fit(generator, self._draws(generator, mix_C), loss, optimizer)
+            server.fit(generator, self._draws(generator, taught_C), loss, optimizer)
         sent = {"generator": weights_of(generator), "labels": {"mix": mix_C.numpy()}}
-        next_state = {"generator": sent["generator"], "optimizer": optimizer_arrays(optimizer)}
+        next_state = {"generator": sent["generator"], "optimizer": optimizer_arrays(optimizer), "shares": shares}
         return next_state, Broadcast(server.round, {"head": mean.value(), **sent})
 
     def largest_upload(self) -> Upload:

@@ -18,6 +18,7 @@ from fedvtc.runtime.lineage import Lineage
 from fedvtc.runtime.opening import open_pool
 from fedvtc.storage.checkpoints import CheckpointStore, Manifest
 from fedvtc.storage.checkpoints.contents import read_server
+from fedvtc.storage.measurements import remove_measurements
 from fedvtc.storage.run_folder import RunFolder
 from fedvtc.tracking import RunInfo, Tracker
 from fedvtc.tracking.console import PlainConsole
@@ -99,6 +100,9 @@ def attempt(
         start_trackers()
         if number == 1:
             console.note(population.report.line())
+        else:
+            # The trackers that have just started have removed the earlier final record.
+            _remove_final_models(folder, store, console)
         with Checkpointer(
             config,
             store,
@@ -136,6 +140,23 @@ def _prepare_disk(folder: RunFolder, store: CheckpointStore, population: Populat
     except OSError as error:
         what = f"{store.location}: checkpoints cannot be written ({error.strerror or error})"
         raise CheckpointError(f"{what}. Make the folder writable, or set checkpoint.dir to another folder.") from None
+
+
+def _remove_final_models(folder: RunFolder, store: CheckpointStore, console: PlainConsole) -> None:
+    """Deletes the final checkpoint of an earlier attempt, then the measurements of its models.
+
+    In this order: without the checkpoint, no command measures the earlier models again. After a crash in between,
+    run.json does not say `finished`, and the next attempt deletes the rest.
+    """
+    store.discard("final")
+    try:
+        removed = remove_measurements(folder.path)
+    except OSError as error:
+        what = f"{folder.path}: measurements of the earlier final models cannot be deleted ({error.strerror or error})"
+        raise RunFolderError(f"{what}. Make the folder writable.") from None
+    if removed:
+        what = f"{folder.path}: deleted {', '.join(removed)}, measured with the earlier final models"
+        console.note(f"{what}; measure again after the last round")
 
 
 def _run_info(

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fedvtc.learning.metrics import HEADLINE_METRICS
-from fedvtc.reporting.comparison.trials import ABSENT, FINISHED, STOPPED, Planned, sweep_definition
+from fedvtc.reporting.comparison.trials import ABSENT, FINISHED, STOPPED, WAITING, Planned, sweep_definition
 from fedvtc.reporting.run_facts import DAMAGE, RunFacts, read_run
 from fedvtc.reporting.run_numbers import wall_clock_s
 from fedvtc.reporting.run_values import values_of
@@ -19,6 +19,7 @@ from fedvtc.reporting.runs import RunRow
 from fedvtc.storage.lock import holder
 
 RUNNING, DAMAGED = "running", "damaged"
+WAITING_WORDS = {WAITING: "waiting", ABSENT: "not started"}
 SHOWN = ("failed", "killed", "interrupted", DAMAGED, RUNNING)
 """Statuses whose trials are listed one by one; trials that are done or wait are counted only."""
 
@@ -73,7 +74,7 @@ class SweepProgress:
         after the last round and waiting for slots are not in the estimate.
         """
         running = [trial for trial in self.trials if trial.status == RUNNING]
-        waiting = sum(trial.status == ABSENT for trial in self.trials)
+        waiting = sum(trial.status in (ABSENT, WAITING) for trial in self.trials)
         known = [trial.left_s for trial in running if trial.left_s is not None]
         whole = [trial.seconds for trial in self.trials if trial.status == FINISHED and trial.seconds]
         whole = whole or [trial.seconds + trial.left_s for trial in running if trial.left_s is not None]
@@ -104,8 +105,9 @@ def progress_view(progress: SweepProgress) -> Group:
     """Returns the counts of trials by status, the time that is left, and a row for each trial that is not done."""
     counts = Counter(trial.status for trial in progress.trials)
     words = [f"{counts[status]} {status}" for status in (FINISHED, STOPPED, *reversed(SHOWN)) if counts[status]]
-    waiting = "waiting" if progress.is_active else "not started"
-    words += [f"{counts[ABSENT]} {waiting}"] if counts[ABSENT] else []
+    if progress.is_active:
+        counts[WAITING] += counts.pop(ABSENT, 0)
+    words += [f"{counts[status]} {word}" for status, word in WAITING_WORDS.items() if counts[status]]
     left = progress.left_s
     # After the last round only the last step of a method is left, whose time is unknown.
     end = f", about {duration(left)} left" if left else ""
@@ -138,7 +140,7 @@ def _trial(planned: Planned) -> TrialProgress:
         row = RunRow(run, values_of(run))
     except DAMAGE as error:
         return TrialProgress(planned.name, DAMAGED, reason=str(error))
-    status = planned.status or run.status.name
+    status = planned.status_of(run)
     seconds = wall_clock_s(run.records)
     left_s = _left_s(run, seconds) if status == RUNNING else None
     accuracy = row.text("accuracy") if run.records and row.values.get(HEADLINE_METRICS["accuracy"]) is not None else ""

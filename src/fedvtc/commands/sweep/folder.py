@@ -13,7 +13,7 @@ import yaml
 from fedvtc.commands.sweep.trials import Sweep, Trial
 from fedvtc.config import check_resumable, load, same_place
 from fedvtc.errors import ConfigError, RunFolderError
-from fedvtc.reporting.comparison.trials import ABSENT, DEFINITION, FINISHED, STOPPED, STOPPED_FILE
+from fedvtc.reporting.comparison.trials import ABSENT, DEFINITION, FINISHED, STOPPED, STOPPED_FILE, WAITING
 from fedvtc.storage.atomic import replaced
 from fedvtc.storage.lock import locked
 from fedvtc.storage.records import read_metrics
@@ -87,15 +87,15 @@ class SweepFolder:
     def state(self, trial: Trial) -> str:
         """Returns the state of a trial.
 
-        The state is `absent`, `stopped early`, `waiting` for a finished run whose config now asks for another number
-        of rounds, or else the status in run.json.
+        The state is `absent`, `waiting` for a finished run whose config now asks for another number of rounds,
+        `stopped early` for a run that has not finished since, or else the status in run.json.
         """
         if not (trial.path / "run.json").exists():
             return ABSENT
-        if self.sweep.asha is not None and trial.name in self.stopped_early():
-            return STOPPED
         status = RunFolder.open(trial.path).status
-        return "waiting" if status == FINISHED and _num_rounds(trial) != trial.config.run.rounds else status
+        if status == FINISHED:
+            return FINISHED if _num_rounds(trial) == trial.config.run.rounds else WAITING
+        return STOPPED if self.sweep.asha is not None and trial.name in self.stopped_early() else status
 
     def pending(self) -> list[Trial]:
         """Returns the trials that are neither finished nor stopped early."""
@@ -149,7 +149,12 @@ class SweepFolder:
             "file": str(self.sweep.file),
             "target": self.sweep.target,
             "trials": {
-                trial.name: {"values": dict(trial.values), "run": list(trial.arguments)} for trial in self.sweep.trials
+                trial.name: {
+                    "values": dict(trial.values),
+                    "run": list(trial.arguments),
+                    "rounds": trial.config.run.rounds,
+                }
+                for trial in self.sweep.trials
             },
         }
         try:

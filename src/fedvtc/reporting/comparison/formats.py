@@ -12,13 +12,13 @@ from rich.table import Table
 from rich.text import Text
 
 from fedvtc.reporting.comparison.groups import Comparison
+from fedvtc.reporting.comparison.pairing import Place, difference
 from fedvtc.reporting.comparison.sheet import (
     Cell,
     Choice,
     Sheet,
-    check_baseline,
+    checked_bases,
     column_text,
-    difference,
     ranks_of,
     sorted_rows,
 )
@@ -110,7 +110,7 @@ def as_table(sheet: Sheet) -> Table:
 
 def as_csv(comparison: Comparison, choice: Choice) -> str:
     """Renders a table as CSV: numbers with all digits, empty cells for missing numbers."""
-    check_baseline(comparison, choice.baseline)
+    bases = checked_bases(comparison, choice)
     ranks, _ = ranks_of(comparison, choice.metrics[0]) if choice.ranks else ({}, 0)
     ends = ["", "/std"] + (
         [] if choice.baseline is None else [f"/difference{end}" for end in ("", "/low", "/high", "/n")]
@@ -132,7 +132,7 @@ def as_csv(comparison: Comparison, choice: Choice) -> str:
             for metric in choice.metrics:
                 cells += mean_and_std(list(group.numbers(metric.name).values()))
                 if choice.baseline is not None:
-                    found = difference(comparison, row, column, metric.name, choice.baseline)
+                    found = difference(comparison, Place(row, column), metric.name, bases)
                     cells += [found.mean, found.low, found.high, found.num_pairs] if found else [None] * 4
         cells += [ranks.get(row)] if choice.ranks else []
         writer.writerow([*row, *("" if cell is None else cell for cell in cells)])

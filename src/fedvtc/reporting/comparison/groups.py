@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from fedvtc.config.problems import did_you_mean, nearest
 from fedvtc.errors import UserError
 from fedvtc.reporting.comparison.trials import ABSENT, FINISHED, STOPPED, TrialRow, Trials
-from fedvtc.reporting.comparison.values import FILES
+from fedvtc.reporting.comparison.values import EVALUATIONS, FILES
 from fedvtc.reporting.run_facts import METHOD, SEED
 
 Texts = tuple[str, ...]
@@ -80,7 +80,7 @@ def selected(trials: Trials, where: Mapping[str, Sequence[str]]) -> Trials:
                 raise UserError(f"--where {key}={text}: no run has this value. {did_you_mean(text, known)}")
     rows = tuple(row for row in trials.rows if all(_text(row, key) in texts for key, texts in where.items()))
     keys = tuple(key for key in trials.keys if len({row.values.get(key) for row in rows}) > 1)
-    return Trials(rows, keys, trials.target)
+    return Trials(rows, keys, trials.target, trials.result_keys)
 
 
 def compared(trials: Trials, rows: Sequence[str] | None = None, columns: Sequence[str] = ()) -> Comparison:
@@ -109,8 +109,14 @@ def compared(trials: Trials, rows: Sequence[str] | None = None, columns: Sequenc
         members.setdefault((cell[0], cell[1]), []).append(trial)
     if not members:
         raise UserError("No runs to show. Name a sweep folder, run folders, or a CSV file of `fedvtc table --long`.")
+    # Evaluations change no results; `evaluations.py` checks numbers up to the target.
+    checked = [key for key in own_keys if key not in (*row_keys, *EVALUATIONS)]
     for (row, column), group in members.items():
-        _check_equal(" ".join([*row, *column]), group, [key for key in own_keys if key not in row_keys])
+        name = " ".join([*row, *column])
+        _check_equal(name, group, checked)
+        with_numbers = [trial for trial in group if trial.numbers]
+        _check_equal(name, with_numbers, [key for key in trials.result_keys if key not in row_keys])
+        _check_seeds(name, group)
     return Comparison(
         row_keys,
         column_keys,
@@ -135,13 +141,17 @@ def _check_known(trials: Trials, option: str, keys: Sequence[str]) -> None:
 
 
 def _check_equal(name: str, group: Sequence[TrialRow], keys: Sequence[str]) -> None:
-    """Raises a UserError if trials of a group differ in more than their seed, or two trials have one seed."""
+    """Raises a UserError if trials of a group have different values of a key."""
     for key in keys:
         texts = list(dict.fromkeys(trial.values.get(key, "") for trial in group))
         if len(texts) > 1:
             some = ", ".join(text or "(none)" for text in texts[:3])
             fix = f"Add {key} to --rows or --columns, or choose runs with --where {key}={texts[0]}."
             raise UserError(f"{name or 'the table'}: one row would mix runs of different {key} ({some}). {fix}")
+
+
+def _check_seeds(name: str, group: Sequence[TrialRow]) -> None:
+    """Raises a UserError if two trials of a group have numbers and the same seed."""
     first: dict[str, TrialRow] = {}
     for trial in group:
         seed = trial.values.get(SEED, "")

@@ -5,12 +5,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from fedvtc.config.problems import did_you_mean
-from fedvtc.errors import UserError, count_of
+from fedvtc.errors import count_of
+from fedvtc.reporting.comparison.evaluations import check_evaluations, evaluation_notes
 from fedvtc.reporting.comparison.groups import Comparison, Group, Texts
 from fedvtc.reporting.comparison.metrics import Metric
+from fedvtc.reporting.comparison.pairing import Place, baseline_places, difference
 from fedvtc.reporting.run_facts import METHOD
-from fedvtc.reporting.seeds import LEVEL, Difference, badness, mean_and_std, mean_ranks, paired_difference
+from fedvtc.reporting.seeds import LEVEL, Difference, badness, mean_and_std, mean_ranks
 
 MISSING = "-"
 
@@ -72,10 +73,11 @@ def sheet_of(table: Comparison, choice: Choice) -> Sheet:
     """Returns the cells of a table.
 
     Raises:
-        UserError: no row has the value `choice.baseline`.
+        UserError: the baseline fits no row or several rows, or runs with a number up to the target have different
+            evaluations.
     """
     rows = sorted_rows(table, choice)
-    check_baseline(table, choice.baseline)
+    bases = checked_bases(table, choice)
     columns: list[tuple[str, str]] = []
     cells: list[list[Cell]] = []
     several = len(choice.metrics) > 1 or choice.counts
@@ -91,7 +93,7 @@ def sheet_of(table: Comparison, choice: Choice) -> Sheet:
             cells.append(_marked([_cell(group, metric, table, choice) for group in groups], groups, metric))
             if choice.baseline is not None:
                 columns.append((heading[0], f"{heading[1]} vs {choice.baseline}"))
-                found = [difference(table, row, column, metric.name, choice.baseline) for row in rows]
+                found = [difference(table, Place(row, column), metric.name, bases) for row in rows]
                 cells.append([_difference_cell(one, metric) for one in found])
     if choice.ranks:
         ranks, _ = ranks_of(table, choice.metrics[0])
@@ -99,6 +101,18 @@ def sheet_of(table: Comparison, choice: Choice) -> Sheet:
         cells.append([Cell(f"{ranks[row]:.2f}" if row in ranks else MISSING) for row in rows])
     body = [(row, [column[number] for column in cells]) for number, row in enumerate(rows)]
     return Sheet(table.row_keys, columns, body, _notes(table, choice, cells))
+
+
+def checked_bases(table: Comparison, choice: Choice) -> Mapping[Place, Place]:
+    """Returns the cell of the baseline for each cell that has one; empty without a baseline.
+
+    Raises:
+        UserError: the baseline fits no row or several rows, or runs with a number up to the target have different
+            evaluations.
+    """
+    bases = baseline_places(table, choice.baseline)
+    check_evaluations(table, [metric.name for metric in choice.metrics], bases)
+    return bases
 
 
 def sorted_rows(table: Comparison, choice: Choice) -> list[Texts]:
@@ -112,24 +126,6 @@ def sorted_rows(table: Comparison, choice: Choice) -> list[Texts]:
         return mean is None, 0.0 if mean is None else badness(mean, higher_is_better=metric.higher_is_better)
 
     return sorted(table.rows, key=key)
-
-
-def check_baseline(table: Comparison, text: str | None) -> None:
-    """Raises a UserError if no row has the value `text` of the first row key."""
-    known = dict.fromkeys(row[0] for row in table.rows if row)
-    if text is not None and text not in known:
-        raise UserError(f"--compare {text}: no row has this text. {did_you_mean(text, known)}")
-
-
-def difference(table: Comparison, row: Texts, column: Texts, name: str, baseline: str) -> Difference | None:
-    """Returns the difference of a row from the row that has `baseline` as first and else equal values.
-
-    None for rows without a common seed, and for the baseline itself.
-    """
-    other = (baseline, *row[1:])
-    if row == other:
-        return None
-    return paired_difference(table.group(row, column).numbers(name), table.group(other, column).numbers(name))
 
 
 def ranks_of(table: Comparison, metric: Metric) -> tuple[dict[Texts, float], int]:
@@ -234,3 +230,4 @@ def _sentences(table: Comparison, choice: Choice, marks: set[str]) -> Iterator[s
         _, num_blocks = ranks_of(table, choice.metrics[0])
         blocks = f"{count_of(num_blocks, 'pair')} of column and seed"
         yield f"rank: mean rank by {choice.metrics[0].heading} over {blocks}, 1 is the best."
+    yield from evaluation_notes(table, [metric.name for metric in choice.metrics])

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import yaml
 
 from fedvtc.errors import RunFolderError, UserError
-from fedvtc.reporting.comparison.values import result_keys, varying, with_texts
-from fedvtc.reporting.run_facts import DAMAGE, METHOD, RunFacts, damage, read_run
+from fedvtc.reporting.comparison.values import EVALUATIONS, result_keys, varying, with_shared, with_texts
+from fedvtc.reporting.run_facts import DAMAGE, METHOD, SEED, RunFacts, damage, read_run
 from fedvtc.reporting.run_folders import find_runs
 from fedvtc.reporting.run_numbers import are_whole, numbers_of
 
@@ -20,6 +20,9 @@ STOPPED_FILE = "stopped_early.json"
 """The file of a sweep folder that names the trials that were stopped early."""
 FINISHED, STOPPED, INCOMPLETE, ABSENT = "finished", "stopped early", "incomplete", "absent"
 """States of trials: numbers count; stopped by the sweep; finished with missing records; not started."""
+WAITING = "waiting"
+"""The state of a trial whose run finished with another number of rounds than the sweep now asks for."""
+ROUNDS = "run.rounds"
 RESTART_FIX = "Remove the folder and start the sweep again."
 
 
@@ -30,7 +33,7 @@ class TrialRow:
     Attributes:
         name: the name of the trial.
         values: texts of the settings by key, with `method` and `run.seed`; a trial without a run folder has those of
-            its sweep file only.
+            its sweep file, and those that all started trials of its row share.
         status: one of the states above, or the status of the run.
         numbers: numbers by name; empty unless the status is `FINISHED`.
         folder: the run folder; None for a trial from a CSV file.
@@ -49,25 +52,40 @@ class Trials:
 
     Attributes:
         rows: the trials, in order.
-        keys: keys whose values differ between trials.
+        keys: keys whose values differ between trials; of a sweep, keys of the sweep file.
         target: mean accuracy that the numbers `target/...` refer to; None without such numbers.
+        result_keys: keys that change results and differ between configs of one sweep's runs with numbers.
     """
 
     rows: tuple[TrialRow, ...]
     keys: tuple[str, ...]
     target: float | None = None
+    result_keys: tuple[str, ...] = ()
 
 
 class Planned(NamedTuple):
     """A trial of a sweep: its name, run folder, and the values that the sweep file gives the trial.
 
-    `status` is a state that the sweep knows better than the run folder does; None reads the run folder.
+    `status` is a state that the sweep knows better than the run folder does; None reads the run folder. `num_rounds` is
+    the number of rounds that the sweep asks for; None if unknown.
     """
 
     name: str
     folder: Path
     values: Mapping[str, Any]
     status: str | None = None
+    num_rounds: int | None = None
+
+    def status_of(self, run: RunFacts) -> str:
+        """Returns the status of the trial, whose run folder exists.
+
+        A finished run is finished even if the sweep once stopped the trial early: the trial has resumed since.
+        """
+        if run.status.name != FINISHED:
+            return self.status or run.status.name
+        if self.num_rounds not in (None, run.num_rounds):
+            return WAITING
+        return FINISHED if self.status in (None, STOPPED) else self.status
 
 
 def of_sweep(planned: Sequence[Planned], target: float | None) -> Trials:
@@ -84,7 +102,10 @@ def of_sweep(planned: Sequence[Planned], target: float | None) -> Trials:
         rows.append(row)
         # A key of the sweep file that one trial lacks: the trial keeps an empty cell, also once the run has started.
         settings.append({key: value for key, value in found.items() if key not in own_keys} | values)
-    return Trials(_with_values(rows, settings), tuple(varying(own)), target)
+    finished = [values for row, values in zip(rows, settings, strict=True) if row.numbers]
+    started = [row.status != ABSENT for row in rows]
+    found_rows = _with_values(rows, with_shared(settings, own, started))
+    return Trials(found_rows, _with_evaluations(varying(own), found_rows, target), target, _checked(finished))
 
 
 def of_runs(folders: Sequence[Path], target: float | None) -> tuple[Trials, list[str]]:
@@ -102,8 +123,9 @@ def of_runs(folders: Sequence[Path], target: float | None) -> tuple[Trials, list
         except DAMAGE as error:
             problems.append(f"{folder}: left out, damaged ({damage(error)}).")
     runs.sort(key=lambda entry: entry[:2])
-    rows, settings = [row for _, _, row, _ in runs], [own for _, _, _, own in runs]
-    return Trials(_with_values(rows, settings), tuple(result_keys(settings)), target), problems
+    settings = [own for _, _, _, own in runs]
+    rows = _with_values([row for _, _, row, _ in runs], settings)
+    return Trials(rows, _with_evaluations(result_keys(settings), rows, target), target), problems
 
 
 def read_folders(folders: Sequence[Path], target: float | None) -> tuple[list[Trials], list[str]]:
@@ -143,9 +165,12 @@ def joined(parts: Sequence[Trials]) -> Trials:
     rows = tuple(row for part in parts for row in part.rows)
     keys = dict.fromkeys(key for part in parts for key in part.keys)
     if len(parts) > 1:
-        # A setting that is the same within each input may differ between inputs.
-        keys |= dict.fromkeys(result_keys([row.values for row in rows]))
-    return Trials(rows, tuple(keys), targets.pop() if targets else None)
+        # A setting that is the same within each input may differ between inputs. A trial that has not started lacks
+        # most settings, which does not make it differ.
+        keys |= dict.fromkeys(result_keys([row.values for row in rows if row.status != ABSENT]))
+    target = targets.pop() if targets else None
+    checked = dict.fromkeys(key for part in parts for key in part.result_keys)
+    return Trials(rows, _with_evaluations(list(keys), rows, target), target, tuple(checked))
 
 
 def sweep_definition(folder: Path) -> tuple[list[Planned], float | None]:
@@ -159,7 +184,13 @@ def sweep_definition(folder: Path) -> tuple[list[Planned], float | None]:
         content = yaml.safe_load(file.read_text(encoding="utf-8"))
         stopped = _stopped_early(folder)
         planned = [
-            Planned(str(name), folder / str(name), dict(trial["values"]), STOPPED if name in stopped else None)
+            Planned(
+                str(name),
+                folder / str(name),
+                dict(trial["values"]),
+                STOPPED if name in stopped else None,
+                trial.get("rounds"),
+            )
             for name, trial in content["trials"].items()
         ]
         target = content.get("target")
@@ -180,8 +211,11 @@ def _read_trial(trial: Planned, target: float | None) -> tuple[TrialRow, Mapping
         return TrialRow(trial.name, {}, trial.status or ABSENT), {}
     try:
         run = read_run(trial.folder)
-        row = _row(run, target) if trial.status in (None, FINISHED) else TrialRow(trial.name, {}, str(trial.status))
-        return replace(row, name=trial.name, folder=trial.folder), run.settings()
+        status = trial.status_of(run)
+        row = _row(run, target) if status == FINISHED else TrialRow(trial.name, {}, status)
+        # A run that has not finished resumes with the number of rounds that the sweep asks for.
+        rounds = {} if trial.num_rounds is None else {ROUNDS: trial.num_rounds}
+        return replace(row, name=trial.name, folder=trial.folder), run.settings() | rounds
     except DAMAGE as error:
         raise RunFolderError(f"{trial.folder}: damaged ({damage(error)}). {RESTART_FIX}") from None
 
@@ -196,3 +230,17 @@ def _row(run: RunFacts, target: float | None) -> TrialRow:
 
 def _with_values(rows: Sequence[TrialRow], settings: Sequence[Mapping[str, Any]]) -> tuple[TrialRow, ...]:
     return tuple(replace(row, values=values) for row, values in zip(rows, with_texts(settings), strict=True))
+
+
+def _checked(settings: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    # A restarted sweep may have another label, which changes no results: only the name tells methods apart.
+    named = [{**values, METHOD: values.get("method.name", "")} for values in settings]
+    return tuple(key for key in result_keys(named) if key not in (METHOD, SEED))
+
+
+def _with_evaluations(keys: Sequence[str], rows: Sequence[TrialRow], target: float | None) -> tuple[str, ...]:
+    """Adds the keys of `EVALUATIONS` that differ between runs; with a target, such runs have different numbers."""
+    if target is None:
+        return tuple(keys)
+    known = {key: {row.values[key] for row in rows if row.numbers and key in row.values} for key in EVALUATIONS}
+    return tuple(dict.fromkeys([*keys, *(key for key in EVALUATIONS if len(known[key]) > 1)]))

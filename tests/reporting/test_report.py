@@ -122,7 +122,8 @@ def bare_runs(tmp_path, monkeypatch):
         folder = RunFolder.create(
             tmp_path / "runs", f"local-{seed}", {"run": {"seed": seed}, "method": {"name": "local"}}
         )
-        (folder.path / "metrics.jsonl").write_text('{"round": 1, "phase": "round", "loss/train": 0.5}\n')
+        rounds = [{"round": round, "phase": "round", "loss/train": 0.5} for round in range(1, seed + 2)]
+        (folder.path / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in rounds))
         folder.set_status("interrupted", reason="SIGTERM")
     return tmp_path / "runs"
 
@@ -135,6 +136,10 @@ def test_runs_without_an_evaluation_have_a_page_too(bare_runs, capsys):
     text = (bare_runs.parent / "mine/index.html").read_text()
     assert "<title>Two runs</title>" in text
     assert "interrupted (SIGTERM)" in text
+    (row,) = overview(text)
+    assert row[:3] == ["local", "2", "1 to 2"]
+    assert "numbers so far, unfinished: 2 of 2 runs (2 interrupted)" in text
+    assert "No run is left out: none has finished" in text
     # A report is replaced by a new one.
     assert main(["report", "runs/local-*", "-o", "mine", "--page-only", "--privacy"]) == 0
     text = (bare_runs.parent / "mine/index.html").read_text()
@@ -142,6 +147,33 @@ def test_runs_without_an_evaluation_have_a_page_too(bare_runs, capsys):
     lines = capsys.readouterr().err.splitlines()
     assert [line.partition(":")[0] for line in lines] == ["privacy is not measured"] * 2
     assert all(f"<li>{html.escape(line)}</li>" in text for line in lines)
+
+
+@pytest.mark.slow
+def test_a_page_tells_which_runs_are_left_out_of_means(fake_run, tmp_path, capsys):
+    for seed in (0, 1):
+        fake_run("FedProto", seed)
+    for label in ("FedProto", "FedVTC+"):
+        RunFolder.open(fake_run(label, 2, right=0.0, is_finished=False)).set_status("failed", reason="a reason")
+    assert main(["report", str(tmp_path / "runs"), "-o", str(tmp_path / "mine"), "--page-only"]) == 0
+    text = (tmp_path / "mine/index.html").read_text()
+    proto, vtc = overview(text)
+    assert proto[:4] == ["FedProto", "2 of 3", "3", "0.9000 \N{PLUS-MINUS SIGN} 0.0000"]
+    assert vtc == ["FedVTC+", "0 of 1", *["-"] * (len(proto) - 2)]
+    assert "<small>left out: 1 of 3 runs (1 failed)</small>" in text
+    named = "FedProto: 1 of 3 runs (1 failed); FedVTC+: 1 of 1 run (1 failed)"
+    assert f"<li>Curves, means and differences have finished runs only. Unfinished: {named}.</li>" in text
+    # The table of the same folders has the same mean.
+    capsys.readouterr()
+    assert main(["table", str(tmp_path / "runs"), "--metric", "test/accuracy/mean", "--format", "markdown"]) == 0
+    assert re.search(r"FedProto .*0\.9000", capsys.readouterr().out)
+
+
+def overview(text):
+    """Returns the cells of the overview, row by row, without the small print."""
+    body = re.search(r'aria-label="Overview".*?<tbody>(.*?)</tbody>', text, re.DOTALL).group(1)
+    cells = re.compile(r"<t[hd][^>]*>(.*?)(?:<small>.*?</small>)?</t[hd]>")
+    return [[html.unescape(cell) for cell in cells.findall(row)] for row in body.strip().splitlines()]
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,15 @@
 """Reads whole runs for figures: records, rows of clients, settings, and a group for runs that differ in the seed."""
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from fedvtc.errors import RunFolderError, count_of
+from fedvtc.reporting.comparison.trials import DEFINITION, FINISHED, INCOMPLETE, of_runs, of_sweep, sweep_definition
 from fedvtc.reporting.comparison.values import result_keys, with_texts
 from fedvtc.reporting.run_facts import DAMAGE, METHOD, SEED, RunFacts, check_records, damage, read_run
 from fedvtc.reporting.run_folders import find_runs
@@ -26,6 +30,7 @@ class RunResult:
         rows: rows of the newest evaluation of every client, numbers as floats, None for a cell without a finite one.
         rows_before: rows of the evaluation of the last round, if `rows` are those after the method's last step.
         group: name of the group of runs that differ in their seed only.
+        state: state of the run in `fedvtc table`: one of the states of trials, or the true status.
     """
 
     facts: RunFacts
@@ -33,6 +38,7 @@ class RunResult:
     rows: Sequence[Mapping[str, Any]]
     rows_before: Sequence[Mapping[str, Any]] = ()
     group: str = ""
+    state: str = FINISHED
 
     @property
     def folder(self) -> Path:
@@ -66,23 +72,46 @@ def read_results(folders: Sequence[Path]) -> tuple[list[RunResult], list[str]]:
     """Reads all runs at or below some folders.
 
     Returns:
-        The runs by group and seed, the group of the highest mean accuracy first, and one line per run that cannot be
-        read.
+        The runs by group, the group of the highest mean accuracy first; within a group, finished runs first, then by
+        seed. And one line per run or sweep.yaml that cannot be read.
 
     Raises:
         UserError: if a folder does not exist.
     """
     found, problems = find_runs(folders)
+    # Read before the records: a run that finishes in between is left out, and does not count without its last records.
+    states, faults = _states(folders, found)
     runs = []
     for folder in found:
         try:
-            runs.append(_read(folder))
+            runs.append(replace(_read(folder), state=states.get(folder.resolve(), INCOMPLETE)))
         except DAMAGE as error:
             problems.append(f"{folder}: left out, damaged ({damage(error)}).")
     groups = _groups(runs)
     runs = [replace(run, group=group) for run, group in zip(runs, groups, strict=True)]
-    runs.sort(key=lambda run: (run.group, len(run.seed), run.seed, str(run.folder)))
-    return [run for members in sorted(groups_of(runs).values(), key=_rank) for run in members], problems
+    runs.sort(key=lambda run: (run.group, run.state != FINISHED, len(run.seed), run.seed, str(run.folder)))
+    ranks = {group: _rank(members) for group, members in groups_of(compared(runs)).items()}
+    runs.sort(key=lambda run: ranks.get(run.group, math.inf))
+    return runs, problems + faults
+
+
+def compared(runs: Sequence[RunResult]) -> list[RunResult]:
+    """Returns the runs that enter curves, means and differences: the finished runs, or all runs if none has finished.
+
+    Unfinished runs stay out, because a run that failed in its first round would change the mean of its group.
+    """
+    return [run for run in runs if run.state == FINISHED] or list(runs)
+
+
+def unfinished(runs: Sequence[RunResult]) -> dict[str, str]:
+    """Returns number and states of the unfinished runs by group, such as `2 of 3 runs (1 failed, 1 running)`."""
+    found = {}
+    for group, members in groups_of(runs).items():
+        states = Counter(run.state for run in members if run.state != FINISHED)
+        if states:
+            reasons = ", ".join(f"{number} {state}" for state, number in sorted(states.items()))
+            found[group] = f"{states.total()} of {count_of(len(members), 'run')} ({reasons})"
+    return found
 
 
 def groups_of(runs: Sequence[RunResult]) -> dict[str, list[RunResult]]:
@@ -112,6 +141,30 @@ def _read(folder: Path) -> RunResult:
     facts = read_run(folder)
     check_records(facts)
     return RunResult(facts, numbers_so_far(facts.records), *_newest_rows(folder))
+
+
+def _states(folders: Sequence[Path], found: Sequence[Path]) -> tuple[dict[Path, str], list[str]]:
+    """Returns the states of runs by resolved folder, as `fedvtc table` reads the states, and a line per damaged sweep.
+
+    Args:
+        folders: the folders of the report; a sweep folder knows states that its run folders do not.
+        found: the run folders at or below them.
+    """
+    states: dict[Path, str] = {}
+    faults = []
+    for folder in folders:
+        if (folder / DEFINITION).is_file():
+            try:
+                planned, _ = sweep_definition(folder)
+            except RunFolderError as error:
+                faults.append(str(error))
+                continue
+            for trial in planned:
+                # A damaged run becomes a line where its records are read.
+                with suppress(RunFolderError):
+                    states[trial.folder.resolve()] = of_sweep([trial], None).rows[0].status
+    others, _ = of_runs([folder for folder in found if folder.resolve() not in states], None)
+    return states | {row.folder.resolve(): row.status for row in others.rows if row.folder is not None}, faults
 
 
 def _rank(members: Sequence[RunResult]) -> float:

@@ -1,9 +1,10 @@
 """All figures of a report, in the order of the page."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from fedvtc.reporting.charts.classes import classes, partitions
-from fedvtc.reporting.charts.clients import clients, summary
+from fedvtc.reporting.charts.clients import clients, sorted_clients, summary
 from fedvtc.reporting.charts.costs import costs
 from fedvtc.reporting.charts.curves import curves
 from fedvtc.reporting.charts.differences import differences
@@ -15,9 +16,11 @@ from fedvtc.reporting.charts.memory import memory
 from fedvtc.reporting.charts.phases import phases
 from fedvtc.reporting.charts.privacy import privacy
 from fedvtc.reporting.charts.style import places_of
-from fedvtc.reporting.results import RunResult
+from fedvtc.reporting.results import RunResult, compared, unfinished
 
 SECTIONS = ("Accuracy", "Clients", "Classes", "Evaluations", "Images", "Features", "Privacy", "Costs", "Training")
+FINISHED_ONLY = " Finished runs only."
+SO_FAR = " No run has finished: the numbers are those so far, and the runs of a group may differ in their rounds."
 
 
 def groups_with_colours(runs: Sequence[RunResult]) -> Groups:
@@ -28,24 +31,32 @@ def groups_with_colours(runs: Sequence[RunResult]) -> Groups:
 def figures_of(runs: Sequence[RunResult], targets: Sequence[float] = ()) -> list[Figure]:
     """Returns the figures of runs, section by section; figures without numbers are left out.
 
+    Figures of groups show the runs that are `compared`, and their notes tell of unfinished runs. Figures of one run
+    show every run.
+
     Args:
         runs: the runs.
         targets: mean accuracies for the costs to reach an accuracy; empty takes shares of the best accuracy.
     """
-    groups = groups_with_colours(runs)
+    chosen = compared(runs)
+    # Colours of all groups, so that a group has the same colour before and after its first run finishes.
+    groups = groups_with_colours(runs).having({run.group for run in chosen})
     found = [
-        *curves(runs, groups),
-        *summary(runs, groups),
-        *differences(runs, groups),
-        *clients(runs, groups),
+        *curves(chosen, groups),
+        *summary(chosen, groups),
+        *differences(chosen, groups),
+        *clients(chosen, groups),
+        *sorted_clients(runs),
         *classes(runs),
         *partitions(runs),
-        *last_step(runs, groups),
-        *evaluations(runs, groups),
+        *last_step(chosen, groups),
+        *evaluations(chosen, groups),
         *features(runs),
-        *privacy(runs, groups),
-        *costs(runs, groups, targets),
-        *phases(runs, groups),
-        *memory(runs, groups),
+        *privacy(chosen, groups),
+        *costs(chosen, groups, targets),
+        *phases(chosen, groups),
+        *memory(chosen, groups),
     ]
+    note = "" if not unfinished(runs) else SO_FAR if len(chosen) == len(runs) else FINISHED_ONLY
+    found = [replace(figure, note=figure.note + note) if figure.has_groups else figure for figure in found]
     return sorted(found, key=lambda figure: SECTIONS.index(figure.section))

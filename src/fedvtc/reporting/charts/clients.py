@@ -63,11 +63,11 @@ def summary(runs: Sequence[RunResult], groups: Groups) -> Iterator[Figure]:
 
 
 def clients(runs: Sequence[RunResult], groups: Groups) -> Iterator[Figure]:
-    """Yields the figures of single clients; none before the first evaluation."""
+    """Yields the figures of the clients of every group; none before the first evaluation."""
     rows: list[Row] = [row for run in runs for row in _client_rows(run)]
     if not rows:
         return
-    labels = [label for label in METRICS.values() if any(row.get(label) is not None for row in rows)]
+    labels = _labels(rows)
     is_strip = len(rows) <= MAX_STRIP
     strip = _strip if is_strip else _boxes
     yield Figure(
@@ -84,20 +84,6 @@ def clients(runs: Sequence[RunResult], groups: Groups) -> Iterator[Figure]:
         charts={(label,): strip(groups, label) for label in labels},
         labels=("metric",),
     )
-    names = {run.name: run.name for run in runs if run.rows}
-    backbones = sorted({row["backbone"] for row in rows})
-    yield Figure(
-        name="sorted-clients",
-        title="Clients of one run, sorted",
-        note="One bar per client, from the lowest to the highest.",
-        section="Clients",
-        rows=rows,
-        charts={(label,): _sorted_bars(label, backbones) for label in labels},
-        labels=("metric",),
-        choices=[Choice("run", "run", names)],
-        has_groups=False,
-        exported_rows=[{"run": members[0].name} for members in groups_of(runs).values() if members[0].rows][:8],
-    )
     by_backbone = _backbone_rows(rows, labels)
     if len({row["backbone"] for row in by_backbone}) > 1:
         num_lines = len(by_backbone) / len(labels)
@@ -111,6 +97,30 @@ def clients(runs: Sequence[RunResult], groups: Groups) -> Iterator[Figure]:
             charts={(label,): _architectures(groups, label, num_lines) for label in labels},
             labels=("metric",),
         )
+
+
+def sorted_clients(runs: Sequence[RunResult]) -> Iterator[Figure]:
+    """Yields the figure of the clients of one run; none before the first evaluation."""
+    rows: list[Row] = [row for run in runs for row in _client_rows(run)]
+    if rows:
+        backbones = sorted({row["backbone"] for row in rows})
+        yield Figure(
+            name="sorted-clients",
+            title="Clients of one run, sorted",
+            note="One bar per client, from the lowest to the highest.",
+            section="Clients",
+            rows=rows,
+            charts={(label,): _sorted_bars(label, backbones) for label in _labels(rows)},
+            labels=("metric",),
+            choices=[Choice("run", "run", {run.name: run.name for run in runs if run.rows})],
+            has_groups=False,
+            exported_rows=[{"run": members[0].name} for members in groups_of(runs).values() if members[0].rows][:8],
+        )
+
+
+def _labels(rows: Sequence[Row]) -> list[str]:
+    """Returns the labels of the metrics that a row has."""
+    return [label for label in METRICS.values() if any(row.get(label) is not None for row in rows)]
 
 
 def _height(groups: Groups, step: int) -> int:

@@ -23,7 +23,7 @@ from fedvtc.reporting.charts.figure import Figure, Groups
 from fedvtc.reporting.charts.style import FAINT, INK, chart_config, colour_of, dash_of, shape_of
 from fedvtc.reporting.page.files import VEGA_LITE, spec_of
 from fedvtc.reporting.page.pictures import Picture
-from fedvtc.reporting.results import RunResult, groups_of, number
+from fedvtc.reporting.results import RunResult, compared, groups_of, number, unfinished
 from fedvtc.reporting.run_numbers import RECEIVED, SENT, WALL_CLOCK
 from fedvtc.reporting.seeds import mean_and_std
 from fedvtc.reporting.tables import human_bytes
@@ -145,12 +145,12 @@ def _page_spec(figure: Figure, key: tuple[str, ...]) -> dict[str, Any]:
 def _overview(runs: Sequence[RunResult]) -> dict[str, Any]:
     """Returns headings and cells of the table of groups."""
     rows = []
-    for group, members in groups_of(runs).items():
-        cells = [
-            group,
-            str(len(members)),
-            str(max(run.facts.last_round for run in members)),
-        ]
+    chosen, left_out = compared(runs), unfinished(runs)
+    what = "numbers so far, unfinished" if len(chosen) == len(runs) else "left out"
+    for group, everyone in groups_of(runs).items():
+        members = [run for run in everyone if run in chosen]
+        num_runs = str(len(members)) if len(members) == len(everyone) else f"{len(members)} of {len(everyone)}"
+        cells = [group, num_runs, _range([run.facts.last_round for run in members])]
         for key in HEADLINE_METRICS.values():
             values = [value for run in members if (value := run.numbers.get(key)) is not None]
             mean, std = mean_and_std(values)
@@ -161,13 +161,18 @@ def _overview(runs: Sequence[RunResult]) -> dict[str, Any]:
             (run.numbers[SENT] + run.numbers[RECEIVED], run.numbers[WALL_CLOCK]) for run in members if run.numbers
         ]
         num_bytes, seconds = (fmean(values) for values in zip(*totals, strict=True)) if totals else (0.0, 0.0)
-        cells += [human_bytes(num_bytes), f"{seconds:,.0f}"]
+        cells += [human_bytes(num_bytes), f"{seconds:,.0f}"] if members else ["-", "-"]
         rows.append(cells)
     return {
         "headings": ["group", "runs", "rounds", *HEADLINE_METRICS, "sent and received", "seconds"],
         "rows": rows,
-        "meanings": {},
+        "meanings": {group: f"{what}: {text}" for group, text in left_out.items()},
     }
+
+
+def _range(values: Sequence[int]) -> str:
+    """Returns the range of some numbers: `1 to 3`, one number if all are equal, or `-` without numbers."""
+    return " to ".join(map(str, sorted({min(values), max(values)}))) if values else "-"
 
 
 def _measures(figures: Sequence[Figure]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from fedvtc.reporting.charts.all import figures_of, groups_with_colours
 from fedvtc.reporting.page.files import write_figure, write_picture
 from fedvtc.reporting.page.page import GENERATOR, render
 from fedvtc.reporting.page.pictures import MAX_BYTES, pictures_of
-from fedvtc.reporting.results import RunResult
+from fedvtc.reporting.results import RunResult, compared, unfinished
 from fedvtc.reporting.tables import human_bytes
 from fedvtc.storage.atomic import replaced
 
@@ -47,6 +47,7 @@ def write_report(
     if num_left:
         room = f"the page has room for {human_bytes(MAX_BYTES)} of pictures; the run folders hold all."
         problems = [*problems, f"{count_of(num_left, 'picture')}: {room}"]
+    problems = [*_about_unfinished(runs), *problems]
     folder.mkdir(parents=True, exist_ok=True)
     files: list[Path] = []
     if with_files:
@@ -65,6 +66,17 @@ def checked_page(folder: Path) -> Path:
     if page.exists() and not _is_report(page):
         raise UserError(f"{page}: is no report, and would be replaced. Name another folder by -o.")
     return page
+
+
+def _about_unfinished(runs: Sequence[RunResult]) -> list[str]:
+    """Returns the line about unfinished runs; none if all runs have finished."""
+    left_out = unfinished(runs)
+    if not left_out:
+        return []
+    if len(compared(runs)) == len(runs):
+        return ["No run is left out: none has finished, so curves, means and differences have the numbers so far."]
+    named = "; ".join(f"{group}: {text}" for group, text in left_out.items())
+    return [f"Curves, means and differences have finished runs only. Unfinished: {named}."]
 
 
 def _is_report(page: Path) -> bool:

@@ -38,8 +38,46 @@ def test_the_teacher_is_the_mean_of_the_others_by_hand(make_client):
     client.memory.update({"round": 1, "classes": np.array([1]), "mean": np.array([[0.2, 0.8]], dtype=np.float32)})
     assert teacher(method, client, broadcast)[1] == [True, False]
     # Nobody holds class 0 in round 2.
+    assert set(broadcast.payload["predictions"]) == {"sum", "holders"}
     _, broadcast = method.server_round(state, [upload(1, [1], [[0.4, 0.6]], round=2)], Server(0, 2))
+    assert broadcast.payload["predictions"]["rounds"].tolist() == [1, 2]
+    assert broadcast.payload["predictions"]["rounds"].dtype == np.int32
     assert teacher(method, client, broadcast) == ([[0.7, 0.3], [0.4, 0.6]], [True, True])
+
+
+def test_a_sum_that_is_kept_from_an_earlier_round_loses_the_own_part_too(make_client):
+    method, client = build(FDConfig(), TASK), make_client()
+    own = np.array([[0.9, 0.1], [0.2, 0.8]], dtype=np.float32)
+    client.memory.update({"round": 1, "classes": np.array([0, 1]), "mean": own})
+    # The client is the only holder of class 1, and one of two holders of class 0.
+    uploads = [upload(0, [0, 1], own), upload(1, [0], [[0.7, 0.3]])]
+    state, _ = method.server_round({}, uploads, Server(0, 1))
+    # The client skips round 2, in which nobody holds class 1.
+    other, broadcast = method.server_round(state, [upload(1, [0], [[0.6, 0.4]], round=2)], Server(0, 2))
+    assert teacher(method, client, broadcast) == ([[0.6, 0.4], [0.0, 0.0]], [True, False])
+    # The same with class 0, which has another holder, and after a second round without the class.
+    state, broadcast = method.server_round(state, [upload(2, [1], [[0.4, 0.6]], round=2)], Server(0, 2))
+    assert teacher(method, client, broadcast) == ([[0.7, 0.3], [0.4, 0.6]], [True, True])
+    state, broadcast = method.server_round(state, [upload(2, [1], [[0.3, 0.7]], round=3)], Server(0, 3))
+    assert broadcast.payload["predictions"]["rounds"].tolist() == [1, 3]
+    assert teacher(method, client, broadcast) == ([[0.7, 0.3], [0.3, 0.7]], [True, True])
+    # All sums are of round 4.
+    _, broadcast = method.server_round(state, [upload(2, [0, 1], own, round=4)], Server(0, 4))
+    assert set(broadcast.payload["predictions"]) == {"sum", "holders"}
+    # A client that came in later than the sum of class 1 has no part in the sum.
+    client.memory["round"] = 2
+    _, broadcast = method.server_round(other, [upload(1, [0], [[0.6, 0.4]], round=3)], Server(0, 3))
+    assert teacher(method, client, broadcast) == ([[0.6, 0.4], [0.2, 0.8]], [True, True])
+
+
+def test_the_only_holder_of_a_class_has_no_teacher_after_a_skipped_round(tiny_federation):
+    # Client 0 holds classes 0 and 1, client 2 holds class 2.
+    federation = tiny_federation(FDConfig())
+    _, state, broadcast = federation.round(participants=(0,))
+    assert teacher(federation.method, federation.clients[0], broadcast)[1] == [False, False, False]
+    _, _, broadcast = federation.round(state, broadcast, participants=(2,))
+    assert teacher(federation.method, federation.clients[0], broadcast)[1] == [False, False, True]
+    assert teacher(federation.method, federation.clients[2], broadcast)[1] == [True, True, False]
 
 
 def test_the_teacher_of_mean_logits_is_their_softmax(make_client):

@@ -79,17 +79,27 @@ class FD(Method[FDConfig]):
     def server_round(
         self, state: ServerState, uploads: Iterable[Upload], server: Server
     ) -> tuple[ServerState, Broadcast]:
-        """Sums predictions: S^y = sum_k F_k^y over the m^y holders of class y; a class without holders keeps both."""
+        """Sums predictions: S^y = sum_k F_k^y over the m^y holders of class y.
+
+        A class that no upload has keeps both, and the round of its sum. `rounds` has the rounds of all sums, and is
+        absent while all sums are of the last round.
+        """
         num_classes = self.task.num_classes
         sum_CC, holders_C = np.zeros((num_classes, num_classes)), np.zeros(num_classes, dtype=np.int32)
         for upload in uploads:
             own = upload.payload["predictions"]
             sum_CC[own["classes"]] += own["mean"]
             holders_C[own["classes"]] += 1
+        rounds_C = np.full(num_classes, server.round, dtype=np.int32)
         if "predictions" in state:
-            kept_C, last = holders_C == 0, state["predictions"]
+            last = state["predictions"]
+            kept_C = (holders_C == 0) & (last["holders"] > 0)
             sum_CC[kept_C], holders_C[kept_C] = last["sum"][kept_C], last["holders"][kept_C]
-        payload = {"predictions": {"sum": sum_CC.astype(np.float32), "holders": holders_C}}
+            rounds_C[kept_C] = _rounds_of(last, server.round - 1)[kept_C]
+        predictions: dict[str, NDArray[np.generic]] = {"sum": sum_CC.astype(np.float32), "holders": holders_C}
+        if (rounds_C != server.round).any():
+            predictions["rounds"] = rounds_C
+        payload = {"predictions": predictions}
         return payload, Broadcast(server.round, payload)
 
     def largest_upload(self) -> Upload:
@@ -101,7 +111,8 @@ class FD(Method[FDConfig]):
     def _teacher(self, client: FederatedClient, broadcast: Broadcast) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """Returns the mean prediction of the other clients for each class, and True for classes that have one.
 
-        a^y = (S^y - F_k^y) / (m^y - 1) if the broadcast contains F_k^y, else S^y / m^y.
+        a^y = (S^y - F_k^y) / (m^y - 1) if S^y contains the client's last F_k^y, else S^y / m^y. S^y contains F_k^y if
+        both are of one round.
         """
         num_classes = self.task.num_classes
         sum_CC, holders_C = np.zeros((num_classes, num_classes)), np.zeros(num_classes, dtype=np.int64)
@@ -109,10 +120,11 @@ class FD(Method[FDConfig]):
             arrays = broadcast.payload["predictions"]
             sum_CC += np.asarray(arrays["sum"], dtype=np.float64)
             holders_C += np.asarray(arrays["holders"], dtype=np.int64)
-            if client.memory.get("round") == broadcast.round:
+            if "round" in client.memory:
                 classes_K = np.asarray(client.memory["classes"])
-                sum_CC[classes_K] -= np.asarray(client.memory["mean"])
-                holders_C[classes_K] -= 1
+                summed_K = _rounds_of(arrays, broadcast.round)[classes_K] == client.memory["round"]
+                sum_CC[classes_K[summed_K]] -= np.asarray(client.memory["mean"])[summed_K]
+                holders_C[classes_K[summed_K]] -= 1
         mean_CC = sum_CC / np.maximum(holders_C, 1)[:, None]
         if self.config.average == "logits":
             mean_CC = np.exp(mean_CC - mean_CC.max(axis=1, keepdims=True))
@@ -129,6 +141,11 @@ class FD(Method[FDConfig]):
                 outputs_NC = outputs_NC.softmax(dim=1)
             labels_N = client.images.labels_N.cpu().numpy()
             return class_means(FeatureStatistics.of(outputs_NC.cpu().numpy(), labels_N, "scalar"))
+
+
+def _rounds_of(predictions: Arrays, newest: int) -> NDArray[np.generic]:
+    """Returns the round of each class's sum; `newest` is the round in which the server made the message."""
+    return predictions.get("rounds", np.full(len(predictions["holders"]), newest))
 
 
 METHOD = FD

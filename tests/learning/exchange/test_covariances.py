@@ -53,6 +53,24 @@ def test_gaussians_have_the_covariance_and_the_floor():
     assert squares == pytest.approx(np.array([[[2.25, 2.0], [2.0, 2.25]], [[0.25, 0.0], [0.0, 0.25]]]), abs=1e-6)
 
 
+@pytest.mark.parametrize("scale", [1.0, 1e6])
+def test_a_singular_covariance_of_a_message_has_a_factor_with_any_floor(scale):
+    size, rng = 32, np.random.default_rng(3)
+    features = scale * rng.normal(size=(12, size))
+    exact = statistics_of(features, [0] * 11 + [4])
+    matrices = from_triangles(to_triangles(covariance_KDD(exact)), size)
+    # Rounding to float32 made the matrix of rank 10 indefinite.
+    assert np.linalg.eigvalsh(matrices[0])[0] < -1e-9 * scale**2
+    arrays = exact.to_arrays()
+    scatter_KDD = matrices * (exact.count_K - 1)[:, None, None]
+    read = FeatureStatistics.from_arrays({**arrays, "covariance": {"scatter": scatter_KDD}}, "class_full")
+    gaussians = class_gaussians(read, sigma_floor=1e-6)
+    squares = gaussians.spread.astype(np.float64) @ gaussians.spread.astype(np.float64).transpose(0, 2, 1)
+    assert squares[0] == pytest.approx(covariance_KDD(exact)[0], abs=1e-4 * scale**2)
+    # A class of one image has no variance, so that the floor alone remains.
+    assert squares[1] == pytest.approx(1e-12 * np.eye(size), rel=1e-5)
+
+
 def test_the_linear_discriminant_by_hand():
     statistics = statistics_of([[1.0, 0.0], [0.0, 1.0]], [0, 1])
     head = linear_discriminant(statistics, 0.5 * np.eye(2), shrinkage=0.1, floor=1e-3, num_classes=3)

@@ -107,6 +107,14 @@ def test_clients_of_one_image_give_a_finite_head(tiny_federation, keys):
     assert all(np.isfinite(array).all() for array in closing.payload["head"].values())
 
 
+@pytest.mark.parametrize("source", ["pooled", "mixture"])
+def test_a_small_floor_gives_a_finite_head(tiny_federation, source):
+    # Fewer images than features make every covariance singular, and rounding to float32 indefinite.
+    config = CCVRConfig(sigma_floor=1e-6, source=source, **SMALL)
+    _, _, closing = closed(tiny_federation(config, indices=range(12)))
+    assert all(np.isfinite(array).all() for array in closing.payload["head"].values())
+
+
 def test_the_paper_base_refuses_mixed_backbones_in_one_line(tiny_config, golden, keys_of):
     mixed = PopulationConfig(3, [BackboneShare("cnn_2x8", 0.5), BackboneShare("cnn_2x16", 0.5)], feature_size=6)
     config = CCVRConfig(base="fedavg")

@@ -1,14 +1,14 @@
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional
 
 from fedvtc.learning.exchange.messages import Broadcast, Upload
 from fedvtc.learning.methods import Task, build
 from fedvtc.learning.methods._shared_proxy import pair_of
-from fedvtc.learning.methods.fedkwaz import FedKWAZConfig
+from fedvtc.learning.methods.fedkwaz import FedKWAZConfig, terms
 from fedvtc.learning.methods.fedkwaz.mixing import mix_patches, patch_shares
-from fedvtc.learning.methods.fedkwaz.terms import anchored_terms, zone_terms
-from fedvtc.learning.models.losses import distillation, squared_distance
+from fedvtc.learning.methods.fedkwaz.terms import anchored_terms
 from fedvtc.learning.server import Server
 
 CONFIG = FedKWAZConfig(proxy="cnn_2x8", search_every=2)
@@ -78,19 +78,48 @@ def test_without_anchors_both_models_learn_the_labels_alone(pair):
     assert set(anchored_terms(pair, IMAGES, LABELS)) == {"loss", "classification", "proxy_classification"}
 
 
-def test_the_second_stage_by_hand_on_a_batch_of_one(pair):
-    # A batch of one is never mixed, so that x = x_S = x_M = x_Q.
-    zones = dict.fromkeys(("features", "private", "proxy"), (1.0, 4))
-    keys = {"zones": zones, "temperature": 4.0}
-    terms = zone_terms(pair, IMAGES[:1], LABELS[:1], **keys, with_labels=False)
-    outputs = pair(IMAGES[:1])
-    z, u = outputs.logits_BC, outputs.proxy_logits_BC
-    mutual = distillation(u, z, 4.0) + distillation(z, u, 4.0)
-    distance = squared_distance(outputs.features_BD, outputs.proxy_features_BD)
-    assert terms["loss"].item() == pytest.approx((2 * mutual + 4 * distance).item(), rel=1e-5)
-    with_labels = zone_terms(pair, IMAGES[:1], LABELS[:1], **keys, with_labels=True)
-    extra = with_labels["classification"] + with_labels["proxy_classification"]
-    assert with_labels["loss"].item() == pytest.approx((terms["loss"] + extra).item(), rel=1e-5)
+def test_the_second_stage_by_hand(pair, monkeypatch):
+    torch.manual_seed(1)
+    mixed = {parameters: torch.rand(IMAGES.shape) for parameters in ((0.1, 64), (0.5, 16), (1.0, 4))}
+    with torch.no_grad():
+        # The divergence of small logits is almost symmetric.
+        pair.classifier.head.weight.mul_(20)
+        pair.proxy.head.weight.mul_(10)
+    monkeypatch.setattr(terms, "mix_patches", lambda images, *parameters: mixed[parameters])
+    zones = dict(zip(("features", "private", "proxy"), mixed, strict=True))
+    found = terms.zone_terms(pair, IMAGES, LABELS, zones=zones, temperature=4.0, with_labels=True)
+    x, x_features, x_private, x_proxy = map(pair, (IMAGES, *mixed.values()))
+
+    def divergence(teacher_BC, student_BC):
+        teacher_BC, student_BC = (teacher_BC / 4).softmax(dim=1), (student_BC / 4).softmax(dim=1)
+        return 16 * (teacher_BC * (teacher_BC / student_BC).log()).sum(dim=1).mean()
+
+    def distance(outputs):
+        return (outputs.features_BD - outputs.proxy_features_BD).square().mean()
+
+    # The proxy teaches on the images of the private model, and the private model on those of the proxy.
+    zones_sum = divergence(x_private.proxy_logits_BC, x_private.logits_BC) + divergence(
+        x_proxy.logits_BC, x_proxy.proxy_logits_BC
+    )
+    swapped = divergence(x_proxy.proxy_logits_BC, x_proxy.logits_BC) + divergence(
+        x_private.logits_BC, x_private.proxy_logits_BC
+    )
+    assert zones_sum.item() != pytest.approx(swapped.item(), rel=1e-3)
+    expected = {
+        "mutual": divergence(x.proxy_logits_BC, x.logits_BC) + divergence(x.logits_BC, x.proxy_logits_BC),
+        # Each model is pulled to the other.
+        "features": 2 * distance(x) + 2 * distance(x_features),
+        "zones": zones_sum,
+        "classification": functional.cross_entropy(x.logits_BC, LABELS),
+        "proxy_classification": functional.cross_entropy(x.proxy_logits_BC, LABELS),
+    }
+    assert {name: found[name].item() for name in expected} == pytest.approx(
+        {name: value.item() for name, value in expected.items()}, rel=1e-4
+    )
+    assert found["loss"].item() == pytest.approx(sum(value.item() for value in expected.values()), rel=1e-4)
+    without = terms.zone_terms(pair, IMAGES, LABELS, zones=zones, temperature=4.0, with_labels=False)
+    assert set(without) == {"loss", "mutual", "features", "zones"}
+    assert without["loss"].item() == pytest.approx(sum(without[name].item() for name in set(without) - {"loss"}))
 
 
 @pytest.fixture

@@ -1,10 +1,15 @@
 import numpy as np
 import pytest
+import torch
+from torch.func import functional_call
+from torch.nn import functional
 
 from fedvtc.config.schema import RunConfig, TrainingConfig
 from fedvtc.learning.exchange.messages import Upload
 from fedvtc.learning.methods import Task, build, fedl2g
 from fedvtc.learning.methods.fedl2g import FedL2GConfig
+from fedvtc.learning.models import lookahead
+from fedvtc.learning.models.lookahead import target_gradients
 from fedvtc.learning.server import Server
 
 TASK = Task(num_classes=3, num_channels=1, image_size=8, feature_size=6, seed=0)
@@ -68,6 +73,41 @@ def test_clients_measure_in_the_warm_up_and_train_afterwards(tiny_federation, ta
     scalars = uploads[0].scalars
     whole = scalars["loss/classification"] + scalars["loss/target"]
     assert scalars["loss/train"] == pytest.approx(whole, rel=1e-6)
+
+
+def test_gradients_of_images_are_summed_by_class():
+    gradient_BD = np.array([[1, 2], [10, 20], [100, 200], [1000, 2000]], dtype=np.float32)
+    found = fedl2g._by_class(gradient_BD, np.array([4, 0, 4, 2]))
+    assert found["classes"].tolist() == [0, 2, 4]
+    assert found["gradient"].tolist() == [[10, 20], [1000, 2000], [101, 202]]
+    assert found["gradient"].dtype == np.float32
+
+
+def test_an_upload_has_the_gradient_of_the_quiz_by_the_targets(tiny_federation, monkeypatch):
+    federation = tiny_federation(FedL2GConfig(warm_up=0.5), run=RunConfig(rounds=2))
+    batches = []
+
+    def gradients(outputs, weights, study, quiz, targets_CD, *, lr):
+        batches.append((study, quiz))
+        return target_gradients(outputs, weights, study, quiz, targets_CD, lr=lr)
+
+    monkeypatch.setattr(lookahead, "target_gradients", gradients)
+    upload, client = federation.upload(1, federation.method.start()[1]), federation.clients[1]
+    study, quiz = batches[0]
+    targets_CD = torch.tensor(federation.method.start()[1].payload["targets"]["mean"], requires_grad=True)
+    weights, model = dict(client.classifier.named_parameters()), client.classifier.eval()
+    logits_BC = model(study[0])
+    loss = functional.cross_entropy(logits_BC, study[1]) + (logits_BC - targets_CD[study[1]]).square().mean()
+    slopes = torch.autograd.grad(loss, list(weights.values()), create_graph=True)
+    lr = federation.method.task.optimizer.lr
+    stepped = {name: weight - lr * slope for (name, weight), slope in zip(weights.items(), slopes, strict=True)}
+    (expected_CD,) = torch.autograd.grad(
+        functional.cross_entropy(functional_call(model, stepped, (quiz[0],)), quiz[1]), targets_CD
+    )
+    found = upload.payload["gradients"]
+    assert found["classes"].tolist() == sorted(set(study[1].tolist()))
+    assert len(study[1]) > len(found["classes"])
+    assert found["gradient"] == pytest.approx(expected_CD[found["classes"]].numpy(), rel=1e-3, abs=1e-8)
 
 
 def test_the_quiz_is_held_out_in_every_round(make_client, tiny_federation):

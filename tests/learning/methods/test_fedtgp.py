@@ -62,6 +62,30 @@ def test_a_class_that_nobody_holds_stays_known():
     assert broadcast.round == 2
 
 
+def test_a_class_that_nobody_holds_keeps_its_prototype_until_the_class_is_uploaded_again():
+    method = build(FedTGPConfig(server_epochs=20), TASK)
+
+    def round(number, state, classes):
+        mean = [[1.0, -1.0], [-1.0, 1.0]]
+        state, broadcast = method.server_round(state, [make_upload(0, classes, mean)], Server(0, number))
+        net = method._new_net()
+        load_weights(net, state["prototype_net"])
+        with torch.no_grad():
+            return state, broadcast.payload["prototypes"], net().numpy()
+
+    state, first, _ = round(1, {}, [0, 3])
+    for number in (2, 3):
+        state, sent, trained_CD = round(number, state, [0, 1])
+        assert sent["classes"].tolist() == [0, 1, 3]
+        assert np.array_equal(sent["mean"][:2], trained_CD[:2])
+        # The vector of class 3 moves, its prototype does not.
+        assert not np.allclose(trained_CD[3], first["mean"][1], atol=1e-3)
+        assert np.array_equal(sent["mean"][2], first["mean"][1])
+    _, sent, trained_CD = round(4, state, [1, 3])
+    assert np.array_equal(sent["mean"][1:], trained_CD[[1, 3]])
+    assert not np.array_equal(sent["mean"][2], first["mean"][1])
+
+
 @pytest.mark.parametrize("as_released", [False, True])
 def test_uploads_are_class_means_of_the_trained_model(tiny_federation, as_released):
     federation = tiny_federation(FedTGPConfig(server_epochs=1, as_released=as_released))

@@ -3,8 +3,8 @@
 Source: J. Zhang et al., "FedTGP: Trainable Global Prototypes with Adaptive-Margin-Enhanced Contrastive Learning for
 Data and Model Heterogeneity in Federated Learning", AAAI 2024 (arXiv 2401.03230).
 
-Shapes: N class means of all uploads, B rows of a batch, K classes that were ever uploaded, C classes,
-D features.
+Shapes: N class means of all uploads, B rows of a batch, K classes that were ever uploaded, J of them in earlier rounds,
+C classes, D features.
 """
 
 from __future__ import annotations
@@ -71,7 +71,11 @@ class FedTGP(Method[FedTGPConfig]):
     def server_round(
         self, state: ServerState, uploads: Iterable[Upload], server: Server
     ) -> tuple[ServerState, Broadcast]:
-        """Trains the prototypes P on the class means of the round, by cross-entropy of -(distance + margin)."""
+        """Trains the prototypes P on the class means of the round, by cross-entropy of -(distance + margin).
+
+        A class whose mean no participant uploads keeps the prototype of the last broadcast. The training moves the
+        vector of this class all the same; the next upload of the class trains this vector further.
+        """
         import torch
 
         from fedvtc.learning.models.feature_losses import margin_contrast
@@ -93,8 +97,13 @@ class FedTGP(Method[FedTGPConfig]):
         classes_K = np.union1d(state["classes"], labels_N) if state else np.unique(labels_N)
         with torch.no_grad():
             mean_KD = net()[classes_K].numpy()
+        if "mean" in state:
+            # The contrast only pushes the vector of an absent class away, out of the region of the features.
+            is_absent_J = ~np.isin(state["classes"], labels_N)
+            mean_KD[np.isin(classes_K, state["classes"][is_absent_J])] = state["mean"][is_absent_J]
         payload = {"prototypes": {"classes": classes_K, "mean": mean_KD}}
-        return {"prototype_net": weights_of(net), "classes": classes_K}, Broadcast(server.round, payload)
+        kept = {"prototype_net": weights_of(net), "classes": classes_K, "mean": mean_KD}
+        return kept, Broadcast(server.round, payload)
 
     def predictors(self, client: FederatedClient, broadcast: Broadcast) -> Mapping[str, Predictor]:
         """Names the class of the nearest prototype, of all classes that were ever uploaded; the head beside it."""

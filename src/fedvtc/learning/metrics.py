@@ -98,7 +98,7 @@ ROUND_METRICS = {
     "loss/finetune_real": "whole loss of training on real images after fine-tuning",
     "loss/soft_labels": "cross-entropy with the mean predictions of the other clients, unweighted",
     "loss/mutual": "divergence of the client's predictions from those of its proxy, unweighted",
-    "loss/hidden": "squared distance of the client's features from those of its proxy",
+    "loss/hidden": "squared distance of the client's features from those of its proxy, unweighted",
     "loss/ranking": "excess of logits outside the proxy's sets of labels over logits inside, unweighted",
     "loss/anchor_logits": "cross-entropy with the softmax of mean logits of the image's class",
     "loss/anchor_features": "squared distance of features from mean features of the image's class",

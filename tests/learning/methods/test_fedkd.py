@@ -20,11 +20,11 @@ def test_the_losses_by_hand():
     outputs = PairOutputs(features_BD, z_BC, projected_BD, u_BC)
     terms = adaptive_terms(outputs, projected_BD, torch.tensor([0]))
     # s = ln 2 + ln (4 / 3)
-    assert terms["mutual"].item() == pytest.approx(0.1308 / 0.9808, abs=1e-4)
-    assert terms["mutual"].item() == pytest.approx(0.1334, abs=1e-4)
-    assert terms["proxy_mutual"].item() == pytest.approx(0.1438 / 0.9808, abs=1e-4)
-    assert terms["hidden"].item() == pytest.approx(5.0 / 0.9808, abs=1e-3)
-    whole = 0.9808 + (0.1308 + 0.1438 + 2 * 5.0) / 0.9808
+    assert terms["mutual"].item() == pytest.approx(0.1308, abs=1e-4)
+    assert terms["proxy_mutual"].item() == pytest.approx(0.1438, abs=1e-4)
+    assert terms["hidden"].item() == pytest.approx(5.0)
+    # 0.1334 is the mutual term in the loss.
+    whole = 0.9808 + 0.1334 + (0.1438 + 2 * 5.0) / 0.9808
     assert terms["loss"].item() == pytest.approx(whole, abs=1e-3)
     terms["loss"].backward()
     # The divisor has no gradient: softmax z - y + (softmax z - softmax u) / s.
@@ -33,11 +33,39 @@ def test_the_losses_by_hand():
     assert (features_BD.grad == -projected_BD.grad).all()
 
 
-def test_certain_models_have_finite_losses():
-    logits_BC = torch.tensor([[200.0, 0.0]])
-    features_BD = torch.ones(1, 2)
-    terms = adaptive_terms(PairOutputs(features_BD, logits_BC, features_BD, logits_BC), features_BD, torch.tensor([0]))
-    assert terms["loss"].item() == pytest.approx(0.0, abs=1e-5)
+CERTAIN_BC = torch.tensor([[200.0, 0.0]])
+"""Logits whose cross-entropy with class 0 is 0."""
+
+
+def test_imitation_of_certain_models_weighs_ten():
+    features_BD = torch.tensor([[1.0, 3.0]], requires_grad=True)
+    projected_BD = torch.zeros(1, 2, requires_grad=True)
+    outputs = PairOutputs(features_BD, CERTAIN_BC, projected_BD, CERTAIN_BC)
+    terms = adaptive_terms(outputs, projected_BD, torch.tensor([0]))
+    assert terms["classification"].item() == terms["proxy_classification"].item() == 0.0
+    assert terms["hidden"].item() == pytest.approx(5.0)
+    assert terms["loss"].item() == pytest.approx(10 * (5.0 + 5.0))
+    terms["loss"].backward()
+    assert features_BD.grad[0].tolist() == pytest.approx([10.0, 30.0])
+    assert projected_BD.grad[0].tolist() == pytest.approx([-10.0, -30.0])
+
+
+def test_the_projection_learns_the_features_of_certain_models_with_the_usual_sgd():
+    """With a weight of a million, 30 steps overflow."""
+    # As the backbones compute features: of mean square 1.
+    features_BD, proxy_features_BD = torch.tensor([[1.0, -1.0]]), torch.tensor([[1.0, 1.0]])
+    outputs = PairOutputs(features_BD, CERTAIN_BC, proxy_features_BD, CERTAIN_BC)
+    weight_DD = torch.zeros(2, 2, requires_grad=True)
+    optimizer, hidden = torch.optim.SGD([weight_DD], lr=0.01, momentum=0.9), []
+    for _ in range(60):
+        optimizer.zero_grad()
+        terms = adaptive_terms(outputs, proxy_features_BD @ weight_DD.T, torch.tensor([0]))
+        terms["loss"].backward()
+        optimizer.step()
+        hidden.append(terms["hidden"].item())
+    assert max(hidden) == hidden[0] == pytest.approx(1.0)
+    assert hidden[-1] < 0.01
+    assert weight_DD.abs().max().item() < 1.0
 
 
 def test_clients_and_server_hold_the_same_mentee(tiny_federation):

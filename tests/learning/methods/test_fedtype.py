@@ -8,6 +8,7 @@ from fedvtc.config.schema import TrainingConfig
 from fedvtc.learning.exchange.messages import Broadcast, Upload
 from fedvtc.learning.methods import Task, build
 from fedvtc.learning.methods.fedtype import FedTypeConfig, private_loss, proxy_loss
+from fedvtc.learning.models.backbones import flops_of_image
 from fedvtc.learning.models.conformal import LabelSets
 from fedvtc.learning.server import Server
 
@@ -90,3 +91,14 @@ def test_a_round_trains_both_models_with_other_batches_in_each_epoch(make_client
     # Two models, two epochs, two whole batches in each.
     assert len(first_batches) == len({tuple(order) for order in first_batches}) == 8
     assert not np.array_equal(upload.payload["proxy"]["head.bias"], start)
+
+
+def test_the_calibration_counts_one_pass_of_each_architecture(make_client):
+    config = FedTypeConfig(proxy="cnn_3x16")
+    method, client = build(config, replace(TASK, feature_size=6, batch_size=4)), make_client(method=config)
+    upload = method.client_round(client, Broadcast())
+    sizes = {"num_channels": 1, "image_size": 8, "feature_size": 6}
+    private, proxy = (flops_of_image(name, **sizes) for name in (client.backbone_name, "cnn_3x16"))
+    # Each head maps 6 features to 3 logits; 10 images.
+    assert upload.scalars["flops/calibrate"] == 10 * (private + proxy + 2 * 2 * 6 * 3)
+    assert private != proxy

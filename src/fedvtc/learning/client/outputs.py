@@ -15,6 +15,9 @@ _CHUNK = 500
 def own_outputs(client: FederatedClient, module: nn.Module, output: Callable[[Tensor], Tensor] | None = None) -> Tensor:
     """Returns the outputs for the client's own images in their order, without augmentation; sets the module to eval.
 
+    Several modules in one phase count their own operations each: a module of the client by its name, any other module
+    by its architecture.
+
     Args:
         client: the client.
         module: the module.
@@ -27,4 +30,6 @@ def own_outputs(client: FederatedClient, module: nn.Module, output: Callable[[Te
     def outputs() -> Tensor:
         return torch.cat([compute(client.images.inputs(index_B)) for index_B in chunks])
 
-    return client.counted(getattr(compute, "__qualname__", type(module).__name__), client.num_images, outputs)
+    # Not by the type: a classifier and a proxy of another architecture have one type.
+    name = next((name for name, own in client.modules.items() if own is module), None) or repr(module)
+    return client.counted(f"{name} {getattr(output, '__qualname__', '')}", client.num_images, outputs)

@@ -150,6 +150,26 @@ def tiny_words(tiny_folder):
 
 
 @pytest.fixture(scope="session")
+def two_clients():
+    """Words of `fedvtc run`: a round of FedVTC on two clients of 8 tiny images, in one process."""
+    return [
+        "placement.pool=inline",
+        "run.rounds=1",
+        "run.name=mine",
+        "data.name=npz",
+        "population.num_clients=2",
+        "population.backbones=[{name: cnn_2x8, share: 1}]",
+        "population.feature_size=6",
+        "partition.alpha=100",
+        "partition.images_per_client=8",
+        "method.generator.epochs=1",
+        "method.generator.width=4",
+        "method.finetune.epochs=1",
+        "method.finetune.images_per_class=4",
+    ]
+
+
+@pytest.fixture(scope="session")
 def tiny_specs():
     """Client 0 has 5 images each of classes 0 and 1, client 1 has 14 of all classes, client 2 has 3 of class 2."""
     from fedvtc.learning.population import ClientSpec

@@ -22,28 +22,11 @@ from fedvtc.learning.privacy.memorisation import MEMORISATION
 from fedvtc.storage.features import read_points
 from fedvtc.storage.privacy import read_measures
 
-SETTINGS = (
-    "conf/cluster/inline.yaml",
-    "run.rounds=1",
-    "run.name=mine",
-    "data.name=npz",
-    "population.num_clients=2",
-    "population.backbones=[{name: cnn_2x8, share: 1}]",
-    "population.feature_size=6",
-    "partition.alpha=100",
-    "partition.images_per_client=8",
-    "method.generator.epochs=1",
-    "method.generator.width=4",
-    "method.finetune.epochs=1",
-    "method.finetune.images_per_class=4",
-    "--plain",
-)
-
 
 @pytest.fixture(scope="module")
-def run(tiny_words):
+def run(two_clients, tiny_words):
     """The folder of a finished run of two clients."""
-    assert main(["run", *SETTINGS, *tiny_words]) == 0
+    assert main(["run", *two_clients, "--plain", *tiny_words]) == 0
     output_dir = next(word for word in tiny_words if word.startswith("run.output_dir="))
     return f"{output_dir.partition('=')[2]}/mine"
 
@@ -164,10 +147,10 @@ def test_what_cannot_be_done_is_refused(run, tmp_path, capsys, golden, monkeypat
 
 
 @pytest.mark.slow
-def test_a_run_without_final_models_is_refused(tiny_words, tmp_path, capsys, golden):
+def test_a_run_without_final_models_is_refused(two_clients, tiny_words, tmp_path, capsys, golden):
     output = f"run.output_dir={tmp_path}"
-    words = [word for word in SETTINGS if not word.startswith("method.")]
-    assert main(["run", *words, *tiny_words, output, "method.name=local", "checkpoint.every=null"]) == 0
+    words = [word for word in two_clients if not word.startswith("method.")]
+    assert main(["run", *words, "--plain", *tiny_words, output, "method.name=local", "checkpoint.every=null"]) == 0
     capsys.readouterr()
 
     assert main(["export", str(tmp_path / "mine")]) == 2

@@ -14,22 +14,6 @@ from fedvtc.learning.methods import config_classes
 from fedvtc.storage.run_folder import RunFolder
 from fedvtc.tracking import Tracker
 
-SETTINGS = (
-    "placement.pool=inline",
-    "run.rounds=1",
-    "run.name=mine",
-    "run.resume=auto",
-    "data.name=npz",
-    "population.num_clients=2",
-    "population.backbones=[{name: cnn_2x8, share: 1}]",
-    "population.feature_size=6",
-    "partition.alpha=100",
-    "partition.images_per_client=8",
-    "method.generator.epochs=1",
-    "method.generator.width=4",
-    "method.finetune.epochs=1",
-    "method.finetune.images_per_class=4",
-)
 MEASUREMENTS = ("evaluations.csv", "privacy", "features")
 pytestmark = pytest.mark.slow
 
@@ -43,8 +27,10 @@ class Breaks(Tracker):
 
 
 @pytest.fixture(scope="module")
-def config_of(tiny_words):
-    return lambda *overrides: load([], [*SETTINGS, *tiny_words, *overrides], methods=config_classes())
+def config_of(two_clients, tiny_words):
+    return lambda *overrides: load(
+        [], [*two_clients, "run.resume=auto", *tiny_words, *overrides], methods=config_classes()
+    )
 
 
 @pytest.fixture(scope="module")

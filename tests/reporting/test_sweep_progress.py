@@ -9,12 +9,13 @@ from fedvtc.reporting.sweep_progress import duration, progress_view, sweep_progr
 from fedvtc.storage.lock import locked
 
 ROUND = {"round": 1, "phase": "round", "test/accuracy/mean": 0.5, "time/round": 10.0}
+ALL = [*(ROUND | {"round": number} for number in range(1, 5)), {"round": 4, "phase": "final"}]
 
 
 @pytest.fixture
 def sweep(write_run, tmp_path):
     """A sweep of five trials: finished in 40 s, running at 10 s a round, failed, two that have not started."""
-    write_run(tmp_path / "one", ["run.rounds=4"], [ROUND | {"round": number} for number in range(1, 5)])
+    write_run(tmp_path / "one", ["run.rounds=4"], ALL)
     write_run(tmp_path / "two", ["run.rounds=4"], [ROUND], status="running")
     write_run(tmp_path / "three", ["run.rounds=4"], [ROUND], status="failed", reason="client 0 failed")
     trials = {name: {"values": {}, "run": []} for name in ("one", "two", "three", "four", "five")}
@@ -42,9 +43,8 @@ def test_the_progress_of_a_running_sweep_worked_by_hand(sweep):
 
 
 def test_after_the_last_round_the_last_step_is_left(sweep, write_run):
-    rounds = [ROUND | {"round": number} for number in range(1, 5)]
     (sweep / "sweep.yaml").write_text(yaml.safe_dump({"trials": {"last": {"values": {}, "run": []}}}))
-    write_run(sweep / "last", ["run.rounds=4"], rounds, status="running")
+    write_run(sweep / "last", ["run.rounds=4"], ALL[:-1], status="running")
     console = Console(width=160)
     with locked(sweep / "last"), console.capture() as captured:
         console.print(progress_view(sweep_progress(sweep)))
@@ -63,6 +63,15 @@ def test_without_a_process_the_trial_counts_as_killed_and_nothing_is_estimated(s
 def test_a_trial_that_is_being_damaged_does_not_hide_the_others(sweep):
     (sweep / "one" / "config.yaml").write_text("run: [")
     assert [trial.status for trial in sweep_progress(sweep).trials][:2] == ["damaged", "killed"]
+
+
+def test_a_finished_trial_without_its_last_record_is_shown_as_in_the_table(sweep, write_run, capsys):
+    write_run(sweep / "four", ["run.rounds=4"], ALL[:-1])
+    assert sweep_progress(sweep).trials[3].status == "incomplete"
+    assert main(["watch", str(sweep)]) == 0
+    out = capsys.readouterr().out
+    assert "1/5 done" in out
+    assert "four" in out
 
 
 def test_another_folder_is_refused(tmp_path, capsys, golden):

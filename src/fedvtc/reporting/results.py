@@ -3,13 +3,12 @@
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from fedvtc.errors import RunFolderError, count_of
-from fedvtc.reporting.comparison.trials import DEFINITION, FINISHED, INCOMPLETE, of_runs, of_sweep, sweep_definition
+from fedvtc.reporting.comparison.trials import DEFINITION, FINISHED, Planned, state_of, sweep_definition
 from fedvtc.reporting.comparison.values import result_keys, with_texts
 from fedvtc.reporting.run_facts import DAMAGE, METHOD, SEED, RunFacts, check_records, damage, read_run
 from fedvtc.reporting.run_folders import find_runs
@@ -79,12 +78,11 @@ def read_results(folders: Sequence[Path]) -> tuple[list[RunResult], list[str]]:
         UserError: if a folder does not exist.
     """
     found, problems = find_runs(folders)
-    # Read before the records: a run that finishes in between is left out, and does not count without its last records.
-    states, faults = _states(folders, found)
+    planned, faults = _planned(folders)
     runs = []
     for folder in found:
         try:
-            runs.append(replace(_read(folder), state=states.get(folder.resolve(), INCOMPLETE)))
+            runs.append(_read(folder, planned.get(folder.resolve())))
         except DAMAGE as error:
             problems.append(f"{folder}: left out, damaged ({damage(error)}).")
     groups = _groups(runs)
@@ -137,34 +135,29 @@ def number(value: Any) -> float | None:
     )
 
 
-def _read(folder: Path) -> RunResult:
+def _read(folder: Path, trial: Planned | None) -> RunResult:
     facts = read_run(folder)
     check_records(facts)
-    return RunResult(facts, numbers_so_far(facts.records), *_newest_rows(folder))
+    state = trial.state_of(facts) if trial else state_of(facts)
+    return RunResult(facts, numbers_so_far(facts.records), *_newest_rows(folder), state=state)
 
 
-def _states(folders: Sequence[Path], found: Sequence[Path]) -> tuple[dict[Path, str], list[str]]:
-    """Returns the states of runs by resolved folder, as `fedvtc table` reads the states, and a line per damaged sweep.
+def _planned(folders: Sequence[Path]) -> tuple[dict[Path, Planned], list[str]]:
+    """Returns the trials of sweep folders by resolved run folder, and a line per damaged sweep.
 
-    Args:
-        folders: the folders of the report; a sweep folder knows states that its run folders do not.
-        found: the run folders at or below them.
+    A sweep knows states of its trials that their run folders do not.
     """
-    states: dict[Path, str] = {}
+    planned: dict[Path, Planned] = {}
     faults = []
     for folder in folders:
         if (folder / DEFINITION).is_file():
             try:
-                planned, _ = sweep_definition(folder)
+                trials, _ = sweep_definition(folder)
             except RunFolderError as error:
                 faults.append(str(error))
-                continue
-            for trial in planned:
-                # A damaged run becomes a line where its records are read.
-                with suppress(RunFolderError):
-                    states[trial.folder.resolve()] = of_sweep([trial], None).rows[0].status
-    others, _ = of_runs([folder for folder in found if folder.resolve() not in states], None)
-    return states | {row.folder.resolve(): row.status for row in others.rows if row.folder is not None}, faults
+            else:
+                planned |= {trial.folder.resolve(): trial for trial in trials}
+    return planned, faults
 
 
 def _rank(members: Sequence[RunResult]) -> float:

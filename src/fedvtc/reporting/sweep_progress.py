@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fedvtc.learning.metrics import HEADLINE_METRICS
-from fedvtc.reporting.comparison.trials import ABSENT, FINISHED, STOPPED, WAITING, Planned, sweep_definition
+from fedvtc.reporting.comparison.trials import ABSENT, FINISHED, INCOMPLETE, STOPPED, WAITING, Planned, sweep_definition
 from fedvtc.reporting.run_facts import DAMAGE, RunFacts, read_run
 from fedvtc.reporting.run_numbers import wall_clock_s
 from fedvtc.reporting.run_values import values_of
@@ -20,7 +20,7 @@ from fedvtc.storage.lock import holder
 
 RUNNING, DAMAGED = "running", "damaged"
 WAITING_WORDS = {WAITING: "waiting", ABSENT: "not started"}
-SHOWN = ("failed", "killed", "interrupted", DAMAGED, RUNNING)
+SHOWN = ("failed", "killed", "interrupted", DAMAGED, INCOMPLETE, RUNNING)
 """Statuses whose trials are listed one by one; trials that are done or wait are counted only."""
 
 
@@ -140,7 +140,7 @@ def _trial(planned: Planned) -> TrialProgress:
         row = RunRow(run, values_of(run))
     except DAMAGE as error:
         return TrialProgress(planned.name, DAMAGED, reason=str(error))
-    status = planned.status_of(run)
+    status = planned.state_of(run)
     seconds = wall_clock_s(run.records)
     left_s = _left_s(run, seconds) if status == RUNNING else None
     accuracy = row.text("accuracy") if run.records and row.values.get(HEADLINE_METRICS["accuracy"]) is not None else ""

@@ -76,8 +76,8 @@ class Planned(NamedTuple):
     status: str | None = None
     num_rounds: int | None = None
 
-    def status_of(self, run: RunFacts) -> str:
-        """Returns the status of the trial, whose run folder exists.
+    def state_of(self, run: RunFacts) -> str:
+        """Returns the state of the trial, whose run folder exists.
 
         A finished run is finished even if the sweep once stopped the trial early: the trial has resumed since.
         """
@@ -85,7 +85,15 @@ class Planned(NamedTuple):
             return self.status or run.status.name
         if self.num_rounds not in (None, run.num_rounds):
             return WAITING
-        return FINISHED if self.status in (None, STOPPED) else self.status
+        return state_of(run) if self.status in (None, STOPPED) else self.status
+
+
+def state_of(run: RunFacts) -> str:
+    """Returns the state of a run that belongs to no sweep: one of the states above, or the status of the run."""
+    if run.status.name != FINISHED:
+        return run.status.name
+    is_whole = not run.damaged_lines and are_whole(run.records, run.num_rounds)
+    return FINISHED if is_whole else INCOMPLETE
 
 
 def of_sweep(planned: Sequence[Planned], target: float | None) -> Trials:
@@ -119,7 +127,7 @@ def of_runs(folders: Sequence[Path], target: float | None) -> tuple[Trials, list
     for folder in found:
         try:
             run = read_run(folder)
-            runs.append((run.created, folder, _row(run, target), run.settings()))
+            runs.append((run.created, folder, _row(run, state_of(run), target), run.settings()))
         except DAMAGE as error:
             problems.append(f"{folder}: left out, damaged ({damage(error)}).")
     runs.sort(key=lambda entry: entry[:2])
@@ -211,21 +219,17 @@ def _read_trial(trial: Planned, target: float | None) -> tuple[TrialRow, Mapping
         return TrialRow(trial.name, {}, trial.status or ABSENT), {}
     try:
         run = read_run(trial.folder)
-        status = trial.status_of(run)
-        row = _row(run, target) if status == FINISHED else TrialRow(trial.name, {}, status)
+        row = replace(_row(run, trial.state_of(run), target), name=trial.name)
         # A run that has not finished resumes with the number of rounds that the sweep asks for.
         rounds = {} if trial.num_rounds is None else {ROUNDS: trial.num_rounds}
-        return replace(row, name=trial.name, folder=trial.folder), run.settings() | rounds
+        return row, run.settings() | rounds
     except DAMAGE as error:
         raise RunFolderError(f"{trial.folder}: damaged ({damage(error)}). {RESTART_FIX}") from None
 
 
-def _row(run: RunFacts, target: float | None) -> TrialRow:
-    if run.status.name != FINISHED:
-        return TrialRow(run.name, {}, run.status.name, folder=run.folder)
-    if run.damaged_lines or not are_whole(run.records, run.num_rounds):
-        return TrialRow(run.name, {}, INCOMPLETE, folder=run.folder)
-    return TrialRow(run.name, {}, FINISHED, numbers_of(run.records, target), run.folder)
+def _row(run: RunFacts, state: str, target: float | None) -> TrialRow:
+    numbers = numbers_of(run.records, target) if state == FINISHED else {}
+    return TrialRow(run.name, {}, state, numbers, run.folder)
 
 
 def _with_values(rows: Sequence[TrialRow], settings: Sequence[Mapping[str, Any]]) -> tuple[TrialRow, ...]:

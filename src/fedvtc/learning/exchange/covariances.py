@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from fedvtc.learning.exchange.gaussians import ClassGaussians
 from fedvtc.learning.exchange.messages import Arrays
-from fedvtc.learning.exchange.statistics import FeatureStatistics, FloatArray
+from fedvtc.learning.exchange.statistics import FeatureStatistics, FloatArray, factors_with_ridge
 
 _NEVER = -1e6
 """Bias of a class that no client holds; no score is lower."""
@@ -38,13 +38,10 @@ def covariance_KDD(statistics: FeatureStatistics) -> FloatArray:
 def class_gaussians(statistics: FeatureStatistics, sigma_floor: float) -> ClassGaussians:
     """Builds N(mean, covariance + r I) of each class of statistics with the form `class_full`.
 
-    The ridge r is floor^2, or D eps times the largest variance of the class if that is more, with eps of float32: a
-    singular covariance that passed through `to_triangles` can have negative eigenvalues of half this size.
+    `factors_with_ridge` gives r, with eps of float32, because covariances pass through `to_triangles`.
     """
-    matrices_KDD, size = covariance_KDD(statistics), statistics.feature_size
-    largest_K = np.diagonal(matrices_KDD, axis1=1, axis2=2).max(axis=1, initial=0.0)
-    ridge_K = np.maximum(sigma_floor**2, size * float(np.finfo(np.float32).eps) * largest_K)
-    factor_KDD = np.linalg.cholesky(matrices_KDD + ridge_K[:, None, None] * np.eye(size)).astype(np.float32)
+    rounding = float(np.finfo(np.float32).eps)
+    factor_KDD = factors_with_ridge(covariance_KDD(statistics), sigma_floor, rounding).astype(np.float32)
     return ClassGaussians(statistics.classes_K, statistics.count_K, statistics.mean_KD.astype(np.float32), factor_KDD)
 
 

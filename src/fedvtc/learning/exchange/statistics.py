@@ -221,10 +221,25 @@ class FeatureStatistics:
         pooled_D = np.diagonal(self.scatter.sum(axis=0)) / max(self.num_images, 1)
         covariance_KDD = (self.scatter + prior_count * np.diag(pooled_D)) / (self.count_K + prior_count)[:, None, None]
         # With huge features, floor^2 is below rounding, and a singular covariance would have no factor.
-        largest_K = np.diagonal(covariance_KDD, axis1=1, axis2=2).max(axis=1, initial=0.0)
-        ridge_K = np.maximum(floor**2, 4 * self.feature_size * np.finfo(np.float64).eps * largest_K)
-        factor_KDD: FloatArray = np.linalg.cholesky(covariance_KDD + ridge_K[:, None, None] * identity_DD)
-        return factor_KDD
+        return factors_with_ridge(covariance_KDD, floor, 4 * float(np.finfo(np.float64).eps))
+
+
+def factors_with_ridge(matrices_KDD: FloatArray, floor: float, rounding: float) -> FloatArray:
+    """Returns lower Cholesky factors of matrices + r I, (K, D, D).
+
+    The ridge r of a matrix is floor^2, or D * rounding times its largest diagonal entry if that is more: rounding can
+    give a singular covariance negative eigenvalues of this size.
+
+    Args:
+        matrices_KDD: symmetric matrices, positive semi-definite up to rounding.
+        floor: smallest standard deviation in any direction.
+        rounding: relative error of the entries.
+    """
+    size = matrices_KDD.shape[1]
+    largest_K = np.diagonal(matrices_KDD, axis1=1, axis2=2).max(axis=1, initial=0.0)
+    ridge_K = np.maximum(floor**2, size * rounding * largest_K)
+    factor_KDD: FloatArray = np.linalg.cholesky(matrices_KDD + ridge_K[:, None, None] * np.eye(size))
+    return factor_KDD
 
 
 def _scatter_shape(form: Form, num_classes: int, feature_size: int) -> tuple[int, ...]:

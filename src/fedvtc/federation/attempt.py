@@ -148,7 +148,7 @@ def _remove_final_models(folder: RunFolder, store: CheckpointStore, console: Pla
     In this order: without the checkpoint, no command measures the earlier models again. After a crash in between,
     run.json does not say `finished`, and the next attempt deletes the rest.
     """
-    store.discard("final")
+    store.remove_final()
     try:
         removed = remove_measurements(folder.path)
     except OSError as error:

@@ -132,6 +132,11 @@ class CheckpointStore:
         with suppress(OSError):
             self._folders.remove(draft)
 
+    def remove_final(self) -> None:
+        """Deletes the checkpoint `final`, if there is one; ignores errors."""
+        with suppress(OSError):
+            self._folders.remove("final")
+
     def clear_drafts(self) -> None:
         """Deletes leftovers of crashes; no other process may write here meanwhile."""
         self._folders.clear_drafts()

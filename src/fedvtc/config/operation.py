@@ -68,7 +68,7 @@ class ClusterConfig:
     """Ray cluster to attach to, HOST:PORT or `auto`. Null takes RAY_ADDRESS from the environment, or starts a cluster
     on this machine for the length of the run."""
     num_cpus: Annotated[int | None, Field(ge=1), _CLUSTER] = None
-    """Logical CPUs of a cluster started on this machine; null takes all."""
+    """Logical CPUs of a cluster started on this machine; null takes all that the process may use."""
     num_gpus: Annotated[int | None, Field(ge=0), _CLUSTER] = None
     """GPUs of a cluster started on this machine; null takes all."""
 

@@ -104,7 +104,7 @@ def _start(address: str, source: str, config: ClusterConfig, namespace: str) -> 
 
     options: dict[str, Any] = {"address": address}
     if not address:
-        options = {"address": "local", "num_cpus": config.num_cpus, "num_gpus": config.num_gpus}
+        options = {"address": "local", "num_cpus": config.num_cpus or count_cpus(), "num_gpus": config.num_gpus}
         options["include_dashboard"] = False
     try:
         without = nullcontext() if address else _without_autoscaler()
@@ -217,10 +217,12 @@ def _resources(named: Mapping[str, float]) -> Resources:
 
 
 def count_cpus() -> int:
-    """Returns the CPUs of a cluster that starts here, as Ray counts them: in a container, those of the container."""
+    """Returns the CPUs of a cluster that starts here: in a container or a job of Slurm, those of it alone."""
     from ray._private.utils import get_num_cpus
 
-    return int(get_num_cpus())
+    # Ray knows the limits of containers, but not the CPUs that Slurm or taskset bind a process to.
+    count = int(get_num_cpus())
+    return min(count, len(os.sched_getaffinity(0))) if hasattr(os, "sched_getaffinity") else count
 
 
 def nodes_elsewhere(address: str, source: str = "RAY_ADDRESS") -> tuple[list[Resources], list[Resources]]:

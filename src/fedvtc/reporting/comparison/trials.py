@@ -85,7 +85,7 @@ class Planned(NamedTuple):
             return self.status or run.status.name
         if self.num_rounds not in (None, run.num_rounds):
             return WAITING
-        return state_of(run) if self.status in (None, STOPPED) else self.status
+        return state_of(run) if self.status in (None, FINISHED, STOPPED) else self.status
 
 
 def state_of(run: RunFacts) -> str:

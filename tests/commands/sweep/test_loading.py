@@ -234,6 +234,7 @@ def test_a_key_that_some_methods_lack_names_the_trials_and_the_line(write, keys_
     golden(line)
 
 
+ROUNDS = "grid: {run.rounds: [9, 10]}"
 MISTAKES = {
     "equal configs": ("grid: {run.seed: [0, '0']}", "mine.yaml", ""),
     "section and key": ("set: {run: null}\ngrid: {run.seed: [0, 1]}", "run", "mine.yaml:1"),
@@ -245,6 +246,13 @@ MISTAKES = {
     "num_samples without random": ("grid: {run.seed: [0]}\nnum_samples: 2", "num_samples", "mine.yaml:2"),
     "reduction factor": ("grid: {run.seed: [0]}\nasha:\n  reduction_factor: 1", "asha.reduction_factor", "mine.yaml:3"),
     "metric": ("grid: {run.seed: [0]}\nasha: {metric: test/acuracy/mean}", "asha.metric", "mine.yaml:2"),
+    "metric that is not measured": (
+        f"{ROUNDS}\nasha: {{metric: validation/accuracy/mean}}",
+        "asha.metric",
+        "mine.yaml",
+    ),
+    "grace of all rounds": (f"{ROUNDS}\nasha: {{grace_rounds: 10}}", "asha", "mine.yaml"),
+    "no evaluation to compare by": (f"{ROUNDS}\nset: {{evaluate.every: 10}}\nasha: {{}}", "asha", "mine.yaml"),
     "name with a slash": ("name: a/b\ngrid: {run.seed: [0]}", "name", "mine.yaml:1"),
     "equal names": ("grid:\n  run.seed: [0, 0]", "mine.yaml", ""),
     "two output folders": ("grid:\n  run.output_dir: [a, b]", "run.output_dir", "mine.yaml"),

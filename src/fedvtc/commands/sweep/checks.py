@@ -1,16 +1,19 @@
 """Checks of a sweep file across its keys: conflicting settings, equal trials, trials in different folders."""
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from fedvtc.commands.sweep.sweep_file import AshaKeys
 from fedvtc.commands.sweep.trials import Trial
 from fedvtc.commands.sweep.variants import Setting, Variant
 from fedvtc.config.layers import read_file
 from fedvtc.config.problems import COMMAND_LINE, Problem, show
 from fedvtc.config.shipped import located
+from fedvtc.learning.metrics import VALIDATION
 from fedvtc.reporting.comparison.values import FILES
 
 OWN_KEYS = ("run.name", "run.resume")
@@ -41,14 +44,16 @@ def check_settings(
     ]
 
 
-def check_trials(trials: Sequence[Trial], file: Path) -> list[Problem]:
-    """Checks that names and configs of trials differ, and that all trials share one output folder and cluster.
+def check_trials(trials: Sequence[Trial], asha: AshaKeys | None, file: Path) -> list[Problem]:
+    """Checks that trials differ, share one output folder and cluster, and can be stopped early if asked for.
 
     Args:
         trials: all trials of the sweep.
+        asha: early stopping; None without.
         file: the sweep file.
     """
-    return [*(list(_equal_names(trials, file)) or _equal_configs(trials, file)), *_unshared(trials, file)]
+    different = list(_equal_names(trials, file)) or list(_equal_configs(trials, file))
+    return [*different, *_unshared(trials, file), *(_never_stopped(trials, asha, file) if asha is not None else ())]
 
 
 def paths_of(given: Sequence[Setting], file: Path) -> list[str]:
@@ -144,3 +149,17 @@ def _unshared(trials: Sequence[Trial], file: Path) -> Iterator[Problem]:
                 fix = f"Set {key} under `set` or on the command line."
                 yield Problem(key, f"differs between trials {trials[0].name} and {trial.name}", str(file), fix)
                 return
+
+
+def _never_stopped(trials: Sequence[Trial], asha: AshaKeys, file: Path) -> Iterator[Problem]:
+    """Yields a problem if a trial lacks the metric, or if no trial is evaluated early enough to be stopped."""
+    for trial in trials:
+        if asha.metric in VALIDATION and not trial.config.evaluate.validation_share:
+            fix = "Set evaluate.validation_share, or compare by a metric of the test set."
+            yield Problem("asha.metric", f"{asha.metric} is not measured in trial {trial.name}", str(file), fix)
+            break
+    configs = [trial.config for trial in trials]
+    firsts = [math.ceil(asha.grace_rounds / config.evaluate.every) * config.evaluate.every for config in configs]
+    if all(first >= config.run.rounds for first, config in zip(firsts, configs, strict=True)):
+        what = f"no trial is evaluated from round {asha.grace_rounds} to the round before its last"
+        yield Problem("asha", what, str(file), "Set asha.grace_rounds or evaluate.every lower, or remove asha.")

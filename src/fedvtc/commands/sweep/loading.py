@@ -66,7 +66,7 @@ def load_sweep(file: Path, overrides: Sequence[str] = ()) -> Sweep:
                 lines.setdefault(line, []).append(name)
     if lines:
         raise ConfigError([_in_trials(line, names, len(parts)) for line, names in lines.items()])
-    _raise(check_trials(trials, file))
+    _raise(check_trials(trials, keys.asha, file))
     path = Path(trials[0].config.run.output_dir)
     known = tuple(with_known_folders(trials))
     return Sweep(loader.sweep_name, file, path, output_dir, known, keys.max_concurrent, keys.asha, keys.target)

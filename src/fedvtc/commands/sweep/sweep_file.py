@@ -22,7 +22,8 @@ class AshaKeys:
     """Early stopping by asynchronous successive halving (Li et al. 2020)."""
 
     metric: str = "test/accuracy/mean"
-    """The test metric that trials are compared by, as named in the records; higher is better."""
+    """The metric of the test set or of validation images that trials are compared by, as named in the records; higher
+    is better."""
     grace_rounds: Annotated[int, Field(ge=1)] = 1
     """Rounds that every trial trains before the first comparison."""
     reduction_factor: Annotated[float, Field(gt=1)] = 3.0

@@ -127,3 +127,27 @@ def test_pictures_have_the_size_that_their_summary_names(run):
     tracker.finish("finished")
     picture = shown(run.folder)["samples", 4].image
     assert np.asarray(Image.open(io.BytesIO(picture.encoded_image_string))).shape == (picture.height, picture.width, 3)
+
+
+@pytest.mark.parametrize("resumed_round", [3, 2])
+def test_rounds_before_the_first_event_file_are_written_once(run, resumed_round):
+    """The run took over three rounds, or two of them, from another run, and is then resumed as usual."""
+    taken_over = [record(round, **{"test/accuracy/mean": round / 10}) for round in (1, 2, 3)]
+    (run.folder / "metrics.jsonl").write_text("".join(json.dumps(each) + "\n" for each in taken_over))
+    (run.folder / "clients.csv").write_text("round,phase,client,accuracy\n2,round,0,0.25\n2,round,1,0.75\n")
+    for tracker in attempt(replace(run, resumed_round=resumed_round), []):
+        tracker.finish("failed")
+
+    def steps(name):
+        return [step for tag, step in shown(run.folder) if tag == name]
+
+    rounds = list(range(1, resumed_round + 1))
+    assert steps("loss/train") == steps("test/accuracy/mean") == steps("bytes/total_mb") == rounds
+    assert steps("clients/accuracy") == [2]
+    values = shown(run.folder)
+    assert [values["bytes/total_mb", round].simple_value for round in rounds] == [round / 2 for round in rounds]
+
+    # `shown` asserts that no step is written twice.
+    for tracker in attempt(replace(run, resumed_round=resumed_round), [record(resumed_round + 1)]):
+        tracker.finish("finished")
+    assert steps("loss/train") == [*rounds, resumed_round + 1]

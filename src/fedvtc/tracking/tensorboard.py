@@ -10,7 +10,7 @@ from tensorboardX import summary
 from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 
-from fedvtc.storage.records import records_up_to
+from fedvtc.storage.records import clients_of, records_up_to
 from fedvtc.tracking.base import RunInfo, Tracker
 from fedvtc.tracking.series import Series, prefix_of, sample_picture, shows_clients
 
@@ -34,16 +34,24 @@ class TensorBoardTracker(Tracker):
         self._writer: EventsWriter | None = None
 
     def start(self, run: RunInfo) -> None:
-        """Opens an event file of this attempt."""
+        """Opens an event file of this attempt; writes earlier rounds too if the run folder has no event file yet."""
         self._config = run.config
-        for record in records_up_to(run.folder, run.resumed_round or 0):
-            self._series.take(record)
-        (run.folder / FOLDER).mkdir(exist_ok=True)
+        folder = run.folder / FOLDER
+        has_events = any(folder.glob("events*"))
+        folder.mkdir(exist_ok=True)
         # Two attempts in one second would get the same name.
         suffix = f".{time.time_ns()}"
         # The writer beneath tensorboardX' SummaryWriter, which writes in a thread that its `flush` does not wait for:
         # a killed run lost numbers.
-        self._writer = EventsWriter(str(run.folder / FOLDER / "events"), suffix)
+        self._writer = EventsWriter(str(folder / "events"), suffix)
+        earlier = records_up_to(run.folder, run.resumed_round or 0)
+        rows = clients_of(run.folder, (record["round"] for record in earlier))
+        for record, clients in zip(earlier, rows, strict=True):
+            if has_events:
+                self._series.take(record)
+            else:
+                # The run took over the round from another run, or an earlier attempt ran without this tracker.
+                self.log(record, clients)
         if run.resumed_round is not None:
             self._write(run.resumed_round + 1, session_log=SessionLog(status=SessionLog.START))
 

@@ -107,6 +107,8 @@ def tracked(tiny_folder):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("WANDB_MODE", "offline")
         patch.setenv("WANDB_TAGS", "theirs, first")
+        # The folder below which W&B copies files by default.
+        patch.setenv("XDG_DATA_HOME", str(folder / "data"))
         overrides = [*SETTINGS, f"data.path={folder}/tiny.npz", f"run.output_dir={folder}/outputs"]
         path = run_federation(load([], overrides, methods=config_classes()), plain=True).folder
         end_of_program()
@@ -269,6 +271,27 @@ def test_data_and_partition_are_inputs_and_the_final_states_outputs_on_request(t
     assert metadata["metrics"]["test/accuracy/mean"] == metrics(path)[-1]["test/accuracy/mean"]
     assert files == {"manifest.json", *(f"client_000{client}.pt" for client in range(3))}
     assert "server.pt" in found["server-state"][2]
+
+
+def test_the_files_of_all_artifacts_are_copied_into_the_folder_of_their_attempt(tracked):
+    """`wandb sync` finds the files of the first attempt too, whose final checkpoint the second attempt replaced."""
+    path, _ = tracked
+    rounds = []
+    for folder in sorted(path.glob("wandb/offline-run-*")):
+        (file,) = folder.glob("*.wandb")
+        artifacts = [record.artifact for record in records(file) if record.HasField("artifact")]
+        contents = [content for artifact in artifacts for content in artifact.manifest.contents]
+        copies = {content.path: Path(content.local_path) for content in contents}
+        assert {"clients/table.table.json", "partition.npz", "client_0000.pt", "server.pt"} <= {
+            name.removeprefix("final/") for name in copies
+        }
+        for content in contents:
+            copy = Path(content.local_path)
+            assert copy.is_relative_to(folder)
+            assert copy.stat().st_size == content.size
+        rounds.append(json.loads(copies["manifest.json"].read_text())["round"])
+    assert rounds == [3, 5]
+    assert list((path.parents[1] / "data").rglob("*")) == []
 
 
 def test_files_of_wandb_hold_no_command_line(tracked):

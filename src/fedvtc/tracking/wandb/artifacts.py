@@ -1,5 +1,6 @@
 """Artifacts of a run: data and partition as inputs, the clients' and the server's final states as outputs."""
 
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
 PARTITION = "partition.npz"
 CLIENT_FILES = "client_*.pt"
 HASH_LETTERS = 12
+OTHER_LETTERS = re.compile(r"[^a-zA-Z0-9_.-]")
+"""Letters that W&B refuses in the name of an artifact."""
 
 
 def log_artifacts(run: "wandb.Run", info: RunInfo, description: Mapping[str, Any]) -> None:
@@ -24,6 +27,9 @@ def log_artifacts(run: "wandb.Run", info: RunInfo, description: Mapping[str, Any
         info: facts about the run; its checkpoints are known.
         description: the content of run.json; empty if there is none.
     """
+    if run.disabled:
+        # W&B would copy the files all the same.
+        return
     for artifact in _inputs(info, description):
         # Not `use_artifact`, which W&B refuses offline; `wandb sync` then makes the artifact an input.
         run._log_artifact(artifact, use_after_commit=True)
@@ -38,13 +44,14 @@ def _inputs(info: RunInfo, description: Mapping[str, Any]) -> Iterator["wandb.Ar
     if isinstance(data, Mapping) and "hash" in data:
         # The hash stands for the images, which are not uploaded.
         name = f"{info.config.data.name}-{str(data['hash'])[:HASH_LETTERS]}"
-        yield wandb.Artifact(name, type="dataset", metadata=dict(data))
+        # The data set of a plug-in is `module:function`.
+        yield wandb.Artifact(OTHER_LETTERS.sub("-", name), type="dataset", metadata=dict(data))
     file = info.folder / PARTITION
     if file.is_file():
         counts = info.class_counts_KC.tolist()
         keys = dict(info.config_dict.get("partition", {})) | {"seed": info.config.run.seed, "class_counts": counts}
         artifact = wandb.Artifact(f"partition-{info.id}", type="partition", metadata=keys)
-        artifact.add_file(str(file))
+        _add(artifact, file)
         yield artifact
 
 
@@ -60,14 +67,21 @@ def _outputs(info: RunInfo, metadata: dict[str, Any]) -> Iterator["wandb.Artifac
     files = sorted(path for path in Path(final).iterdir() if path.is_file())
     of_clients = [path for path in files if path.match(CLIENT_FILES) or path.name == "manifest.json"]
     for path in of_clients:
-        clients.add_file(str(path))
+        _add(clients, path)
     yield clients
     # The generator and the statistics of a method are in the state of its server.
     server = wandb.Artifact(f"server-{info.id}", type="server-state", metadata=metadata)
     for path in files:
         if path not in of_clients:
-            server.add_file(str(path))
+            _add(server, path)
     yield server
+
+
+def _add(artifact: "wandb.Artifact", file: Path) -> None:
+    # W&B uploads a copy, see `session.COPIES`. It must not upload the file itself (`policy="immutable"`): if the run
+    # gets more rounds, `fedvtc resume` replaces the final checkpoint, also before `wandb sync`. Without `skip_cache`,
+    # the upload leaves another copy in the home folder.
+    artifact.add_file(str(file), skip_cache=True)
 
 
 def _metadata(info: RunInfo, description: Mapping[str, Any]) -> dict[str, Any]:

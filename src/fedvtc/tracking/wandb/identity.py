@@ -15,10 +15,8 @@ def kept_id(run: RunInfo) -> str:
     in one curve would be a mixture.
     """
     file, place = run.folder / "wandb" / "id", run.folder / "wandb" / "folder"
-    if place.is_file():
-        earlier = Path(place.read_text(encoding="utf-8"))
-        if earlier != run.folder.absolute() and _id_in(earlier) == run.id:
-            return secrets.token_hex(4)
+    if place.is_file() and _holds_original(Path(place.read_text(encoding="utf-8")), run):
+        return secrets.token_hex(4)
     return file.read_text(encoding="utf-8") if file.is_file() else run.id
 
 
@@ -32,9 +30,11 @@ def keep_id(run: RunInfo, chosen: str) -> None:
         beside.write_text(str(run.folder.absolute()), encoding="utf-8")
 
 
-def _id_in(folder: Path) -> str | None:
+def _holds_original(earlier: Path, run: RunInfo) -> bool:
+    """Returns True if `earlier` is another folder with the same run; False if `earlier` is missing or unreadable."""
     try:
-        description = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-        return str(description["id"])
+        description = json.loads((earlier / "run.json").read_text(encoding="utf-8"))
+        # Paths are not compared as texts: a link leads to the same folder by another path.
+        return str(description["id"]) == run.id and not earlier.samefile(run.folder)
     except (OSError, ValueError, TypeError, KeyError):
-        return None
+        return False

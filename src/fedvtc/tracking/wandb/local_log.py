@@ -11,8 +11,9 @@ of seven bytes. Each record is a `Record` of W&B's protocol. wandb itself has no
 """
 
 import json
+import shlex
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,17 @@ def drop_empty(folder: Path) -> None:
     for path in folder.glob("offline-run-*"):
         if all(next(records(file), None) is None for file in path.glob("run-*.wandb")):
             shutil.rmtree(path, ignore_errors=True)
+
+
+def upload_command(folders: Sequence[Path]) -> str:
+    """Returns the command that uploads the files of attempts.
+
+    Args:
+        folders: folders of attempts in `wandb/` of the run folder.
+    """
+    # Without the option, `wandb sync` skips the folders of online runs; W&B knows these folders by their names.
+    is_offline = all(path.name.startswith("offline-") for path in folders)
+    return shlex.join(["wandb", "sync", *([] if is_offline else ["--include-online"]), *map(str, folders)])
 
 
 def rows(file: Path) -> Iterator[dict[str, float]]:

@@ -33,6 +33,10 @@ STORE_S = 1.0
 """Seconds in which W&B's service, when it is told to end, writes its values to its file."""
 SERVICE = "wandb-core"
 """Name of the service's program."""
+COPIES = "WANDB_DATA_DIR"
+"""Environment variable: W&B copies the files of artifacts and tables below this folder, and uploads the copies."""
+HAS_COPIES_FOLDER = COPIES in os.environ
+"""True if the user chose the folder; read before this process sets the variable for its first run."""
 MODES = ("online", "offline", "shared", "disabled", "dryrun", "run")
 """Modes that W&B accepts, in lower case only."""
 
@@ -79,6 +83,11 @@ def open_run(run: RunInfo, explicit: dict[str, str], description: Mapping[str, A
     )
     if not opened.disabled:
         keep_id(run, opened.id)
+        if not HAS_COPIES_FOLDER:
+            # The default is in the home folder, so `wandb sync` would need more than the run folder. W&B has no setting
+            # for the folder and reads the variable for each copy. The variable stays set, because a deletion in this
+            # thread could break another thread that copies the environment.
+            os.environ[COPIES] = opened.settings.sync_dir
     return opened
 
 

@@ -1,7 +1,6 @@
 """Logs a federation as one run of Weights & Biases."""
 
 import os
-import shlex
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -20,7 +19,7 @@ from fedvtc.tracking.base import RunInfo, Tracker
 from fedvtc.tracking.console import plain_line
 from fedvtc.tracking.series import TOTAL_MB, Series, numbers, prefix_of, sample_picture, shows_clients
 from fedvtc.tracking.wandb.artifacts import log_artifacts
-from fedvtc.tracking.wandb.local_log import drop_empty, logged_values
+from fedvtc.tracking.wandb.local_log import drop_empty, logged_values, upload_command
 from fedvtc.tracking.wandb.session import close_service, end_service, gone_errors, open_run
 
 if TYPE_CHECKING:
@@ -260,7 +259,7 @@ class WandbTracker(Tracker):
         if not self._is_sent:
             self.report("tracking.wandb: W&B did not upload all values in time.")
         if folders:
-            self.report(f"W&B: upload the run with: wandb sync {' '.join(shlex.quote(str(path)) for path in folders)}")
+            self.report(f"W&B: upload the run with: {upload_command(folders)}")
 
 
 def _description(run: RunInfo) -> Mapping[str, Any]:

@@ -44,5 +44,10 @@ while kill -0 "$step" 2>/dev/null; do
     code=0
     wait "$step" || code=$?
 done
+# `ray symmetric-run` ends with 0 if Ray does not start.
+if [[ $code == 0 && ! -s $RUN_PID ]]; then
+    echo "jobs/slurm.sh: the run did not start; the lines above have the reason" >&2
+    code=1
+fi
 rm -f "$RUN_PID"
 exit "$code"

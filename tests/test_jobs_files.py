@@ -121,6 +121,23 @@ def test_the_warning_of_slurm_reaches_the_run_and_nothing_else(slurm, tmp_path):
     assert not list(tmp_path.glob("tmp.*"))
 
 
+@pytest.mark.parametrize(("ray", "code"), [("echo Failed to start Ray >&2", 1), ("exit 5", 5)], ids=["0", "5"])
+def test_slurm_reports_a_run_that_did_not_start(slurm, ray, code):
+    """`ray symmetric-run` ends with 0 if `ray start` fails."""
+    job = slurm(srun='shift 3; exec "$@"', ray=ray)
+    errors = job.communicate(timeout=20)[1]
+
+    assert job.returncode == code
+    assert ("jobs/slurm.sh: the run did not start" in errors) == (code == 1)
+
+
+def test_slurm_ends_with_the_code_of_a_run_that_started(slurm):
+    ray = 'while [ "$1" != -- ]; do shift; done; shift; exec "$@"'
+    for code in (0, 2):
+        job = slurm(srun='shift 3; exec "$@"', ray=ray, python=f"exit {code}")
+        assert (job.communicate(timeout=20)[1], job.returncode) == ("", code)
+
+
 def test_ray_has_the_options_of_the_scripts():
     from ray.dashboard.modules.job.cli import submit
     from ray.scripts.symmetric_run import symmetric_run
@@ -145,8 +162,23 @@ def test_cluster_aws_yaml_fits_the_schema_of_ray():
     whole = prepare_config(config)
     validate_config(whole)
 
+    # Ray passes a pattern to `rsync --exclude`.
+    assert "*.env" in whole["rsync_exclude"]
     assert whole["head_node_type"] in whole["available_node_types"]
     assert sum(kind["max_workers"] for kind in whole["available_node_types"].values()) >= whole["max_workers"] > 0
+
+
+def test_nodes_on_aws_have_an_image_with_a_new_python_and_a_disk_for_pytorch():
+    """Otherwise Ray takes its own image of Ubuntu 18.04."""
+    content = yaml.safe_load((ROOT / "jobs/cluster-aws.yaml").read_text(encoding="utf-8"))
+
+    for kind in content["available_node_types"].values():
+        node = kind["node_config"]
+        assert node["ImageId"] == "AMI_ID"
+        (disk,) = node["BlockDeviceMappings"]
+        assert disk["DeviceName"] == "/dev/sda1"
+        assert disk["Ebs"]["VolumeSize"] >= 32
+    assert "AMI_ID" in (ROOT / "jobs/README.md").read_text(encoding="utf-8")
 
 
 def test_a_run_on_aws_waits_for_nodes_because_the_head_has_no_cpus(capsys):

@@ -10,16 +10,12 @@ from fedvtc.commands.main import main
 from fedvtc.commands.submit.package import (
     check_sendable,
     job_environment,
-    packed,
     read_runtime_env,
-    sent_folders,
-    unsent_files,
 )
-from fedvtc.config import Config, load
+from fedvtc.config import Config
 from fedvtc.config.operation import CheckpointConfig, RuntimeConfig, TrackingConfig, WandbConfig
 from fedvtc.config.schema import DataConfig, PartitionConfig, RunConfig
 from fedvtc.errors import ConfigError, UserError
-from fedvtc.learning.methods import config_classes
 
 OWN_METHOD = """
 from fedvtc.config.schema import MethodConfig
@@ -291,57 +287,3 @@ def test_own_code_is_that_of_the_job_and_not_of_the_working_folder(tmp_path, mon
     assert keys_of(refused) == ["method.name"]
     assert "give the folder that contains it as --working-dir." in refused
     assert str(here) in sys.path
-
-
-def test_modules_of_the_runtime_environment_are_sent_too(tmp_path):
-    given = {"working_dir": "code", "py_modules": [str(tmp_path / "package"), "s3://bucket/other.zip"]}
-    assert sent_folders(given, None) == [Path("code"), tmp_path]
-    assert sent_folders(given, Path("other")) == [Path("other"), tmp_path]
-    assert sent_folders(None, None) == []
-
-
-def test_the_sent_folder_holds_the_config_and_the_working_dir(tmp_path, monkeypatch):
-    from ray._private.runtime_env.packaging import create_package
-
-    code = tmp_path / "code"
-    (code / "package").mkdir(parents=True)
-    (code / "package/module.py").write_text("x = 1\n")
-    (code / "results.bin").touch()
-    (code / ".gitignore").write_text("*.bin\n")
-    monkeypatch.chdir(tmp_path)
-
-    with packed(ABSOLUTE, Path("code")) as folder:
-        assert load([folder / "config.yaml"], [], methods=config_classes()).run == ABSOLUTE.run
-        create_package(str(folder), tmp_path / "sent.zip", include_gitignore=True)
-    assert not folder.exists()
-    assert (code / "package/module.py").exists()
-    from zipfile import ZipFile
-
-    with ZipFile("sent.zip") as sent:
-        assert sorted(sent.namelist()) == [".gitignore", "config.yaml", "package/module.py"]
-        assert sent.read("package/module.py") == b"x = 1\n"
-
-
-@pytest.mark.parametrize("name", ["token.txt", "keys/my [2nd] token!"])
-def test_the_token_of_a_cluster_is_not_sent(tmp_path, monkeypatch, name):
-    from zipfile import ZipFile
-
-    from ray._private.runtime_env.packaging import create_package
-
-    code = tmp_path / "code"
-    for file in ("token.txt", "inner/token.txt", "keys/my [2nd] token!", "keys/my 2 token!", "data.bin"):
-        (code / file).parent.mkdir(parents=True, exist_ok=True)
-        (code / file).touch()
-    monkeypatch.chdir(code)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", name)
-
-    patterns = unsent_files({"excludes": ["*.bin"]}, Path())
-    with packed(ABSOLUTE, Path()) as folder:
-        create_package(str(folder), tmp_path / "sent.zip", include_gitignore=True, excludes=patterns)
-
-    with ZipFile(tmp_path / "sent.zip") as sent:
-        everything = {"token.txt", "inner/token.txt", "keys/my [2nd] token!", "keys/my 2 token!", "config.yaml"}
-        assert set(sent.namelist()) == everything - {name}
-    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "elsewhere"))
-    assert unsent_files({}, Path()) == unsent_files({}, None) == []

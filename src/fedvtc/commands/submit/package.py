@@ -27,6 +27,8 @@ STOP_WAIT_S = 120
 SAVE_S = 60
 """Seconds to write a checkpoint, after `runtime.stop_timeout_s` for the end of the round."""
 
+SECRET_FILES = "*.env"
+"""Pattern of files with secrets, such as secrets.env for a Kubernetes Secret; jobs do not get them."""
 SHOWN = "show to everyone who can see the job"
 """The end of messages about secrets."""
 
@@ -168,8 +170,9 @@ def check_sendable(config: Config, working_dir: Path | None) -> None:
 
 
 def unsent_files(runtime_env: Mapping[str, Any], working_dir: Path | None) -> list[str]:
-    """Returns the patterns of the files that stay here: the user's `excludes`, and the files with a cluster's token."""
-    patterns = list(runtime_env.get("excludes") or ())
+    """Returns the patterns of files that are not sent: `SECRET_FILES`, the user's `excludes`, files with a token."""
+    # The user's patterns come later, so that `!FILE` sends a file all the same.
+    patterns = [SECRET_FILES, *(runtime_env.get("excludes") or ())]
     for name in (os.environ.get(TOKEN_FILE), DEFAULT_TOKEN_FILE):
         file = Path(name).expanduser().resolve() if name else None
         if file and working_dir and file.is_relative_to(working_dir.resolve()):

@@ -255,31 +255,6 @@ def test_a_list_without_runs_names_a_command_to_start_one(capsys: pytest.Capture
     golden(printed)
 
 
-def test_a_pipe_that_closes_early_is_not_an_error():
-    command = f"{sys.executable} -m fedvtc run --help | head -n 1"
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
-    done = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True, env=environment)
-    assert (done.returncode, done.stderr) == (0, "")
-
-
-CLOSED = """
-import os
-for number in range(3):
-    os.close(number)
-import sys
-sys.stdin = sys.stdout = sys.stderr = None
-from fedvtc.commands.main import main
-assert [main(["list"]), main(["list", "runs", "absent"])] == [0, 2]
-# No file that the program opens takes the number of a stream and with it the output.
-os._exit(os.open(os.devnull, os.O_RDONLY) < 3)
-"""
-
-
-def test_a_program_without_standard_streams_runs():
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
-    assert subprocess.run([sys.executable, "-c", CLOSED], env=environment).returncode == 0
-
-
 def test_a_file_of_the_other_kind_is_named(tmp_path: Path, capsys, keys_of, golden):
     Path("sweep.yaml").write_text("base: []\nset: {run.rounds: 2}\ngrid: {run.seed: [0, 1]}\n")
     Path("config.yaml").write_text("include: []\nrun: {rounds: 2}\n")

@@ -19,7 +19,7 @@ from fedvtc.errors import (
     Interrupted,
     UserError,
 )
-from fedvtc.reporting.lines import complain, open_streams
+from fedvtc.reporting.lines import complain, discard_unread_output, open_streams
 
 EXAMPLES = """\
 examples:
@@ -51,9 +51,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     open_streams()
+    is_federation = _is_federation(given)
+    if not is_federation:
+        discard_unread_output()
     try:
         code = _dispatch(given)
-        if not _is_federation(given):
+        if not is_federation:
+            # A full disk is an error: the output of other commands is their result.
             sys.stdout.flush()
         return code
     except FedvtcError as error:
@@ -67,12 +71,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt as error:
         complain("fedvtc: interrupted.")
         return EXIT_SIGNAL + error.signum if isinstance(error, Interrupted) else EXIT_INTERRUPTED
-    except BrokenPipeError:
-        if _is_federation(given):
-            complain(traceback.format_exc())
-            return EXIT_CRASH
-        # The reader of the output, such as `| head`, has closed the pipe: not an error.
-        return EXIT_OK
     except Exception:
         complain(traceback.format_exc())
         return EXIT_CRASH
@@ -81,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _is_federation(given: Sequence[str]) -> bool:
-    """Returns True if the arguments train a federation: closed output must not change its exit code."""
+    """Returns True if the arguments train a federation, which prints on stderr if stdout is closed or full."""
     return given[:1] in (["run"], ["resume"]) and {"-h", "--help"}.isdisjoint(given)
 
 

@@ -4,6 +4,10 @@ import io
 import os
 import sys
 from contextlib import suppress
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
 
 OUTPUT_ERRORS = (OSError, ValueError, RuntimeError)
 """Errors of an output that is closed or full, lacks a letter, or is written while a signal interrupts another write."""
@@ -29,6 +33,34 @@ def open_streams() -> None:
         with suppress(*OUTPUT_ERRORS):
             if isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(errors="backslashreplace")
+
+
+def discard_unread_output() -> None:
+    """Makes standard output discard text once its reader has closed the pipe, as `| head` does.
+
+    The program then runs to its end, and its exit code does not depend on the reader. Without this, the first write to
+    the closed pipe raises BrokenPipeError, and rich ends the program with code 1.
+    """
+    stream = sys.stdout
+    # Only the stream of the process: a replaced stream belongs to the code that replaced it.
+    if stream is sys.__stdout__ and isinstance(stream, io.TextIOWrapper):
+        with suppress(*OUTPUT_ERRORS):
+            stream.flush()
+        # An unbuffered stream, as of `python -u`, becomes one that sends each line at once.
+        by_line = stream.line_buffering or stream.write_through
+        buffer = io.BufferedWriter(_DiscardingFile(stream.fileno(), "w", closefd=False))
+        sys.stdout = io.TextIOWrapper(buffer, stream.encoding, stream.errors, line_buffering=by_line)
+
+
+class _DiscardingFile(io.FileIO):
+    def write(self, data: "ReadableBuffer", /) -> int:
+        try:
+            return super().write(data)
+        except BrokenPipeError:
+            # The number of the file stays in use, so that later writes and child processes discard their output too.
+            with open(os.devnull, "wb") as null:
+                os.dup2(null.fileno(), self.fileno())
+            return super().write(data)
 
 
 def is_terminal() -> bool:

@@ -88,16 +88,13 @@ class _Follower:
 
     async def _tail(self) -> None:
         """Writes the log until the log or the connection ends, or no text has come for `SILENCE_S`."""
-        import aiohttp
-
         num_skipped = self._num_written  # A new connection sends the log from its start.
-        # Any error ends the connection only; the request for the job's status decides about retries.
-        with suppress(OSError, RuntimeError, TimeoutError, aiohttp.ClientError):
-            tail = cast("AsyncGenerator[str]", self._client.tail_job_logs(self._job_id))
-            async with aclosing(tail) as chunks:
-                while text := await asyncio.wait_for(anext(chunks, ""), SILENCE_S):
-                    self._write_text(text[num_skipped:])
-                    num_skipped = max(0, num_skipped - len(text))
+        tail = cast("AsyncGenerator[str]", self._client.tail_job_logs(self._job_id))
+        async with aclosing(tail) as chunks:
+            # Errors of `_write` are raised: a new connection does not repair the output.
+            while text := await _next_text(chunks):
+                self._write_text(text[num_skipped:])
+                num_skipped = max(0, num_skipped - len(text))
 
     def _write_rest(self) -> None:
         with one_line_errors(self._url):
@@ -108,3 +105,13 @@ class _Follower:
         if text:
             self._write(text)
             self._num_written += len(text)
+
+
+async def _next_text(chunks: "AsyncGenerator[str]") -> str:
+    """Returns the next text of a log; empty if the log or the connection ends, or sends nothing for `SILENCE_S`."""
+    import aiohttp
+
+    # Any error ends the connection only; the request for the job's status decides about retries.
+    with suppress(OSError, RuntimeError, TimeoutError, aiohttp.ClientError):
+        return await asyncio.wait_for(anext(chunks, ""), SILENCE_S)
+    return ""

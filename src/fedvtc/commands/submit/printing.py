@@ -1,7 +1,6 @@
 """Prints jobs: the commands to handle a job, its log, and a table of all jobs."""
 
 import shlex
-import sys
 import time
 from collections.abc import Sequence
 from datetime import datetime
@@ -15,6 +14,7 @@ from fedvtc.commands.submit.cluster_client import cluster_url, ray_job
 from fedvtc.commands.submit.following import follow
 from fedvtc.commands.submit.jobs import Job
 from fedvtc.errors import EXIT_INTERRUPTED
+from fedvtc.reporting.lines import complain
 
 MAX_MESSAGE = 60
 """Characters of Ray's message in the table of jobs."""
@@ -101,4 +101,4 @@ def _print(text: str) -> None:
 
 
 def _notify(text: str) -> None:
-    print(f"fedvtc: {text}", file=sys.stderr, flush=True)
+    complain(f"fedvtc: {text}")

@@ -12,6 +12,22 @@ from fedvtc.learning.models import build_backbone
 from fedvtc.learning.models.classifier import ClassifierModule
 from fedvtc.learning.models.programs import portable_weights
 
+FICKLE = """
+from torch import nn
+
+
+class Fickle(nn.Module):
+    '''A backbone whose steps depend on pixels, which torch.export cannot trace.'''
+
+    def __init__(self, num_channels, image_size):
+        super().__init__()
+        self.flat = nn.Sequential(nn.Flatten(), nn.Linear(num_channels * image_size**2, 4))
+
+    def forward(self, images):
+        features = self.flat(images)
+        return features if images.sum() > 1 else -features
+"""
+
 
 @pytest.fixture
 def code(blocks, root):
@@ -83,6 +99,27 @@ def test_exported_models_and_generators_work_without_fedvtc(
     described = {row[0] for row in rows(root / "docs/export.md", "") if not row[0].startswith("synthetic/train")}
     assert general == described - {"models/client_0000.onnx"}
     assert len(files) - len([name for name in files if not name.startswith("synthetic/train")]) == 9
+
+
+@pytest.mark.slow
+def test_the_readme_loads_a_model_that_has_a_program(blocks, run_alone, tiny_folder, tmp_path, monkeypatch, capsys):
+    folder = tiny_folder("fickle")
+    (folder / "fickle.py").write_text(FICKLE)
+    monkeypatch.syspath_prepend(str(folder))
+    data = ["data.name=npz", f"data.path={folder / 'tiny.npz'}", "partition.alpha=100"]
+    backbones = "population.backbones=[{name: 'fickle:Fickle', share: 0.5}, {name: cnn_2x8, share: 0.5}]"
+    words = ["run.rounds=1", "population.num_clients=2", "population.feature_size=6", backbones, *data]
+    place = ["conf/cluster/inline.yaml", f"run.output_dir={folder}", "run.name=mine", "--plain"]
+    assert main(["run", "conf/method/local.yaml", *words, *place]) == 0
+    for clients, num_blocks in (([], 1), (["--clients", "0"], 0)):
+        out = tmp_path / str(num_blocks)
+        assert main(["export", str(folder / "mine"), "-o", str(out), *clients]) == 0
+        assert "fickle" in capsys.readouterr().out
+        found = blocks(out / "README.md", "python")
+        assert len(found) == num_blocks
+        monkeypatch.chdir(out)
+        for text in found:
+            assert run_alone(text)["scores"].shape == (1, 3)
 
 
 @pytest.mark.slow

@@ -35,5 +35,5 @@ def export_run(
     parts = [models.line(), *save_broadcast(run, folder)]
     if images_per_class:
         parts += save_synthetic(run, folder, images_per_class)
-    (folder / "README.md").write_text(readme(run, parts, models.notes, models.first), encoding="utf-8")
+    (folder / "README.md").write_text(readme(run, parts, models.notes, models.example), encoding="utf-8")
     return [*(f"  {part}" for part in parts), *models.notes]

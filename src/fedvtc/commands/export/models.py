@@ -40,7 +40,7 @@ class ModelExport:
 
     Attributes:
         notes: a line for each part that could not be exported.
-        first: name of the first client's files, without suffix.
+        example: name of the files, without suffix, of the first client whose model has a program; empty without one.
     """
 
     def __init__(self, run: FinishedRun, folder: Path, *, onnx: bool) -> None:
@@ -48,7 +48,7 @@ class ModelExport:
         self._programs: dict[str, Program] = {}
         self._num_models = self._num_generators = self._num_onnx = 0
         self.notes: list[str] = []
-        self.first = ""
+        self.example = ""
         dataset = run.population.dataset
         self._images = to_input(to_tensor(dataset.test.images_NCHW[:NUM_CHECKED])).to(run.device)
         self._rows = {
@@ -65,9 +65,9 @@ class ModelExport:
         name, predictor = next(iter(self._run.predictors(client).items()))
         module = PredictorModule.of(predictor, client.modules).eval()
         stem = f"client_{client.id:04d}"
-        self.first = self.first or stem
-        inputs = (self._images,)
-        program = self._program(client.backbone_name, module, inputs)
+        program = self._program(client.backbone_name, module, (self._images,))
+        if program is not None:
+            self.example = self.example or stem
         weights = self._save_weights(self._folder / "models" / f"{stem}.safetensors", module, program)
         about = self._about(client, name, module) | {"weights": weights, "program": program}
         if self._onnx:

@@ -1,5 +1,6 @@
 """One attempt: the order in which its parts open and close, and the status of a run that ends early."""
 
+import errno
 import io
 import json
 import os
@@ -129,6 +130,28 @@ def test_a_signal_while_the_pool_closes_leaves_a_finished_run(run, monkeypatch):
         run(witness, "run.name=closing")
     assert RunFolder.open(witness._folder).status == "finished"
     assert torch.get_num_threads() == num_threads
+
+
+def test_a_folder_that_cannot_be_deleted_hides_no_user_error(tiny_folder, monkeypatch, capsys, keys_of):
+    """On NFS, the open `.lock` stays in the folder under another name, so that the folder cannot be deleted."""
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    folder, rmdir, failed = tiny_folder("nfs"), os.rmdir, []
+
+    def not_empty(path, **options):
+        if failed:
+            return rmdir(path, **options)
+        failed.append(path)
+        raise OSError(errno.ENOTEMPTY, "Directory not empty", path)
+
+    words = [*SETTINGS, f"data.path={folder}/tiny.npz", f"run.output_dir={folder}", "run.name=nfs"]
+    monkeypatch.setattr(os, "rmdir", not_empty)
+
+    assert main(["run", *words, "placement.pool=ray", "cluster.address=127.0.0.1:1"]) == 2
+
+    assert keys_of(capsys.readouterr().err) == ["cluster.address=127.0.0.1:1"]
+    assert failed == [folder / "nfs"]
+    # The empty folder that is left does not take the name.
+    assert main(["run", *words]) == 0
 
 
 def full():

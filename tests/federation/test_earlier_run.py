@@ -1,5 +1,6 @@
 """A run that starts from the rounds of another run: results equal to a run of its own rounds, and refusals."""
 
+import errno
 import json
 import shutil
 
@@ -9,7 +10,7 @@ import torch
 from fedvtc.commands.main import main
 from fedvtc.config import load
 from fedvtc.config.changes import check_equal_rounds
-from fedvtc.errors import CheckpointError, ConfigError, RunFolderError
+from fedvtc.errors import CheckpointError, ClusterError, ConfigError, RunFolderError
 from fedvtc.federation.launch import run_federation
 from fedvtc.federation.resume import resume_federation
 from fedvtc.learning.methods import config_classes
@@ -187,3 +188,45 @@ def test_a_run_that_cannot_be_taken_over_leaves_no_new_folder(start, local, tmp_
     assert main(["run", *words_of("from-nothing", *FEDCVAE), "--start-from", str(tmp_path / "absent")]) == 2
     assert str(tmp_path / "absent") in capsys.readouterr().err
     assert not list(local.parent.glob("from-*"))
+
+
+@pytest.mark.parametrize("shard", ["server", "client_0002"], ids=["first file", "last file"])
+def test_a_full_disk_while_rounds_are_copied_leaves_nothing(start, local, tmp_path, monkeypatch, shard):
+    words = (f"from-full-{shard}", *GAUSSIAN, f"checkpoint.dir={tmp_path}")
+    write = CheckpointStore.write
+
+    def full(self, draft, name, save):
+        if name != f"{shard}.pt":
+            return write(self, draft, name, save)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(CheckpointStore, "write", full)
+        with pytest.raises(RunFolderError):
+            start(*words, start_from=local)
+    assert not (local.parent / words[0]).exists()
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+    # The command can be repeated.
+    assert RunFolder.open(start(*words, start_from=local)).status == "finished"
+
+
+def test_a_checkpoint_damaged_while_it_is_copied_makes_the_run_compute_its_rounds(start, local, monkeypatch, capsys):
+    def damaged(self, manifest, name):
+        raise CheckpointError(f"checkpoints/{manifest.folder}: {name} does not match its hash")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(CheckpointStore, "read", damaged)
+        path = start("from-damaged", *GAUSSIAN, start_from=local, needs_start=False)
+    assert "does not match its hash. This run computes its rounds itself." in " ".join(capsys.readouterr().out.split())
+    assert RunFolder.open(path).status == "finished"
+    assert "started_from" not in RunFolder.open(path).attempts[0]
+
+
+def test_a_cluster_that_does_not_answer_leaves_no_copied_rounds(start, local, tmp_path, monkeypatch, capsys):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    elsewhere = (f"checkpoint.dir={tmp_path}", "placement.pool=ray", "cluster.address=127.0.0.1:1")
+    with pytest.raises(ClusterError):
+        start("from-no-cluster", *GAUSSIAN, *elsewhere, start_from=local)
+    assert "resume with" not in capsys.readouterr().out
+    assert not (local.parent / "from-no-cluster").exists()
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]

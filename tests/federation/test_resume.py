@@ -1,5 +1,6 @@
 """Resuming: keys that may change, and results equal to an uninterrupted run after a stop, a loss or more rounds."""
 
+import errno
 import json
 import os
 import shutil
@@ -15,11 +16,13 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from fedvtc.config import load
 from fedvtc.errors import CheckpointError, ConfigError, DataError, Interrupted, RunExistsError, RunFolderError
+from fedvtc.federation.finished import finished_run
 from fedvtc.federation.launch import run_federation
 from fedvtc.federation.resume import resume_federation
 from fedvtc.learning.client.client import FederatedClient
 from fedvtc.learning.methods import config_classes
 from fedvtc.learning.metrics import MEASURED
+from fedvtc.storage.append import AppendFile
 from fedvtc.storage.checkpoints import CheckpointStore
 from fedvtc.storage.checkpoints.trees import read_tree
 from fedvtc.storage.run_folder import RunFolder
@@ -218,6 +221,7 @@ import gc, json, os, sys
 import fedvtc.learning.client.client, fedvtc.learning.methods.fedvtc.steps
 from fedvtc.config import load
 from fedvtc.learning.methods import config_classes
+from fedvtc.federation.finished import finished_run
 from fedvtc.federation.launch import run_federation
 from fedvtc.tracking.record_files import JsonlTracker
 
@@ -419,6 +423,71 @@ def test_a_run_whose_checkpoints_are_all_damaged_is_refused_and_kept(stopped, ca
     assert untouched(path) == before
     skipped = capsys.readouterr().out.splitlines()
     assert sorted(line.split(":")[0] for line in skipped) == [f"checkpoints/{round.name}" for round in rounds]
+
+
+def no_space(*_):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def without_final_checkpoint(patch):
+    draft = CheckpointStore.draft
+    patch.setattr(
+        CheckpointStore,
+        "draft",
+        lambda self, folder, attempt: no_space() if folder == "final" else draft(self, folder, attempt),
+    )
+
+
+def without_end_of(name, mark):
+    def apply(patch):
+        write = AppendFile._write
+        patch.setattr(
+            AppendFile,
+            "_write",
+            lambda self, file, lines: (
+                no_space() if self._path.name == name and mark in lines else write(self, file, lines)
+            ),
+        )
+
+    return apply
+
+
+END_LOST = {
+    "checkpoint": without_final_checkpoint,
+    "record": without_end_of("metrics.jsonl", b'"phase": "final"'),
+    "rows": without_end_of("clients.csv", b",final,"),
+}
+
+
+@pytest.mark.parametrize("lost", END_LOST)
+def test_a_resume_repeats_the_end_that_a_full_disk_lost(start, undisturbed, capsys, golden, monkeypatch, lost):
+    with monkeypatch.context() as patch:
+        END_LOST[lost](patch)
+        path = start(f"without-{lost}", *FEDVTC)
+    assert described(path)["status"] == "finished"
+    capsys.readouterr()
+
+    resume_federation(path, plain=True)
+
+    golden(capsys.readouterr().out.splitlines()[0], {str(path): "RUN"})
+    assert same_end(path, undisturbed(*FEDVTC))
+    assert described(path)["attempts"][1]["resumed_round"] == ROUNDS
+    before = untouched(path)
+    resume_federation(path, plain=True)
+    assert untouched(path) == before
+
+
+def test_a_finished_run_whose_checkpoints_were_deleted_stays(undisturbed, folder, capsys, golden):
+    path = Path(shutil.copytree(undisturbed(*FEDPROTO), folder / "deleted"))
+    shutil.rmtree(path / "checkpoints")
+    before = untouched(path)
+
+    assert resume_federation(path, plain=True).record is None
+
+    assert untouched(path) == before
+    with pytest.raises(CheckpointError) as error, finished_run(path):
+        pass
+    golden(error.value, {str(folder): "OUTPUTS"})
 
 
 def test_resuming_a_finished_run_changes_nothing(undisturbed, capsys, golden):

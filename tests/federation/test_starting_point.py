@@ -18,7 +18,9 @@ from fedvtc.federation.resume import resume_federation
 from fedvtc.federation.starting_point import checkpoint_store
 from fedvtc.learning.methods import config_classes
 from fedvtc.learning.metrics import MEASURED
+from fedvtc.storage import versions
 from fedvtc.storage.append import AppendFile
+from fedvtc.storage.confusions import evaluations
 from fedvtc.storage.run_folder import RunFolder
 
 LONGER = "run.rounds=5"
@@ -266,6 +268,53 @@ def test_checkpoints_may_be_at_the_root_of_a_file_system(words, tmp_path, monkey
     assert checkpoint_store(config, folder).location == f"memory:///{name}-{folder.id}"
     assert [manifest.round for manifest in checkpoint_store(config, folder).manifests()] == [1, 1]
     assert not list(tmp_path.glob("memory*"))
+
+
+def test_a_resume_under_other_versions_names_them(three, monkeypatch, capsys, golden):
+    path, before = three("other-versions"), versions.installed()
+    monkeypatch.setattr(versions, "installed", lambda: before | {"torch": "9.9.9", "ray": "8.8.8"})
+
+    resume_federation(path, [LONGER], plain=True)
+
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if "9.9.9" in line)
+    golden(line, {str(path): "RUN", before["torch"]: "TORCH", before["ray"]: "RAY"})
+    assert [attempt["versions"]["torch"] for attempt in RunFolder.open(path).attempts] == [before["torch"], "9.9.9"]
+    # The next checkpoints have the new versions.
+    resume_federation(path, ["run.rounds=6"], plain=True)
+    assert "9.9.9" not in capsys.readouterr().out
+
+
+def test_a_damaged_confusion_file_is_named_and_kept(three, longer, capsys, golden):
+    path = three("torn-archive")
+    file = path / "confusion.npz"
+    torn = file.read_bytes()[:-30]
+    file.write_bytes(torn)
+
+    resume_federation(path, [LONGER], plain=True)
+
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if "damaged" in line)
+    golden(line, {str(path): "RUN"})
+    assert (path / "confusion.damaged-1.npz").read_bytes() == torn
+    assert [evaluated.round for evaluated in evaluations(path)] == [4, 5, None]
+    assert results_of(path) == longer
+    assert RunFolder.open(path).incidents == {"disk_errors": 1}
+
+
+def test_a_resume_that_finds_no_cluster_changes_nothing(three, longer, monkeypatch, capsys, keys_of):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    path = three("no-cluster")
+    before = contents(path)
+
+    assert main(["resume", str(path), LONGER, "placement.pool=ray", "cluster.address=127.0.0.1:1", "--plain"]) == 2
+
+    printed = capsys.readouterr()
+    assert keys_of(printed.err) == ["cluster.address=127.0.0.1:1"]
+    assert "resume with" not in printed.out
+    assert contents(path) == before
+    # The bad address is forgotten.
+    assert main(["resume", str(path), LONGER, "--plain"]) == 0
+    assert results_of(path) == longer
+    assert [attempt.get("resumed_round") for attempt in RunFolder.open(path).attempts] == [None, 3]
 
 
 def test_a_refused_change_ends_the_command_with_code_2(three, capsys, keys_of):

@@ -1,3 +1,5 @@
+import zipfile
+
 import numpy as np
 import pytest
 
@@ -10,6 +12,7 @@ from fedvtc.storage.confusions import (
     evaluations,
     kept_every,
     read_confusions,
+    set_aside_damaged,
 )
 
 
@@ -43,12 +46,33 @@ def test_a_cut_leaves_the_file_of_a_run_that_never_went_further(tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b"nothing", b"PK\x05\x06"])
-def test_a_damaged_file_is_an_error_that_a_cut_removes(tmp_path, content):
-    (tmp_path / CONFUSION_FILE).write_bytes(content)
-    with pytest.raises(ValueError, match="not an archive"):
-        evaluations(tmp_path)
-    cut_confusions(tmp_path, 5)
-    assert list(tmp_path.iterdir()) == []
+def test_a_damaged_file_is_an_error_and_can_be_set_aside(tmp_path, content):
+    for number in (1, 2):
+        (tmp_path / CONFUSION_FILE).write_bytes(content)
+        with pytest.raises(ValueError, match="not an archive"):
+            evaluations(tmp_path)
+        assert set_aside_damaged(tmp_path) == f"confusion.damaged-{number}.npz"
+        assert (tmp_path / f"confusion.damaged-{number}.npz").read_bytes() == content
+    assert len(list(tmp_path.iterdir())) == 2
+    assert set_aside_damaged(tmp_path) is None
+
+
+def test_every_changed_byte_of_an_array_is_found_and_a_whole_file_stays(tmp_path):
+    file = tmp_path / CONFUSION_FILE
+    add_confusions(tmp_path, {Evaluated(1): counts(1), Evaluated(None): counts(2)})
+    whole = file.read_bytes()
+    assert set_aside_damaged(tmp_path) is None
+    assert file.read_bytes() == whole
+    # The archive's list of arrays comes last; before it come the headers, names and arrays.
+    with zipfile.ZipFile(file) as archive:
+        spans = [(info.header_offset + 30 + len(info.filename), info.compress_size) for info in archive.infolist()]
+    for position in (position for start, size in spans for position in range(start, start + size)):
+        changed = bytearray(whole)
+        changed[position] ^= 255
+        file.write_bytes(changed)
+        name = set_aside_damaged(tmp_path)
+        assert name is not None
+        (tmp_path / name).unlink()
 
 
 def test_a_damaged_or_foreign_array_is_an_error(tmp_path):

@@ -14,6 +14,7 @@ import yaml
 
 from fedvtc.errors import RunExistsError, RunFolderError
 from fedvtc.reporting.run_folders import find_runs
+from fedvtc.storage import versions
 from fedvtc.storage.run_files import config_layer
 from fedvtc.storage.run_folder import RunFolder
 from fedvtc.storage.run_status import RunStatus, true_status
@@ -185,12 +186,28 @@ def test_a_new_attempt_is_added_and_sets_the_status_running(tmp_path):
     assert first == before.pop("attempts")[0]
     assert second.pop("started") >= first["started"]
     assert second.pop("commits", None) == first.get("commits")
+    assert second.pop("versions") == first["versions"] == before["versions"]
     assert second == {"host": socket.gethostname(), "pid": os.getpid(), "resumed_round": 7}
     del before["ended"]
     assert after == before | {"status": "running", "has_checkpoints": True}
     again.begin_attempt(resumed_round=0)
     assert len(RunFolder.open(folder.path).attempts) == 3
     assert not RunFolder.open(folder.path).has_checkpoints
+
+
+def test_each_attempt_has_its_versions_and_the_run_those_of_the_newest(tmp_path, monkeypatch):
+    folder = RunFolder.create(tmp_path, "a", CONFIG)
+    first = described(folder)["versions"]
+    monkeypatch.setattr(versions, "installed", lambda: first | {"torch": "9.9.9"})
+    folder.begin_attempt(resumed_round=1)
+    assert [attempt["versions"]["torch"] for attempt in folder.attempts] == [first["torch"], "9.9.9"]
+    assert described(folder)["versions"] == first | {"torch": "9.9.9"}
+
+
+def test_only_packages_that_are_installed_then_and_now_can_change(monkeypatch):
+    monkeypatch.setattr(versions, "installed", lambda: {"python": "3.11.7", "torch": "2.16.0", "timm": "1.0"})
+    before = {"python": "3.11.7", "torch": "2.15.0", "timm": None, "ray": "2.60.0"}
+    assert versions.changed(before) == ["torch 2.15.0 (now 2.16.0)"]
 
 
 ATTEMPT = {"incidents": {"x": "1"}}

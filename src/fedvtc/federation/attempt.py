@@ -16,8 +16,10 @@ from fedvtc.learning.population import Population
 from fedvtc.runtime.incidents import Incidents
 from fedvtc.runtime.lineage import Lineage
 from fedvtc.runtime.opening import open_pool
+from fedvtc.storage import versions
 from fedvtc.storage.checkpoints import CheckpointStore, Manifest
 from fedvtc.storage.checkpoints.contents import read_server
+from fedvtc.storage.confusions import CONFUSION_FILE, set_aside_damaged
 from fedvtc.storage.measurements import remove_measurements
 from fedvtc.storage.run_folder import RunFolder
 from fedvtc.tracking import RunInfo, Tracker
@@ -73,6 +75,9 @@ def attempt(
     if changed := changed_code(folder.attempts, hashes):
         what = f"{folder.path}: the code of {', '.join(changed)} has changed since the last attempt"
         console.note(f"{what}; the rounds that follow use the present code")
+    if start is not None and (packages := versions.changed(start.versions)):
+        what = f"{folder.path}: round {start.round} was computed with {', '.join(packages)}"
+        console.note(f"{what}; the rounds that follow can differ in their last bits")
     _prepare_disk(folder, store, population, hashes)
     stopper = Stopper(console.note, config.runtime.stop_timeout_s, owns_process=owns_process)
     lineage = Lineage(store, start)
@@ -96,7 +101,9 @@ def attempt(
             idle_folder=folder.path,
         ) as pool,
     ):
-        # Started after the pool, so that a cluster that is too small leaves no files.
+        # Started after the pool, so that a cluster that is too small changes no files.
+        _set_confusions_aside(folder, incidents)
+        folder.has_begun = True
         start_trackers()
         if number == 1:
             console.note(population.report.line())
@@ -142,13 +149,25 @@ def _prepare_disk(folder: RunFolder, store: CheckpointStore, population: Populat
         raise CheckpointError(f"{what}. Make the folder writable, or set checkpoint.dir to another folder.") from None
 
 
+def _set_confusions_aside(folder: RunFolder, incidents: Incidents) -> None:
+    """Renames a damaged confusion.npz of an earlier attempt, to which no evaluation can be added."""
+    file = folder.path / CONFUSION_FILE
+    try:
+        kept_as = set_aside_damaged(folder.path)
+    except OSError as error:
+        what = f"{file}: damaged, and cannot be renamed ({error.strerror or error})"
+        raise RunFolderError(f"{what}. Make the folder writable.") from None
+    if kept_as:
+        incidents.add("disk_errors", f"{file}: damaged; kept as {kept_as}, and the new file lacks earlier evaluations")
+
+
 def _remove_final_models(folder: RunFolder, store: CheckpointStore, console: PlainConsole) -> None:
     """Deletes the final checkpoint of an earlier attempt, then the measurements of its models.
 
     In this order: without the checkpoint, no command measures the earlier models again. After a crash in between,
     run.json does not say `finished`, and the next attempt deletes the rest.
     """
-    store.remove_final()
+    store.remove("final")
     try:
         removed = remove_measurements(folder.path)
     except OSError as error:

@@ -5,6 +5,8 @@ their rounds once in this way. The results are those of a run that computes its 
 """
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -94,13 +96,15 @@ class EarlierRun:
             what = f"{self.folder.path}: the run has no checkpoint of a round"
             raise CheckpointError(f"{what}. Leave --start-from out.")
         try:
+            # The records first: after a crash in between, a resume starts over instead of continuing without records.
             for name in (METRICS_FILE, CLIENTS_FILE, CONFUSION_FILE):
                 if (self.folder.path / name).is_file():
                     shutil.copyfile(self.folder.path / name, folder.path / name)
             self._copy_pictures(folder, start.round)
-            copy = self._copy_checkpoint(kept, start, store, folder, config, population)
             earlier = {"id": self.folder.id, "name": self.folder.name, "round": start.round}
             folder.describe_attempt("started_from", earlier)
+            # Last, because `checkpoint.dir` may be outside of the folder, which is deleted after an error.
+            copy = self._copy_checkpoint(kept, start, store, folder, config, population)
             folder.note_checkpoints()
         except OSError as error:
             what = f"{folder.path}: the rounds of {self.folder.path} cannot be copied ({error.strerror or error})"
@@ -126,25 +130,36 @@ class EarlierRun:
     ) -> Manifest:
         from fedvtc.learning.client.client import FederatedClient
 
-        draft = store.draft(start.folder, 1)
         shards = []
         clients = {shard_name(spec.client): spec for spec in population.specs}
         method = build(config.method, Task.of(config, population.dataset))
-        for shard in start.shards:
-            content = kept.read(start, shard.name)
-            save = _writer(content)
-            if shard.name in clients and config.method.name != self.config.method.name:
-                # Rounds leave the modules of one method alone as they were built.
-                client = FederatedClient(clients[shard.name], config, population.dataset, torch.device("cpu"))
-                method.prepare(client)
-                trained = read_tree(content, f"{kept.location}/{start.folder}: {shard.name}")
-                state = {name: trained.get(name, own) for name, own in client.state_dict().items()}
-                save = _tree_writer(state)
-            shards.append(store.write(draft, shard.name, save))
-        now = datetime.now(UTC).isoformat(timespec="seconds")
-        copy = replace(start, run_id=folder.id, fingerprint=fingerprint(config), shards=tuple(shards), created=now)
-        store.publish(draft, copy)
+        with _draft(store, start.folder) as draft:
+            for shard in start.shards:
+                content = kept.read(start, shard.name)
+                save = _writer(content)
+                if shard.name in clients and config.method.name != self.config.method.name:
+                    # Rounds leave the modules of one method alone as they were built.
+                    client = FederatedClient(clients[shard.name], config, population.dataset, torch.device("cpu"))
+                    method.prepare(client)
+                    trained = read_tree(content, f"{kept.location}/{start.folder}: {shard.name}")
+                    state = {name: trained.get(name, own) for name, own in client.state_dict().items()}
+                    save = _tree_writer(state)
+                shards.append(store.write(draft, shard.name, save))
+            now = datetime.now(UTC).isoformat(timespec="seconds")
+            copy = replace(start, run_id=folder.id, fingerprint=fingerprint(config), shards=tuple(shards), created=now)
+            store.publish(draft, copy)
         return copy
+
+
+@contextmanager
+def _draft(store: CheckpointStore, folder: str) -> Iterator[str]:
+    """Yields the draft of a checkpoint; deletes the draft after an error."""
+    draft = store.draft(folder, 1)
+    try:
+        yield draft
+    except BaseException:
+        store.discard(draft)
+        raise
 
 
 def _status(folder: RunFolder) -> str:

@@ -153,6 +153,9 @@ def _final(store: CheckpointStore, folder: RunFolder, config: Config) -> Manifes
             raise CheckpointError(f"{what} that is whole ({damaged[0]}). Run the config again.")
         if config.checkpoint.every is None:
             raise CheckpointError(f"{what}, because checkpoint.every is null. Run the config with checkpoint.every=1.")
+        if folder.status == "finished" and not manifests:
+            # A resume would repeat all rounds, so it leaves such a run alone.
+            raise CheckpointError(f"{folder.path}: has no checkpoint. Run the config again.")
         raise CheckpointError(f"{what}. Resume the run to its end: {resume_command(folder.path)}")
     if fault := misfit(final, folder.id, config):
         raise CheckpointError(f"{folder.path}: the final checkpoint {fault[0]}. {fault[1]}")

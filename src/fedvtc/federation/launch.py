@@ -1,20 +1,21 @@
 """Starts a run from its config."""
 
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
+from functools import partial
 from itertools import count
 from pathlib import Path
 
 from fedvtc.config import absolute_paths, changed_code, check_submitted, code_hashes, same_place, to_dict
 from fedvtc.config.naming import default_name
 from fedvtc.config.schema import Config
-from fedvtc.errors import CheckpointError, RunExistsError, UserError
+from fedvtc.errors import CheckpointError, RunExistsError
 from fedvtc.federation.attempt import RunSummary, attempt
 from fedvtc.federation.earlier_run import EarlierRun
 from fedvtc.federation.resume import resume_folder
 from fedvtc.federation.starting_point import checkpoint_store
-from fedvtc.federation.status import has_begun
+from fedvtc.federation.status import undone_unless_begun
 from fedvtc.learning.population import Population
 from fedvtc.runtime.device import gpu_names
 from fedvtc.runtime.incidents import Incidents
@@ -73,7 +74,7 @@ def run_federation(
     except CheckpointError as error:
         if earlier is None or needs_start:
             raise
-        console.note(f"{error} This run computes its rounds itself.")
+        console.note(f"{str(error).rstrip('.')}. This run computes its rounds itself.")
     return _run_new(config, name, None, console, trackers, owns_process=owns_process)
 
 
@@ -89,15 +90,17 @@ def _run_new(
     """Runs a federation in a new run folder, which is removed after a user error before the first round."""
     population = Population.of(config, earlier.partition if earlier else None)
     folder = _new_folder(config, name)
-    with folder.lock(), _discarded_unless_begun(folder):
+    with folder.lock(), undone_unless_begun(folder, folder.discard), ExitStack() as stack:
         submitted_as = os.environ.get(RUN_ID_VARIABLE) or folder.id
         if folder.id != submitted_as:
-            console.note(f"{folder.path}: the folder of run {submitted_as} is gone; this is a new run, {folder.id}")
+            console.note(f"{folder.path}: no folder of run {submitted_as} exists; this is a new run, {folder.id}")
         incidents = Incidents(console.note)
         store = checkpoint_store(config, folder)
         start = None
         if earlier is not None:
             start = earlier.copy_rounds(folder, store, config, population, incidents)
+            # `checkpoint.dir` may be outside of the folder.
+            stack.enter_context(undone_unless_begun(folder, partial(store.remove, start.folder)))
             console.note(f"{folder.path}: starting after round {start.round} of {earlier.folder.path}")
             if changed := changed_code(earlier.folder.attempts, code_hashes(config)):
                 what = f"{folder.path}: the code of {', '.join(changed)} has changed since {earlier.folder.path}"
@@ -119,14 +122,3 @@ def _new_folder(config: Config, name: str) -> RunFolder:
             if config.run.name is not None:
                 raise
             chosen = next(numbered)
-
-
-@contextmanager
-def _discarded_unless_begun(folder: RunFolder) -> Iterator[None]:
-    """Removes the folder after a user error before the first round, so that the name stays free."""
-    try:
-        yield
-    except UserError:
-        if not has_begun(folder):
-            folder.discard()
-        raise

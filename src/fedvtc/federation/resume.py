@@ -10,7 +10,8 @@ from fedvtc.config.layers import Layer
 from fedvtc.config.schema import Config, DataConfig
 from fedvtc.errors import DataError, RunFolderError, count_of
 from fedvtc.federation.attempt import RunSummary, attempt
-from fedvtc.federation.starting_point import checkpoint_store, starting_point
+from fedvtc.federation.starting_point import checkpoint_store, is_complete, starting_point
+from fedvtc.federation.status import undone_unless_begun
 from fedvtc.learning.data import DataReport
 from fedvtc.learning.methods import config_classes
 from fedvtc.learning.population import Population
@@ -120,13 +121,17 @@ def resume_folder(
         after = absolute_paths(change(before))
         check_resumable(before, after)
         console = make_console_tracker(plain)
-        if folder.status == "finished" and after.run.rounds == before.run.rounds:
+        is_finished = folder.status == "finished" and after.run.rounds == before.run.rounds
+        if is_finished and is_complete(folder, before):
             kept = [key for key in changed_keys(before, after) if key != "run.resume"]
             rest = f"; not changed: {', '.join(kept)}" if kept else ""
             console.note(
                 f"{folder.path}: finished after {count_of(before.run.rounds, 'round')}, nothing to resume{rest}."
             )
             return RunSummary(folder.path, None)
+        if is_finished:
+            missing = "the final record or the final checkpoint is missing"
+            console.note(f"{folder.path}: {missing}; the run continues from the last saved round")
         incidents = Incidents(console.note)
         resumption = Resumption.of(folder, before, after, incidents)
         return _continue(resumption, console, incidents, trackers, owns_process=owns_process)
@@ -140,21 +145,25 @@ def _continue(
     *,
     owns_process: bool,
 ) -> RunSummary:
-    """Writes the new attempt to the run folder and runs the remaining rounds."""
+    """Writes the new attempt to the run folder and runs the remaining rounds.
+
+    A user error before the first of these rounds leaves run.json and config.yaml as they were.
+    """
     folder, after, num_done = resumption.folder, resumption.after, resumption.num_done
     population = Population.of(after, folder.partition if folder.partition.exists() else None)
     check_same_data(folder, after.data, population.report)
-    try:
-        # run.json before config.yaml: after a crash in between, the run must not look finished under the new config.
-        folder.begin_attempt(num_done)
-        folder.write_config(to_dict(after))
-    except OSError as error:
-        fix = "Free disk space, or make the folder writable."
-        raise RunFolderError(f"{folder.path}: cannot be written ({error.strerror}). {fix}") from None
-    how = f"resuming after round {num_done} of {after.run.rounds}" if num_done else "no checkpoint, starting over"
-    console.note(f"{folder.path}: {how}")
-    start, store = resumption.start, resumption.store
-    return attempt(after, population, folder, store, start, console, incidents, trackers, owns_process=owns_process)
+    with undone_unless_begun(folder, folder.restorer()):
+        try:
+            # run.json first: after a crash in between, the run must not look finished under the new config.
+            folder.begin_attempt(num_done)
+            folder.write_config(to_dict(after))
+        except OSError as error:
+            fix = "Free disk space, or make the folder writable."
+            raise RunFolderError(f"{folder.path}: cannot be written ({error.strerror}). {fix}") from None
+        how = f"resuming after round {num_done} of {after.run.rounds}" if num_done else "no checkpoint, starting over"
+        console.note(f"{folder.path}: {how}")
+        start, store = resumption.start, resumption.store
+        return attempt(after, population, folder, store, start, console, incidents, trackers, owns_process=owns_process)
 
 
 def check_same_data(folder: RunFolder, config: DataConfig, report: DataReport) -> None:

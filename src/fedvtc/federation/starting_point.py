@@ -1,11 +1,11 @@
-"""The checkpoint that a resumed run continues from, and the store that holds the checkpoints of a run."""
+"""Finds the checkpoint that a resumed run continues from, and opens the store of a run's checkpoints."""
 
 from fedvtc.config.schema import Config
 from fedvtc.errors import CheckpointError, ConfigError, count_of
 from fedvtc.runtime.incidents import Incidents
 from fedvtc.storage.checkpoints import CheckpointStore, Manifest
 from fedvtc.storage.checkpoints.contents import misfit
-from fedvtc.storage.records import METRICS_FILE, count_recorded
+from fedvtc.storage.records import METRICS_FILE, client_lines, count_recorded, read_metrics
 from fedvtc.storage.run_folder import RunFolder
 
 
@@ -19,6 +19,26 @@ def checkpoint_store(config: Config, folder: RunFolder) -> CheckpointStore:
         return CheckpointStore(folder.path / "checkpoints")
     scheme, separator, directory = config.checkpoint.dir.rpartition("://")
     return CheckpointStore(f"{scheme}{separator}{directory.rstrip('/')}/{folder.name}-{folder.id}")
+
+
+def is_complete(folder: RunFolder, config: Config) -> bool:
+    """True if a finished run has its final record and its final checkpoint, which a full disk can prevent.
+
+    A run without any checkpoint needs the final record only, because users delete the checkpoints of finished runs, and
+    a resume would repeat all rounds. Files that cannot be read count as complete.
+
+    Args:
+        folder: the folder of a run with the status `finished`.
+        config: the run's config so far.
+    """
+    end = ("final", config.run.rounds)
+    try:
+        if not _is_recorded(folder, end):
+            return False
+        manifests = checkpoint_store(config, folder).manifests() if config.checkpoint.every is not None else []
+    except (OSError, CheckpointError):
+        return True
+    return not manifests or any((manifest.phase, manifest.round) == end for manifest in manifests)
 
 
 def starting_point(
@@ -77,6 +97,14 @@ def check_starts_over(store: CheckpointStore, folder: RunFolder, before: Config,
         what = f"{store.location}: holds no checkpoint of the run, though its records reach round {num_recorded}"
         fix = f"Mount the disk of the checkpoints; to start over, remove {folder.path / METRICS_FILE}."
         raise CheckpointError(f"{what}. {fix}")
+
+
+def _is_recorded(folder: RunFolder, end: tuple[str, int]) -> bool:
+    """True if metrics.jsonl has the record of this phase and round, and clients.csv the rows of its evaluation."""
+    records = [record for record in read_metrics(folder.path).records if (record["phase"], record["round"]) == end]
+    rows = (line.values for line in client_lines(folder.path) if line.values is not None)
+    is_evaluated = any("test/accuracy/mean" in record for record in records)
+    return bool(records) and (not is_evaluated or any((row["phase"], row["round"]) == end for row in rows))
 
 
 def _newest_usable(store: CheckpointStore, folder: RunFolder, before: Config, incidents: Incidents) -> Manifest | None:

@@ -1,4 +1,4 @@
-"""The status of a run in run.json while the run goes on and when the run ends."""
+"""Keeps the status of a run in run.json, and undoes an attempt that a user error ends before its first round."""
 
 import signal
 import textwrap
@@ -46,8 +46,8 @@ def status_kept(
         with suppress(OSError):
             status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
             folder.set_status(status, incidents.totals, reason_of_end(error))
-        # A user error before the first round leaves no folder to resume.
-        if has_begun(folder) or not isinstance(error, UserError):
+        # A user error before the first round leaves nothing to resume, see `undone_unless_begun`.
+        if folder.has_begun or not isinstance(error, UserError):
             console.note(f"{_newest_saved(store)}; resume with: {resume_command(folder.path)}")
         raise
     # Again, with the incidents that happened while the trackers finished.
@@ -64,9 +64,20 @@ def reason_of_end(error: BaseException) -> str:
     return textwrap.shorten(text, MAX_REASON_LETTERS)
 
 
-def has_begun(folder: RunFolder) -> bool:
-    """True if the folder holds records or checkpoints to resume from."""
-    return any((folder.path / name).exists() for name in ("metrics.jsonl", "checkpoints"))
+@contextmanager
+def undone_unless_begun(folder: RunFolder, undo: Callable[[], None]) -> Iterator[None]:
+    """Calls `undo` after a user error before the first round, so that the corrected command finds nothing changed.
+
+    Args:
+        folder: the run folder; its `has_begun` tells if the attempt has begun.
+        undo: undoes the preparations of the attempt.
+    """
+    try:
+        yield
+    except UserError:
+        if not folder.has_begun:
+            undo()
+        raise
 
 
 def _newest_saved(store: CheckpointStore) -> str:

@@ -7,6 +7,7 @@ Shape suffixes: K clients, C classes.
 """
 
 import io
+import itertools
 import re
 import shutil
 import zipfile
@@ -97,25 +98,50 @@ def _write(archive: zipfile.ZipFile, name: str, content: bytes | memoryview) -> 
 
 
 def cut_confusions(folder: Path, last_round: int) -> None:
-    """Removes the final evaluation and those after `last_round`; removes the file if it is damaged.
+    """Removes the final evaluation and those after `last_round`.
 
     Raises:
         OSError: if the file cannot be read or written.
+        ValueError: if the file is no archive; `set_aside_damaged` renames such a file.
     """
     file = folder / CONFUSION_FILE
+    names = evaluations(folder)
+    kept = [evaluated.name for evaluated in names if evaluated.round is not None and evaluated.round <= last_round]
+    if len(kept) < len(names):
+        with (
+            replaced(file) as beside,
+            zipfile.ZipFile(file) as old,
+            zipfile.ZipFile(beside, "w", zipfile.ZIP_DEFLATED) as new,
+        ):
+            for name in kept:
+                _write(new, name, old.read(name + _SUFFIX))
+
+
+def set_aside_damaged(folder: Path) -> str | None:
+    """Renames a damaged confusion.npz, so that a resumed run starts a new file and the user can repair the former one.
+
+    Returns:
+        The new name, such as `confusion.damaged-1.npz`; None if the file is whole or missing.
+
+    Raises:
+        OSError: if the file cannot be renamed.
+    """
+    file = folder / CONFUSION_FILE
+    if not file.is_file() or _is_whole(file):
+        return None
+    names = (f"{file.stem}.damaged-{number}{file.suffix}" for number in itertools.count(1))
+    free = next(name for name in names if not (folder / name).exists())
+    file.rename(folder / free)
+    return free
+
+
+def _is_whole(file: Path) -> bool:
     try:
-        names = evaluations(folder)
-        kept = [evaluated.name for evaluated in names if evaluated.round is not None and evaluated.round <= last_round]
-        if len(kept) < len(names):
-            with (
-                replaced(file) as beside,
-                zipfile.ZipFile(file) as old,
-                zipfile.ZipFile(beside, "w", zipfile.ZIP_DEFLATED) as new,
-            ):
-                for name in kept:
-                    _write(new, name, old.read(name + _SUFFIX))
-    except (ValueError, zipfile.BadZipFile, zlib.error, EOFError):
-        file.unlink()
+        with zipfile.ZipFile(file) as archive:
+            return archive.testzip() is None
+    # A disk reports damage as an OSError; a damaged header can name an unknown compression, or an encryption.
+    except (OSError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError):
+        return False
 
 
 def evaluations(folder: Path) -> list[Evaluated]:

@@ -6,7 +6,7 @@ import shutil
 import socket
 import threading
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -32,15 +32,16 @@ PARTITION = "partition.npz"
 class RunFolder:
     """The folder of one run, with its run.json and config.yaml.
 
-    run.json holds id, name, status, attempts, versions and hardware. run.json never holds environment variables or the
-    command line, because both may contain secrets.
+    run.json holds id, name, status, attempts, versions of the newest attempt, and hardware. run.json never holds
+    environment variables or the command line, because both may contain secrets.
 
     Attributes:
         path: path of the folder.
+        has_begun: True once the present attempt may have changed records or checkpoints of the run.
     """
 
     def __init__(self, path: Path, description: dict[str, Any]) -> None:
-        self.path = path
+        self.path, self.has_begun = path, False
         self._description = description
         # The thread that writes checkpoints calls `note_checkpoints`.
         self._changing = threading.Lock()
@@ -72,7 +73,7 @@ class RunFolder:
             "status": "running",
             "created": attempt["started"],
             "attempts": [attempt],
-            "versions": versions.installed(),
+            "versions": attempt["versions"],
             "hardware": {
                 "cpus": os.cpu_count(),
                 "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
@@ -87,7 +88,8 @@ class RunFolder:
                 folder._write()
         except OSError as error:
             if not isinstance(error, FileExistsError) or not os.path.lexists(path):
-                raise _unwritable(output_dir, error) from None
+                what = f"run.output_dir={output_dir}: cannot be written ({error.strerror})"
+                raise RunFolderError(f"{what}. Name a folder that you may write to.") from None
             found = "holds a run" if os.path.exists(path / "run.json") else "exists"
             raise RunExistsError(f"{path}: already {found}. Choose another run.name, or leave run.name out.") from None
         return cls(path, description)
@@ -137,7 +139,7 @@ class RunFolder:
 
     @property
     def attempts(self) -> Sequence[Mapping[str, Any]]:
-        """All attempts: `started`, `host`, `pid`, `commits`, `incidents`, `code`, and later ones `resumed_round`."""
+        """All attempts: `started`, `host`, `pid`, `versions`, `commits`, `code`, `incidents`; later `resumed_round`."""
         return tuple(self._description["attempts"])
 
     @property
@@ -154,7 +156,9 @@ class RunFolder:
         Raises:
             OSError: if run.json cannot be written.
         """
-        self._description["attempts"].append({**_attempt(), "resumed_round": resumed_round})
+        attempt = _attempt()
+        self._description["attempts"].append({**attempt, "resumed_round": resumed_round})
+        self._description["versions"] = attempt["versions"]
         self._description.pop("has_checkpoints", None)
         if resumed_round > 0:
             self._description["has_checkpoints"] = True
@@ -197,14 +201,7 @@ class RunFolder:
             self._write()
 
     def write_config(self, config_dict: Mapping[str, Any]) -> None:
-        """Replaces config.yaml.
-
-        Args:
-            config_dict: the resolved config in plain values.
-
-        Raises:
-            OSError: if the file cannot be written.
-        """
+        """Replaces config.yaml by the resolved config in plain values; may raise an OSError."""
         with replaced(self.path / "config.yaml") as beside:
             beside.write_text(OmegaConf.to_yaml(OmegaConf.create(dict(config_dict))), encoding="utf-8")
 
@@ -225,14 +222,9 @@ class RunFolder:
         return self.path / PARTITION
 
     def save_partition(self, parts: Sequence[NDArray[np.int64]], labels_N: NDArray[np.int64]) -> None:
-        """Writes the partition, unless an earlier attempt did.
+        """Writes the image indices of each client and all labels, unless an earlier attempt did.
 
-        Args:
-            parts: indices of the training images of each client, in client order.
-            labels_N: labels of all training images.
-
-        Raises:
-            OSError: if the file cannot be written.
+        May raise an OSError.
         """
         if not self.partition.exists():
             with replaced(self.partition) as beside:
@@ -245,13 +237,9 @@ class RunFolder:
         return str(data["hash"]) if isinstance(data, dict) and "hash" in data else None
 
     def save_data(self, report: Mapping[str, Any]) -> None:
-        """Writes the data report into run.json, unless an earlier attempt did.
+        """Writes the data report, with the `hash` of all images and labels, unless an earlier attempt did.
 
-        Args:
-            report: the report in plain values, with the `hash` of all images and labels.
-
-        Raises:
-            OSError: if run.json cannot be written.
+        May raise an OSError.
         """
         if self.data_hash is None:
             with self._changing:
@@ -264,9 +252,27 @@ class RunFolder:
             self._description["attempts"][-1][key] = dict(facts)
             self._write()
 
+    def restorer(self) -> Callable[[], None]:
+        """Returns a function that writes run.json and config.yaml as they are now; the function ignores a full disk.
+
+        Raises:
+            OSError: if a file cannot be read.
+        """
+        # config.yaml first: after a crash in between, the run must not look finished under the other config.
+        former = {file: file.read_bytes() for file in (self.path / "config.yaml", self.path / "run.json")}
+
+        def restore() -> None:
+            with suppress(OSError):
+                for file, content in former.items():
+                    with replaced(file) as beside:
+                        beside.write_bytes(content)
+
+        return restore
+
     def discard(self) -> None:
-        """Deletes the folder of a run that never started."""
-        shutil.rmtree(self.path)
+        """Deletes the folder of a run that never started; ignores errors."""
+        # On NFS, the open lock file keeps the folder until the process ends.
+        shutil.rmtree(self.path, ignore_errors=True)
 
     def _write(self) -> None:
         with replaced(self.path / "run.json") as beside:
@@ -278,12 +284,7 @@ def _now() -> str:
 
 
 def _attempt() -> dict[str, Any]:
-    attempt = {"started": _now(), "host": socket.gethostname(), "pid": os.getpid()}
+    attempt: dict[str, Any] = {"started": _now(), "host": socket.gethostname(), "pid": os.getpid()}
+    attempt["versions"] = versions.installed()
     found = commits()
     return {**attempt, "commits": found} if found else attempt
-
-
-def _unwritable(output_dir: str | Path, error: OSError) -> RunFolderError:
-    return RunFolderError(
-        f"run.output_dir={output_dir}: cannot be written ({error.strerror}). Name a folder that you may write to."
-    )

@@ -29,5 +29,5 @@ def id_of_new_run() -> str:
     if not RUN_ID.fullmatch(run_id):
         fix = f"Unset {RUN_ID_VARIABLE}; `fedvtc submit` sets it."
         raise RunFolderError(f"{RUN_ID_VARIABLE}={run_id!r}: must be 8 hex digits. {fix}")
-    # The folder of the earlier jobs is gone. Under their id, trackers would add a second curve to the first.
+    # The earlier jobs left no folder. Under their id, trackers could add a second curve to the first.
     return run_id if os.environ.get(ATTEMPT_VARIABLE, "1") == "1" else new_id()

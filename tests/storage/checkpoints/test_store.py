@@ -216,12 +216,12 @@ def test_a_discarded_draft_is_gone(store, place, save):
     assert place.names() == ["round_000001"]
 
 
-def test_the_final_checkpoint_is_removed_alone(store, place, save):
+def test_a_checkpoint_is_removed_alone(store, place, save):
     save(store, 1)
     save(store, 1, phase="final")
 
-    store.remove_final()
-    store.remove_final()
+    store.remove("final")
+    store.remove("final")
 
     assert place.names() == ["round_000001"]
 

@@ -12,6 +12,7 @@ from fedvtc.reporting.tables import human_bytes
 from fedvtc.storage.checkpoints import CheckpointStore, Manifest
 from fedvtc.storage.records import count_recorded
 from fedvtc.storage.run_folder import RunFolder
+from fedvtc.storage.trust import resume_command
 
 SKIPPED = "fedvtc resume skips this checkpoint and uses an older one."
 NUM_ON_DISK = 2
@@ -69,7 +70,7 @@ def examine(folder: RunFolder, config: Config, *, trusted: bool, is_live: bool, 
         yield Finding(what, "ok", f"intact: {count_of(len(manifest.shards), 'file')}, {size}")
     if folder.status == "finished" and not resumes:
         if config.checkpoint.every is not None and not any(manifest.phase == "final" for manifest in intact):
-            fix = "Use the newest round; its models lack the method's last step."
+            fix = f"Delete checkpoints/final if it exists, and repeat the last step: {resume_command(folder.path)}"
             if not intact:
                 fix = "Free disk space, and repeat the run under another run.name if you need its models."
             yield Finding("checkpoints/final", "warning", "missing or damaged", fix)

@@ -132,10 +132,10 @@ class CheckpointStore:
         with suppress(OSError):
             self._folders.remove(draft)
 
-    def remove_final(self) -> None:
-        """Deletes the checkpoint `final`, if there is one; ignores errors."""
+    def remove(self, folder: str) -> None:
+        """Deletes the checkpoint of this `Manifest.folder`, if there is one; ignores errors."""
         with suppress(OSError):
-            self._folders.remove("final")
+            self._folders.remove(folder)
 
     def clear_drafts(self) -> None:
         """Deletes leftovers of crashes; no other process may write here meanwhile."""

@@ -82,7 +82,7 @@ def test_numbers_above_zero_are_finite(key: str, number: str, keys_of, golden):
         "placement.clients_per_actor=0",
         "placement.gpus_per_actor=0.4",
         "placement.gpus_per_actor=1.5",
-        "placement={gpus_per_actor: 1, accelerator: cpu}",
+        "placement={gpus_per_actor: 0, accelerator: cuda}",
         "tracking.trackers=[wandbe]",
         "population.backbones=[]",
         "population.backbones=[{name: resnet8, share: 0.5}, {name: vit_tiny, share: 0.4}]",

@@ -97,6 +97,7 @@ def test_slots_are_counted_node_by_node():
         ({"accelerator": "cpu"}, True, 0.0),
         ({"accelerator": "cuda"}, False, 1.0),
         ({"gpus_per_actor": 0.25}, True, 0.25),
+        ({"gpus_per_actor": 0.25, "accelerator": "cpu"}, True, 0.0),
         ({"gpus_per_actor": 0.0}, True, 0.0),
     ],
 )

@@ -33,7 +33,7 @@ class PlacementConfig:
     """Logical CPUs that an actor reserves."""
     gpus_per_actor: Annotated[float | None, Field(ge=0), _RESERVED] = None
     """GPUs that an actor reserves: 0, a whole number, or 1/k for k actors on one GPU. Null follows
-    `placement.accelerator`: 0 with `cpu`, 1 with `cuda`, and with `auto` 1 if there are GPUs."""
+    `placement.accelerator`: 1 with `cuda`, and with `auto` 1 if there are GPUs. With `cpu` an actor reserves none."""
     memory_bytes_per_actor: Annotated[int | None, Field(ge=1), _RESERVED] = None
     """Memory in bytes that an actor reserves with Ray; null reserves none."""
     client_bytes_per_actor: Annotated[int | None, Field(ge=1), MayChange(), AddedLater()] = None

@@ -137,10 +137,10 @@ def _placement(config: Config) -> Iterator[Problem]:
     gpus, accelerator = config.placement.gpus_per_actor, config.placement.accelerator
     if gpus is None:
         return
-    if (accelerator == "cpu" and gpus > 0) or (accelerator == "cuda" and gpus == 0):
+    # With placement.accelerator=cpu the key has no effect, so that a command can move a run with GPUs to CPUs.
+    if accelerator == "cuda" and gpus == 0:
         fix = "Leave the key out, or set placement.accelerator=auto."
-        what = f"{gpus:g} conflicts with placement.accelerator={accelerator}"
-        yield Problem("placement.gpus_per_actor", what, fix=fix)
+        yield Problem("placement.gpus_per_actor", "0 conflicts with placement.accelerator=cuda", fix=fix)
     if gpus > 0 and not _is_gpu_share(gpus):
         if gpus > 1:
             fix = f"Set {math.floor(gpus)} or {math.ceil(gpus)}."

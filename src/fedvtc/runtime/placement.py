@@ -50,10 +50,10 @@ def actor_needs(placement: PlacementConfig, *, has_gpus: bool) -> Resources:
     """Returns the resources of an actor; its clients compute on a GPU if the actor reserves a GPU, else on CPUs.
 
     Args:
-        placement: the config section; if `gpus_per_actor` is null, `accelerator` decides.
+        placement: the config section; `accelerator` decides if it is `cpu`, or if `gpus_per_actor` is null.
         has_gpus: True if a node for the actors has a GPU.
     """
-    num_gpus = placement.gpus_per_actor
+    num_gpus = 0.0 if placement.accelerator == "cpu" else placement.gpus_per_actor
     if num_gpus is None:
         wants_gpu = placement.accelerator == "cuda" or (placement.accelerator == "auto" and has_gpus)
         num_gpus = 1.0 if wants_gpu else 0.0

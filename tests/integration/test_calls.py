@@ -263,6 +263,14 @@ def test_a_client_that_cannot_be_rebuilt_ends_the_run(pool_of, golden, way):
     golden(raised.value)
 
 
+def test_a_loss_during_a_rebuild_counts_for_the_client_that_is_rebuilt(pool_of):
+    # After the first loss, the task of client 1 waits in the new actor behind the rebuild of client 2.
+    script = {("finish", 1): Fault("death"), ("rebuild", 2): Fault("death", 9)}
+    with pool_of([[1, 2]], script, retries=1) as pool, pytest.raises(ClientError) as raised:
+        list(pool.map(ClientHost.finish, [1], Broadcast()))
+    assert (raised.value.client, raised.value.round, raised.value.phase) == (2, 1, "finish")
+
+
 def test_clients_of_a_dead_node_move_also_those_that_have_answered(cluster, pool_of):
     """The last test, because the node does not come back."""
     # Client 1 has answered, and its result is taken while its new actor still waits for a slot.

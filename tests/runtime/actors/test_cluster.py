@@ -2,6 +2,7 @@
 
 import pytest
 import ray
+import ray.util.client
 
 from fedvtc.config.operation import ClusterConfig
 from fedvtc.errors import ClusterError
@@ -63,6 +64,16 @@ def test_a_cluster_that_does_not_start_here_is_named_without_an_address(monkeypa
     with pytest.raises(ClusterError) as raised, connected(ClusterConfig(), "none"):
         pass
     assert keys_of(raised.value) == ["cluster"]
+    golden(raised.value)
+
+
+def test_a_process_that_is_connected_by_ray_client_is_refused(monkeypatch, golden, keys_of):
+    monkeypatch.setattr(ray, "is_initialized", lambda: True)
+    monkeypatch.setattr(ray.util.client.ray, "is_connected", lambda: True)
+
+    with pytest.raises(ClusterError) as raised, connected(ClusterConfig(), "none"):
+        pass
+    assert keys_of(raised.value) == ["cluster.address"]
     golden(raised.value)
 
 

@@ -22,7 +22,8 @@ The solution
     of its clients are rebuilt in the new actor from the lineage, and clients without an answer repeat the task. A
     completed step is recorded as soon as its result is seen, and before any history is made, so that a rebuilt client
     takes each step once. `ActorWatch` notices actors that end or hang without a failed result. An actor runs its calls
-    in the order in which they were sent, so a loss counts for the first client without an answer (`Retries`).
+    in the order in which they were sent, so a loss counts for the client of the first open call, which may be the
+    rebuild of a client without an open task (`Retries`).
 
 States of a client
     | rebuild open | task open | state                                  | next state                                   |
@@ -183,9 +184,7 @@ class Calls:
         if reason != NODE_DIED or handle.has_come_up:
             self._report_loss(handle, reason)
             if at_work is None:
-                rebuilding = [client for client in handle.clients if client in self._open.rebuilds]
-                unbuilt = [client for client in rebuilding if not self._open.is_built(client)]
-                at_work = next(iter([*unanswered, *unbuilt]), None)
+                at_work = self._open.at_work(handle)
             if at_work in unanswered:
                 if not self._retries.after_lost_process(at_work, self._open.round, reason):
                     self._open.skip(at_work, ClientError(at_work, self._open.round, self._task.__name__, reason))

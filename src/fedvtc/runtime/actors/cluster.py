@@ -78,12 +78,14 @@ def connected(config: ClusterConfig, namespace: str) -> Iterator[None]:
         namespace: Ray namespace that keeps the actor names of this run apart from those of other runs.
 
     Raises:
-        ClusterError: no cluster answers at the address, the address is not that of a node, or no cluster starts here.
+        ClusterError: no cluster answers at the address, the address is not that of a node, no cluster starts here, or
+            the process is connected by Ray Client.
         Interrupted: SIGTERM arrived while Ray started.
     """
     import ray
 
     if is_connected():
+        _refuse_ray_client()
         yield
         return
     address, source = address_of(config)
@@ -96,6 +98,16 @@ def connected(config: ClusterConfig, namespace: str) -> Iterator[None]:
             # Also after Ctrl-C during the start: a half-started Ray would crash the interpreter at exit.
             with _own_handler_of(signal.SIGTERM):
                 ray.shutdown()
+
+
+def _refuse_ray_client() -> None:
+    """Raises a ClusterError if this process is connected by Ray Client, as after `ray.init("ray://...")`."""
+    from ray.util.client import ray as client
+
+    if client.is_connected():  # type: ignore[no-untyped-call]
+        what = "this process is connected by Ray Client, which does not report the free resources of nodes"
+        fix = "Call ray.shutdown() and set cluster.address=HOST:6379 on a node of the cluster, or submit a job"
+        raise ClusterError(f"cluster.address: {what}. {fix} with fedvtc submit.")
 
 
 def _start(address: str, source: str, config: ClusterConfig, namespace: str) -> None:

@@ -76,6 +76,8 @@ class OpenCalls:
         self.tasks: dict[int, Stream | ObjectRef[Any]] = {}
         self.rebuilds: dict[int, ObjectRef[Any]] = {}
         self.sent_to: dict[int, ActorHandle] = {}
+        self._sent: dict[tuple[int, bool], None] = {}
+        """Each client with a call, and True for a rebuild or False for the task, in the order of sending."""
 
     def send(self, clients: Sequence[int]) -> None:
         """Sends the task to the actors where the clients live, one call for each actor."""
@@ -86,6 +88,7 @@ class OpenCalls:
             # Removed first, so that the dict keeps the clients in the order of sending.
             self.sent_to.pop(client, None)
             self.sent_to[client] = handle
+            self._note_sent(client, is_rebuild=False)
         if self._task is ClientHost.rebuild:
             self.tasks |= {client: self._sent_rebuild(client) for client in clients}
             return
@@ -97,6 +100,7 @@ class OpenCalls:
     def rebuild(self, client: int) -> None:
         """Sends the rebuild of the client to the actor where the client lives."""
         self.rebuilds[client] = self._sent_rebuild(client)
+        self._note_sent(client, is_rebuild=True)
 
     def repeat(self, client: int) -> None:
         """Sends the rebuild of a client, and again the task if open; a step whose result was lost is not completed."""
@@ -159,12 +163,23 @@ class OpenCalls:
         return frozenset(tasks), frozenset(rebuilds)
 
     def unanswered(self, handle: ActorHandle) -> list[int]:
-        """Returns the clients of the actor without an answer to the task, the client at work first."""
+        """Returns the clients of the actor without an answer to the task, in the order of sending."""
         return [
             client
             for client in self.sent_to
             if self._actors.handle_of(client) is handle and client in self.tasks and not self._has_answered(client)
         ]
+
+    def at_work(self, handle: ActorHandle) -> int | None:
+        """Returns the client of the first call that the actor has not completed; None if no call is open."""
+        unanswered = self.unanswered(handle)
+        for client, is_rebuild in self._sent:
+            if not is_rebuild and client in unanswered:
+                return client
+            is_here = is_rebuild and client in self.rebuilds and self._actors.handle_of(client) is handle
+            if is_here and not self.is_built(client):
+                return client
+        return None
 
     def is_built(self, client: int) -> bool:
         """Returns True if the client's open rebuild is done."""
@@ -209,6 +224,11 @@ class OpenCalls:
         """Records in the lineage that the client completed the step; a skipped client did not."""
         if self._step is not None and not isinstance(result, ClientError):
             self._step.clients.add(client)
+
+    def _note_sent(self, client: int, *, is_rebuild: bool) -> None:
+        # Removed first, so that the dict keeps the calls in the order of sending.
+        self._sent.pop((client, is_rebuild), None)
+        self._sent[client, is_rebuild] = None
 
     def _sent_rebuild(self, client: int) -> ObjectRef[Any]:
         actor, given = self._actors.handle_of(client).actor, self._actors.moved.pop(client, None)

@@ -3,11 +3,14 @@
 import errno
 import importlib.metadata
 import json
+import shutil
+import socket
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from fsspec.core import url_to_fs
 from fsspec.implementations.memory import MemoryFileSystem
 
 from fedvtc.config import fingerprint
@@ -160,7 +163,7 @@ def test_a_client_that_never_worked_has_no_file_and_resumes_from_the_seed(saving
     assert [manifest.clients for manifest in manifests] == [{1}, {1}, {1}]
     assert [misfit(manifest, "0123abcd", run.config) for manifest in manifests] == [None] * 3
     # A process that takes over a client gets the files of this client alone.
-    assert [len(known.shards) for known in run.lineage.history(1).checkpoints] == [1, 1, 1]
+    assert [len(known.shards) for known in run.lineage.history(1).checkpoints] == [1, 1]
     assert not run.lineage.history(0).has_state
     expected = run.digests()
     assert expected[::2] == fresh[::2]
@@ -354,6 +357,58 @@ def test_the_end_of_a_run_does_not_wait_for_a_process_that_hangs(saving, monkeyp
     assert (pool.num_asked, run.rounds()) == (0, [])
 
 
+class Stuck(CheckpointStore):
+    """A store whose method with the given name waits for its gate in the checkpoint of round 2."""
+
+    def __init__(self, location, method):
+        super().__init__(location)
+        self.gate = threading.Event()
+
+        original = getattr(self, method)
+
+        def wait_and_call(draft, *arguments):
+            assert "000002" not in draft or self.gate.wait(TIMEOUT_S)
+            return original(draft, *arguments)
+
+        setattr(self, method, wait_and_call)
+
+
+@pytest.fixture(params=["write", "publish"])
+def stuck(request, saving, tmp_path, monkeypatch):
+    """A run that saves round 1, and whose checkpoint of round 2 is stuck though its clients answer."""
+    monkeypatch.setattr("fedvtc.federation.checkpointer.TICK_S", 0.05)
+    run = saving({}, {"client_timeout_s": 0.5}, store=Stuck(tmp_path / "checkpoints", request.param))
+    run.train(1)
+    run.save_and_wait(1)
+    run.save(2)
+    yield run
+    run.store.gate.set()
+
+
+def test_a_checkpoint_that_is_stuck_is_given_up_and_the_run_continues(stuck, tmp_path, golden):
+    thread = stuck.checkpoints._thread
+    stuck.checkpoints.wait()
+    assert stuck.incidents.totals == {"checkpoints_failed": 1}
+    golden("\n".join(stuck.notes))
+    assert [stuck.checkpoints.covers(round) for round in (1, 2)] == [True, False]
+    # The thread ends later, and changes nothing that the run uses.
+    stuck.store.gate.set()
+    thread.join(TIMEOUT_S)
+    assert [manifest.round for manifest in stuck.lineage.history(0).checkpoints] == [1]
+    stuck.train(3)
+    stuck.save_and_wait(3)
+    stuck.save_and_wait(4)
+    assert stuck.rounds() == [4, 3]
+    assert {path.name for path in (tmp_path / "checkpoints").iterdir()} == {"round_000003", "round_000004"}
+    assert len(stuck.notes) == 1
+
+
+def test_the_end_of_a_run_does_not_wait_for_a_checkpoint_that_is_stuck(stuck):
+    stuck.checkpoints.abandon()
+    assert not stuck.store.gate.is_set()
+    assert stuck.notes == []
+
+
 @pytest.mark.parametrize("location", ["{}/checkpoints", "memory:/{}/checkpoints"])
 def test_old_checkpoints_that_cannot_be_deleted_do_not_fail_the_new_one(saving, tmp_path, golden, location):
     run = saving({}, {"on_disk_error": "stop"}, store=StubbornStore(location.format(tmp_path)))
@@ -378,6 +433,16 @@ def test_the_lineage_drops_steps_that_a_whole_checkpoint_covers(saving):
         # From the older of the two that are kept on.
         assert (run.lineage.num_steps, run.lineage.history(0).from_nothing) == (kept, False)
     assert [manifest.round for manifest in run.lineage.history(0).checkpoints] == [4, 3]
+
+
+def test_kept_checkpoints_keep_no_steps_in_memory(saving):
+    run = saving({"keep": 50})
+    for round in range(1, 21):
+        run.train(round, clients=[0])
+        run.save_and_wait(round)
+    assert len(run.rounds()) == 20
+    assert run.lineage.num_steps == 1
+    assert [manifest.round for manifest in run.lineage.history(0).checkpoints] == [20, 19]
 
 
 def test_the_lineage_never_uses_the_checkpoint_of_another_run(saving, tmp_path):
@@ -414,6 +479,43 @@ def test_a_first_checkpoint_that_fails_leaves_none(saving, golden, no_room):
         run.save(1)
     golden("\n".join(run.notes))
     assert (run.checkpoints.covers(1), run.rounds()) == (False, [])
+
+
+@pytest.mark.parametrize("on_disk_error", ["continue", "stop"])
+def test_a_node_without_the_draft_is_named(saving, tmp_path, golden, on_disk_error):
+    """A node that does not share checkpoint.dir has no draft."""
+
+    class Elsewhere(CheckpointStore):
+        def draft(self, folder, attempt):
+            draft = super().draft(folder, attempt)
+            shutil.rmtree(tmp_path / "checkpoints")
+            return draft
+
+    run = saving({}, {"on_disk_error": on_disk_error}, store=Elsewhere(tmp_path / "checkpoints"))
+    run.train(1)
+    run.save(1)
+    if on_disk_error == "stop":
+        with pytest.raises(DiskError) as error:
+            run.checkpoints.wait()
+        golden(error.value, {socket.gethostname(): "HOST"})
+    run.checkpoints.wait()
+    assert run.incidents.totals == {"checkpoints_failed": 1}
+    assert f"{socket.gethostname()} has no folder" in run.notes[0]
+    assert "checkpoint.dir" in run.notes[0]
+    golden("\n".join(run.notes), {socket.gethostname(): "HOST"})
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT], ids=["disk", "quota"])
+def test_only_a_full_disk_needs_space(saving, golden, number):
+    class Full(CheckpointStore):
+        def write(self, *_):
+            raise OSError(number, "full")
+
+    run = saving({}, {"on_disk_error": "stop"}, store=Full(saving().store.location))
+    with pytest.raises(DiskError) as error:
+        run.save_and_wait(1)
+    assert "Free disk space" in str(error.value)
+    golden(error.value)
 
 
 def test_a_folder_that_cannot_be_made_is_reported(saving, tmp_path, golden):
@@ -493,3 +595,92 @@ def test_an_idle_client_is_not_written_again_and_still_has_two_files(saving, tmp
         file.write(b"damage")
     assert [bool(run.store.problems(manifest)) for manifest in (newest, previous)] == [True, False]
     assert run.restored_digests(previous, tiny_specs, tiny_dataset) == expected[5]
+
+
+class Copying(CheckpointStore):
+    """A store that records the shards that this process copies, and the threads that take shards over."""
+
+    def __init__(self, location):
+        super().__init__(location)
+        self.copied, self.threads = [], []
+
+    def take_over(self, *arguments):
+        self.threads.append(threading.current_thread())
+        return super().take_over(*arguments)
+
+    def copy(self, draft, manifest, name):
+        shard = super().copy(draft, manifest, name)
+        self.copied.append((draft.partition(".")[0], manifest.folder, name))
+        return shard
+
+
+@pytest.fixture(params=["{}/checkpoints", "memory:/{}/checkpoints"], ids=["folder", "url"])
+def idle(request, tmp_path, saving):
+    """A run in whose rounds 2 and 3 client 1 does not take part, and a function for further such rounds."""
+    run = saving(store=Copying(request.param.format(tmp_path)))
+
+    def save(*rounds):
+        for round in rounds:
+            run.train(round, clients=[0, 1] if round == 1 else [0])
+            run.save_and_wait(round)
+
+    save(1, 2)
+    yield run, save
+    MemoryFileSystem.store.clear()
+    MemoryFileSystem.pseudo_dirs[:] = [""]
+
+
+def refuse(*_, **__):
+    raise PermissionError(errno.EPERM, "Operation not permitted")
+
+
+def test_rounds_do_not_wait_while_shards_are_taken_over(idle, tiny_specs, tiny_dataset):
+    run, save = idle
+    save(3, 4)
+    assert [thread.name for thread in run.store.threads] == ["checkpoint"] * 2
+    assert run.store.copied == []
+    manifests = [manifest for manifest in run.store.manifests(pytest.fail) if manifest.round > 2]
+    assert [run.store.problems(manifest) for manifest in manifests] == [[], []]
+    assert run.restored_digests(manifests[0], tiny_specs, tiny_dataset) == run.digests()
+
+
+def test_a_shard_that_cannot_be_shared_is_copied_and_then_written_by_its_client(
+    idle, monkeypatch, tiny_specs, tiny_dataset
+):
+    run, save = idle
+    monkeypatch.setattr(MemoryFileSystem, "cp_file", refuse)
+    monkeypatch.setattr("os.link", refuse)
+    save(3, 4, 5)
+    copies = [("round_000003", "round_000001"), ("round_000005", "round_000003")]
+    assert run.store.copied == [(*copy, "client_0001.pt") for copy in copies]
+    assert run.restored_digests(run.store.newest_whole(pytest.fail), tiny_specs, tiny_dataset) == run.digests()
+    assert run.notes == []
+
+
+def cut(store, round):
+    """Shortens the shard of client 1."""
+    file_system, root = url_to_fs(store.location)
+    path = f"{root}/round_{round:06d}/client_0001.pt"
+    file_system.pipe_file(path, file_system.cat_file(path)[:-1])
+
+
+def test_a_shard_that_is_damaged_in_one_checkpoint_is_copied_from_the_other(idle, tiny_specs, tiny_dataset):
+    run, save = idle
+    cut(run.store, 1)
+    save(3)
+    assert run.store.copied == [("round_000003", "round_000002", "client_0001.pt")]
+    assert run.restored_digests(run.store.newest_whole(pytest.fail), tiny_specs, tiny_dataset) == run.digests()
+
+
+def test_a_shard_that_is_damaged_in_both_checkpoints_is_missing_in_one_checkpoint(
+    idle, golden, tiny_specs, tiny_dataset
+):
+    run, save = idle
+    cut(run.store, 1)
+    cut(run.store, 2)
+    save(3)
+    assert run.incidents.totals == {"checkpoints_failed": 1}
+    golden("\n".join(run.notes))
+    save(4)
+    (manifest,) = (manifest for manifest in run.store.manifests(pytest.fail) if manifest.round == 4)
+    assert run.restored_digests(manifest, tiny_specs, tiny_dataset) == run.digests()

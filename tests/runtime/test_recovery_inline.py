@@ -1,5 +1,6 @@
 """Recovery in this process: clients that fail or are rebuilt end with the same bits, or are absent."""
 
+import socket
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import replace
 from functools import partial
@@ -276,7 +277,7 @@ def test_a_client_is_rebuilt_from_its_newest_whole_checkpoint(
     disturbed.round()
     assert disturbed.incidents.totals == {"steps_retried": 1, "checkpoints_damaged": 1}
     assert disturbed.printed[1].startswith(f"checkpoints/{newest.folder}: client_0001")
-    golden("\n".join(disturbed.printed))
+    golden("\n".join(disturbed.printed), {socket.gethostname(): "HOST"})
     assert disturbed.digests() == expected.digests()
     assert payloads_are_equal(disturbed.broadcast.payload, expected.broadcast.payload)
     damage(tmp_path, older, 2)
@@ -383,6 +384,7 @@ def test_a_rebuild_starts_from_the_newest_whole_checkpoint(
         assert_absent(other, 0)
         return
     lines = other.rebuild(0, history)
+    assert all(line.endswith(f" (on {socket.gethostname()})") for line in lines)
     assert [line.split(":")[0] for line in lines] == ["checkpoints/round_000002", "checkpoints/round_000001"][
         :num_skipped
     ]

@@ -1,11 +1,12 @@
 """Writes checkpoints while the next rounds run; `fedvtc.storage.checkpoints` defines the files."""
 
+import errno
 import math
 import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, wait
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Literal, Self
 
@@ -28,6 +29,34 @@ MAX_LINEAGE_BYTES = 2**28
 rebuild lost clients, so that without checkpoints its memory would grow with every round."""
 TICK_S = 1.0
 """Seconds between two checks for lost actors while a checkpoint is written."""
+
+
+@dataclass(eq=False)
+class _Draft:
+    """A checkpoint that is being written.
+
+    Attributes:
+        manifest: the manifest, still without shards.
+        name: name of the draft in the store.
+        saved: the shards that the processes of the clients write.
+        shards: the shards that the writing thread has completed.
+        outcome: acquired once: by the thread that decides whether the checkpoint is whole or given up.
+    """
+
+    manifest: Manifest
+    name: str
+    saved: Sequence[Future[list[Shard]]]
+    shards: list[Shard] = field(default_factory=list)
+    outcome: threading.Lock = field(default_factory=threading.Lock)
+
+    def decide(self) -> bool:
+        """Returns True for the first caller, who decides the outcome, and False for every other."""
+        return self.outcome.acquire(blocking=False)
+
+    @property
+    def num_done(self) -> int:
+        """Number of completed writes."""
+        return len(self.shards) + sum(saved.done() for saved in self.saved)
 
 
 class Checkpointer:
@@ -66,7 +95,7 @@ class Checkpointer:
         self._lineage = lineage
         self._kept = KeptCheckpoints(config.checkpoint, store, lineage, incidents, start, on_first)
         self._begun_round = self._kept.round
-        self._saving: list[Future[list[Shard]]] = []
+        self._draft: _Draft | None = None
         self._thread: threading.Thread | None = None
         self._failure: str | None = None
         self._lost_process = False
@@ -142,31 +171,48 @@ class Checkpointer:
 
         Gives up if no shard was written for `runtime.client_timeout_s`.
         """
-        timeout_s = self._config.runtime.client_timeout_s or math.inf
-        num_left, since_s = -1, time.monotonic()
-        while self._thread is not None and self._thread.is_alive():
-            self._thread.join(TICK_S)
-            before, num_left = num_left, sum(not saved.done() for saved in self._saving)
-            if num_left != before or num_left == 0:
-                since_s = time.monotonic()
-            elif time.monotonic() - since_s > timeout_s:
-                return
+        self._ends(lambda: None)
 
     def wait(self) -> None:
         """Waits for the checkpoint that is being written. No client may be busy; lost actors are replaced.
 
+        Gives the checkpoint up if no shard was written for `runtime.client_timeout_s`.
+
         Raises:
             DiskError: a checkpoint could not be written, and `runtime.on_disk_error` is `stop`.
         """
-        while self._thread is not None and self._thread.is_alive():
-            self._thread.join(TICK_S)
-            if self._thread.is_alive():
-                # Only a call finds a lost actor, and no client runs a step now.
-                self._pool.check()
-        self._thread = None
+        # Only a call finds a lost actor, and no client runs a step now.
+        while self._draft is not None and not self._ends(self._pool.check):
+            # A whole checkpoint is not given up: its thread deletes old checkpoints, and later could delete newer ones.
+            if self._draft.decide():
+                what = f"no shard was written for {self._config.runtime.client_timeout_s:g} s"
+                self._give_up(self._draft.manifest, TimeoutError(f"{what}, see runtime.client_timeout_s"))
+                break
+        self._thread = self._draft = None
         failure, self._failure = self._failure, None
         if failure is not None and self._config.runtime.on_disk_error == "stop":
-            raise DiskError(f"{failure}. Free disk space and resume the run, or set runtime.on_disk_error=continue.")
+            raise DiskError(failure)
+
+    def _ends(self, check: Callable[[], None]) -> bool:
+        """Waits until the writing thread ends; returns False if no shard was written for `runtime.client_timeout_s`.
+
+        Args:
+            check: called between two looks at the thread; its time does not count.
+        """
+        timeout_s = self._config.runtime.client_timeout_s or math.inf
+        num_done, stalled_s = -1, 0.0
+        while self._thread is not None and self._thread.is_alive():
+            since_s = time.monotonic()
+            self._thread.join(TICK_S)
+            stalled_s += time.monotonic() - since_s
+            before, num_done = num_done, self._draft.num_done if self._draft else 0
+            if num_done != before:
+                stalled_s = 0.0
+            elif stalled_s > timeout_s:
+                return False
+            if self._thread.is_alive():
+                check()
+        return True
 
     def _begin(
         self,
@@ -189,45 +235,42 @@ class Checkpointer:
             created=datetime.now(UTC).isoformat(timespec="seconds"),
         )
         try:
-            draft = self._store.draft(manifest.folder, self._attempt)
+            name = self._store.draft(manifest.folder, self._attempt)
         except OSError as error:
             self._give_up(manifest, error)
             self.wait()
             return
         # A client that has never worked needs no file: its state follows from the seed.
         clients = sorted(self._lineage.worked())
-        known = self._kept.take_over(draft, clients) if phase == "round" else {}
-        changed = [client for client in clients if client not in known]
-        self._saving = saved = self._pool.save(changed, self._store, draft)
+        unchanged = self._kept.unchanged(clients) if phase == "round" else []
+        changed = sorted(set(clients).difference(unchanged))
+        self._draft = _Draft(manifest, name, self._pool.save(changed, self._store, name))
         self._begun_round = round
-        arguments = (manifest, draft, server, list(known.values()), saved, is_recorded)
+        arguments = (self._draft, server, unchanged, is_recorded)
         self._thread = threading.Thread(target=self._write, args=arguments, name="checkpoint", daemon=True)
         self._thread.start()
         if not self._config.checkpoint.async_:
             self.wait()
 
-    def _write(
-        self,
-        manifest: Manifest,
-        draft: str,
-        server: _Server,
-        known: Sequence[Shard],
-        saved: Sequence[Future[list[Shard]]],
-        is_recorded: bool,
-    ) -> None:
+    def _write(self, draft: _Draft, server: _Server, unchanged: Sequence[int], is_recorded: bool) -> None:
         try:
-            shards = [write_server(self._store, draft, server), *known]
-            shards += [shard for future in saved for shard in future.result()]
-            whole = replace(manifest, shards=tuple(shards))
-            self._store.publish(draft, whole)
+            draft.shards.append(write_server(self._store, draft.name, server))
+            draft.shards.extend(self._kept.take_over(draft.name, unchanged))
+            shards = [*draft.shards, *(shard for saved in draft.saved for shard in saved.result())]
+            whole = replace(draft.manifest, shards=tuple(shards))
+            if draft.outcome.locked():
+                self._store.discard(draft.name)
+                return
+            self._store.publish(draft.name, whole)
         # All errors, because an error that ends this thread is not reported.
         except Exception as error:
             # A draft cannot be removed while actors still write to it.
-            wait(saved)
-            self._store.discard(draft)
-            self._give_up(manifest, error)
+            wait(draft.saved)
+            self._store.discard(draft.name)
+            if draft.decide():
+                self._give_up(draft.manifest, error)
             return
-        if whole.phase == "round":
+        if draft.decide() and whole.phase == "round":
             self._kept.add(whole, is_recorded)
 
     def _give_up(self, manifest: Manifest, error: BaseException) -> None:
@@ -239,5 +282,7 @@ class Checkpointer:
         self._incidents.add("checkpoints_failed", what)
         # `runtime.on_disk_error` is for disks only. After the loss of a process the next checkpoint can succeed.
         self._lost_process = not isinstance(error, OSError)
-        self._failure = None if self._lost_process else what
+        is_full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+        fix = "Free disk space and resume the run" if is_full else "Resume the run once checkpoint.dir can be written"
+        self._failure = None if self._lost_process else f"{what}. {fix}, or set runtime.on_disk_error=continue."
         self._begun_round = self._kept.round

@@ -98,8 +98,8 @@ class Lineage:
         """Replaces the checkpoints that clients start from, and drops the steps before the oldest of the checkpoints.
 
         Args:
-            checkpoints: the complete checkpoints of rounds that are kept; checkpoints before the first recorded step of
-                a resumed run are ignored.
+            checkpoints: the newest complete checkpoints of rounds; checkpoints before the first recorded step of a
+                resumed run are ignored.
         """
         with self._lock:
             first = 0 if self._from_nothing else self._oldest_round

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from typing import TYPE_CHECKING
 
 from fedvtc.errors import CheckpointError
@@ -21,7 +22,8 @@ def restore(client: FederatedClient, history: History) -> tuple[int, list[str]]:
         history: the client's checkpoints.
 
     Returns:
-        The round of the checkpoint, 0 without one, and a line for each damaged checkpoint that was skipped.
+        The round of the checkpoint, 0 without one, and a line for each damaged checkpoint that was skipped. The line
+        names the node, because a folder that the nodes do not share has other files on each node.
 
     Raises:
         CheckpointError: every checkpoint is damaged, and the steps do not start at the first round.
@@ -34,7 +36,7 @@ def restore(client: FederatedClient, history: History) -> tuple[int, list[str]]:
         try:
             state = read_tree(history.store.read(manifest, shard_name(client.id)))
         except CheckpointError as error:
-            damaged.append(str(error))
+            damaged.append(f"{str(error).rstrip('.')} (on {socket.gethostname()})")
             continue
         client.load_state_dict(state)
         client.begin_round(manifest.round)

@@ -288,7 +288,7 @@ def test_a_store_can_be_pickled(store, location, tmp_path, save):
 def test_a_shard_can_be_taken_over_from_an_earlier_checkpoint(store, save, manifest_of, contents_of, place):
     old = save(store, 1)
     draft = store.draft("round_000002", attempt=1)
-    shards = [store.take_over(draft, old, shard.name) for shard in old.shards]
+    shards = store.take_over(draft, old, NAMES)
     assert shards == list(old.shards)
     store.publish(draft, new := manifest_of(2, shards))
     place.delete("round_000001/manifest.json")
@@ -304,6 +304,18 @@ def test_a_shard_that_is_gone_or_cut_is_not_taken_over(store, save, place):
     place.delete("round_000001/server.pt")
     place.change("round_000001/client_0003.pt", lambda content: content[:-1])
 
-    assert store.take_over(draft, old, "server.pt") is None
-    assert store.take_over(draft, old, "client_0003.pt") is None
-    assert store.take_over(draft, old, "client_0099.pt") is None
+    taken = store.take_over(draft, old, ["server.pt", "client_0003.pt", "client_0012.pt", "client_0099.pt"])
+    assert [shard.name for shard in taken] == ["client_0012.pt"]
+
+
+def test_a_shard_is_copied_if_it_is_whole(store, save, place, contents_of, manifest_of):
+    old = save(store, 1)
+    draft = store.draft("round_000002", attempt=1)
+    shard = store.copy(draft, old, "server.pt")
+    store.publish(draft, new := manifest_of(2, [shard]))
+    # The files are not shared.
+    place.change("round_000001/server.pt", lambda content: b"x" * len(content))
+
+    assert store.read(new, "server.pt") == contents_of(1)["server.pt"]
+    with pytest.raises(CheckpointError):
+        store.copy(draft, old, "server.pt")

@@ -5,8 +5,9 @@ import errno
 import os
 import re
 import shutil
+import socket
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -46,16 +47,38 @@ class LocalFolders:
 
     @contextmanager
     def create(self, draft: str, name: str) -> Iterator[BinaryIO]:
-        """Opens a new file of a draft for writing; after the block, the content is on disk."""
-        with (self._root / draft / name).open("wb") as file:
+        """Opens a new file of a draft for writing; after the block, the content is on disk.
+
+        Raises:
+            FileNotFoundError: this node does not have the draft, which another node may have created.
+        """
+        folder = self._root / draft
+        try:
+            file = (folder / name).open("wb")
+        except FileNotFoundError as error:
+            fix = "set checkpoint.dir to a folder or URL that every node reaches"
+            raise FileNotFoundError(f"{socket.gethostname()} has no folder {folder}: {fix}") from error
+        with file:
             yield file
             file.flush()
             os.fsync(file.fileno())
             _uncache(file.fileno())
 
-    def take_over(self, draft: str, folder: str, name: str) -> None:
-        """Hard-links a file of an earlier checkpoint folder into a draft."""
-        os.link(self._root / folder / name, self._root / draft / name, follow_symlinks=False)
+    def take_over(self, draft: str, folder: str, sizes: Mapping[str, int]) -> set[str]:
+        """Hard-links files of an earlier checkpoint folder into a draft; returns the names of the linked files.
+
+        Args:
+            draft: name of the draft.
+            folder: name of the checkpoint folder.
+            sizes: bytes of each file; a file of another size is damaged and not linked.
+        """
+        taken = set()
+        for name, num_bytes in sizes.items():
+            with contextlib.suppress(OSError):
+                if self.size(folder, name) == num_bytes:
+                    os.link(self._root / folder / name, self._root / draft / name, follow_symlinks=False)
+                    taken.add(name)
+        return taken
 
     def publish(self, draft: str, folder: str, manifest: bytes) -> None:
         """Writes the manifest and renames the draft to `folder`; an incomplete folder never has this name."""

@@ -3,7 +3,7 @@
 import hashlib
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
@@ -35,7 +35,7 @@ class _Folders(Protocol):
     def names(self) -> list[str]: ...
     def begin(self, folder: str, attempt: int) -> str: ...
     def create(self, draft: str, name: str) -> AbstractContextManager[BinaryIO]: ...
-    def take_over(self, draft: str, folder: str, name: str) -> None: ...
+    def take_over(self, draft: str, folder: str, sizes: Mapping[str, int]) -> set[str]: ...
     def publish(self, draft: str, folder: str, manifest: bytes) -> None: ...
     def size(self, folder: str, name: str) -> int: ...
     def open(self, folder: str, name: str) -> AbstractContextManager[BinaryIO]: ...
@@ -101,24 +101,27 @@ class CheckpointStore:
             save(shard_file)
             return shard_file.end()
 
-    def take_over(self, draft: str, manifest: Manifest, name: str) -> Shard | None:
-        """Puts a shard of an earlier checkpoint into a draft without writing the content again.
+    def take_over(self, draft: str, manifest: Manifest, names: Collection[str]) -> list[Shard]:
+        """Puts shards of an earlier checkpoint into a draft without writing the contents again.
 
-        In a local folder both checkpoints share one file, so damage hits both.
+        In a local folder both checkpoints share the files, so damage hits both.
 
         Returns:
-            The shard; None if the earlier shard is missing or cannot be shared.
+            The shards, without those that are missing in the earlier checkpoint or cannot be shared.
         """
-        shard = manifest.shard(name)
-        if shard is None:
-            return None
-        try:
-            if self._folders.size(manifest.folder, name) != shard.num_bytes:
-                return None
-            self._folders.take_over(draft, manifest.folder, name)
-        except OSError:
-            return None
-        return shard
+        shards = [shard for shard in manifest.shards if shard.name in names]
+        sizes = {shard.name: shard.num_bytes for shard in shards}
+        taken = self._folders.take_over(draft, manifest.folder, sizes)
+        return [shard for shard in shards if shard.name in taken]
+
+    def copy(self, draft: str, manifest: Manifest, name: str) -> Shard:
+        """Reads a shard of an earlier checkpoint and writes the content into a draft.
+
+        Raises:
+            CheckpointError: if the earlier shard is missing, unreadable or damaged.
+        """
+        content = self.read(manifest, name)
+        return self.write(draft, name, lambda file: file.write(content))
 
     def publish(self, draft: str, manifest: Manifest) -> None:
         """Turns a draft into a checkpoint, which replaces an older checkpoint of the same name.

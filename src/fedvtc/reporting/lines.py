@@ -4,10 +4,7 @@ import io
 import os
 import sys
 from contextlib import suppress
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from _typeshed import ReadableBuffer
+from typing import Any
 
 OUTPUT_ERRORS = (OSError, ValueError, RuntimeError)
 """Errors of an output that is closed or full, lacks a letter, or is written while a signal interrupts another write."""
@@ -53,7 +50,7 @@ def discard_unread_output() -> None:
 
 
 class _DiscardingFile(io.FileIO):
-    def write(self, data: "ReadableBuffer", /) -> int:
+    def write(self, data: Any, /) -> int:
         try:
             return super().write(data)
         except BrokenPipeError:

@@ -124,7 +124,7 @@ class FedVTC(Method[FedVTCConfig]):
         if not self.has_closing:
             return None
         train_for_closing(client, self.config.generator)
-        if not self.config.generator.closing_epochs and equal_weights(generator_of(client), self._new_generator()):
+        if equal_weights(generator_of(client), self._new_generator()):
             return client.upload()
         form = self.config.statistics.covariance
         statistics = statistics_to_send(client, self.config, self.task, form, "privacy/closing")

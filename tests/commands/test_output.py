@@ -55,6 +55,39 @@ def test_an_unread_pipe_does_not_change_the_exit_code(unread_pipe, words, code):
     assert (done.returncode, done.stderr) == (code, "")
 
 
+INTERRUPTED = """
+import signal, sys
+from fedvtc.reporting.lines import discard_unread_output
+
+def interrupt(signum, frame):
+    raise KeyboardInterrupt
+
+discard_unread_output()
+signal.signal(signal.SIGALRM, interrupt)
+for number in range(3000):
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 1e-6 * (number % 60 + 1))
+        print(number, flush=True)
+        for _ in range(10_000):
+            pass
+        signal.setitimer(signal.ITIMER_REAL, 0)
+    except KeyboardInterrupt:
+        pass
+"""
+
+
+def test_a_signal_while_a_line_is_printed_does_not_print_the_line_again():
+    command = [sys.executable, "-c", INTERRUPTED]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=ENVIRONMENT)
+    # An interrupted line may lack its end, and be printed with the next line.
+    printed = done.stdout.replace("\n", "")
+    assert len(printed) > 1000
+    numbers = "".join(map(str, range(3000)))
+    rest = iter(numbers)
+    # Each character once, in order: a part of the numbers may be missing, and none comes twice.
+    assert all(character in rest for character in printed)
+
+
 def test_a_full_disk_is_an_error():
     command = [sys.executable, "-m", "fedvtc", "list"]
     with open("/dev/full", "w") as full:

@@ -4,7 +4,6 @@ import io
 import os
 import sys
 from contextlib import suppress
-from typing import Any
 
 OUTPUT_ERRORS = (OSError, ValueError, RuntimeError)
 """Errors of an output that is closed or full, lacks a letter, or is written while a signal interrupts another write."""
@@ -45,19 +44,31 @@ def discard_unread_output() -> None:
             stream.flush()
         # An unbuffered stream, as of `python -u`, becomes one that sends each line at once.
         by_line = stream.line_buffering or stream.write_through
-        buffer = io.BufferedWriter(_DiscardingFile(stream.fileno(), "w", closefd=False))
-        sys.stdout = io.TextIOWrapper(buffer, stream.encoding, stream.errors, line_buffering=by_line)
+        buffer = io.BufferedWriter(io.FileIO(stream.fileno(), "w", closefd=False))
+        sys.stdout = _DiscardingOutput(buffer, stream.encoding, stream.errors, line_buffering=by_line)
 
 
-class _DiscardingFile(io.FileIO):
-    def write(self, data: Any, /) -> int:
+class _DiscardingOutput(io.TextIOWrapper):
+    # Not a file whose `write` is Python: an exception of a signal's handler, raised when the bytes have just been
+    # written, would hide that from the buffer, which would write them again.
+    def write(self, text: str, /) -> int:
         try:
-            return super().write(data)
+            return super().write(text)
         except BrokenPipeError:
-            # The number of the file stays in use, so that later writes and child processes discard their output too.
-            with open(os.devnull, "wb") as null:
-                os.dup2(null.fileno(), self.fileno())
-            return super().write(data)
+            self._discard()
+            return len(text)
+
+    def flush(self) -> None:
+        try:
+            super().flush()
+        except BrokenPipeError:
+            self._discard()
+            super().flush()
+
+    def _discard(self) -> None:
+        # The number of the file stays in use, so that later writes and child processes discard their output too.
+        with open(os.devnull, "wb") as null:
+            os.dup2(null.fileno(), self.fileno())
 
 
 def is_terminal() -> bool:

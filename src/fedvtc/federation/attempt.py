@@ -1,6 +1,7 @@
 """One attempt at a run: opens the parts of a federation, runs the rounds, and closes everything."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -149,14 +150,20 @@ def _prepare_disk(folder: RunFolder, store: CheckpointStore, population: Populat
         raise CheckpointError(f"{what}. Make the folder writable, or set checkpoint.dir to another folder.") from None
 
 
+@contextmanager
+def _needs_writable(what: str) -> Iterator[None]:
+    """Raises an error of the disk as a RunFolderError that says what cannot be done."""
+    try:
+        yield
+    except OSError as error:
+        raise RunFolderError(f"{what} ({error.strerror or error}). Make the folder writable.") from None
+
+
 def _set_confusions_aside(folder: RunFolder, incidents: Incidents) -> None:
     """Renames a damaged confusion.npz of an earlier attempt, to which no evaluation can be added."""
     file = folder.path / CONFUSION_FILE
-    try:
+    with _needs_writable(f"{file}: damaged, and cannot be renamed"):
         kept_as = set_aside_damaged(folder.path)
-    except OSError as error:
-        what = f"{file}: damaged, and cannot be renamed ({error.strerror or error})"
-        raise RunFolderError(f"{what}. Make the folder writable.") from None
     if kept_as:
         incidents.add("disk_errors", f"{file}: damaged; kept as {kept_as}, and the new file lacks earlier evaluations")
 
@@ -168,11 +175,8 @@ def _remove_final_models(folder: RunFolder, store: CheckpointStore, console: Pla
     run.json does not say `finished`, and the next attempt deletes the rest.
     """
     store.remove("final")
-    try:
+    with _needs_writable(f"{folder.path}: measurements of the earlier final models cannot be deleted"):
         removed = remove_measurements(folder.path)
-    except OSError as error:
-        what = f"{folder.path}: measurements of the earlier final models cannot be deleted ({error.strerror or error})"
-        raise RunFolderError(f"{what}. Make the folder writable.") from None
     if removed:
         what = f"{folder.path}: deleted {', '.join(removed)}, measured with the earlier final models"
         console.note(f"{what}; measure again after the last round")

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from typing import Literal, Self
 
 from fedvtc.config import fingerprint
@@ -20,6 +19,7 @@ from fedvtc.runtime.incidents import Incidents
 from fedvtc.runtime.lineage import Lineage
 from fedvtc.runtime.pool import Pool
 from fedvtc.storage import versions
+from fedvtc.storage.attempt import now
 from fedvtc.storage.checkpoints import CheckpointStore, Manifest, Shard
 from fedvtc.storage.checkpoints.contents import write_server
 
@@ -232,7 +232,7 @@ class Checkpointer:
             accuracy=accuracy,
             shards=(),
             versions=self._versions,
-            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            created=now(),
         )
         try:
             name = self._store.draft(manifest.folder, self._attempt)

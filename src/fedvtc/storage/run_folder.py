@@ -3,12 +3,10 @@
 import json
 import os
 import shutil
-import socket
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
@@ -18,9 +16,8 @@ from omegaconf import OmegaConf
 
 from fedvtc.errors import RunExistsError, RunFolderError
 from fedvtc.learning.data import save_partition
-from fedvtc.storage import versions
 from fedvtc.storage.atomic import appearing, replaced
-from fedvtc.storage.commits import commits
+from fedvtc.storage.attempt import hardware, new_attempt, now
 from fedvtc.storage.lock import locked
 from fedvtc.storage.run_files import read_description
 from fedvtc.storage.run_id import id_of_new_run
@@ -66,7 +63,7 @@ class RunFolder:
             RunFolderError: if the folder cannot be written, or FEDVTC_RUN_ID is not an id.
         """
         path = Path(output_dir) / name
-        attempt = _attempt()
+        attempt = new_attempt()
         description = {
             "id": id_of_new_run(),
             "name": name,
@@ -74,11 +71,7 @@ class RunFolder:
             "created": attempt["started"],
             "attempts": [attempt],
             "versions": attempt["versions"],
-            "hardware": {
-                "cpus": os.cpu_count(),
-                "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
-                "gpus": list(gpus),
-            },
+            "hardware": hardware(gpus),
         }
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -156,7 +149,7 @@ class RunFolder:
         Raises:
             OSError: if run.json cannot be written.
         """
-        attempt = _attempt()
+        attempt = new_attempt()
         self._description["attempts"].append({**attempt, "resumed_round": resumed_round})
         self._description["versions"] = attempt["versions"]
         self._description.pop("has_checkpoints", None)
@@ -194,14 +187,18 @@ class RunFolder:
             self._description["status"] = status
             if incidents:
                 self._description["attempts"][-1]["incidents"] = dict(incidents)
-            self._description["ended"] = _now()
+            self._description["ended"] = now()
             self._description.pop("reason", None)
             if reason:
                 self._description["reason"] = reason
             self._write()
 
     def write_config(self, config_dict: Mapping[str, Any]) -> None:
-        """Replaces config.yaml by the resolved config in plain values; may raise an OSError."""
+        """Replaces config.yaml by the resolved config in plain values.
+
+        Raises:
+            OSError: if config.yaml cannot be written.
+        """
         with replaced(self.path / "config.yaml") as beside:
             beside.write_text(OmegaConf.to_yaml(OmegaConf.create(dict(config_dict))), encoding="utf-8")
 
@@ -224,7 +221,8 @@ class RunFolder:
     def save_partition(self, parts: Sequence[NDArray[np.int64]], labels_N: NDArray[np.int64]) -> None:
         """Writes the image indices of each client and all labels, unless an earlier attempt did.
 
-        May raise an OSError.
+        Raises:
+            OSError: if the file cannot be written.
         """
         if not self.partition.exists():
             with replaced(self.partition) as beside:
@@ -239,7 +237,8 @@ class RunFolder:
     def save_data(self, report: Mapping[str, Any]) -> None:
         """Writes the data report, with the `hash` of all images and labels, unless an earlier attempt did.
 
-        May raise an OSError.
+        Raises:
+            OSError: if run.json cannot be written.
         """
         if self.data_hash is None:
             with self._changing:
@@ -247,7 +246,11 @@ class RunFolder:
                 self._write()
 
     def describe_attempt(self, key: str, facts: Mapping[str, Any]) -> None:
-        """Writes facts into the present attempt, such as the hashes of own code; may raise an OSError."""
+        """Writes facts into the present attempt, such as the hashes of own code.
+
+        Raises:
+            OSError: if run.json cannot be written.
+        """
         with self._changing:
             self._description["attempts"][-1][key] = dict(facts)
             self._write()
@@ -277,14 +280,3 @@ class RunFolder:
     def _write(self) -> None:
         with replaced(self.path / "run.json") as beside:
             beside.write_text(json.dumps(self._description, indent=2) + "\n", encoding="utf-8")
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def _attempt() -> dict[str, Any]:
-    attempt: dict[str, Any] = {"started": _now(), "host": socket.gethostname(), "pid": os.getpid()}
-    attempt["versions"] = versions.installed()
-    found = commits()
-    return {**attempt, "commits": found} if found else attempt

@@ -608,8 +608,8 @@ class Copying(CheckpointStore):
         self.threads.append(threading.current_thread())
         return super().take_over(*arguments)
 
-    def copy(self, draft, manifest, name):
-        shard = super().copy(draft, manifest, name)
+    def copy(self, draft, manifest, name, source=None):
+        shard = super().copy(draft, manifest, name, source)
         self.copied.append((draft.partition(".")[0], manifest.folder, name))
         return shard
 

@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Self
 
@@ -22,8 +22,8 @@ from fedvtc.federation.starting_point import checkpoint_store, starting_point
 from fedvtc.learning.methods import Task, build, config_classes
 from fedvtc.learning.population import Population
 from fedvtc.runtime.incidents import Incidents
+from fedvtc.storage.attempt import now
 from fedvtc.storage.checkpoints import CheckpointStore, Manifest, shard_name
-from fedvtc.storage.checkpoints.shard_file import Save
 from fedvtc.storage.checkpoints.trees import read_tree, write_tree
 from fedvtc.storage.confusions import CONFUSION_FILE
 from fedvtc.storage.records import CLIENTS_FILE, METRICS_FILE
@@ -135,18 +135,18 @@ class EarlierRun:
         method = build(config.method, Task.of(config, population.dataset))
         with _draft(store, start.folder) as draft:
             for shard in start.shards:
-                content = kept.read(start, shard.name)
-                save = _writer(content)
-                if shard.name in clients and config.method.name != self.config.method.name:
-                    # Rounds leave the modules of one method alone as they were built.
-                    client = FederatedClient(clients[shard.name], config, population.dataset, torch.device("cpu"))
-                    method.prepare(client)
-                    trained = read_tree(content, f"{kept.location}/{start.folder}: {shard.name}")
-                    state = {name: trained.get(name, own) for name, own in client.state_dict().items()}
-                    save = _tree_writer(state)
-                shards.append(store.write(draft, shard.name, save))
-            now = datetime.now(UTC).isoformat(timespec="seconds")
-            copy = replace(start, run_id=folder.id, fingerprint=fingerprint(config), shards=tuple(shards), created=now)
+                if shard.name not in clients or config.method.name == self.config.method.name:
+                    shards.append(store.copy(draft, start, shard.name, source=kept))
+                    continue
+                # Rounds leave the modules of one method alone as they were built.
+                client = FederatedClient(clients[shard.name], config, population.dataset, torch.device("cpu"))
+                method.prepare(client)
+                trained = read_tree(kept.read(start, shard.name), f"{kept.location}/{start.folder}: {shard.name}")
+                state = {name: trained.get(name, own) for name, own in client.state_dict().items()}
+                shards.append(store.write(draft, shard.name, partial(write_tree, state)))
+            copy = replace(
+                start, run_id=folder.id, fingerprint=fingerprint(config), shards=tuple(shards), created=now()
+            )
             store.publish(draft, copy)
         return copy
 
@@ -168,11 +168,3 @@ def _status(folder: RunFolder) -> str:
     except OSError:
         # The file system has no locks.
         return folder.status
-
-
-def _writer(content: bytes) -> Save:
-    return lambda file: file.write(content)
-
-
-def _tree_writer(state: object) -> Save:
-    return lambda file: write_tree(state, file)

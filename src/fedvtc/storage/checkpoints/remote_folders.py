@@ -5,7 +5,30 @@ from contextlib import contextmanager, suppress
 from io import BytesIO
 from typing import Any, BinaryIO
 
+from fsspec.core import url_to_fs
+
+from fedvtc.errors import CheckpointError, first_line
 from fedvtc.storage.checkpoints.manifest import FOLDER_NAME, MANIFEST_FILE
+
+
+def open_url(url: str) -> tuple[Any, str]:
+    """Opens the file system of an fsspec URL.
+
+    Returns:
+        The file system, an `fsspec.AbstractFileSystem`, and the path in it.
+
+    Raises:
+        CheckpointError: if the URL chains file systems, its file system is unknown or not installed, or its server does
+            not answer.
+    """
+    if "::" in url:
+        problem = "cannot be used as a checkpoint folder (it chains file systems)"
+        raise CheckpointError(f"{url}: {problem}. Name one file system only, such as s3://bucket/runs.")
+    try:
+        file_system, root = url_to_fs(url)
+    except Exception as error:  # Some file systems connect at once, and raise errors of their own libraries.
+        raise CheckpointError(f"{url}: cannot be used as a checkpoint folder ({first_line(error)})") from error
+    return file_system, str(root)
 
 
 class RemoteFolders:

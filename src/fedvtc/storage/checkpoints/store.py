@@ -6,15 +6,14 @@ import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import BinaryIO, Protocol
 
-from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
-from fedvtc.errors import CheckpointError, count_of, first_line
+from fedvtc.errors import CheckpointError, count_of
 from fedvtc.storage.checkpoints.local_folders import LocalFolders
 from fedvtc.storage.checkpoints.manifest import FOLDER_NAME, MANIFEST_FILE, SHARD_NAME, Manifest, Shard
-from fedvtc.storage.checkpoints.remote_folders import RemoteFolders
+from fedvtc.storage.checkpoints.remote_folders import RemoteFolders, open_url
 from fedvtc.storage.checkpoints.shard_file import Save, ShardFile
 
 Report = Callable[[str], None]
@@ -64,7 +63,7 @@ class CheckpointStore:
             location = Path(os.path.expanduser(location)).absolute()
             self._folders, self._label = LocalFolders(location), location.name
         else:
-            file_system, root = _open_url(str(location))
+            file_system, root = open_url(str(location))
             is_local = isinstance(file_system, LocalFileSystem)
             self._folders = LocalFolders(Path(root)) if is_local else RemoteFolders(file_system, root)
             self._label = root.rstrip("/").rsplit("/", 1)[-1]
@@ -114,13 +113,19 @@ class CheckpointStore:
         taken = self._folders.take_over(draft, manifest.folder, sizes)
         return [shard for shard in shards if shard.name in taken]
 
-    def copy(self, draft: str, manifest: Manifest, name: str) -> Shard:
+    def copy(self, draft: str, manifest: Manifest, name: str, source: "CheckpointStore | None" = None) -> Shard:
         """Reads a shard of an earlier checkpoint and writes the content into a draft.
+
+        Args:
+            draft: name of the draft.
+            manifest: the earlier checkpoint.
+            name: name of the shard.
+            source: the store of the earlier checkpoint; None for this store.
 
         Raises:
             CheckpointError: if the earlier shard is missing, unreadable or damaged.
         """
-        content = self.read(manifest, name)
+        content = (source or self).read(manifest, name)
         return self.write(draft, name, lambda file: file.write(content))
 
     def publish(self, draft: str, manifest: Manifest) -> None:
@@ -254,17 +259,6 @@ class CheckpointStore:
     def _check_hash(self, manifest: Manifest, shard: Shard, digest: str) -> None:
         if digest != shard.sha256:
             raise CheckpointError(f"{self._label}/{manifest.folder}: {shard.name} does not match its hash")
-
-
-def _open_url(url: str) -> tuple[Any, str]:
-    if "::" in url:
-        problem = "cannot be used as a checkpoint folder (it chains file systems)"
-        raise CheckpointError(f"{url}: {problem}. Name one file system only, such as s3://bucket/runs.")
-    try:
-        file_system, root = url_to_fs(url)
-    except Exception as error:  # Some file systems connect at once, and raise errors of their own libraries.
-        raise CheckpointError(f"{url}: cannot be used as a checkpoint folder ({first_line(error)})") from error
-    return file_system, str(root)
 
 
 def _sha256_of(file: BinaryIO) -> str:

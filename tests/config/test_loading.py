@@ -285,6 +285,24 @@ def test_a_problem_has_the_place_of_the_last_layer_that_sets_the_key(write: Writ
     assert load(["x.yaml"], ["run.rounds=2"], methods=METHODS).run.rounds == 2
 
 
+@pytest.mark.parametrize("value", ["", " 5", " [1]"])
+def test_a_section_without_keys_is_refused_although_a_later_layer_has_keys(write: Write, value: str):
+    """The value in place of the section would drop the rounds of the first file."""
+    files = [write("a.yaml", "run: {rounds: 77}"), write("b.yaml", f"data: {{name: digits}}\nrun:{value}\n")]
+
+    with pytest.raises(ConfigError) as refused:
+        load(
+            files,
+            ["run.name=mine", "method.name=fancy", "method.generator=3", "method.generator.epochs=3"],
+            methods=METHODS,
+        )
+
+    lines = {line.partition(":")[0]: line for line in refused.value.problems}
+    assert list(lines) == ["run", "method.generator"]
+    assert "(b.yaml:2)" in lines["run"]
+    assert f"({COMMAND_LINE})" in lines["method.generator"]
+
+
 def test_all_kinds_of_problems_come_at_once(write: Write):
     write("bad.yaml", "run: {sede: 1}\n")
     found = problems(

@@ -54,6 +54,34 @@ def as_written(layer: Layer, cls: type, prefix: KeyPath = ()) -> Layer:
     return replace(layer, content=content)
 
 
+def non_sections(layer: Layer, cls: type, prefix: KeyPath = ()) -> Iterator[Problem]:
+    """Yields a problem for each value of a layer that stands in place of a section, such as `run:` without keys.
+
+    The value drops the keys that earlier layers set in the section. After a later layer with keys of the section, the
+    merged config no longer shows the value.
+
+    Args:
+        layer: keys of one file or override.
+        cls: a section.
+        prefix: the path of the section in the layer.
+    """
+    node: Any = layer.content
+    for step in prefix:
+        node = node.get(step) if isinstance(node, dict) else None
+    for name, value in node.items() if isinstance(node, dict) else ():
+        hint, path = hint_at(cls, (str(name),)), (*prefix, str(name))
+        section = section_in(hint)
+        # The text may stand for another section, as in `${method.generator}`.
+        if section is None or NoneType in options(hint) or (isinstance(value, str) and "${" in value):
+            continue
+        if isinstance(value, dict):
+            yield from non_sections(layer, section, path)
+        else:
+            key = dotted(path)
+            what = f"must be {long_words(hint)}, not {show(value)}"
+            yield Problem(key, what, layer.where(path), _form(hint, path, key, value))
+
+
 def checked(cls: type[SectionT], values: object, prefix: KeyPath = ()) -> tuple[SectionT, list[Problem]]:
     """Builds a section from plain values; returns the section, and a problem for each key with a wrong value.
 

@@ -12,7 +12,7 @@ from omegaconf.basecontainer import BaseContainer
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 
-from fedvtc.config.checking import as_written, checked, refusal
+from fedvtc.config.checking import as_written, checked, non_sections, refusal
 from fedvtc.config.export import to_dict
 from fedvtc.config.layers import Layer, dotted, placed, read_files, read_overrides
 from fedvtc.config.own_code import OwnCodeError, own_calls
@@ -80,6 +80,10 @@ def load(
     known = {problem.key for problem in found}
     found += [problem for problem in validate(config) if problem.key not in known]
     problems += [placed(problem, layers) for problem in found]
+    known |= {problem.key for problem in found}
+    for layer in layers:
+        wrong = [*non_sections(layer, Config), *non_sections(layer, type(default), _METHOD)]
+        problems += [problem for problem in wrong if problem.key not in known]
     if not problems:
         problems += [placed(problem, layers) for problem in more_checks(config)]
     if problems:

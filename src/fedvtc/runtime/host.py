@@ -38,7 +38,6 @@ from fedvtc.runtime.tasks import Arguments, Result, changes_client
 from fedvtc.storage.checkpoints import CheckpointStore, Shard, shard_name
 from fedvtc.storage.checkpoints.shard_file import Save
 from fedvtc.storage.checkpoints.trees import read_tree, write_tree
-from fedvtc.storage.idle_file import IdleFile
 
 if TYPE_CHECKING:
     from fedvtc.learning.client.client import FederatedClient
@@ -68,7 +67,7 @@ class ClientHost:
         self._method: Method[Any] = build(config.method, Task.of(config, dataset))
         self._specs = {spec.client: spec for spec in specs}
         # The first task of a client builds the client: a client that is restored first need not be built twice.
-        self._clients = Residents(self._built, config.placement.client_bytes_per_actor, IdleFile(idle_folder))
+        self._clients = Residents(self._built, config.placement.client_bytes_per_actor, idle_folder)
         self._snapshots = Snapshots()
         self._shared = (FlopCounts(device), ImageMemory(config.placement.image_bytes_per_actor))
 

@@ -23,6 +23,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fedvtc.learning.client.emptying import ClientBytes, Layout
@@ -30,6 +31,10 @@ from fedvtc.storage.idle_file import Extent, IdleFile
 
 if TYPE_CHECKING:
     from fedvtc.learning.client.client import FederatedClient
+
+
+PENDING_BYTES = 2**28
+"""Bytes of states that may wait in memory for the disk, if they are at most half of the limit."""
 
 
 @dataclass(eq=False)
@@ -58,12 +63,16 @@ class Residents:
 
     Args:
         build: builds a client from its spec.
-        limit_bytes: bytes of all states; None keeps all states in memory.
-        file: file for the other states.
+        limit_bytes: bytes of all states, those on their way to the disk among them; None keeps all states in memory.
+        folder: folder of the file for the other states, as in `IdleFile`.
     """
 
-    def __init__(self, build: Callable[[int], FederatedClient], limit_bytes: int | None, file: IdleFile) -> None:
-        self._build, self._limit_bytes, self._file = build, limit_bytes, file
+    def __init__(
+        self, build: Callable[[int], FederatedClient], limit_bytes: int | None, folder: Path | None = None
+    ) -> None:
+        pending_bytes = min(PENDING_BYTES, (limit_bytes or 0) // 2)
+        self._build, self._file = build, IdleFile(folder, pending_bytes)
+        self._limit_bytes = None if limit_bytes is None else limit_bytes - pending_bytes
         self._absent: set[int] = set()
         self._lock = threading.RLock()
         self._residents: dict[int, _Resident] = {}

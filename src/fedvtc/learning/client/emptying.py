@@ -79,7 +79,7 @@ class ClientBytes:
         self.num_bytes = sum(self.layout.storage_bytes) + sum(array.nbytes for array in self._arrays.values())
 
     def save(self, write: Callable[[Buffers], None]) -> None:
-        """Passes the bytes to `write`; they stay in memory."""
+        """Passes the bytes to `write`; they stay in memory until `drop`, and as long as a buffer is kept."""
         # Storages on a GPU pass through the memory of the CPU.
         storages = [storage.cpu() for storage in self._storages]
         write([*map(_view_of_storage, storages), *map(_view_of_array, self._arrays.values())])
@@ -135,9 +135,12 @@ def _leaves(path: tuple[Any, ...], tree: Any) -> Iterator[tuple[tuple[Any, ...],
 
 def _view_of_storage(storage: torch.UntypedStorage) -> memoryview:
     if not storage.nbytes():
-        return memoryview(b"")
+        return memoryview(bytearray())
     # Not through NumPy, which would mark the storage as shared for good.
-    return memoryview((ctypes.c_char * storage.nbytes()).from_address(storage.data_ptr())).cast("B")
+    chars = (ctypes.c_char * storage.nbytes()).from_address(storage.data_ptr())
+    # The view keeps the bytes in memory: a thread may write them after the client has been emptied.
+    chars.storage = storage  # type: ignore[attr-defined]
+    return memoryview(chars).cast("B")
 
 
 def _view_of_array(array: np.ndarray[Any, Any]) -> memoryview:

@@ -62,6 +62,7 @@ def test_numbers_above_zero_are_finite(key: str, number: str, keys_of, golden):
         "run.name=..",
         'tracking.wandb.tags=["", a]',
         "run.output_dir=~no_such_user/outputs",
+        "run.output_dir=s3://bucket/outputs",
         "checkpoint.dir=~no_such_user/checkpoints",
         'checkpoint.dir=""',
         "checkpoint.dir=simplecache::s3://bucket/fedvtc",

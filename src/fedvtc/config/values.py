@@ -105,6 +105,9 @@ def _paths(config: Config) -> Iterator[Problem]:
         if path and path.startswith("~") and os.path.expanduser(path) == path:
             user = path.partition("/")[0].removeprefix("~")
             yield Problem(key, f"no user {show(user)} on this machine", fix="Set the path without '~'.")
+    if "://" in config.run.output_dir:
+        fix = "Set a folder; for checkpoints behind a URL, set checkpoint.dir."
+        yield Problem("run.output_dir", "cannot be a URL, because run folders need a file system", fix=fix)
     directory = config.checkpoint.dir
     if directory == "":
         yield Problem("checkpoint.dir", "cannot be empty", fix="Set null for a folder in the run folder.")

@@ -234,6 +234,7 @@ def test_a_key_that_some_methods_lack_names_the_trials_and_the_line(write, keys_
     golden(line)
 
 
+_VALUES = list(range(1000))
 ROUNDS = "grid: {run.rounds: [9, 10]}"
 MISTAKES = {
     "equal configs": ("grid: {run.seed: [0, '0']}", "mine.yaml", ""),
@@ -263,6 +264,9 @@ MISTAKES = {
     "range from high to low": ("random:\n  run.seed: {int: [2, 1]}", "random.run.seed", "mine.yaml:2"),
     "log of zero": ("random:\n  run.seed: {log_uniform: [0, 2]}", "random.run.seed", "mine.yaml:2"),
     "list of a number": ("list:\n- 3", "list[0]", "mine.yaml:2"),
+    "millions of trials": (f"grid: {{run.seed: {_VALUES}, training.epochs: {_VALUES}}}", "mine.yaml", ""),
+    "millions of draws": ("random: {run.seed: {int: [0, 3]}}\nnum_samples: 1_000_000", "num_samples", "mine.yaml:2"),
+    "name of a folder": ("variants: [{label: tune}]", "mine.yaml", ""),
 }
 MISTAKES_OF_ANY_CONFIG = {
     "merged keys": ("<<: {grid: {run.seed: [0, 1], run.rounds: [0]}}", "run.rounds", "mine.yaml"),

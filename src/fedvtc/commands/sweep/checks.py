@@ -14,12 +14,15 @@ from fedvtc.config.layers import read_file
 from fedvtc.config.problems import COMMAND_LINE, Problem, show
 from fedvtc.config.shipped import located
 from fedvtc.learning.metrics import VALIDATION
+from fedvtc.reporting.comparison.trials import DEFINITION, STOPPED_FILE
 from fedvtc.reporting.comparison.values import FILES
 
 OWN_KEYS = ("run.name", "run.resume")
 """Keys that a sweep sets itself."""
 SHARED_KEYS = ("run.output_dir", "cluster")
 """Keys and sections that must be the same in all trials."""
+SWEEP_FILES = ("logs", "tune", DEFINITION, STOPPED_FILE, "results.csv", "results.md")
+"""Files and folders of a sweep folder, which no trial can be called."""
 DIFFERENT_VALUES = "Give each trial different values."
 ONE_OF_TWO = "Remove one of the two."
 
@@ -53,6 +56,7 @@ def check_trials(trials: Sequence[Trial], asha: AshaKeys | None, file: Path) -> 
         file: the sweep file.
     """
     different = list(_equal_names(trials, file)) or list(_equal_configs(trials, file))
+    different += _names_of_files(trials, file)
     return [*different, *_unshared(trials, file), *(_never_stopped(trials, asha, file) if asha is not None else ())]
 
 
@@ -127,6 +131,13 @@ def _equal_names(trials: Sequence[Trial], file: Path) -> Iterator[Problem]:
     for name, count in Counter(trial.name for trial in trials).items():
         if count > 1:
             yield Problem(str(file), f"{count} trials have the same name, {name}", fix=DIFFERENT_VALUES)
+
+
+def _names_of_files(trials: Sequence[Trial], file: Path) -> Iterator[Problem]:
+    for trial in trials:
+        if trial.name in SWEEP_FILES:
+            what = f"a trial cannot be called {trial.name}, the name of a file or folder of the sweep"
+            yield Problem(str(file), what, fix="Give the trial another label or value.")
 
 
 def _equal_configs(trials: Sequence[Trial], file: Path) -> Iterator[Problem]:

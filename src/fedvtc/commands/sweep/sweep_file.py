@@ -16,6 +16,9 @@ from fedvtc.config.section import section
 from fedvtc.errors import ConfigError
 from fedvtc.learning.metrics import TEST_METRICS, VALIDATION
 
+MAX_TRIALS = 10_000
+"""Maximum number of trials. A file with more takes minutes to load, and is a mistake: grids multiply."""
+
 
 @section
 class AshaKeys:
@@ -61,7 +64,7 @@ class SweepKeys:
     """A distribution by dotted key: `uniform`, `log_uniform` or `int` with [low, high], `choice` with its values."""
     list_: list[Any] = field(default_factory=list)
     """One entry of keys per trial, dotted or nested."""
-    num_samples: Annotated[int, Field(ge=1)] = 1
+    num_samples: Annotated[int, Field(ge=1, le=MAX_TRIALS)] = 1
     """Number of different draws of `random`; each draw is combined with each point of the grid."""
     seed: int = 0
     """Seed of the draws; a drawn value depends on the seed, the key and the number of the draw only."""

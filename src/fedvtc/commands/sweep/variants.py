@@ -1,13 +1,14 @@
 """The settings of each trial: every combination of the variants, list, grid and draws of a sweep file."""
 
 import itertools
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Any
 
 from fedvtc.commands.sweep.distributions import draw, fault
-from fedvtc.commands.sweep.sweep_file import SweepKeys, VariantKeys
+from fedvtc.commands.sweep.sweep_file import MAX_TRIALS, SweepKeys, VariantKeys
 from fedvtc.config.hints import hint_at
 from fedvtc.config.layers import Layer
 from fedvtc.config.problems import Problem, show
@@ -84,6 +85,10 @@ def variants(keys: SweepKeys, layer: Layer, problems: list[Problem]) -> list[Var
     axes += [_points(str(key), values, layer, problems) for key, values in keys.grid.items()]
     if keys.random:
         axes.append(_draws(keys, layer, problems))
+    if (num_trials := math.prod(map(len, axes))) > MAX_TRIALS:
+        fix = "Give the keys fewer values, or draw combinations with random and num_samples."
+        problems.append(Problem(layer.source, f"defines {num_trials} trials, more than {MAX_TRIALS}", fix=fix))
+        return []
     return [tuple(itertools.chain.from_iterable(parts)) for parts in itertools.product(*axes)]
 
 

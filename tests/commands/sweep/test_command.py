@@ -43,6 +43,15 @@ def test_results_of_a_sweep_that_has_not_started_are_refused(mine, capsys, keys_
     golden(errors[0])
 
 
+@pytest.mark.parametrize("more", [[], ["--results"]])
+def test_an_output_folder_whose_name_is_too_long_is_one_line(mine, capsys, keys_of, tmp_path, more):
+    name = "x" * 300
+
+    code, lines, errors = run(capsys, f"run.output_dir={name}", *more)
+
+    assert (code, lines, keys_of("\n".join(errors))) == (2, [], [f"{tmp_path}/{name}/mine"])
+
+
 def test_results_as_markdown(mine, capsys, golden, tmp_path):
     for trial in load_sweep(mine).trials:
         RunFolder.create(trial.config.run.output_dir, trial.name, to_dict(trial.config)).set_status("failed")

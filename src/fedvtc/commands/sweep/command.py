@@ -66,7 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     folder, code = SweepFolder(sweep), EXIT_OK
     if arguments.results:
-        if not folder.path.is_dir():
+        if not os.path.isdir(folder.path):
             what = "no such folder, the sweep has not started"
             raise UserError(f"{folder.path}: {what}. Run the command without --results to start the sweep.")
         # Without this check, the table could show results of other configs under the names of these trials.

@@ -70,7 +70,7 @@ class SweepFolder:
 
         lines = []
         for trial in self.sweep.trials:
-            if not (trial.path / "run.json").exists():
+            if not trial.has_run:
                 continue
             folder = RunFolder.open(trial.path)
             refusal = "" if is_owned(folder.path) else "The folder belongs to another user. Set another run.output_dir."
@@ -90,7 +90,7 @@ class SweepFolder:
         The state is `absent`, `waiting` for a finished run whose config now asks for another number of rounds,
         `stopped early` for a run that has not finished since, or else the status in run.json.
         """
-        if not (trial.path / "run.json").exists():
+        if not trial.has_run:
             return ABSENT
         status = RunFolder.open(trial.path).status
         if status == FINISHED:
@@ -131,7 +131,7 @@ class SweepFolder:
         """Sets the status of running trials without a process to `interrupted`; waits `EXIT_WAIT_S` for processes."""
         until_s = time.monotonic() + EXIT_WAIT_S
         for trial in self.sweep.trials:
-            while (trial.path / "run.json").exists() and RunFolder.open(trial.path).status == "running":
+            while trial.has_run and RunFolder.open(trial.path).status == "running":
                 try:
                     folder = RunFolder.open(trial.path)
                     with folder.lock():

@@ -1,5 +1,6 @@
 """Finds the run folders of trials whose names have changed, by the configs of the runs."""
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -23,11 +24,11 @@ def with_known_folders(trials: Sequence[Trial]) -> list[Trial]:
     """
     folder = Path(trials[0].config.run.output_dir)
     taken = {trial.name for trial in trials}
-    new = [trial for trial in trials if not (trial.path / "run.json").exists()]
+    new = [trial for trial in trials if not trial.has_run]
     runs: _Runs = {}
-    if new and folder.is_dir():
+    if new and os.access(folder, os.R_OK | os.X_OK):
         for path in sorted(folder.iterdir()):
-            config = _config(path) if path.name not in taken and (path / "run.json").exists() else None
+            config = _config(path) if path.name not in taken and os.path.exists(path / "run.json") else None
             if config is not None:
                 runs.setdefault(_key(config), []).append((path.name, config))
     found = _matched(new, runs, _varied_keys(trials)) if runs else {}

@@ -69,8 +69,7 @@ class Progress(TrialProgressCallback):
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Prints that a trial starts or resumes."""
-        has_run = (self._trial(trial).path / "run.json").exists()
-        say(f"{_name(trial)}: {'resumes' if has_run else 'starts'}")
+        say(f"{_name(trial)}: {'resumes' if self._trial(trial).has_run else 'starts'}")
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Prints the accuracy of a trial that finished or was stopped early."""

@@ -1,5 +1,6 @@
 """A sweep and its trials, as values."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,12 @@ class Trial:
     def path(self) -> Path:
         """The run folder of the trial."""
         return Path(self.config.run.output_dir, self.name)
+
+    @property
+    def has_run(self) -> bool:
+        """True if the run folder holds a run; False also for a folder that this user may not search."""
+        # Not Path.exists, which raises for a folder that may not be searched.
+        return os.path.exists(self.path / "run.json")
 
 
 @dataclass(frozen=True)

@@ -236,6 +236,21 @@ def test_a_lost_trial_resumes_a_bad_trial_is_stopped_and_a_failed_trial_is_named
     assert replace(good.config.run, seed=0) == replace(bad.config.run, seed=0, name=good.name)
 
 
+def test_a_folder_of_tune_that_cannot_be_written_is_one_line(in_a_folder, start, shared, keys_of):
+    write({"set": {**TINY, "placement": {"pool": "inline"}}, "grid": {"run.seed": [0]}})
+    Path("outputs/mine").mkdir(parents=True)
+    Path("outputs/mine/tune").write_text("a file")
+
+    process = start(shared)
+    try:
+        _, errors = process.communicate(timeout=PATIENCE_S)
+    finally:
+        process.kill()
+
+    (key,) = keys_of(errors)
+    assert (process.returncode, Path(key).parent) == (2, in_a_folder / "outputs/mine/tune"), errors
+
+
 def test_a_sweep_without_resources_says_so_and_ends_after_its_timeout_or_a_signal(
     in_a_folder, start, shared, keys_of, golden
 ):

@@ -3,6 +3,7 @@
 import pytest
 
 from fedvtc.commands.sweep import experiment, load_sweep
+from fedvtc.errors import RunFolderError
 
 
 @pytest.fixture
@@ -26,3 +27,15 @@ def test_a_change_that_tune_would_not_restore_gets_a_new_folder(digest, word):
 
 def test_other_placement_groups_get_a_new_folder(digest):
     assert digest(group=2) != digest()
+
+
+def test_a_full_disk_is_one_line(tmp_path, no_room, keys_of, golden):
+    folder = tmp_path / "tune/0a1b2c3d"
+    experiment.check_writable(folder)
+    assert list(folder.iterdir()) == []
+
+    with no_room(), pytest.raises(RunFolderError) as refused:
+        experiment.check_writable(folder)
+
+    assert keys_of(refused.value) == [str(folder)]
+    golden(refused.value)

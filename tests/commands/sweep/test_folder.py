@@ -176,6 +176,15 @@ def test_runs_without_a_process_are_marked_interrupted(opened, monkeypatch):
     assert [folder.state(first), folder.state(second)] == ["interrupted", "running"]
 
 
+def test_a_run_whose_status_cannot_be_written_is_left_running(opened, no_room):
+    folder = opened("running")
+
+    with no_room():
+        folder.mark_interrupted()
+
+    assert folder.state(folder.sweep.trials[0]) == "running"
+
+
 def test_the_last_record_is_the_newest(opened):
     folder = opened("running")
     first, second = folder.sweep.trials

@@ -3,13 +3,15 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from ray import cloudpickle
 
 from fedvtc.commands.sweep import experiment, load_sweep
 from fedvtc.commands.sweep.folder import SweepFolder
-from fedvtc.commands.sweep.trial_process import apply_environment
+from fedvtc.commands.sweep.trial_process import apply_environment, output_to
+from fedvtc.reporting.lines import say
 
 SET = {
     "FEDVTC_DATA": "/mnt/data",
@@ -75,3 +77,8 @@ def test_importing_the_trial_process_loads_nothing_heavy():
     code = "import sys, fedvtc.commands.sweep.trial_process; print({'ray', 'torch', 'wandb'} & set(sys.modules))"
 
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "set()\n"
+
+
+def test_a_log_on_a_full_disk_does_not_end_the_trial():
+    with output_to(Path("/dev/full")):
+        say("a line")

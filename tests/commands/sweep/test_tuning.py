@@ -47,6 +47,13 @@ def test_a_lost_trial_is_restarted_and_a_failed_trial_is_not(failures):
     assert found == ({"seed1": "loss is nan"}, [["seed0"]])
 
 
+def test_a_failure_whose_error_could_not_be_saved_has_a_reason(failures, golden):
+    ((name, reason),) = failures({"seed0": ""})[0].items()
+
+    assert name == "seed0"
+    golden(reason)
+
+
 def test_a_trial_that_is_lost_each_time_has_failed(failures, golden):
     found, starts = failures(*[{"seed0": LOST, "seed1": LOST}] * 2, *[{"seed0": LOST}] * 2)
 

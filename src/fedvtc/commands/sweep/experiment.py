@@ -4,6 +4,7 @@ import hashlib
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 from fedvtc.commands.sweep.folder import SweepFolder
@@ -13,8 +14,11 @@ from fedvtc.commands.sweep.trial_process import TrialTask, copied_environment, r
 from fedvtc.commands.sweep.trials import Sweep, Trial
 from fedvtc.config import fingerprint
 from fedvtc.config.code_hash import code_hashes
-from fedvtc.errors import ClusterError
+from fedvtc.errors import RunFolderError, UserError
 from fedvtc.runtime.actors.cluster import all_nodes, free_nodes, may_grow
+
+PROBE_BYTES = 2**16
+"""Bytes of the file that shows if the disk is full; the files of Ray Tune are smaller."""
 
 
 class Experiment:
@@ -37,17 +41,28 @@ class Experiment:
         # A changed sweep, or a cluster of another size, gets a new folder and so a new state of Tune.
         self._path = self._folder.path / "tune" / digest(self._sweep, self._groups)
 
-    def run(self) -> dict[str, BaseException]:
-        """Runs the trials; returns the error of each failed trial, by name.
+    def run(self) -> dict[str, BaseException | str]:
+        """Runs the trials; returns the error of each failed trial, by name: text if Tune could not save the error.
 
         Raises:
             ClusterError: no slots came free in `placement.wait_timeout_s`.
+            RunFolderError: the files of Ray Tune cannot be written.
         """
+        try:
+            return self._run()
+        except UserError:
+            raise
+        # On a full disk, Tune raises errors of many kinds.
+        except Exception:
+            check_writable(self._path)
+            raise
+
+    def _run(self) -> dict[str, BaseException | str]:
         tuner = self._restored()
         if tuner is not None:
             try:
                 return _errors(tuner.fit())
-            except ClusterError:
+            except UserError:
                 raise
             # Failed trials raise no error here, so this error means that Tune cannot continue from its state.
             except Exception as error:
@@ -137,6 +152,21 @@ class Experiment:
         return tune.with_resources(federation, lambda parameters: groups[parameters["trial"]])  # type: ignore[no-any-return]
 
 
+def check_writable(path: Path) -> None:
+    """Writes a small file into the folder of Tune's state, and removes the file.
+
+    Raises:
+        RunFolderError: the disk is full, or the folder cannot be made or written.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=path) as file:
+            file.write(bytes(PROBE_BYTES))
+    except OSError as error:
+        fix = "Free disk space or make the folder writable, and start the sweep again to resume."
+        raise RunFolderError(f"{path}: cannot be written ({error.strerror}). {fix}") from None
+
+
 def trial_tasks(folder: SweepFolder) -> dict[str, TrialTask]:
     """Returns the task of each trial's process, by name."""
     asha, environment, start_from = folder.sweep.asha, copied_environment(), finished_sources(folder)
@@ -172,7 +202,7 @@ def digest(sweep: Sweep, groups: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
-def _errors(results: Any) -> dict[str, BaseException]:
+def _errors(results: Any) -> dict[str, BaseException | str]:
     return {str(result.config["trial"]): result.error for result in results if result.error is not None}
 
 

@@ -142,6 +142,9 @@ class SweepFolder:
                     if time.monotonic() > until_s:
                         break
                     time.sleep(0.2)
+                # On a full disk the status stays; the run resumes all the same.
+                except OSError:
+                    break
 
     def _write_definition(self) -> None:
         definition = {

@@ -2,10 +2,9 @@
 
 import os
 import signal
-import sys
 import traceback
-from collections.abc import Mapping, Sequence
-from contextlib import redirect_stderr, redirect_stdout
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from fedvtc.config.schema import Config
 from fedvtc.config.secrets import carries_secret
 from fedvtc.errors import ClientError, FedvtcError, Interrupted
 from fedvtc.learning.peak_memory import restart_peak_memory
+from fedvtc.reporting.lines import OUTPUT_ERRORS, complain
 from fedvtc.runtime.heavy_imports import fast_imports
 from fedvtc.tracking import Tracker
 from fedvtc.tracking.wandb.session import VARIABLES
@@ -31,7 +31,7 @@ class TrialError(Exception):
     """The reason why a trial failed, as one line; the log of the trial has the details."""
 
 
-def is_lost(error: BaseException | None) -> bool:
+def is_lost(error: BaseException | str | None) -> bool:
     """True if Ray lost the process of a trial, for instance with its node; False if the trial raised an error."""
     from ray.exceptions import RayError, RayTaskError
 
@@ -128,17 +128,30 @@ def run_trial(task: TrialTask) -> None:
         # Before the redirection: loggers keep the stream of their import, and the log of this trial is closed later.
         from fedvtc.federation.launch import run_federation
     restart_peak_memory()
-    with task.log.open("a", 1, "utf-8", "backslashreplace") as log, redirect_stdout(log), redirect_stderr(log):
+    with output_to(task.log):
         trackers = [TuneReporter(task.metric, task.config.run.rounds)] if task.metric else []
         try:
             run_federation(task.config, plain=True, trackers=trackers, start_from=task.start_from, needs_start=False)
         except FedvtcError as error:
-            print(f"fedvtc: {error}", file=sys.stderr)
+            complain(f"fedvtc: {error}")
             if isinstance(error, ClientError) and error.trace:
-                print(error.trace, file=sys.stderr)
+                complain(error.trace)
             raise TrialError(str(error).splitlines()[-1]) from None
         except KeyboardInterrupt:
             raise SystemExit(0) from None
         except Exception as error:
-            traceback.print_exc()
+            complain(traceback.format_exc())
             raise TrialError(f"{type(error).__name__}: {error}") from None
+
+
+@contextmanager
+def output_to(file: Path) -> Iterator[None]:
+    """Appends the output of the block to a file."""
+    log = file.open("a", 1, "utf-8", "backslashreplace")
+    try:
+        with redirect_stdout(log), redirect_stderr(log):
+            yield
+    finally:
+        # After a full disk the last lines are still in the buffer; a finished trial must not fail for their loss.
+        with suppress(*OUTPUT_ERRORS):
+            log.close()

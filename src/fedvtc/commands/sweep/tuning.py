@@ -84,8 +84,10 @@ def _run_and_restart(folder: SweepFolder, pending: Sequence[Trial], notify: Call
     return failures
 
 
-def _reason(error: BaseException) -> str:
+def _reason(error: BaseException | str) -> str:
     """Returns the last line of an error from Ray, without the class names before the message."""
+    if not error:
+        return "the reason could not be saved"
     if is_lost(error):
         return f"the process of the trial was lost {1 + MAX_RESTARTS} times (node lost or out of memory)"
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]

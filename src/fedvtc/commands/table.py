@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from fedvtc.commands.parsing import Parser, add_where, make_console, make_parser, where_of, words_of
 from fedvtc.errors import EXIT_OK, UserError
-from fedvtc.reporting.lines import complain
+from fedvtc.reporting.lines import complain, is_terminal
 
 if TYPE_CHECKING:
     from fedvtc.reporting.comparison.trials import Trials
@@ -65,6 +65,7 @@ def run(arguments: argparse.Namespace) -> int:
     from fedvtc.reporting.comparison.long_csv import as_long_csv
     from fedvtc.reporting.comparison.metrics import default_names, metrics_of
     from fedvtc.reporting.comparison.sheet import Choice, sheet_of
+    from fedvtc.reporting.comparison.terminal import print_sheet
 
     trials = selected(_read(arguments.inputs, arguments.target), where_of(arguments.where))
     rows, columns = words_of(arguments.rows), words_of(arguments.columns)
@@ -82,7 +83,7 @@ def run(arguments: argparse.Namespace) -> int:
         return EXIT_OK
     sheet = sheet_of(table, choice)
     if arguments.format == "text":
-        make_console().print(formats.as_table(sheet))
+        print_sheet(sheet, make_console(), is_terminal=is_terminal())
     else:
         write = {"latex": formats.as_latex, "markdown": formats.as_markdown, "html": formats.as_html}
         print(write[arguments.format](sheet), end="")

@@ -12,6 +12,7 @@ from fedvtc.commands.sweep.folder import SweepFolder
 from fedvtc.commands.sweep.results import results, write_results
 from fedvtc.config import to_dict
 from fedvtc.errors import RunFolderError
+from fedvtc.reporting.comparison.terminal import print_sheet
 from fedvtc.storage.run_folder import RunFolder
 
 ACCURACY, WORST, MISSING = "test/accuracy/mean", "test/accuracy/min", "test/accuracy/missing/mean"
@@ -169,7 +170,7 @@ def test_measured_times_are_printed_and_not_written(folder):
     console = Console(width=160)
 
     with console.capture() as shown:
-        console.print(found.printed)
+        print_sheet(found.sheet, console, is_terminal=True)
 
     assert groups(found)[0].numbers("time/round") == {"0": 33.0}
     assert "33" in shown.get()
@@ -262,5 +263,5 @@ def test_numbers_up_to_a_target_worked_by_hand(write):
     assert line.endswith("| 9.0 MB | 3.0 MB | 2 (1/2) | 8.00 (1/2) |")
     console = Console(width=200)
     with console.capture() as capture:
-        console.print(found.printed)
+        print_sheet(found.sheet, console, is_terminal=True)
     assert capture.get().split("MB to 0.6")[1].split()[:6] == ["CPU", "s", "FLOPs", "memory", "seconds", "s"]

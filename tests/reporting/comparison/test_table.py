@@ -71,6 +71,11 @@ def test_means_marks_and_the_number_of_seeds_worked_by_hand(table):
     assert ours[1:] == ["**0.6200 +- 0.1697**", "**0.7000** (n=1)"]
 
 
+def test_few_seconds_have_a_decimal():
+    (metric,) = metrics_of(["cpu/total"], None)
+    assert [metric.text(value) for value in (0.34, 9.99, 10.4, 790.2)] == ["0.3", "10.0", "10", "790"]
+
+
 def test_whole_rounds_have_no_decimal(table):
     (metric,) = metrics_of(["target/rounds"], 0.5)
     assert [metric.text(value) for value in (10.0, 7.5, 20 / 3)] == ["10", "7.5", "6.7"]

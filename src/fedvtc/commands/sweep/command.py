@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from fedvtc.commands.parsing import Parser, make_console, make_parser
 from fedvtc.errors import EXIT_CRASH, EXIT_OK, UserError, count_of
-from fedvtc.reporting.lines import say
+from fedvtc.reporting.lines import is_terminal, say
 
 if TYPE_CHECKING:
     from fedvtc.commands.sweep.folder import SweepFolder
@@ -181,13 +181,14 @@ def _run_with_jobs(folder: "SweepFolder", arguments: argparse.Namespace) -> int:
 
 def _show_results(folder: "SweepFolder", plain: bool) -> None:
     from fedvtc.commands.sweep.results import write_results
+    from fedvtc.reporting.comparison.terminal import print_sheet
     from fedvtc.reporting.comparison.trials import RESTART_FIX
 
     results = write_results(folder)
     if plain:
         print(results.markdown, end="")
     else:
-        make_console().print(results.printed)
+        print_sheet(results.sheet, make_console(), is_terminal=is_terminal())
     for path in results.incomplete_runs:
         say(f"{path}: metrics.jsonl lacks records, so the table leaves out this run. {RESTART_FIX}")
     say(f"table: {folder.path / 'results.csv'}, {folder.path / 'results.md'}")

@@ -3,14 +3,12 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.table import Table
-
 from fedvtc.commands.sweep.folder import SweepFolder
 from fedvtc.errors import RunFolderError
-from fedvtc.reporting.comparison.formats import as_csv, as_markdown, as_table
+from fedvtc.reporting.comparison.formats import as_csv, as_markdown
 from fedvtc.reporting.comparison.groups import Comparison, compared
 from fedvtc.reporting.comparison.metrics import default_names, metrics_of
-from fedvtc.reporting.comparison.sheet import Choice, sheet_of
+from fedvtc.reporting.comparison.sheet import Choice, Sheet, sheet_of
 from fedvtc.reporting.comparison.trials import INCOMPLETE, Planned, of_sweep
 from fedvtc.storage.atomic import replaced
 
@@ -38,9 +36,9 @@ class Results:
         return f"# {self.name}\n\n{as_markdown(sheet_of(self.table, self._choice(times=False)))}"
 
     @property
-    def printed(self) -> Table:
+    def sheet(self) -> Sheet:
         """The table for the terminal, with measured times."""
-        return as_table(sheet_of(self.table, self._choice(times=True)))
+        return sheet_of(self.table, self._choice(times=True))
 
     @property
     def incomplete_runs(self) -> list[Path]:

@@ -1,4 +1,4 @@
-"""Writes a table as Markdown, LaTeX, HTML, CSV, or for the terminal. Labels are escaped: no label becomes markup."""
+"""Writes a table as Markdown, LaTeX, HTML or CSV. Labels are escaped: no label becomes markup."""
 
 import csv
 import html
@@ -7,9 +7,6 @@ import re
 from collections.abc import Callable
 from itertools import groupby
 from typing import Any
-
-from rich.table import Table
-from rich.text import Text
 
 from fedvtc.reporting.comparison.groups import Comparison
 from fedvtc.reporting.comparison.pairing import Place, difference
@@ -38,7 +35,7 @@ def as_markdown(sheet: Sheet) -> str:
     lines = [[_markdown(text) for text in headings], ["---"] * len(headings)]
     marks = {"": "{}", "best": "**{}**", "second": "<ins>{}</ins>"}
     for labels, cells in sheet.rows:
-        texts = [_joined(cell, " +- ", _markdown, marks) for cell in cells]
+        texts = [joined(cell, " +- ", _markdown, marks) for cell in cells]
         lines.append([*map(_markdown, labels), *texts])
     return "\n".join(
         [*(_markdown(note) for note in sheet.notes), "", *(f"| {' | '.join(line)} |" for line in lines), ""]
@@ -65,7 +62,7 @@ def as_latex(sheet: Sheet) -> str:
     headings = [*sheet.labels, *(below for _, below in sheet.columns)]
     lines += [f"{' & '.join(map(_latex, headings))} \\\\", "\\midrule"]
     for labels, cells in sheet.rows:
-        texts = [_joined(cell, " $\\pm$ ", _latex_numbers, marks) for cell in cells]
+        texts = [joined(cell, " $\\pm$ ", _latex_numbers, marks) for cell in cells]
         lines.append(f"{' & '.join([*map(_latex, labels), *texts])} \\\\")
     return "\n".join([*lines, "\\bottomrule", "\\end{tabular}", ""])
 
@@ -87,25 +84,9 @@ def as_html(sheet: Sheet) -> str:
     lines += [f"<tr>{names}</tr>", "</thead>", "<tbody>"]
     for labels, cells in sheet.rows:
         heads = "".join(f'<th scope="row">{_html(label)}</th>' for label in labels)
-        texts = "".join(f"<td>{_joined(cell, ' &plusmn; ', _html, marks)}</td>" for cell in cells)
+        texts = "".join(f"<td>{joined(cell, ' &plusmn; ', _html, marks)}</td>" for cell in cells)
         lines.append(f"<tr>{heads}{texts}</tr>")
     return "\n".join([*lines, "</tbody>", "</table>", ""])
-
-
-def as_table(sheet: Sheet) -> Table:
-    """Renders a table for the terminal, with the notes below."""
-    notes = " ".join(sheet.notes)
-    table = Table(box=None, pad_edge=False, header_style="bold", collapse_padding=True, caption=Text(notes))
-    table.caption_justify = "left"
-    for label in sheet.labels:
-        table.add_column(Text(label), overflow="fold")
-    for column in sheet.columns:
-        table.add_column(Text("\n".join(filter(None, column))), justify="right")
-    styles = {"": "", "best": "bold", "second": "underline"}
-    for labels, cells in sheet.rows:
-        texts = [Text(_joined(cell, " +- ", str, {}), style=styles[cell.mark]) for cell in cells]
-        table.add_row(*map(Text, labels), *texts)
-    return table
 
 
 def as_csv(comparison: Comparison, choice: Choice) -> str:
@@ -139,7 +120,15 @@ def as_csv(comparison: Comparison, choice: Choice) -> str:
     return text.getvalue()
 
 
-def _joined(cell: Cell, sign: str, escape: Callable[[str], str], marks: dict[str, str]) -> str:
+def joined(cell: Cell, sign: str, escape: Callable[[str], str], marks: dict[str, str]) -> str:
+    """Returns the text of a cell.
+
+    Args:
+        cell: the cell.
+        sign: text between the mean and the standard deviation.
+        escape: escapes a text for the format.
+        marks: for each mark, a format string that puts the mark around the numbers; without one, no mark is shown.
+    """
     numbers = sign.join(map(escape, filter(None, (cell.main, cell.spread))))
     marked = marks.get(cell.mark, "{}").format(numbers)
     return f"{marked} {escape(cell.rest)}" if cell.rest else marked

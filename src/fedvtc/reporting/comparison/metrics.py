@@ -71,7 +71,7 @@ class Metric:
         if self.name.startswith("flops/"):
             return f"{value:{sign}.2e}"
         if self.name.startswith(("time/", "cpu/")) or self.name == TARGET_SECONDS:
-            return f"{value:{sign}.0f}"
+            return f"{value:{sign}.{0 if abs(value) >= 10 else 1}f}"
         shown = value * 100 if self.is_percent else value
         digits = self.digits if self.digits is not None else 2 if self.is_percent else 4
         return f"{shown:{sign}.{digits}f}"

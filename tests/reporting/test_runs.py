@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from fedvtc.config import load
 from fedvtc.errors import UserError
+from fedvtc.learning.methods import config_classes
 from fedvtc.reporting.run_folders import find_runs
 from fedvtc.reporting.runs import Selection, read_runs, runs_as_csv, runs_as_json, runs_table
 from fedvtc.storage.lock import locked
@@ -47,6 +49,14 @@ def test_a_run_is_one_row_with_its_last_evaluation(write_run: Any, tmp_path: Pat
     assert str(tmp_path / "first") in lines
     config = tmp_path / "first" / "config.yaml"
     assert lines[-1] == f"Next: fedvtc plan {config}, or fedvtc run {config} run.name=null run.seed=4"
+
+
+def test_the_next_command_of_a_trial_needs_no_name_and_leaves_the_folder_of_the_sweep(write_run: Any, tmp_path: Path):
+    write_run(tmp_path / "a", ["run.resume=auto", "run.name=a"], [ROUND, FINAL])
+    command = shown(tmp_path)[1][-1].split(", or ")[1]
+    word, run, *words = command.split()
+    assert (word, run, "run.output_dir=outputs" in words) == ("fedvtc", "run", True)
+    assert load(words[:1], words[1:], methods=config_classes()).run.resume == "never"
 
 
 def test_the_round_counts_on_without_an_evaluation(write_run: Any, tmp_path: Path):

@@ -1,6 +1,7 @@
 """Reads a run folder for people: config, status, records. Damage is an error that names the file."""
 
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -99,6 +100,15 @@ def read_run(folder: Path) -> RunFacts:
     config = _mapping(yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8")), "config.yaml")
     metrics = read_metrics(folder)
     return RunFacts(folder, description, config, metrics.records, metrics.damaged_lines, _status(folder, description))
+
+
+def repeat_command(run: RunFacts) -> str:
+    """Returns the command that runs the config of a run again under a new name."""
+    words = ["fedvtc", "run", str(run.folder / "config.yaml"), "run.name=null"]
+    if run.section("run").get("resume") == "auto":
+        # The run of a sweep or a job, which is found by its name. A sweep's folder is for its own trials.
+        words += ["run.resume=never", "run.output_dir=outputs"]
+    return shlex.join(words)
 
 
 def check_records(run: RunFacts) -> None:

@@ -16,7 +16,7 @@ from rich.text import Text
 from fedvtc.config.problems import did_you_mean, nearest, show
 from fedvtc.errors import UserError
 from fedvtc.learning.metrics import HEADLINE_METRICS
-from fedvtc.reporting.run_facts import DAMAGE, RunFacts, check_records, damage, read_run
+from fedvtc.reporting.run_facts import DAMAGE, RunFacts, check_records, damage, read_run, repeat_command
 from fedvtc.reporting.run_folders import find_runs
 from fedvtc.reporting.run_values import values_of
 from fedvtc.reporting.tables import human_bytes
@@ -206,11 +206,11 @@ def _varied(rows: Sequence[RunRow]) -> tuple[list[str], list[str]]:
 
 def next_command(run: RunFacts) -> str:
     """Returns the command to try after a run: resume the run if it ended early, else run another seed."""
-    config = shlex.quote(str(run.folder / "config.yaml"))
     if run.status.name in RESUMABLE:
         return resume_command(run.folder)
     seed = 0 if run.seed is None else run.seed + 1
-    return f"fedvtc plan {config}, or fedvtc run {config} run.name=null run.seed={seed}"
+    config = shlex.quote(str(run.folder / "config.yaml"))
+    return f"fedvtc plan {config}, or {repeat_command(run)} run.seed={seed}"
 
 
 def _cells(rows: Sequence[RunRow], column: str, numbers: Sequence[str] | None) -> list[str]:

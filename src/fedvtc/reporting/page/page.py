@@ -3,7 +3,6 @@
 import base64
 import gzip
 import json
-import shlex
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -24,6 +23,7 @@ from fedvtc.reporting.charts.style import FAINT, INK, chart_config, colour_of, d
 from fedvtc.reporting.page.files import VEGA_LITE, spec_of
 from fedvtc.reporting.page.pictures import Picture
 from fedvtc.reporting.results import RunResult, compared, groups_of, number, unfinished
+from fedvtc.reporting.run_facts import repeat_command
 from fedvtc.reporting.run_numbers import RECEIVED, SENT, WALL_CLOCK
 from fedvtc.reporting.seeds import mean_and_std
 from fedvtc.reporting.tables import human_bytes
@@ -229,7 +229,7 @@ def _described(run: RunResult) -> dict[str, Any]:
         "facts": {name: value for name, value in facts.items() if value},
         "incidents": incidents[:MAX_INCIDENTS] + ([f"and {left} more, in metrics.jsonl"] if left > 0 else []),
         "config": yaml.safe_dump(dict(run.facts.config), sort_keys=False, allow_unicode=True),
-        "command": f"fedvtc run {shlex.quote(str(run.folder / 'config.yaml'))} run.name=null",
+        "command": repeat_command(run.facts),
     }
 
 

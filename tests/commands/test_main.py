@@ -119,7 +119,7 @@ def test_mistakes_in_a_config_are_one_line_each_and_exit_with_2(golden, keys_of)
 MISTAKES = [
     (["rum"], "'rum'"),
     (["run", "--fast"], "--fast"),
-    (["list", "dat"], "'dat'"),
+    (["list", "dat"], "dat"),
     (["list", "runs", "absent"], "absent"),
     (["list", "data", "--cluster"], "data"),
     (["list", "runs", "outputs", "--cluster"], "outputs"),

@@ -1,6 +1,7 @@
 """`fedvtc list`: parser and command."""
 
 import argparse
+import os
 from pathlib import Path
 
 from fedvtc.commands.parsing import Parser, add_address, add_where, make_console, make_parser, where_of, words_of
@@ -8,6 +9,7 @@ from fedvtc.errors import EXIT_OK, UserError
 from fedvtc.reporting.lines import complain
 
 DEFAULT_FOLDER = Path("outputs")
+KINDS = ("runs", "configs", "data", "backbones", "methods")
 
 ABOUT = """\
 Lists runs with their accuracy, the jobs of a Ray cluster, the configs that fedvtc ships, or the names of data sets,
@@ -29,9 +31,8 @@ examples:
 def parser() -> Parser:
     """Returns the parser of `fedvtc list`."""
     parser = make_parser("fedvtc list", ABOUT, EXAMPLES)
-    kinds = ("runs", "configs", "data", "backbones", "methods")
-    kind_help = "runs (the default), configs, data, backbones or methods"
-    parser.add_argument("kind", nargs="?", default="runs", choices=kinds, metavar="KIND", help=kind_help)
+    kind_help = "runs (the default), configs, data, backbones or methods; a folder stands for `runs FOLDER`"
+    parser.add_argument("kind", nargs="?", default="runs", metavar="KIND", help=kind_help)
     folders_help = "for runs: run folders, or folders that hold run folders; default: ./outputs"
     parser.add_argument("folders", nargs="*", type=Path, metavar="FOLDER", help=folders_help)
     of_runs = parser.add_argument_group("runs")
@@ -56,6 +57,9 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
         UserError: arguments contradict each other, a folder is missing, or the cluster does not answer.
     """
+    if arguments.kind not in KINDS:
+        arguments.folders = [_folder(arguments.kind), *arguments.folders]
+        arguments.kind = "runs"
     _check(arguments)
     if arguments.cluster:
         from fedvtc.commands import submit
@@ -73,6 +77,15 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         _list_runs(arguments)
     return EXIT_OK
+
+
+def _folder(word: str) -> Path:
+    """Returns the folder that stands in the place of the kind."""
+    from fedvtc.config.problems import did_you_mean
+
+    if not os.path.exists(word):
+        raise UserError(f"{word}: list knows no such kind, and there is no such folder. {did_you_mean(word, KINDS)}")
+    return Path(word)
 
 
 def _list_runs(arguments: argparse.Namespace) -> None:

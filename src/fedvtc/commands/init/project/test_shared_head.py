@@ -5,8 +5,9 @@ from fedvtc.config import load
 from fedvtc.learning.exchange.messages import Upload
 from fedvtc.learning.methods import Task, build, config_classes
 from fedvtc.learning.server import Server
+from fedvtc.testing import check_method
 
-from shared_head import SharedHeadConfig, mixed
+from shared_head import SharedHead, SharedHeadConfig, mixed
 
 
 def test_the_mean_head_weighs_clients_by_images() -> None:
@@ -28,6 +29,11 @@ def test_a_client_starts_with_a_mix_of_its_head_and_the_mean() -> None:
     own, mean = {"bias": np.array([0.0, 4.0])}, {"bias": np.array([4.0, 0.0])}
 
     assert mixed(own, mean, 0.25)["bias"].tolist() == [1.0, 3.0]
+
+
+def test_what_holds_for_every_method() -> None:
+    """A resume, and another number of processes, change no bit; docs/adding-a-method.md of fedvtc lists the checks."""
+    check_method(SharedHead, SharedHeadConfig(name="shared_head:SharedHead"))
 
 
 def test_the_experiment_uses_the_method() -> None:

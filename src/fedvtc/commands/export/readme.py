@@ -14,7 +14,7 @@ Method `{method}`, data set `{data}`, run id `{id}`.
 | folder | content |
 |---|---|
 | `models/` | weights of each client's model (`safetensors`), and a description: architecture, normalisation, classes |
-| `programs/` | architectures as programs of `torch.export`, without weights |
+| `programs/` | architectures as programs of `torch.export`, with weights of zero |
 | `generators/` | weights and descriptions of the clients' image generators, if the method has them |
 | `statistics/` | the last broadcast of the server: statistics of features, generators, heads |
 | `synthetic/` | generated images with a data card |

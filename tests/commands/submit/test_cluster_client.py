@@ -67,7 +67,7 @@ def test_an_absent_cluster_is_one_line_and_exits_with_two(capsys, keys_of, golde
         (401, b"Unauthorized"),
         (403, b"Forbidden"),
     ],
-    ids=["not found", "no JSON", "old Ray", "no token", "wrong token"],
+    ids=["not found", "no JSON", "old Ray", "another service", "no token", "wrong token"],
 )
 def test_a_server_that_is_no_usable_cluster_is_one_line(serve, keys_of, golden, monkeypatch, status, body):
     monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "http://elsewhere:8265")

@@ -104,13 +104,13 @@ def one_line_errors(url: str) -> Iterator[None]:
             what = "the cluster rejects the token"
         fix = "Set RAY_AUTH_MODE=token and set RAY_AUTH_TOKEN_PATH to the file with the token."
         raise ClusterError(f"{url}: {what}. {fix}") from None
-    # Errors of the HTTP library are OSErrors; an unreadable answer is a ValueError.
-    except (OSError, RuntimeError, TypeError, ValueError) as error:
+    # Errors of the HTTP library are OSErrors. An unreadable answer is a ValueError, one of another service a KeyError.
+    except (KeyError, OSError, RuntimeError, TypeError, ValueError) as error:
         text = str(error)
         if any(words in text for words in _TOO_LARGE):
             fix = "List files that the job does not need in its .gitignore or .rayignore, or under excludes."
             raise ClusterError(f"--working-dir: too large to upload to the cluster. {fix}") from None
-        is_from_ray = not isinstance(error, json.JSONDecodeError)
+        is_from_ray = not isinstance(error, json.JSONDecodeError | KeyError)
         reason = _last_line(text) if is_from_ray else "the answer is not that of a Ray dashboard"
         raise ClusterError(f"{url}: {reason}. Try again, or run `{ray_job('list', url)}`.") from None
 

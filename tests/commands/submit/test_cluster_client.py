@@ -64,6 +64,7 @@ def test_an_absent_cluster_is_one_line_and_exits_with_two(capsys, keys_of, golde
         (404, b"nothing here"),
         (200, b"<html>"),
         (200, b'{"ray_version": "1.2.0"}'),
+        (200, b'{"version": "2"}'),
         (401, b"Unauthorized"),
         (403, b"Forbidden"),
     ],

@@ -11,8 +11,9 @@ import yaml
 
 from fedvtc.commands.main import main
 from fedvtc.commands.submit import read_runtime_env
-from fedvtc.commands.submit.package import ENTRYPOINT
+from fedvtc.commands.submit.package import entrypoint, packed
 from fedvtc.config import Config, field_docs
+from fedvtc.config.schema import RunConfig
 from fedvtc.learning.methods import config_classes
 
 ROOT = Path(__file__).parents[1]
@@ -266,11 +267,13 @@ def test_fedvtc_accepts_the_commands_of_wandb_sweep_yaml(capsys):
         assert node[name] == value["value"]
 
 
-def test_fedvtc_accepts_the_entrypoint_of_a_submitted_job(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    Path("config.yaml").write_text("run: {rounds: 3}\n")
+def test_fedvtc_accepts_the_entrypoint_of_a_submitted_job(monkeypatch, capsys):
+    config = Config(run=RunConfig(name="mine", rounds=3))
 
-    assert check_words(words_after_run(ENTRYPOINT), capsys)["run"]["rounds"] == 3
+    with packed([config], None) as folder:
+        monkeypatch.chdir(folder)
+        assert check_words(words_after_run(entrypoint(config)), capsys)["run"]["rounds"] == 3
+        monkeypatch.chdir(ROOT)
 
 
 def locked(package):

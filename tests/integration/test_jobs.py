@@ -407,6 +407,8 @@ def test_a_sweep_of_jobs_finishes_and_resumes_one_job_at_a_time(cluster, words, 
     # Both jobs start at once, in either order.
     ended = sorted(cluster.ended_jobs("mine"), key=lambda job: job["metadata"]["fedvtc_run"])
     assert [job["status"] for job in ended] == ["SUCCEEDED"] * 2, [job["message"] for job in ended]
+    # One upload for all jobs of the sweep.
+    assert len({job["runtime_env"]["working_dir"] for job in ended}) == 1
     lines = sent.stdout.splitlines()
     assert lines[-3:-1] == [f"{job['metadata']['fedvtc_run']}: job {job['submission_id']}, attempt 1" for job in ended]
     assert lines[-1].endswith(": fedvtc sweep mine.yaml run.rounds=3 placement.pool=inline --results")

@@ -257,12 +257,12 @@ def test_all_paths_that_a_job_would_lose_or_not_find_are_refused_at_once(tmp_pat
     check_sendable(good, tmp_path)
 
 
-def test_a_working_dir_must_exist_and_have_no_config_yaml(tmp_path, keys_of, golden):
+def test_a_working_dir_must_exist_and_have_no_folder_of_configs(tmp_path, keys_of, golden):
     with pytest.raises(UserError) as refused:
         check_sendable(ABSOLUTE, tmp_path / "absent")
     assert keys_of(refused.value) == [f"--working-dir={tmp_path / 'absent'}"]
     golden(refused.value)
-    (tmp_path / "config.yaml").touch()
+    (tmp_path / "fedvtc-configs").mkdir()
     with pytest.raises(UserError) as refused:
         check_sendable(ABSOLUTE, tmp_path)
     assert keys_of(refused.value) == [f"--working-dir={tmp_path}"]

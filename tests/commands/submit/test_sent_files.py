@@ -1,17 +1,20 @@
 """The files that leave this machine: those of a job, of the shipped files under jobs/, and of an image."""
 
+import shlex
+from dataclasses import replace
 from pathlib import Path
 from zipfile import ZipFile
 
 import pytest
 from ray._private.runtime_env.packaging import create_package
 
-from fedvtc.commands.submit.package import packed, read_runtime_env, sent_folders, unsent_files
+from fedvtc.commands.submit.package import ALWAYS_SENT, entrypoint, packed, read_runtime_env, sent_folders, unsent_files
 from fedvtc.config import Config, load
 from fedvtc.config.schema import RunConfig
 from fedvtc.learning.methods import config_classes
 
 ROOT = Path(__file__).parents[3]
+CONFIG_FILE = "fedvtc-configs/mine.yaml"
 CONFIG = Config(run=RunConfig(name="mine", output_dir="/mnt/outputs"))
 SECRET = {"secrets.env", ".env", "conf/mine.env"}
 IGNORED = {"outputs/mine/run.json", "data/mnist.npz", "src/fedvtc.egg-info/PKG-INFO"}
@@ -57,10 +60,11 @@ def test_the_sent_folder_holds_the_config_and_the_working_dir(code, sent):
     (folder / "package/module.py").write_text("x = 1\n")
     (folder / ".gitignore").write_text("*.bin\n")
 
-    with packed(CONFIG, Path()) as made:
-        assert load([made / "config.yaml"], [], methods=config_classes()).run == CONFIG.run
+    with packed([CONFIG], Path()) as made:
+        assert load([made / CONFIG_FILE], [], methods=config_classes()).run == CONFIG.run
+        assert CONFIG_FILE in entrypoint(CONFIG).split()
         with sent(made, include_gitignore=True) as package:
-            assert sorted(package.namelist()) == [".gitignore", "config.yaml", "package/module.py"]
+            assert sorted(package.namelist()) == [".gitignore", CONFIG_FILE, "package/module.py"]
             assert package.read("package/module.py") == b"x = 1\n"
     assert not made.exists()
     assert (folder / "package/module.py").exists()
@@ -74,10 +78,10 @@ def test_the_token_of_a_cluster_is_not_sent(code, sent, tmp_path, monkeypatch, n
     monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", name)
 
     patterns = unsent_files({"excludes": ["*.bin"]}, Path())
-    with packed(CONFIG, Path()) as folder, sent(folder, include_gitignore=True, excludes=patterns) as package:
-        assert set(package.namelist()) == {"config.yaml", *files} - {name}
+    with packed([CONFIG], Path()) as folder, sent(folder, include_gitignore=True, excludes=patterns) as package:
+        assert set(package.namelist()) == {CONFIG_FILE, *files} - {name}
     monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "elsewhere"))
-    assert unsent_files({}, Path()) == unsent_files({}, None) == ["*.env"]
+    assert unsent_files({}, Path()) == unsent_files({}, None) == ["*.env", *ALWAYS_SENT]
 
 
 def test_files_with_secrets_are_not_sent_unless_excludes_name_them(code, sent):
@@ -85,8 +89,28 @@ def test_files_with_secrets_are_not_sent_unless_excludes_name_them(code, sent):
 
     for excludes, names in (([], {"environment.py"}), (["!mine.env"], {"environment.py", "inner/mine.env"})):
         patterns = unsent_files({"excludes": excludes}, Path())
-        with packed(CONFIG, Path()) as folder, sent(folder, include_gitignore=True, excludes=patterns) as package:
-            assert set(package.namelist()) == {"config.yaml", *names}
+        with packed([CONFIG], Path()) as folder, sent(folder, include_gitignore=True, excludes=patterns) as package:
+            assert set(package.namelist()) == {CONFIG_FILE, *names}
+
+
+@pytest.mark.parametrize("pattern", ["*.yaml", "fedvtc-configs"])
+def test_configs_are_sent_although_the_patterns_of_a_user_fit_their_names(code, sent, pattern):
+    folder = code("mine.yaml")
+    for name in (".gitignore", ".rayignore"):
+        (folder / name).write_text(pattern)
+
+    patterns = unsent_files({"excludes": [pattern]}, Path())
+    with packed([CONFIG], Path()) as made, sent(made, include_gitignore=True, excludes=patterns) as package:
+        assert CONFIG_FILE in package.namelist()
+    assert (folder / ".gitignore").read_text() == pattern
+
+
+def test_any_name_of_a_run_gives_a_command(code):
+    for name in ("my run; rm -rf $HOME", "x" * 255, "\u00e9" * 127, "a\nb", "'"):
+        config = replace(CONFIG, run=replace(CONFIG.run, name=name))
+        with packed([config], None) as made:
+            *_, file, _ = shlex.split(entrypoint(config))
+            assert load([made / file], [], methods=config_classes()).run.name == name
 
 
 def test_the_shipped_files_keep_secrets_out_of_a_job(code, sent):

@@ -8,7 +8,7 @@ from fedvtc.commands.submit.following import RetryWindow, follow
 from fedvtc.commands.submit.jobs import Job, statuses
 from fedvtc.commands.submit.package import read_runtime_env, sent_folders
 from fedvtc.commands.submit.printing import advice, jobs_table, watch
-from fedvtc.commands.submit.submitting import submit
+from fedvtc.commands.submit.submitting import package_of, submit
 
 __all__ = [
     "Job",
@@ -17,6 +17,7 @@ __all__ = [
     "cluster_url",
     "follow",
     "jobs_table",
+    "package_of",
     "read_runtime_env",
     "sent_folders",
     "statuses",

@@ -1,9 +1,14 @@
-"""The package of a job: its runtime environment, and a folder with the resolved config."""
+"""The package of a job: its runtime environment, and a folder with the resolved config.
+
+Ray uploads a folder under a hash of its content, and only if the cluster lacks the folder of this hash. A folder that
+holds the configs of several runs is therefore uploaded once for all of their jobs.
+"""
 
 import math
 import os
 import re
-from collections.abc import Iterator, Mapping
+import shlex
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,6 +17,7 @@ from typing import Any, TypeGuard
 import yaml
 
 from fedvtc.config import lost_outputs, to_yaml
+from fedvtc.config.naming import file_name
 from fedvtc.config.problems import Problem, show
 from fedvtc.config.schema import Config
 from fedvtc.config.secrets import is_reference, is_secret_name, is_switch, secret_keys, secrets_in, texts
@@ -19,8 +25,14 @@ from fedvtc.errors import ConfigError, UserError
 from fedvtc.runtime.actors.token import DEFAULT_FILE as DEFAULT_TOKEN_FILE
 from fedvtc.runtime.actors.token import TOKEN_FILE
 
-CONFIG_FILE = "config.yaml"
-ENTRYPOINT = f"python -m fedvtc run {CONFIG_FILE} --plain"
+CONFIG_FOLDER = "fedvtc-configs"
+"""The folder of the resolved configs in the folder that is sent with a job."""
+ALWAYS_SENT = (f"!/{CONFIG_FOLDER}", f"!/{CONFIG_FOLDER}/**")
+"""Patterns that send the configs, whatever earlier patterns leave out."""
+MAX_NAME_BYTES = 200
+"""Maximum length of the name of a config file without its ending."""
+IGNORE_FILES = (".gitignore", ".rayignore")
+"""Files of a folder that name files which Ray does not send."""
 STOP_WAIT_VARIABLE = "RAY_JOB_STOP_WAIT_TIME_S"
 STOP_WAIT_S = 120
 """Minimum seconds that a stopped job has to save its run; Ray's own default is 3."""
@@ -152,9 +164,9 @@ def check_sendable(config: Config, working_dir: Path | None) -> None:
     """
     if working_dir is not None and not working_dir.is_dir():
         raise UserError(f"--working-dir={working_dir}: no such folder. Give the folder whose copy the job runs in.")
-    if working_dir is not None and (working_dir / CONFIG_FILE).exists():
-        what = f"contains {CONFIG_FILE}, the name under which the config of the job is sent"
-        raise UserError(f"--working-dir={working_dir}: {what}. Rename that file; fedvtc submit accepts any name.")
+    if working_dir is not None and (working_dir / CONFIG_FOLDER).exists():
+        what = f"contains {CONFIG_FOLDER}, the name of the folder in which the config of the job is sent"
+        raise UserError(f"--working-dir={working_dir}: {what}. Rename that folder.")
     problems = list(lost_outputs(config))
     inputs = {"data.root": config.data.root, "data.path": config.data.path, "partition.file": config.partition.file}
     for key, path in inputs.items():
@@ -171,8 +183,8 @@ def check_sendable(config: Config, working_dir: Path | None) -> None:
 
 def unsent_files(runtime_env: Mapping[str, Any], working_dir: Path | None) -> list[str]:
     """Returns the patterns of files that are not sent: `SECRET_FILES`, the user's `excludes`, files with a token."""
-    # The user's patterns come later, so that `!FILE` sends a file all the same.
-    patterns = [SECRET_FILES, *(runtime_env.get("excludes") or ())]
+    # The user's patterns come later, so that `!FILE` sends a file all the same; the configs are always sent.
+    patterns = [SECRET_FILES, *(runtime_env.get("excludes") or ()), *ALWAYS_SENT]
     for name in (os.environ.get(TOKEN_FILE), DEFAULT_TOKEN_FILE):
         file = Path(name).expanduser().resolve() if name else None
         if file and working_dir and file.is_relative_to(working_dir.resolve()):
@@ -181,12 +193,33 @@ def unsent_files(runtime_env: Mapping[str, Any], working_dir: Path | None) -> li
     return patterns
 
 
+def entrypoint(config: Config) -> str:
+    """Returns the shell command of the job of a run with a name."""
+    return f"python -m fedvtc run {shlex.quote(_config_file(config))} --plain"
+
+
 @contextmanager
-def packed(config: Config, working_dir: Path | None) -> Iterator[Path]:
-    """Makes a temporary folder with the config and links to the entries of `working_dir`; Ray follows links."""
+def packed(configs: Iterable[Config], working_dir: Path | None) -> Iterator[Path]:
+    """Makes a temporary folder with configs and links to the entries of `working_dir`; Ray follows links.
+
+    Args:
+        configs: the configs of runs with different names.
+        working_dir: the folder whose copy the jobs run in.
+    """
     with TemporaryDirectory(prefix="fedvtc-") as name:
         folder = Path(name)
         for entry in working_dir.iterdir() if working_dir else ():
-            (folder / entry.name).symlink_to(entry.absolute())
-        (folder / CONFIG_FILE).write_text(to_yaml(config), encoding="utf-8")
+            if entry.name in IGNORE_FILES and entry.is_file():
+                # The files of patterns such as *.yaml are not sent, but the configs are.
+                (folder / entry.name).write_bytes(entry.read_bytes() + "\n".join(["", *ALWAYS_SENT, ""]).encode())
+            else:
+                (folder / entry.name).symlink_to(entry.absolute())
+        (folder / CONFIG_FOLDER).mkdir()
+        for config in configs:
+            (folder / _config_file(config)).write_text(to_yaml(config), encoding="utf-8")
         yield folder
+
+
+def _config_file(config: Config) -> str:
+    name = file_name(str(config.run.name)).encode()[:MAX_NAME_BYTES].decode(errors="ignore")
+    return f"{CONFIG_FOLDER}/{name}.yaml"

@@ -1,13 +1,14 @@
 """Submits a run to a cluster as a job."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from fedvtc.commands.submit.cluster_client import cluster_url, connect, one_line_errors, ray_job
 from fedvtc.commands.submit.jobs import ATTEMPT, OUTPUT_DIR, ROUNDS, RUN, RUN_ID, Job, jobs_of
-from fedvtc.commands.submit.package import ENTRYPOINT, check_sendable, job_environment, packed, unsent_files
+from fedvtc.commands.submit.package import check_sendable, entrypoint, job_environment, packed, unsent_files
 from fedvtc.config.naming import default_name
 from fedvtc.config.schema import Config
 from fedvtc.errors import UserError
@@ -22,6 +23,7 @@ def submit(
     working_dir: Path | None = None,
     metadata_extra: Mapping[str, str] | None = None,
     jobs: Sequence[Job] | None = None,
+    package: Path | None = None,
 ) -> Job:
     """Submits a run as a job; resumes the run if the cluster has run the same `run.name` and `run.output_dir` before.
 
@@ -35,6 +37,7 @@ def submit(
         working_dir: a folder that the job runs in a copy of.
         metadata_extra: more metadata of the job.
         jobs: the result of `statuses` for the cluster; None requests it.
+        package: a folder of `package_of` with the config; None makes one.
 
     Raises:
         UserError: the job would lose outputs or lack inputs, the run has an active job, or the cluster rejects the job.
@@ -65,14 +68,35 @@ def submit(
     if excludes := unsent_files(environment, working_dir):
         environment["excludes"] = excludes
     environment["env_vars"] |= {RUN_ID_VARIABLE: run_id, ATTEMPT_VARIABLE: str(attempt)}
-    with packed(config, working_dir) as folder, one_line_errors(url):
+    with nullcontext(package) if package else packed([config], working_dir) as folder, one_line_errors(url):
         client.submit_job(
-            entrypoint=ENTRYPOINT,
+            entrypoint=entrypoint(config),
             submission_id=job.id,
             runtime_env={**environment, "working_dir": str(folder)},
             metadata={**(metadata_extra or {}), **metadata},
         )
     return job
+
+
+@contextmanager
+def package_of(
+    configs: Sequence[Config], runtime_env: Mapping[str, Any] | None = None, working_dir: Path | None = None
+) -> Iterator[Path]:
+    """Makes the folder that is sent with the jobs of several runs, which the cluster then gets once.
+
+    Args:
+        configs: the complete, checked configs of the runs, each with another `run.name`.
+        runtime_env: a runtime environment of Ray, from `read_runtime_env`.
+        working_dir: a folder that each job runs in a copy of.
+
+    Raises:
+        UserError: a job would lose outputs or lack inputs.
+    """
+    folder = working_dir or job_environment(runtime_env or {}, configs[0])[1]
+    for config in configs:
+        check_sendable(config, folder)
+    with packed([_for_job(config) for config in configs], folder) as package:
+        yield package
 
 
 def _for_job(config: Config) -> Config:

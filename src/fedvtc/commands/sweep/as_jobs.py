@@ -71,26 +71,32 @@ def submit_trials(
         stays = "this command runs until the last job is submitted"
         notify(f"at most {max_active} active at a time (max_concurrent); {stays}")
     retries = submission.RetryWindow(submission.cluster_url(address), notify)
-    for trial in unsent:
-        while _num_active(sweep, jobs) >= max_active:
-            time.sleep(POLL_S)
-            try:
-                jobs = submission.statuses(address)
-            except ClusterError:
-                if not retries.is_open():
-                    raise
-            else:
-                retries.close()
-        job = submission.submit(
-            _with_wait(trial.config),
-            address=address,
-            runtime_env=environment,
-            working_dir=working_dir,
-            metadata_extra={"fedvtc_sweep": sweep.name},
-            jobs=jobs,
-        )
-        jobs = [*jobs, job]
-        notify(f"{trial.name}: job {job.id}, attempt {job.attempt}")
+    if not unsent:
+        return
+    # All trials, also those that are done: the folder of a resumed sweep is then still known to the cluster.
+    configs = {trial.name: _with_wait(trial.config) for trial in sweep.trials}
+    with submission.package_of([*configs.values()], environment, working_dir) as package:
+        for trial in unsent:
+            while _num_active(sweep, jobs) >= max_active:
+                time.sleep(POLL_S)
+                try:
+                    jobs = submission.statuses(address)
+                except ClusterError:
+                    if not retries.is_open():
+                        raise
+                else:
+                    retries.close()
+            job = submission.submit(
+                configs[trial.name],
+                address=address,
+                runtime_env=environment,
+                working_dir=working_dir,
+                metadata_extra={"fedvtc_sweep": sweep.name},
+                jobs=jobs,
+                package=package,
+            )
+            jobs = [*jobs, job]
+            notify(f"{trial.name}: job {job.id}, attempt {job.attempt}")
 
 
 def _has_job(trial: Trial, jobs: Sequence[Job], is_here: bool, notify: Callable[[str], None]) -> bool:

@@ -28,7 +28,7 @@ def test_the_exit_code_is_that_of_the_job(job, status, driver_exit_code, code):
 
 def test_jobs_of_other_programs_are_left_out():
     ours = {"fedvtc_run": "mine", "fedvtc_run_id": "0a1b2c3d", "fedvtc_attempt": "2", "fedvtc_output_dir": "/mnt"}
-    longer = {**ours, "fedvtc_attempt": "3", "fedvtc_rounds": "20"}
+    longer = {**ours, "fedvtc_attempt": "3", "fedvtc_rounds": "20", "fedvtc_fingerprint": "f00d"}
     common = {"type": "SUBMISSION", "entrypoint": "python", "start_time": 1500}
     details = [
         JobDetails(status="RUNNING", submission_id="0a1b2c3d-2", metadata=ours, **common),
@@ -39,7 +39,7 @@ def test_jobs_of_other_programs_are_left_out():
     ]
     assert _federations(details) == [
         Job("0a1b2c3d-2", "mine", "0a1b2c3d", 2, "/mnt", "RUNNING", started_s=1.5),
-        Job("0a1b2c3d-3", "mine", "0a1b2c3d", 3, "/mnt", "PENDING", started_s=1.5, rounds=20),
+        Job("0a1b2c3d-3", "mine", "0a1b2c3d", 3, "/mnt", "PENDING", started_s=1.5, rounds=20, fingerprint="f00d"),
     ]
 
 

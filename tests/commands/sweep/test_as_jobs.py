@@ -4,7 +4,9 @@ import pytest
 
 from fedvtc.commands.submit import Job
 from fedvtc.commands.sweep import load_sweep
-from fedvtc.commands.sweep.as_jobs import _belongs_to, _num_active, _suffices, _with_wait
+from fedvtc.commands.sweep.as_jobs import _belongs_to, _num_active, _suffices, _with_wait, check_jobs
+from fedvtc.config import fingerprint
+from fedvtc.errors import ConfigError
 
 
 @pytest.fixture
@@ -37,6 +39,25 @@ def test_an_ended_job_counts_only_if_the_run_folder_is_elsewhere(
 
     assert _suffices(made, trial, is_here=True) == suffices_here
     assert _suffices(made, trial, is_here=False) == suffices_elsewhere
+
+
+@pytest.mark.parametrize(("status", "is_here"), [("SUCCEEDED", False), ("PENDING", False), ("RUNNING", True)])
+def test_a_job_with_another_config_is_refused(write, sweep, keys_of, golden, status, is_here):
+    first, second = sweep.trials
+    jobs = [job(first, status, fingerprint=fingerprint(first.config)), job(second, status)]
+    check_jobs(sweep, sweep.trials, jobs, is_here)
+
+    changed = load_sweep(sweep.file, ["training.epochs=2"])
+    with pytest.raises(ConfigError) as refused:
+        check_jobs(changed, changed.trials, jobs, is_here)
+
+    assert keys_of(refused.value) == [first.name, "mine.yaml"]
+    golden(refused.value)
+    # Another number of rounds is no other config: the run resumes.
+    longer = load_sweep(sweep.file, ["run.rounds=20"])
+    check_jobs(longer, longer.trials, jobs, is_here)
+    ended = [job(first, "FAILED", fingerprint="other")]
+    check_jobs(sweep, sweep.trials, ended, is_here)
 
 
 def test_active_jobs_of_the_sweep_are_counted(sweep):

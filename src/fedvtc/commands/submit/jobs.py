@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 # Keys of a job's metadata that name its run.
 RUN, RUN_ID, ATTEMPT, OUTPUT_DIR = "fedvtc_run", "fedvtc_run_id", "fedvtc_attempt", "fedvtc_output_dir"
-ROUNDS = "fedvtc_rounds"
+ROUNDS, FINGERPRINT = "fedvtc_rounds", "fedvtc_fingerprint"
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,7 @@ class Job:
         message: Ray's message about the job.
         driver_exit_code: the exit code of the process; None before its end, or if Ray does not know the code.
         rounds: the number of rounds of the run; None if the metadata lacks the number.
+        fingerprint: the fingerprint of the config of the run; None if the metadata lacks the fingerprint.
     """
 
     id: str
@@ -44,6 +45,7 @@ class Job:
     message: str = ""
     driver_exit_code: int | None = None
     rounds: int | None = None
+    fingerprint: str | None = None
 
     @property
     def is_over(self) -> bool:
@@ -115,6 +117,7 @@ def _federations(details: Iterable["JobDetails"]) -> list[Job]:
                     message=detail.message or "",
                     driver_exit_code=detail.driver_exit_code,
                     rounds=int(metadata[ROUNDS]) if metadata.get(ROUNDS, "").isdecimal() else None,
+                    fingerprint=metadata.get(FINGERPRINT),
                 )
             )
     return jobs

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from fedvtc.commands.submit.cluster_client import cluster_url, connect, one_line_errors, ray_job
-from fedvtc.commands.submit.jobs import ATTEMPT, OUTPUT_DIR, ROUNDS, RUN, RUN_ID, Job, jobs_of
+from fedvtc.commands.submit.jobs import ATTEMPT, FINGERPRINT, OUTPUT_DIR, ROUNDS, RUN, RUN_ID, Job, jobs_of
 from fedvtc.commands.submit.package import check_sendable, entrypoint, job_environment, packed, unsent_files
+from fedvtc.config import fingerprint
 from fedvtc.config.naming import default_name
 from fedvtc.config.schema import Config
 from fedvtc.errors import UserError
@@ -57,6 +58,7 @@ def submit(
         output_dir=config.run.output_dir,
         status="PENDING",
         rounds=config.run.rounds,
+        fingerprint=fingerprint(config),
     )
     metadata = {
         RUN: job.run,
@@ -64,6 +66,7 @@ def submit(
         ATTEMPT: str(attempt),
         OUTPUT_DIR: job.output_dir,
         ROUNDS: str(job.rounds),
+        FINGERPRINT: str(job.fingerprint),
     }
     if excludes := unsent_files(environment, working_dir):
         environment["excludes"] = excludes

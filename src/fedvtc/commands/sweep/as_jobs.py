@@ -9,7 +9,7 @@ from fedvtc.commands import submit as submission
 from fedvtc.commands.submit import Job
 from fedvtc.commands.sweep.folder import SweepFolder
 from fedvtc.commands.sweep.trials import Sweep, Trial
-from fedvtc.config import Config, lost_outputs
+from fedvtc.config import Config, fingerprint, lost_outputs
 from fedvtc.errors import ClusterError, ConfigError
 
 WAIT_DAYS = 7
@@ -56,13 +56,14 @@ def submit_trials(
         notify: prints a line for the user.
 
     Raises:
-        UserError: the cluster does not answer or rejects a job.
+        UserError: the cluster does not answer or rejects a job, or a job of a trial has another config.
     """
     sweep = folder.sweep
     environment = submission.read_runtime_env(runtime_env) if runtime_env else None
     jobs: Sequence[Job] = submission.statuses(address)
     # Read after the jobs, so that a trial whose job ends in between is not submitted again.
     trials = folder.pending() if is_here else sweep.trials
+    check_jobs(sweep, trials, jobs, is_here)
     unsent = [trial for trial in trials if not _has_job(trial, jobs, is_here, notify)]
     if any(_with_wait(trial.config) != trial.config for trial in unsent):
         notify(f"each trial waits up to {WAIT_DAYS} days for free resources (placement.wait_timeout_s is 0)")
@@ -97,6 +98,26 @@ def submit_trials(
             )
             jobs = [*jobs, job]
             notify(f"{trial.name}: job {job.id}, attempt {job.attempt}")
+
+
+def check_jobs(sweep: Sweep, trials: Sequence[Trial], jobs: Sequence[Job], is_here: bool) -> None:
+    """Refuses trials whose jobs run, or have run, another config.
+
+    Raises:
+        ConfigError: one line for each job with another config.
+    """
+    lines = [
+        f"{trial.name}: job {job.id} ({job.status}) has another config."
+        for trial in trials
+        for job in jobs
+        if _belongs_to(job, trial) and _suffices(job, trial, is_here)
+        # A job of an earlier version of fedvtc has no fingerprint.
+        if job.fingerprint not in (None, fingerprint(trial.config))
+    ]
+    if lines:
+        fix = "Change the name of the sweep, or use the sweep file and keys that started the sweep there."
+        lines.append(f"{sweep.file}: {sweep.path} belongs to jobs with other configs. {fix}")
+        raise ConfigError(lines)
 
 
 def _has_job(trial: Trial, jobs: Sequence[Job], is_here: bool, notify: Callable[[str], None]) -> bool:

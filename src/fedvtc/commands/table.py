@@ -22,6 +22,7 @@ examples:
   fedvtc table outputs/mnist_methods --rows method --columns partition.alpha --metric test/accuracy/mean
   fedvtc table outputs/mnist_methods --metric test/accuracy/mean,bytes/up --percent --format latex
   fedvtc table outputs/mnist_methods --where partition.alpha=0.1 --compare FedProto --ranks
+  fedvtc table outputs/mnist_methods --metric accuracy --heading accuracy=Accuracy --format latex
   fedvtc table outputs/mnist_methods --long > mnist_methods.csv
 """
 FORMATS = ("text", "latex", "markdown", "csv", "html")
@@ -44,6 +45,8 @@ def parser() -> Parser:
     add("--sort", metavar="NAME", help="sort the rows by this number in the first column, the best row first")
     compare = "add the differences from this row, paired by seed, with 95 %% confidence intervals"
     add("--compare", metavar="ROW", help=compare)
+    heading = "heading of a setting or number, such as training.optimizer.lr='learning rate'; repeat for more"
+    add("--heading", action="append", default=[], metavar="NAME=TEXT", help=heading)
     add("--ranks", action="store_true", help="add the mean rank over seeds by the first metric")
     target = "rounds, bytes and seconds up to this mean accuracy, as target/rounds, target/bytes, target/seconds"
     add("--target", type=_target, metavar="ACCURACY", help=target)
@@ -76,8 +79,9 @@ def run(arguments: argparse.Namespace) -> int:
         print(as_long_csv(trials, [*rows, *columns], names), end="")
         return EXIT_OK
     shown = names or default_names(trials.target, times=arguments.format == "text")
-    metrics = metrics_of(shown, trials.target, percent=arguments.percent, digits=arguments.digits)
-    choice = Choice(metrics, arguments.compare, arguments.ranks, counts=not names, order=order)
+    headings = _headings(trials, arguments.heading, [*table.row_keys, *table.column_keys])
+    metrics = metrics_of(shown, trials.target, percent=arguments.percent, digits=arguments.digits, headings=headings)
+    choice = Choice(metrics, arguments.compare, arguments.ranks, not names, order, headings)
     if arguments.format == "csv":
         print(formats.as_csv(table, choice), end="")
         return EXIT_OK
@@ -121,6 +125,17 @@ def _number(trials: "Trials", option: str, word: str) -> str:
         fix = did_you_mean(word, known if nearest(word, known) else headings)
         raise UserError(f"{option} {word}: no run has this number. {fix}")
     return name
+
+
+def _headings(trials: "Trials", given: Sequence[str], settings: Sequence[str]) -> dict[str, str]:
+    """Returns the texts of `--heading` by setting or number."""
+    headings = {}
+    for word in given:
+        name, equals, text = word.partition("=")
+        if not equals or not text:
+            raise UserError(f"--heading {word}: expected NAME=TEXT. Write for example --heading accuracy=Acc.")
+        headings[name if name in settings else _number(trials, "--heading", name)] = text
+    return headings
 
 
 def _digits(text: str) -> int:

@@ -129,6 +129,15 @@ def test_runs_without_a_sweep_are_told_apart_by_the_settings_that_change_results
     assert found == [(False, "1.0"), (True, "1.0"), (False, "0.1"), (True, "0.1")]
 
 
+def test_headings_of_settings_and_numbers_can_be_chosen(table):
+    words = "--rows method --columns partition.alpha --metric accuracy,bytes/up --format markdown"
+    heading, *_ = cells(table(words))
+    assert heading == ["method", "alpha 0.1: accuracy", "alpha 0.1: up", "alpha 1.0: accuracy", "alpha 1.0: up"]
+    chosen = "--heading method=Method --heading partition.alpha=a --heading accuracy=Acc. --heading bytes/up=MB"
+    heading, *_ = cells(table(f"{words} {chosen}"))
+    assert heading == ["Method", "a 0.1: Acc.", "a 0.1: MB", "a 1.0: Acc.", "a 1.0: MB"]
+
+
 def test_labels_become_no_markup(table):
     words = f"--where partition.alpha=0.1 --metric {ACCURACY} --format"
 
@@ -196,6 +205,8 @@ def test_the_latex_table_is_whole(table, words, tmp_path):
         "--sort acuracy",
         "--compare Nobody",
         "--where alpha",
+        "--heading accuracy",
+        "--heading acuracy=Acc",
     ],
 )
 def test_a_choice_that_cannot_work_is_one_line(sweep, words, capsys, golden):

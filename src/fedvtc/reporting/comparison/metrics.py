@@ -1,7 +1,8 @@
 """Numbers of runs as columns of a table: heading, direction, format."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from fedvtc.learning.metrics import HEADLINE_METRICS
 from fedvtc.reporting.run_numbers import (
@@ -83,11 +84,17 @@ class Metric:
 
 
 def metrics_of(
-    names: Sequence[str], target: float | None, *, percent: bool = False, digits: int | None = None
+    names: Sequence[str],
+    target: float | None,
+    *,
+    percent: bool = False,
+    digits: int | None = None,
+    headings: Mapping[str, str] = MappingProxyType({}),
 ) -> list[Metric]:
-    """Returns the columns of some numbers."""
+    """Returns the columns of some numbers; `headings` replaces the headings of numbers by name."""
     reached = "the target" if target is None else f"{target:g}"
-    return [Metric(name, HEADINGS.get(name, name).format(reached), percent, digits) for name in names]
+    texts = {name: HEADINGS.get(name, name).format(reached) for name in names}
+    return [Metric(name, headings.get(name, texts[name]), percent, digits) for name in names]
 
 
 def default_names(target: float | None, *, times: bool) -> list[str]:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Literal
 
 from fedvtc.errors import count_of
@@ -43,6 +44,7 @@ class Choice:
         ranks: True adds the mean rank by the first metric.
         counts: True adds the numbers of finished and of all trials.
         order: name of the metric by which rows are sorted, the best row first; None keeps the order of the trials.
+        headings: texts that replace the names of settings in headings.
     """
 
     metrics: Sequence[Metric]
@@ -50,6 +52,7 @@ class Choice:
     ranks: bool = False
     counts: bool = False
     order: str | None = None
+    headings: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -82,7 +85,7 @@ def sheet_of(table: Comparison, choice: Choice) -> Sheet:
     cells: list[list[Cell]] = []
     several = len(choice.metrics) > 1 or choice.counts
     for column in table.columns:
-        above = column_text(table.column_keys, column)
+        above = column_text(table.column_keys, column, choice.headings)
         if choice.counts:
             columns.append((above, "finished"))
             cells.append([Cell(_finished(table.group(row, column))) for row in rows])
@@ -100,7 +103,8 @@ def sheet_of(table: Comparison, choice: Choice) -> Sheet:
         columns.append(("", "rank"))
         cells.append([Cell(f"{ranks[row]:.2f}" if row in ranks else MISSING) for row in rows])
     body = [(row, [column[number] for column in cells]) for number, row in enumerate(rows)]
-    return Sheet(table.row_keys, columns, body, _notes(table, choice, cells))
+    labels = tuple(choice.headings.get(key, key) for key in table.row_keys)
+    return Sheet(labels, columns, body, _notes(table, choice, cells))
 
 
 def checked_bases(table: Comparison, choice: Choice) -> Mapping[Place, Place]:
@@ -150,11 +154,12 @@ def ranks_of(table: Comparison, metric: Metric) -> tuple[dict[Texts, float], int
     return dict(zip(ranked, ranks, strict=True)), len(blocks)
 
 
-def column_text(keys: Texts, values: Texts) -> str:
+def column_text(keys: Texts, values: Texts, headings: Mapping[str, str] = MappingProxyType({})) -> str:
     """Returns the heading of a column, such as `alpha 0.1`; a method stands for itself."""
-    parts = [
-        value if key == METHOD else f"{key.rpartition('.')[2]} {value}" for key, value in zip(keys, values, strict=True)
-    ]
+    parts = []
+    for key, value in zip(keys, values, strict=True):
+        name = headings.get(key, "" if key == METHOD else key.rpartition(".")[2])
+        parts.append(f"{name} {value}".strip())
     return ", ".join(parts)
 
 

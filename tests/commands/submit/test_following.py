@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from ray.job_submission import JobDetails
 
 from fedvtc.commands.submit.following import _Follower
 
@@ -72,3 +73,24 @@ def test_a_lost_connection_ends_the_log_only(error):
     written = []
     asyncio.run(_Follower(Client(), "http://head:8265", "0a1b2c3d-1", written.append)._tail())
     assert written == ["a line"]
+
+
+def test_a_cluster_that_ends_with_the_job_hides_only_the_end_of_the_log():
+    class Client:
+        async def tail_job_logs(self, job_id):
+            yield "a line"
+
+        def get_job_logs(self, job_id):
+            raise ConnectionRefusedError("refused")
+
+        def get_job_info(self, job_id):
+            metadata = {"fedvtc_run": "mine", "fedvtc_attempt": "1"}
+            common = {"type": "SUBMISSION", "entrypoint": "python", "submission_id": job_id, "metadata": metadata}
+            return JobDetails(status="FAILED", driver_exit_code=3, **common)
+
+    written, notices = [], []
+    follower = _Follower(Client(), "http://head:8265", "0a1b2c3d-1", written.append)
+
+    job = asyncio.run(follower.follow(notices.append))
+
+    assert (job.exit_code, written, len(notices)) == (3, ["a line"], 1)

@@ -82,7 +82,11 @@ class _Follower:
             else:
                 retries.close()
                 if job.is_over:
-                    self._write_rest()
+                    try:
+                        self._write_rest()
+                    except ClusterError as error:
+                        # The cluster may end with its last job; the exit code of the job is known all the same.
+                        notify(f"the end of the log is missing: {error}")
                     return job
             await asyncio.sleep(PAUSE_S)
 

@@ -208,6 +208,8 @@ def test_files_and_overrides_read_numbers_alike(write: Write):
         ("method.name=my_package.my_method.MyMethod", "method.name"),
         ("data.name=my_data.stripes", "data.name"),
         ("method.name=[fancy]", "method.name"),
+        ("method.label=Mine #2", "method.label"),
+        ("method.label=#2", "method.label"),
     ],
 )
 def test_a_wrong_override_is_named_by_its_key(override: str, key: str, golden):
@@ -229,6 +231,13 @@ def test_a_conflict_of_a_method_is_placed(golden):
     (line,) = problems("method.name=fancy", "method.generator={lr: 7, epochs: 7}")
     assert line.startswith("method.generator.lr: ")
     golden(line)
+
+
+@pytest.mark.parametrize(
+    ("override", "label"), [("'Mine #2'", "Mine #2"), ('"#2"', "#2"), ("C#", "C#"), ("a#b", "a#b")]
+)
+def test_a_value_may_hold_a_hash(override: str, label: str):
+    assert load([], ["method.name=local", f"method.label={override}"], methods=METHODS).method.label == label
 
 
 def test_an_override_with_malformed_yaml_is_one_line():

@@ -17,6 +17,7 @@ from fedvtc.errors import first_line
 
 _WORDS = "Write key=value, without spaces around `=`, or the path of a file that ends in .yaml."
 """The words of a command line, as a remedy."""
+_COMMENT = re.compile(r"(?:^|\s)#")
 _UNREADABLE = (OmegaConfBaseException, yaml.YAMLError, ValueError, TypeError)
 """Errors of `parse`."""
 
@@ -120,6 +121,10 @@ def read_overrides(overrides: Sequence[str], problems: list[Problem]) -> list[La
             problems.append(Problem(key, what, COMMAND_LINE, "Quote the value for the shell: 'key=value'."))
             continue
         content = parsed.content
+        if _COMMENT.search(value) and "#" not in str(content):
+            what = "YAML reads the value from # on as a comment"
+            problems.append(Problem(key, what, COMMAND_LINE, f"Quote the value: {key}='\"...\"'."))
+            continue
         for step in reversed(path):
             content = {step: content}
         written = {(*path, *inside): word for inside, word in parsed.written.items()}

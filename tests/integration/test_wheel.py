@@ -73,4 +73,4 @@ def test_a_new_project_runs_from_the_wheel(run):
     )
     assert "Shared head" in printed
     assert "\n  pool: inline" in printed
-    assert "3 passed" in printed
+    assert "4 passed" in printed

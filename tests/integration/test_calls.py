@@ -139,42 +139,55 @@ def worked(pool, *clients):
     pool.lineage.begin(ClientHost.run_round, 1, ray.put(Broadcast())).clients.update(clients)
 
 
+def names(pool, clients):
+    return [upload.client for upload in pool.map(ClientHost.run_round, clients, Broadcast(1))]
+
+
 def test_participants_of_a_round_are_spread_evenly_by_handing_over_their_states(pool_of):
     """Clients 0 to 4 take part, four of them on one actor; clients without a round have no state."""
     with pool_of([[0, 1, 2, 3], [4, 5]], {}) as pool:
         pool.config = replace(pool.config, placement=PlacementConfig())
         worked(pool, 0, 2, 3)
-
-        def run():
-            pool._rearrange([0, 1, 2, 3])
-            return list(pool.map(ClientHost.evaluate, [0, 1, 2, 3, 4]))
-
-        assert run() == [f"evaluate of {client}" for client in range(5)]
-        assert [handle.clients for handle in pool.handles] == [[2, 3], [4, 5, 0, 1]]
-        own = [("evaluate", 2), ("evaluate", 3)]
+        assert names(pool, [0, 1, 2, 3, 4]) == [0, 1, 2, 3, 4]
+        assert sorted(len({0, 1, 2, 3, 4}.intersection(handle.clients)) for handle in pool.handles) == [2, 3]
+        given, forgotten = calls_of(pool, 2), calls_of(pool, 4)
+        assert ("give", 0) in given
         # No actor waits for a state before it has worked on its other clients.
-        assert calls_of(pool, 2) == [("give", 0), ("forget", 1), *own]
-        moved = [("take", 0, b"state"), ("rebuild", 1, 0), ("evaluate", 0), ("evaluate", 1)]
-        assert calls_of(pool, 4) == [("evaluate", 4), *moved]
-        # The actors are even now.
-        run()
-        assert calls_of(pool, 2)[4:] == [("log", 2), *own]
-        # A move must pay.
-        pool._workload = workload_of(dict.fromkeys(range(6), ray_pool.MOVE_S / 2))
-        pool._rearrange([0, 1])
-        assert ("give", 0) not in calls_of(pool, 4)
+        assert forgotten.index(("take", 0, b"state")) == forgotten.index(("run_round", 0)) - 1
+        assert forgotten[0] == ("run_round", 4)
         assert pool.printed == []
 
 
-@pytest.mark.parametrize("task", ["give", "take"])
-def test_a_client_whose_actor_is_lost_on_a_move_is_rebuilt_from_its_history(pool_of, task):
-    with pool_of([[0, 1], [2]], {(task, 0): Fault("kill")}) as pool:
+def test_a_move_must_pay(pool_of):
+    with pool_of([[0, 1, 2, 3], [4, 5]], {}) as pool:
         pool.config = replace(pool.config, placement=PlacementConfig())
-        worked(pool, 0)
-        pool._rearrange([0, 1])
-        assert list(pool.map(ClientHost.evaluate, [0, 1, 2])) == [f"evaluate of {client}" for client in range(3)]
-        assert ("rebuild", 0, 1) in calls_of(pool, 0)
-        assert len(pool.printed) == 1
+        pool._workload = workload_of(dict.fromkeys(range(6), ray_pool.MOVE_S / 2))
+        assert names(pool, [0, 1]) == [0, 1]
+        assert [handle.clients for handle in pool.handles] == [[0, 1, 2, 3], [4, 5]]
+
+
+def test_an_actor_that_is_done_takes_over_clients_of_a_late_one(pool_of):
+    """All clients should take equally long, but those of the first actor take a second each."""
+    script = {("run_round", client): 1.0 for client in (0, 1, 2, 3)}
+    with pool_of([[0, 1, 2, 3], [4, 5, 6, 7]], script) as pool:
+        pool.config = replace(pool.config, placement=PlacementConfig())
+        worked(pool, *range(8))
+        assert names(pool, list(range(8))) == list(range(8))
+        assert len(pool.handles[0].clients) < 4
+        assert pool.lineage.changed_since(1) == set(range(8))
+        assert pool.printed == []
+
+
+@pytest.mark.parametrize("task", ["run_round", "give", "take"])
+def test_a_round_in_which_an_actor_is_lost_completes_every_client_once(pool_of, task):
+    clients = list(range(8))
+    script = {(task, client): Fault("kill") for client in ((1,) if task == "run_round" else (0, 1, 2, 3, 4))}
+    with pool_of([[0, 1, 2, 3, 4], [5, 6, 7]], script, retries=9) as pool:
+        pool.config = replace(pool.config, placement=PlacementConfig())
+        worked(pool, *clients)
+        assert names(pool, clients) == clients
+        assert pool.lineage.changed_since(1) == set(clients)
+        assert len(pool.printed) >= 1
 
 
 def test_a_checkpoint_is_few_calls_of_each_actor(pool_of, monkeypatch):

@@ -54,22 +54,33 @@ def after(actors, made):
     return left
 
 
+def moved(costs, actors, busy=None, rooms=None):
+    """The moves of clients that wait for idle actors with room, unless said otherwise."""
+    return moves(costs, actors, busy or [0.0] * len(actors), rooms or [99] * len(actors))
+
+
 def test_moves_by_hand():
     # The busiest actor has 4. On two actors 3.5 is possible; on three, 2 is possible.
-    assert moves({0: 2, 1: 2, 2: 1.5}, [[0, 1], [2]], 9).actor_of == {0: 1}
-    assert moves({0: 2, 1: 2, 2: 1.5}, [[0, 1], [2], []], 9).actor_of == {0: 2}
-    assert moves({0: 2, 1: 2, 2: 1.5}, [[0, 1], [2]], 9).gain == 0.5
-    assert moves({0: 2, 1: 2, 2: 1.5}, [[0, 1], [2], []], 9).gain == 2
+    assert moved({0: 2, 1: 2, 2: 1.5}, [[0, 1], [2]]) == ({0: 1}, 0.5)
+    assert moved({0: 2, 1: 2, 2: 1.5}, [[0, 1], [2], []]) == ({0: 2}, 2)
     # From 50 to 49 is too little gain.
-    assert moves({0: 49, 1: 1, 2: 48}, [[0, 1], [2]], 9).actor_of == {}
-    assert moves({0: 5, 1: 1, 2: 1}, [[0, 1, 2], [], []], 9).actor_of == {0: 1}
-    assert moves({0: 8, 1: 2}, [[0, 1], []], 9).actor_of == {0: 1}
-    assert moves(dict.fromkeys(range(4), 2.5), [[0, 1, 2, 3], []], 9).actor_of == {0: 1, 1: 1}
-    assert moves(dict.fromkeys(range(10), 1), [list(range(10)), []], 99).actor_of == dict.fromkeys(range(5), 1)
-    # A client without a part in the round has no cost, and stays.
-    assert moves({0: 0, 1: 1, 2: 1, 3: 0}, [[0, 1, 2], [3]], 9).actor_of == {1: 1}
-    # No actor may take a client.
-    assert moves({0: 1, 1: 1, 2: 1}, [[0, 1, 2], []], 0).actor_of == {}
+    assert moved({0: 49, 1: 1, 2: 48}, [[0, 1], [2]]).actor_of == {}
+    assert moved({0: 5, 1: 1, 2: 1}, [[0, 1, 2], [], []]).actor_of == {0: 1}
+    assert moved({0: 8, 1: 2}, [[0, 1], []]).actor_of == {0: 1}
+    assert moved(dict.fromkeys(range(4), 2.5), [[0, 1, 2, 3], []]).actor_of == {0: 1, 1: 1}
+    assert moved(dict.fromkeys(range(10), 1), [list(range(10)), []]).actor_of == dict.fromkeys(range(5), 1)
+    # Only one actor has room, and only for one client.
+    assert moved({0: 1, 1: 1, 2: 1}, [[0, 1, 2], [], []], rooms=[9, -1, 1]).actor_of == {0: 2}
+    assert moved({}, [[], []]) == ({}, 0)
+
+
+def test_clients_that_wait_for_a_busy_actor_move_to_an_actor_that_is_done():
+    # Without the move the last client ends after 6, with the move after 3.
+    assert moved({0: 3}, [[0], []], busy=[3, 0]) == ({0: 1}, 3)
+    # The other actor would end even later.
+    assert moved({0: 3}, [[0], []], busy=[2, 2]).actor_of == {}
+    # No client waits for the busiest actor, whose 9 cannot shrink; two of the four others move.
+    assert moved(dict.fromkeys(range(4), 1), [[], [0, 1, 2, 3], []], busy=[9, 0, 0]) == ({0: 2, 1: 2}, 2)
 
 
 @st.composite
@@ -85,17 +96,17 @@ def layouts(draw):
 @given(layouts())
 def test_moves_shrink_the_largest_load_or_are_not_made(layout):
     costs, actors = layout
-    made, gain = moves(costs, actors, len(costs))
-    moved = after(actors, made)
-    assert sorted(client for clients in moved for client in clients) == list(range(len(costs)))
-    longest, shorter = max(loads_of(costs, actors)), max(loads_of(costs, moved))
+    made, gain = moved(costs, actors)
+    dealt = after(actors, made)
+    assert sorted(client for clients in dealt for client in clients) == list(range(len(costs)))
+    longest, shorter = max(loads_of(costs, actors)), max(loads_of(costs, dealt))
     if made:
         assert gain == pytest.approx(longest - shorter)
         assert shorter < longest * (1 - WORTH_MOVING) * (1 + 1e-9)
         assert all(client not in actors[actor] for client, actor in made.items())
-        assert moves(costs, actors, len(costs)) == (made, gain)
+        assert moved(costs, actors) == (made, gain)
         # All moves at once, because each move takes time.
-        assert moves(costs, moved, len(costs)) == ({}, 0)
+        assert moved(costs, dealt) == ({}, 0)
     elif len(actors) > 1:
         assert shorter == longest
 
@@ -103,7 +114,7 @@ def test_moves_shrink_the_largest_load_or_are_not_made(layout):
 @given(st.integers(1, 40), st.integers(2, 8))
 def test_equal_clients_on_one_actor_are_spread_evenly(num_clients, num_actors):
     actors = [list(range(num_clients)), *([] for _ in range(num_actors - 1))]
-    made = moves(dict.fromkeys(range(num_clients), 1.0), actors, num_clients).actor_of
+    made = moved(dict.fromkeys(range(num_clients), 1.0), actors).actor_of
     longest = max(map(len, after(actors, made)))
     ideal = max(num_clients / num_actors, 1)
     assert longest == math.ceil(ideal) or longest * (1 - WORTH_MOVING) <= ideal

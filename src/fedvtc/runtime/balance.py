@@ -40,61 +40,84 @@ def loads_of(costs: Mapping[int, float], actors: Sequence[Collection[int]]) -> l
 
 
 class Moves(NamedTuple):
-    """Clients that change their actor.
+    """Waiting clients that change their actor.
 
     Attributes:
         actor_of: the new actor of each client that moves.
-        gain: cost by which the moves shorten the round.
+        gain: cost by which the moves shorten the work of the busiest actor that clients wait for.
     """
 
     actor_of: dict[int, int]
     gain: float
 
 
-def moves(costs: Mapping[int, float], actors: Sequence[Collection[int]], most_per_actor: int) -> Moves:
-    """Returns moves that shrink the load of the busiest actor by more than `WORTH_MOVING`, or none.
+def moves(
+    costs: Mapping[int, float],
+    actors: Sequence[Collection[int]],
+    busy: Sequence[float],
+    rooms: Sequence[float],
+) -> Moves:
+    """Returns moves of waiting clients that shrink the largest load by more than `WORTH_MOVING`, or none.
 
-    Each step moves one client from the busiest actor to the least busy one: the client that leaves the larger of the
-    two loads smallest. The steps end once no deal of the clients could shrink the load by such a share again.
+    The load of an actor is the cost of the clients that it works on and of those that wait for it. Only actors that
+    clients wait for count, because the load of the others cannot shrink. Each step moves one client from the busiest
+    actor to the least busy one: the client that leaves the larger of the two loads smallest. The steps end once no deal
+    of the clients could shrink the load by such a share again.
 
     Args:
-        costs: cost of the round for each client, in any unit; 0 for a client without a part in the round, which stays.
-        actors: the clients of each actor; an actor without clients may get some.
-        most_per_actor: most clients of one actor.
+        costs: cost of the round for each waiting client, above 0, in any unit.
+        actors: the clients that wait for each actor.
+        busy: cost of the clients that each actor works on.
+        rooms: number of clients that each actor may still take.
 
     Returns:
         The moves; none if the steps do not shrink the load enough.
     """
-    after = [set(clients) for clients in actors]
-    loads = loads_of(costs, actors)
-    before, lower_bound = max(loads), max(sum(loads) / len(loads), max(costs.values(), default=0.0))
+    after, rooms = [set(clients) for clients in actors], list(rooms)
+    loads = [base + load for base, load in zip(busy, loads_of(costs, actors), strict=True)]
+    before = _largest(loads, after)
+    lower_bound = max(_level(busy, sum(costs.values())), min(busy) + max(costs.values(), default=0.0))
     new_actor_of: dict[int, int] = {}
     for _ in range(sum(map(len, after))):
-        busiest = max(range(len(after)), key=lambda actor: loads[actor])
+        busiest = max((actor for actor, clients in enumerate(after) if clients), key=lambda actor: loads[actor])
         if loads[busiest] * (1 - WORTH_MOVING) <= lower_bound:
             break
-        open_actors = [
-            actor for actor, clients in enumerate(after) if len(clients) < most_per_actor and actor != busiest
-        ]
+        open_actors = [actor for actor, room in enumerate(rooms) if room > 0 and actor != busiest]
         if not open_actors:
             break
         idlest = min(open_actors, key=lambda actor: loads[actor])
         larger_load = {
             client: max(loads[busiest] - costs[client], loads[idlest] + costs[client])
-            for client in sorted(client for client in after[busiest] if costs[client])
+            for client in sorted(after[busiest])
         }
         client = min(larger_load, key=lambda client: larger_load[client])
         if larger_load[client] >= loads[busiest]:
             break
-        for actor, change in ((busiest, -costs[client]), (idlest, costs[client])):
-            loads[actor] += change
+        for actor, change in ((busiest, -1), (idlest, 1)):
+            loads[actor] += change * costs[client]
+            rooms[actor] -= change
         after[busiest].remove(client)
         after[idlest].add(client)
         new_actor_of[client] = idlest
-    if max(loads) >= before * (1 - WORTH_MOVING):
+    gain = before - _largest(loads, after)
+    if gain <= before * WORTH_MOVING:
         return Moves({}, 0.0)
-    moved = {client: actor for client, actor in new_actor_of.items() if client not in actors[actor]}
-    return Moves(moved, before - max(loads))
+    return Moves({client: actor for client, actor in new_actor_of.items() if client not in actors[actor]}, gain)
+
+
+def _largest(loads: Sequence[float], waiting: Sequence[Collection[int]]) -> float:
+    """Returns the largest load of an actor that clients wait for; 0 if there is none."""
+    return max((load for load, clients in zip(loads, waiting, strict=True) if clients), default=0.0)
+
+
+def _level(busy: Sequence[float], work: float) -> float:
+    """Returns the load of the actors that share further work evenly, the least busy ones first."""
+    ordered = sorted(busy)
+    for num_sharing in range(1, len(ordered) + 1):
+        level = (sum(ordered[:num_sharing]) + work) / num_sharing
+        if num_sharing == len(ordered) or level <= ordered[num_sharing]:
+            break
+    return level
 
 
 class Workload:

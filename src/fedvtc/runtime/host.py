@@ -202,10 +202,11 @@ class ClientHost:
         return damaged
 
     def give(self, client_id: int) -> bytes:
-        """Returns the client's state for `take` in another process, and drops the client as `forget` does."""
+        """Returns the client's state for `take` in another process, and drops the client; for any thread."""
         client = self._clients.use(client_id)
         write_tree({"round": client.round, "state": client.state_dict()}, file := io.BytesIO())
         self.forget(client_id)
+        self._clients.release()
         return file.getvalue()
 
     def take(self, client_id: int, content: bytes) -> None:

@@ -47,6 +47,7 @@ from fedvtc.errors import ClientError, ClientMemoryError, FedvtcError
 from fedvtc.runtime.actors.errors import NODE_DIED, cause_of, reason_of
 from fedvtc.runtime.actors.handle import ActorHandle
 from fedvtc.runtime.actors.open_calls import Actors, OpenCalls
+from fedvtc.runtime.actors.waiting import Waiting
 from fedvtc.runtime.actors.watch import ActorWatch
 from fedvtc.runtime.host import ClientHost
 from fedvtc.runtime.retries import Retries
@@ -61,23 +62,28 @@ class Calls:
         task: a method of `ClientHost`; the argument of `ClientHost.rebuild` is taken from the lineage.
         clients: the clients to run the task on.
         arguments: the other arguments of the task, equal for all clients.
+        waiting: the same clients, to be handed out step by step; None sends the task to all clients at once.
     """
 
-    def __init__(self, actors: Actors, task: ClientTask, clients: Sequence[int], arguments: Sequence[Any]) -> None:
-        self._actors, self._task, self._clients = actors, task, clients
+    def __init__(
+        self,
+        actors: Actors,
+        task: ClientTask,
+        clients: Sequence[int],
+        arguments: Sequence[Any],
+        waiting: Waiting | None = None,
+    ) -> None:
+        self._actors, self._task, self._clients, self._waiting = actors, task, clients, waiting
         self._open = OpenCalls(actors, task, arguments)
         self._retries = Retries(actors.config.runtime, actors.incidents, task)
         self._watch = ActorWatch()
 
     def results(self) -> Iterator[Any]:
         """Yields the result of each client in the order of the clients; the `ClientError` of a skipped client."""
-        moved = set(self._actors.moved)
-        self._open.send([client for client in self._clients if client not in moved])
-        for client in sorted(moved):
-            self._open.rebuild(client)
-        self._open.send([client for client in self._clients if client in moved])
-        for handle in {self._actors.handle_of(client): None for client in self._clients}:
-            self._watch.add(handle)
+        if self._waiting is None:
+            self._open.send(self._clients)
+            for handle in {self._actors.handle_of(client): None for client in self._clients}:
+                self._watch.add(handle)
         for client in self._clients:
             yield self._result(client)
         # Clients that take no part, and clients that have answered, may have lost their actor too.
@@ -119,14 +125,28 @@ class Calls:
     def _wait(self, client: int) -> None:
         """Waits until the open calls of the client are done; replaces actors that are lost in the meantime."""
         # Looked up in every pass, because the replacement of an actor opens new calls.
-        while (undone := self._open.undone(client)) is not None:
-            lost = self._watch.wait(undone)
+        while awaited := self._awaited(client):
+            lost = self._watch.wait(awaited)
             if lost is None:
                 continue
             for handle, error in lost:
                 self._lost(handle, reason_of(error))
             self._replace_hanging()
             self._redistribute_slotless()
+
+    def _awaited(self, client: int) -> list[Any]:
+        """Returns the objects of Ray to wait for until the open calls of the client are done; empty if they are.
+
+        Sends waiting clients to actors that have little left to do, so that a waiting client has an object to wait for.
+        """
+        if self._waiting is not None:
+            for handle in self._waiting.hand_out(self._open):
+                self._watch.add(handle)
+        undone = self._open.undone(client)
+        own = [] if undone is None else [undone]
+        if self._waiting is None or not (own or client in self._waiting):
+            return own
+        return own + self._waiting.progress
 
     def _failed(self, cause: Exception, client: int, handle: ActorHandle) -> ClientError | None:
         """Handles an error of the client's call; returns None for a retry, and the error if the client is skipped."""
@@ -196,6 +216,8 @@ class Calls:
     def _restart(self, handle: ActorHandle, unanswered: Sequence[int], new: Sequence[ActorHandle]) -> None:
         """Rebuilds the clients of a lost actor in the new actors, and sends the task to clients without an answer."""
         self._watch.drop(handle)
+        if self._waiting is not None:
+            self._waiting.lose(handle)
         if self._task is ClientHost.hold:
             # The held states were lost with the actor, also the states of clients that have answered.
             unanswered = [client for client in handle.clients if client in self._open.sent_to]

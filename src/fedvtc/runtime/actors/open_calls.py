@@ -1,6 +1,6 @@
 """The open calls of each client during one task: the rebuild of the client, and the task itself."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple, Protocol
 
@@ -40,10 +40,27 @@ class Actors(Protocol):
     handles: list[ActorHandle]
     """The actors that are not lost."""
     moved: dict[int, Given | None]
-    """Clients that the next task has to rebuild in another actor, with the states that they had."""
+    """Clients that the next call has to rebuild in another actor, with the states that they had."""
 
     def handle_of(self, client: int) -> ActorHandle:
         """Returns the actor that the client lives in."""
+
+    def deal(
+        self,
+        waiting: Mapping[ActorHandle, Sequence[int]],
+        busy: Mapping[ActorHandle, float],
+        costs: Mapping[int, float],
+    ) -> dict[int, ActorHandle]:
+        """Returns the new actor of each waiting client that had better wait for another actor.
+
+        Args:
+            waiting: the clients that wait for each actor.
+            busy: cost of the clients that each actor works on.
+            costs: cost of each waiting client.
+        """
+
+    def move(self, client: int, handle: ActorHandle) -> None:
+        """Moves a client to another actor, where the next call has to rebuild the client, see `moved`."""
 
     def replace(self, handle: ActorHandle) -> list[ActorHandle]:
         """Starts a new actor in the slot of a lost actor; returns the new actor, where no client is built yet."""

@@ -1,6 +1,7 @@
 """Pool of Ray actors: which client lives in which actor, and replacements of lost actors."""
 
-from collections.abc import Callable, Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from fedvtc.runtime.actors.calls import Calls
 from fedvtc.runtime.actors.handle import ActorHandle
 from fedvtc.runtime.actors.open_calls import Given
 from fedvtc.runtime.actors.slots import Slot, those_there
+from fedvtc.runtime.actors.waiting import Waiting
 from fedvtc.runtime.balance import Workload, moves
 from fedvtc.runtime.host import ClientHost
 from fedvtc.runtime.incidents import Incidents
@@ -64,8 +66,9 @@ class RayPool:
         self.config, self.lineage, self.incidents = config, lineage, incidents
         self._slots, self._workload, self._namespace = slots, workload, namespace
         self._idle_folder = idle_folder
-        # The default thread of an actor runs tasks in the order of the calls; a second thread writes checkpoints.
-        self._actor_class = ray.remote(concurrency_groups={"checkpoint": 1})(ClientActor)  # type: ignore[call-overload]
+        # The default thread of an actor runs tasks in the order of the calls; a second thread writes checkpoints, and a
+        # third one gives away the states of clients that move.
+        self._actor_class = ray.remote(concurrency_groups={"checkpoint": 1, "move": 1})(ClientActor)  # type: ignore[call-overload]
         self._dataset_ref, self._config_ref = ray.put(dataset), ray.put(config)
         self._num_started = 0
         self.handles: list[ActorHandle] = []
@@ -101,10 +104,10 @@ class RayPool:
         if task is not ClientHost.run_round:
             yield from Calls(self, task, clients, arguments).results()
             return
-        self._rearrange(clients)
-        participants = set(clients)
-        self._workload.begin([participants.intersection(handle.clients) for handle in self.handles])
-        for result in Calls(self, task, clients, arguments).results():
+        expected = self._workload.expected()
+        waiting = Waiting(self, {client: expected[client] for client in clients})
+        self._workload.begin([*waiting.queues.values()])
+        for result in Calls(self, task, clients, arguments, waiting).results():
             if not isinstance(result, ClientError):
                 self._workload.done(result.client, self._handle_of[result.client], result.scalars["time/client"])
             yield result
@@ -131,6 +134,48 @@ class RayPool:
             for first in range(0, len(group), CLIENTS_PER_SAVE):
                 saved.append(save.remote(group[first : first + CLIENTS_PER_SAVE], store, draft).future())
         return saved
+
+    def deal(
+        self,
+        waiting: Mapping[ActorHandle, Sequence[int]],
+        busy: Mapping[ActorHandle, float],
+        costs: Mapping[int, float],
+    ) -> dict[int, ActorHandle]:
+        """Returns the new actor of each waiting client that had better wait for another actor, as `Actors.deal` says.
+
+        The actor may be new, in a free slot.
+        """
+        # Only before a round, because a new actor takes seconds to start.
+        free = [] if any(busy.values()) else self._free_slots()
+        if len(self.handles) + len(free) == 1:
+            return {}
+        queues = [waiting.get(handle, ()) for handle in self.handles] + [() for _ in free]
+        limit, sizes = self.config.placement.clients_per_actor, [len(handle.specs) for handle in self.handles]
+        # After the loss of actors, an actor may have more clients than the limit.
+        most = math.inf if isinstance(limit, str) else max(limit, *sizes)
+        for handle, queue in waiting.items():
+            for client in queue:
+                sizes[self.handles.index(handle)] += 1
+                sizes[self.handles.index(self._handle_of[client])] -= 1
+        loads = [*(busy.get(handle, 0.0) for handle in self.handles), *(0.0 for _ in free)]
+        rooms = [most - size for size in (*sizes, *(0 for _ in free))]
+        new_actor_of, gain = moves(costs, queues, loads, rooms)
+        # Before the first measurement, costs are no seconds; clients then have no state, and move at no cost.
+        if gain <= MOVE_S * len(new_actor_of):
+            return {}
+        actors, used = dict(enumerate(self.handles)), set(new_actor_of.values())
+        for index, slot in enumerate(free, len(actors)):
+            if index in used:
+                actors[index] = self._start(slot, [])
+        return {client: actors[index] for client, index in new_actor_of.items()}
+
+    def move(self, client: int, handle: ActorHandle) -> None:
+        """Moves a client to another actor, where the next call has to rebuild the client, as `Actors.move` says."""
+        old = self._handle_of[client]
+        self.moved[client] = self._given(client)
+        (spec,) = (spec for spec in old.specs if spec.client == client)
+        old.specs = [spec for spec in old.specs if spec.client != client]
+        self._assign(spec, handle)
 
     def replace(self, handle: ActorHandle) -> list[ActorHandle]:
         """Starts a new actor in the slot of a lost actor; returns the new actor, where no client is built yet.
@@ -178,7 +223,7 @@ class RayPool:
     def _start(self, slot: Slot, specs: Sequence[ClientSpec]) -> ActorHandle:
         # Numbered, because the name of a lost actor may still be taken.
         self._num_started += 1
-        name = f"clients-{min(spec.client for spec in specs):04d}-{self._num_started}"
+        name = f"clients-{self._num_started:04d}"
         actor = self._actor_class.options(name=name, namespace=self._namespace, **slot.options()).remote(
             self._config_ref, self._dataset_ref, specs, slot.needs.num_gpus, self._idle_folder
         )
@@ -203,40 +248,10 @@ class RayPool:
         taken = {handle.slot for handle in self.handles}
         return those_there([slot for slot in self._slots if slot not in taken])
 
-    def _rearrange(self, participants: Sequence[int]) -> None:
-        """Moves participants before their round, also to new actors in free slots, if the moves shorten the round.
-
-        The round's calls rebuild the clients of `moved`.
-        """
-        free = self._free_slots()
-        before = [handle.clients for handle in self.handles] + [[] for _ in free]
-        if len(before) == 1:
-            return
-        expected = self._workload.expected()
-        costs = dict.fromkeys(expected, 0.0) | {client: expected[client] for client in participants}
-        limit = self.config.placement.clients_per_actor
-        # After the loss of actors, an actor may have more clients than the limit.
-        most = len(costs) if isinstance(limit, str) else max(limit, *map(len, before))
-        new_actor_of, gain = moves(costs, before, most)
-        # Before the first measurement, costs are no seconds; clients then have no state, and move at no cost.
-        if gain <= MOVE_S * len(new_actor_of):
-            return
-        # Given before the round's calls, so that an actor trains its other clients while a state is on its way.
-        self.moved = {client: self._given(client) for client in new_actor_of}
-        targets: list[ActorHandle | Slot] = [*self.handles, *free]
-        for client, index in new_actor_of.items():
-            old, target = self._handle_of[client], targets[index]
-            (spec,) = (spec for spec in old.specs if spec.client == client)
-            old.specs = [spec for spec in old.specs if spec.client != client]
-            if isinstance(target, Slot):
-                targets[index] = self._start(target, [spec])
-            else:
-                self._assign(spec, target)
-
     def _given(self, client: int) -> Given | None:
         """Takes a client out of its actor; returns None for a client that has not worked, and so has no state."""
         actor = self._handle_of[client].actor
         if not self.lineage.history(client).has_state:
             actor.forget.remote(client)
             return None
-        return Given(*actor.give.options(num_returns=2).remote(client))
+        return Given(*actor.give.options(num_returns=2, concurrency_group="move").remote(client))

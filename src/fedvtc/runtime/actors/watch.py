@@ -1,6 +1,7 @@
 """Watches the actors of one task: notices actors that end, and measures the time without progress of an actor."""
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import ray
@@ -41,14 +42,18 @@ class ActorWatch:
         """Stops watching the actor."""
         self._ends = {end: other for end, other in self._ends.items() if other is not handle}
 
-    def wait(self, awaited: Any) -> list[tuple[ActorHandle, RayError]] | None:
-        """Waits for a reference or a generator of Ray, for the end of an actor, or for `TICK_S`.
+    def wait(self, awaited: Sequence[Any]) -> list[tuple[ActorHandle, RayError]] | None:
+        """Waits for one of several references or generators of Ray, for the end of an actor, or for `TICK_S`.
+
+        Args:
+            awaited: the references and generators; may repeat.
 
         Returns:
-            None if the awaited object is ready; else the actors that were lost, each with its error.
+            None if an awaited object is ready; else the actors that were lost, each with its error.
         """
-        ready, _ = ray.wait([awaited, *self._ends], num_returns=1, timeout=TICK_S)
-        if any(each is awaited for each in ready):
+        unique = {id(each): each for each in awaited}
+        ready, _ = ray.wait([*unique.values(), *self._ends], num_returns=1, timeout=TICK_S)
+        if any(id(each) in unique for each in ready):
             return None
         lost = []
         for end in ready:

@@ -178,6 +178,18 @@ def test_an_actor_that_is_done_takes_over_clients_of_a_late_one(pool_of):
         assert pool.printed == []
 
 
+@pytest.mark.parametrize("task", ["give", "take"])
+def test_a_client_whose_actor_is_lost_on_a_move_is_rebuilt_from_its_history(pool_of, task):
+    # The first actor works on client 1 until client 0 has moved.
+    with pool_of([[0, 1], [2]], {(task, 0): Fault("kill"), ("run_round", 1): 3.0}) as pool:
+        pool.config = replace(pool.config, placement=PlacementConfig())
+        worked(pool, 0)
+        pool._workload = workload_of({0: 1.0, 1: 2.0, 2: 1.0})
+        assert names(pool, [0, 1, 2]) == [0, 1, 2]
+        assert ("rebuild", 0, 1) in calls_of(pool, 0)
+        assert len(pool.printed) == 1
+
+
 @pytest.mark.parametrize("task", ["run_round", "give", "take"])
 def test_a_round_in_which_an_actor_is_lost_completes_every_client_once(pool_of, task):
     clients = list(range(8))

@@ -71,6 +71,8 @@ def test_moves_by_hand():
     assert moved(dict.fromkeys(range(10), 1), [list(range(10)), []]).actor_of == dict.fromkeys(range(5), 1)
     # Only one actor has room, and only for one client.
     assert moved({0: 1, 1: 1, 2: 1}, [[0, 1, 2], [], []], rooms=[9, -1, 1]).actor_of == {0: 2}
+    # No actor may take a client.
+    assert moved({0: 1, 1: 1, 2: 1}, [[0, 1, 2], []], rooms=[-3, 0]).actor_of == {}
     assert moved({}, [[], []]) == ({}, 0)
 
 

@@ -173,7 +173,10 @@ def test_two_actors_that_hand_over_a_client_in_each_round_give_the_same_bits(inl
     from fedvtc.runtime.actors import pool as ray_pool
     from fedvtc.runtime.balance import Moves
 
-    def to_the_other(costs, actors, most_per_actor):
+    def to_the_other(costs, actors, busy, rooms):
+        # Once a round, when all three participants still wait: a second deal would move the client back.
+        if len(costs) < 3:
+            return Moves({}, gain=0.0)
         found = {client: 1 - index for index, clients in enumerate(actors) for client in clients if client == 1}
         return Moves(found, gain=math.inf)
 

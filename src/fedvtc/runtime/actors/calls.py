@@ -17,13 +17,13 @@ What does not work
 
 The solution
     Each client has at most two open calls (`OpenCalls`): the rebuild of the client, and the task. Both go to the actor
-    where the client lives now, the rebuild first. The task is one call for all clients of an actor (`Stream`), whose
-    results are seen one by one; an error of a client is a result too. A lost actor is replaced at once (`_lost`): all
-    of its clients are rebuilt in the new actor from the lineage, and clients without an answer repeat the task. A
-    completed step is recorded as soon as its result is seen, and before any history is made, so that a rebuilt client
-    takes each step once. `ActorWatch` notices actors that end or hang without a failed result. An actor runs its calls
-    in the order in which they were sent, so a loss counts for the client of the first open call, which may be the
-    rebuild of a client without an open task (`Retries`).
+    where the client lives now, the rebuild first. The task is one call for all clients of an actor (`Stream`), or a few
+    in a round (`Waiting`), whose results are seen one by one; an error of a client is a result too. A lost actor is
+    replaced at once (`_lost`): all of its clients are rebuilt in the new actor from the lineage, and clients without an
+    answer repeat the task. A completed step is recorded as soon as its result is seen, and before any history is made,
+    so that a rebuilt client takes each step once. `ActorWatch` notices actors that end or hang without a failed result.
+    An actor runs its calls in the order in which they were sent, so a loss counts for the client of the first open
+    call, which may be the rebuild of a client without an open task (`Retries`).
 
 States of a client
     | rebuild open | task open | state                                  | next state                                   |
@@ -34,6 +34,7 @@ States of a client
     | yes          | yes       | recovering: rebuild, then task         | rebuilt: working. Actor lost: recovering     |
     | yes          | no        | rebuilding                             | rebuilt: idle. Actor lost: rebuilding        |
 
+A client that waits for its turn is as one without a part in the task, until its task is sent.
 A client that is skipped because its actor was lost is recovering too: the error takes the place of its result. The task
 `ClientHost.rebuild` itself counts as the task of a client, not as its rebuild.
 """

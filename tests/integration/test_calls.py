@@ -144,8 +144,8 @@ def names(pool, clients):
 
 
 def test_participants_of_a_round_are_spread_evenly_by_handing_over_their_states(pool_of):
-    """Clients 0 to 4 take part, four of them on one actor; clients without a round have no state."""
-    with pool_of([[0, 1, 2, 3], [4, 5]], {}) as pool:
+    """Clients 0 to 4 take part and take a second each, four of them on one actor."""
+    with pool_of([[0, 1, 2, 3], [4, 5]], {("run_round", client): 1.0 for client in range(5)}) as pool:
         pool.config = replace(pool.config, placement=PlacementConfig())
         worked(pool, 0, 2, 3)
         assert names(pool, [0, 1, 2, 3, 4]) == [0, 1, 2, 3, 4]
@@ -193,7 +193,9 @@ def test_a_client_whose_actor_is_lost_on_a_move_is_rebuilt_from_its_history(pool
 @pytest.mark.parametrize("task", ["run_round", "give", "take"])
 def test_a_round_in_which_an_actor_is_lost_completes_every_client_once(pool_of, task):
     clients = list(range(8))
-    script = {(task, client): Fault("kill") for client in ((1,) if task == "run_round" else (0, 1, 2, 3, 4))}
+    # The first actor works on client 1 until a client has moved.
+    faults = {(task, client): Fault("kill") for client in ((1,) if task == "run_round" else (0, 1, 2, 3, 4))}
+    script = {("run_round", 1): 3.0} | faults
     with pool_of([[0, 1, 2, 3, 4], [5, 6, 7]], script, retries=9) as pool:
         pool.config = replace(pool.config, placement=PlacementConfig())
         worked(pool, *clients)
